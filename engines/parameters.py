@@ -1,0 +1,225 @@
+"""The decision settings: every knob that can change an allocation, one tree, in force through the journal only.
+
+The tree has the shape of the YAML's decision sections (`config/layer3_config.yaml`). Every number has a unit in
+its name or is a ratio; the engine that uses a section takes just that section.
+"""
+
+from typing import Annotated, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import Field, model_validator
+
+from schemas.base import Frozen
+from schemas.words import Regime
+
+Positive = Annotated[float, Gt(0)]
+Ratio = Annotated[float, Ge(0), Le(1)]
+Decay = Annotated[float, Gt(0), Lt(1)]
+Count = Annotated[int, Ge(1)]
+
+
+class DrawdownBound(Frozen):
+    """Risk-constrained Kelly: P(minimum wealth < alpha) at most beta. Source: Busseti, Ryu and Boyd 2016."""
+
+    alpha: Decay = Field(description="wealth, as a share of today's, that is to be held")
+    beta: Decay = Field(description="largest probability of falling below alpha")
+
+
+class KellyParams(Frozen):
+    """How much of a strategy's claims to believe, and how much of full Kelly to bet."""
+
+    kelly_fraction: Annotated[float, Gt(0), Le(0.5)] = Field(0.25, description="share of full Kelly")
+    min_win_rate: Ratio = Field(0.45, description="gate on the mean of the win-rate posterior")
+    min_edge: Annotated[float, Ge(0)] = Field(0.02, description="gate on the edge, in predictive standard deviations")
+    prior_strength: Positive = Field(40.0, description="prior weight, in outcomes of a usual claim")
+    prior_calibration: float = Field(0.5, description="prior mean of the calibration slope b: 1 honest, 0 noise")
+    prior_shape: Annotated[float, Gt(1)] = Field(5.0, description="prior shape a of the residual variance")
+    prior_variance: Positive = Field(1.0, description="prior mean of the residual variance, in claimed variances")
+    effective_outcomes: Annotated[float, Gt(1)] = Field(400.0, description="memory, in outcomes")
+    claim_decay: Decay = Field(0.99, description="decay of the mean square claim")
+    winsor_sd: Positive = Field(6.0, description="outcomes are clipped to this many predictive standard deviations")
+    win_prior: Positive = Field(10.0, description="wins and losses of the symmetric win-rate prior")
+    estimation_shrink: bool = Field(default=True, description="shrink by t²/(1+t²) for the slope's uncertainty")
+
+
+class ConformalParams(Frozen):
+    """How wide the intervals must be to cover what really happened."""
+
+    coverage: Annotated[float, Ge(0.5), Le(0.99)] = Field(0.90, description="share of outcomes to cover")
+    window_size: Annotated[int, Ge(10), Le(10_000)] = Field(200, description="scores kept")
+    min_samples: Count = Field(20, description="scores before the scale acts")
+    adaptation_rate: Decay = Field(0.02, description="step of the adaptive level")
+    scale_decay: Decay = Field(0.94, description="decay of the mean square residual that normalises scores")
+    winsor_scale: Positive = Field(5.0, description="residuals are clipped to this many scales before they enter it")
+    calibration_slack: Annotated[float, Ge(1)] = Field(1.5, description="excess variance that is taken as noise")
+    max_inflation: Annotated[float, Ge(1)] = Field(10.0, description="largest inflation of the variance")
+
+
+class RegimeMultipliers(Frozen):
+    """Size multiplier of each regime for a long; a short swaps the two trends."""
+
+    trending_up: Annotated[float, Ge(0)] = 1.2
+    trending_down: Annotated[float, Ge(0)] = 0.8
+    ranging: Annotated[float, Ge(0)] = 1.0
+    high_volatility: Annotated[float, Ge(0)] = 0.6
+    crisis: Annotated[float, Ge(0)] = 0.2
+
+
+class RegimeParams(Frozen):
+    """How far to shrink in each regime, and how slowly to believe a change."""
+
+    hysteresis_periods: Count = Field(3, description="votes among the last 2h - 1 that confirm a change")
+    regime_period_s: Count = Field(60, description="event-time seconds that make one vote")
+    regime_aliases: dict[str, Regime] = Field(default_factory=dict, description="further labels, in any case")
+    multipliers: RegimeMultipliers = RegimeMultipliers()
+
+
+class Costs(Frozen):
+    """Trading costs, as ratios of the notional, one way."""
+
+    fee_ratio: Annotated[float, Ge(0), Lt(0.5)] = 0.0005
+    slippage_ratio: Annotated[float, Ge(0), Lt(0.5)] = 0.0
+
+
+class Defaults(Frozen):
+    """What is assumed where a signal claims nothing."""
+
+    expected_sharpe: Annotated[float, Ge(0)] = Field(0.10, description="claimed return over claimed volatility, net")
+    volatility: Positive = Field(0.02, description="volatility over the horizon where no bars tell it")
+
+
+class PositionSizing(Frozen):
+    """From one claim to one size."""
+
+    bayesian_kelly: KellyParams = KellyParams()
+    conformal_prediction: ConformalParams = ConformalParams()
+    regime_adjustment: RegimeParams = RegimeParams()
+    risk_score_weight: Ratio = Field(0.5, description="size taken away at risk_score 1")
+    costs: Costs = Costs()
+    defaults: Defaults = Defaults()
+    stop_loss_ratio: Annotated[float, Gt(0), Le(1)] | None = Field(None, description="caps a cell at 1/stop_loss of V")
+    lots: dict[str, Positive] = Field(default_factory=dict, description="lot by symbol, in coins; 1e-8 where absent")
+    drawdown_bound: DrawdownBound | None = Field(None, description="caps kelly_fraction by risk-constrained Kelly")
+    band_ratio: Ratio = Field(0.10, description="a change below this share of the target is not traded")
+
+
+class CascadeThresholds(Frozen):
+    """Where each component reaches one half."""
+
+    funding_rate: Positive = Field(0.003, description="ratio per 8 h")
+    oi_drop: Positive = Field(0.10, description="ratio in 24 h, coin units")
+    volume_spike: Positive = Field(5.0, description="times the mean of the previous 24 h")
+    whale_pressure: Positive = Field(0.7, description="index in [0, 1]")
+    netflow_zscore: Positive = Field(2.0, description="standard deviations of exchange inflow")
+    price: Positive = Field(5.0, description="adverse excursion in bar volatilities")
+    liquidations: Positive = Field(0.01, description="ratio of open interest in 24 h")
+
+
+class CascadeWeights(Frozen):
+    """Weight of each component in the score."""
+
+    funding_rate: Annotated[float, Ge(0)] = 0.20
+    oi_drop: Annotated[float, Ge(0)] = 0.25
+    volume_spike: Annotated[float, Ge(0)] = 0.15
+    whale_pressure: Annotated[float, Ge(0)] = 0.25
+    netflow_zscore: Annotated[float, Ge(0)] = 0.15
+    price: Annotated[float, Ge(0)] = 0.25
+    liquidations: Annotated[float, Ge(0)] = 0.25
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.price + self.volume_spike <= 0:
+            msg = "price and volume_spike weigh nothing together: a falling price could not be seen"
+            raise ValueError(msg)
+        return self
+
+
+class CascadeLevels(Frozen):
+    """When a score becomes a cut, and how long it lasts."""
+
+    reduce_50: Decay = 0.4
+    reduce_75: Decay = 0.6
+    exit: Decay = 0.8
+    margin: Ratio = Field(0.1, description="a level is left when the score is this far below its threshold")
+    half_life_s: Positive = Field(10_800.0, description="decay of the latched score")
+    volume_min_z: Annotated[float, Ge(0)] = Field(2.5, description="excursion below which volume does not count")
+    max_reading_age_s: Positive = Field(86_400.0, description="a reading older than this counts as missing")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not self.reduce_50 < self.reduce_75 < self.exit:
+            msg = f"levels must ascend, were {self.reduce_50}, {self.reduce_75}, {self.exit}"
+            raise ValueError(msg)
+        return self
+
+
+class RiskManagement(Frozen):
+    """What a position, a strategy and a portfolio may hold, as ratios of its value."""
+
+    max_position_pct: Annotated[float, Gt(0), Le(3)] = Field(0.15, description="P: gross of one symbol")
+    max_strategy_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.40, description="S: gross of one strategy")
+    max_portfolio_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.80, description="G: gross of all")
+    max_leverage: Annotated[float, Ge(1), Le(3)] = Field(1.0, description="gross of all, whatever G says")
+    max_drawdown_pct: Annotated[float, Gt(0), Lt(1)] = Field(0.30, description="drawdown at which nothing is held")
+    allow_short: bool = Field(default=True, description="whether a SELL may open a short")
+    cascade_thresholds: CascadeThresholds = CascadeThresholds()
+    cascade_weights: CascadeWeights = CascadeWeights()
+    cascade_levels: CascadeLevels = CascadeLevels()
+
+
+class SentimentParams(Frozen):
+    """How far the mood may tilt a size."""
+
+    enabled: bool = True
+    weight: Annotated[float, Ge(0), Le(0.5)] = 0.15
+    upper_threshold: Annotated[float, Gt(0.5), Lt(1)] = Field(0.6, description="hi; lo = 1 - hi")
+    half_life_s: Positive = Field(21_600.0, description="decay of a reading with age")
+
+
+class MarketParams(Frozen):
+    """How ticks become steps and steps become bars."""
+
+    step_s: Annotated[int, Ge(1), Le(60)] = 1
+    bar_s: Annotated[int, Ge(60), Le(86_400)] = 3_600
+    volatility_decay: Decay = Field(0.97, description="decay of the bar variance")
+    volatility_clip: Positive = Field(5.0, description="returns are clipped to this many volatilities before they enter")
+    warmup_bars: Count = Field(24, description="bars before the market gives a cascade score or a volume ratio")
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        if self.bar_s % self.step_s:
+            msg = f"bar_s must be a multiple of step_s, was {self.bar_s} and {self.step_s}"
+            raise ValueError(msg)
+        return self
+
+
+class ValidationCriteria(Frozen):
+    """What is too small, too large or too old to act on."""
+
+    min_position_usd: Annotated[float, Ge(0)] = Field(10.0, description="below this nothing is held or traded")
+    max_position_usd: Positive = Field(50_000.0, description="largest long side and short side of one symbol")
+    max_price_age_s: Positive = Field(120.0, description="a price older than this is stale")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_position_usd > self.max_position_usd:
+            msg = f"min_position_usd {self.min_position_usd} is above max_position_usd {self.max_position_usd}"
+            raise ValueError(msg)
+        return self
+
+
+class PortfolioParams(Frozen):
+    """What a portfolio begins with."""
+
+    initial_value_usd: Positive = Field(100_000.0, description="equity until control or positions say otherwise")
+
+
+class DecisionParams(Frozen):
+    """All decision settings; the journal holds them fully resolved, defaults included."""
+
+    position_sizing: PositionSizing = PositionSizing()
+    risk_management: RiskManagement = RiskManagement()
+    sentiment: SentimentParams = SentimentParams()
+    market: MarketParams = MarketParams()
+    validation_criteria: ValidationCriteria = ValidationCriteria()
+    portfolio: PortfolioParams = PortfolioParams()
