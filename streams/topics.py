@@ -1,0 +1,176 @@
+"""Every topic, as data: what it is for, its key, its partitions and its settings.
+
+`himari topics apply` creates them, `check` and the worker compare. Code speaks of topics by their logical names
+("journal"); `Names` turns those into the names on the broker and back, with the prefix of the settings.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+Partitions = Literal["P", "input", "prices"]
+"""P: exactly the settings' count, for life. input: made with that count, may grow. prices: as many as `prices` has."""
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+
+RECORD_BYTES_MAX: Final = 1 * MIB
+"""Largest input record that is taken."""
+JOURNAL_BYTES_MAX: Final = 9 * MIB
+"""Largest journal entry or checkpoint record; the producer's limit as well."""
+ROOM: Final = 64 * KIB
+"""What a record batch needs beside its one record: the frame, key and headers."""
+
+DLQ: Final = ".dlq"
+FOR_EVER: Final = MappingProxyType({"retention.ms": "-1", "retention.bytes": "-1"})
+
+
+class Topic(NamedTuple):
+    """One topic, by its logical name."""
+
+    name: str
+    partitions: Partitions
+    key: str
+    description: str
+    bytes_max: int = RECORD_BYTES_MAX + ROOM
+    config: Mapping[str, str] = MappingProxyType({"retention.ms": str(7 * DAY_MS)})
+
+    def settings(self) -> dict[str, str]:
+        """Return the topic's settings on Apache Kafka."""
+        return {"max.message.bytes": str(self.bytes_max), **self.config}
+
+
+class Table(NamedTuple):
+    """One table of a processor; its changelog is a topic, and the checkpoint."""
+
+    name: str
+    source: str
+    """Logical name of the topic whose partitions the processor owns."""
+    key: str
+    description: str
+    stored: bool = True
+    """False: in the changelog only, in no local store."""
+
+
+INPUTS: Final = (
+    Topic("signals", "input", "any", "trading signals of the layer above"),
+    Topic("cascade-indicators", "input", "any", "readings that foretell liquidation cascades"),
+    Topic("prices", "input", "symbol", "price ticks, one or many a message"),
+    Topic("outcomes", "input", "any", "results of trades, from which the posteriors learn"),
+    Topic("positions", "input", "any", "what a portfolio really holds; optional"),
+    Topic("control", "input", "any", "settings, trading states and portfolio values"),
+)
+
+DEAD_LETTERS: Final = tuple(
+    Topic(
+        topic.name + DLQ,
+        "input",
+        "as it came",
+        f"records of {topic.name} that were refused, whole, with the reason in the headers",
+        2 * RECORD_BYTES_MAX,
+        MappingProxyType({"retention.ms": str(30 * DAY_MS)}),
+    )
+    for topic in INPUTS
+)
+
+JOURNAL: Final = Topic(
+    "journal", "P", "portfolio_id", "all that can change a decision, in one order", JOURNAL_BYTES_MAX + ROOM, FOR_EVER
+)
+
+OUTPUTS: Final = (
+    Topic("allocations", "P", "portfolio_id", "the decisions", 2 * RECORD_BYTES_MAX, FOR_EVER),
+    Topic("rl-requests", "P", "portfolio_id", "questions to the policy; answers go to the journal"),
+    Topic(
+        "alerts",
+        "input",
+        "portfolio_id",
+        "what an operator should know",
+        config=MappingProxyType({"retention.ms": str(30 * DAY_MS)}),
+    ),
+)
+
+TOPICS: Final = (*INPUTS, *DEAD_LETTERS, JOURNAL, *OUTPUTS)
+
+CELL: Final = "portfolio · strategy · symbol"
+TABLES: Final = (
+    Table("kelly-posteriors", "journal", CELL, "posterior of each strategy's edge on a symbol"),
+    Table("conformal-scores", "journal", CELL, "scores of past predictions"),
+    Table("predictions", "journal", CELL, "claims whose outcome is awaited"),
+    Table("correlations", "journal", "part", "EWMA moments of returns, in parts"),
+    Table("markets", "journal", "symbol", "last bars, cascade latch, volatility"),
+    Table("regimes", "journal", "portfolio · symbol", "votes, confirmed regime, candidate"),
+    Table("strategies", "journal", "portfolio · strategy", "ensemble weight, slow reference, RL gate"),
+    Table("books", "journal", "portfolio", "value, drawdown, sequence, last hash"),
+    Table("targets", "journal", CELL, "what each strategy should hold"),
+    Table("states", "journal", "scope", "trading states in force"),
+    Table("progress", "journal", "–", "offset, settings in force, digest", stored=False),
+    Table("open-steps", "prices", "symbol", "the running step of each symbol"),
+    Table("market-progress", "prices", "–", "offset and digest of the market", stored=False),
+)
+PROGRESS: Final = MappingProxyType({table.source: table.name for table in TABLES if not table.stored})
+"""Source topic → the table that holds its processor's `progress`."""
+
+COMPACTED: Final = MappingProxyType(
+    {
+        "cleanup.policy": "compact",
+        "min.cleanable.dirty.ratio": "0.1",
+        "segment.ms": str(HOUR_MS),
+        "delete.retention.ms": str(7 * DAY_MS),
+    }
+)
+"""Tombstones stay a week, longer than a local store should sleep; segments close hourly, else nothing is compacted."""
+
+
+def changelog(table: Table) -> Topic:
+    """Return the topic that a table's changelog is; its logical name is the table's with `-changelog`."""
+    return Topic(
+        f"{table.name}-changelog",
+        "P" if table.source == "journal" else "prices",
+        f"partition · {table.key}",
+        f"checkpoint: {table.description}",
+        JOURNAL_BYTES_MAX + ROOM,
+        COMPACTED,
+    )
+
+
+CHANGELOGS: Final = tuple(changelog(table) for table in TABLES)
+ALL: Final = (*TOPICS, *CHANGELOGS)
+
+
+class Names(NamedTuple):
+    """Logical names to names on the broker, and back."""
+
+    prefix: str = "himari"
+
+    @property
+    def application(self) -> str:
+        """Faust's application id: the consumer group, and the head of every changelog's name."""
+        return self.prefix
+
+    def topic(self, name: str) -> str:
+        """Return the broker's name of a topic: `himari.signals.v1`, `himari.signals.v1.dlq`."""
+        if name.endswith(DLQ):
+            return self.topic(name.removesuffix(DLQ)) + DLQ
+        return f"{self.prefix}.{name}.v1"
+
+    def changelog(self, table: str) -> str:
+        """Return the broker's name of a table's changelog, as Faust makes it."""
+        return f"{self.application}-{table}-changelog"
+
+    def of(self, topic: Topic) -> str:
+        """Return the broker's name of a declared topic, changelog or not."""
+        return f"{self.application}-{topic.name}" if topic in CHANGELOGS else self.topic(topic.name)
+
+    def logical(self, name: str) -> str:
+        """Return the logical name of a topic on the broker.
+
+        Raises:
+            KeyError: no declared topic has that name.
+        """
+        return next((topic.name for topic in ALL if self.of(topic) == name), None) or _unknown(name)
+
+
+def _unknown(name: str) -> str:
+    raise KeyError(name)

@@ -1,0 +1,88 @@
+"""Brokers for the wire tests: one contract on the embedded broker, on Apache Kafka, and on a container where one runs.
+
+A broker lives as long as the pytest process that started it; topics are kept apart by a prefix of each test's own.
+"""
+
+import asyncio
+import inspect
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import BrokerUnreachable
+from streams import broker as brokers
+from streams.connection import Connection
+from streams.kafka_jars import apache_kafka
+from streams.topics import Names
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    asyncio.run(pyfuncitem.obj(**arguments))
+    return True
+
+
+def unavailable(reason: str) -> None:
+    """Skip loudly, with the reason; in CI a broker that cannot be had is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    with brokers.running(brokers.embedded(tmp_path_factory.mktemp("embedded"))) as broker:
+        yield Connection(broker.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    try:
+        node = apache_kafka(tmp_path_factory.mktemp("kafka"))
+    except BrokerUnreachable as reason:
+        unavailable(f"Apache Kafka from its jars: {reason}")
+    with brokers.running(node) as broker:
+        yield Connection(broker.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def container_broker() -> Iterator[Connection]:
+    """Apache Kafka in a container; a machine without a Docker daemon skips it, CI included."""
+    socket = Path("/var/run/docker.sock")
+    if not os.environ.get("DOCKER_HOST") and not socket.exists():
+        pytest.skip("Docker daemon unreachable: no socket and no DOCKER_HOST")
+    from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 it talks to the daemon when it is made
+
+    try:
+        container = KafkaContainer("apache/kafka:4.1.0").start()
+    except Exception as reason:  # noqa: BLE001 the client raises whatever its socket does
+        pytest.skip(f"Docker daemon unreachable: {reason}")
+    try:
+        yield Connection(container.get_bootstrap_server())
+    finally:
+        container.stop()
+
+
+KINDS = [
+    pytest.param("embedded_broker", id="embedded"),
+    pytest.param("kafka_broker", id="kafka", marks=pytest.mark.kafka),
+    pytest.param("container_broker", id="container", marks=pytest.mark.kafka),
+]
+
+
+@pytest.fixture(params=KINDS)
+def broker(request: pytest.FixtureRequest) -> Connection:
+    connection: Connection = request.getfixturevalue(request.param)
+    return connection
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names(f"t{uuid.uuid4().hex[:8]}")

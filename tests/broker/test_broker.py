@@ -1,0 +1,72 @@
+"""The embedded broker as a child process."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from schemas.errors import BrokerUnreachable, PortTaken
+from streams import broker
+from streams.connection import answers
+
+pytestmark = [pytest.mark.broker]
+
+PARENT = """
+import sys, pathlib
+from streams import broker
+child = broker.embedded(pathlib.Path(sys.argv[1]))
+child.start()
+print(child.port, child.child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_the_broker_answers_when_ready_and_is_gone_when_stopped(tmp_path):
+    node = broker.embedded(tmp_path)
+    node.start()
+    await node.ready()
+    assert await answers(broker.HOST, node.port)
+    pid = node.child.pid
+    node.stop()
+    node.stop()
+    assert not node.alive()
+    assert not await answers(broker.HOST, node.port)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_taken_port_is_refused_although_a_broker_answers_there(embedded_broker, tmp_path):
+    port = int(embedded_broker.bootstrap.split(":")[1])
+    with pytest.raises(PortTaken, match=f"port {port} of 127.0.0.1 is taken"):
+        broker.embedded(tmp_path, port).start()
+
+
+async def test_a_broker_that_ends_while_starting_is_reported_with_the_end_of_its_log(tmp_path):
+    node = broker.embedded(tmp_path)
+    node.command = (sys.executable, "-c", "print('no room'); raise SystemExit(0)")
+    node.start()
+    with pytest.raises(BrokerUnreachable, match="ended while starting; .* ends: no room"):
+        await node.ready()
+    node.stop()
+
+
+async def test_something_that_is_no_broker_does_not_count_as_one():
+    with socket.create_server((broker.HOST, 0)) as silent:
+        assert not await answers(broker.HOST, silent.getsockname()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+async def test_the_broker_dies_with_a_parent_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        port = int(parent.stdout.readline().split()[0])
+        async with asyncio.timeout(10):
+            while not await answers(broker.HOST, port):
+                pass
+            parent.send_signal(signal.SIGKILL)
+            while await answers(broker.HOST, port):
+                pass
