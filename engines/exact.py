@@ -132,7 +132,7 @@ def half_life(age: float, life: float) -> float:
 
 
 def normal_quantile(p: float) -> float:
-    """Return z with Φ(z) = p, for 0 < p < 1, correctly rounded but for ties. It takes some 50 µs: call it rarely.
+    """Return z with Φ(z) = p, for 0 < p < 1, correctly rounded but for ties. It takes some 45 µs: call it rarely.
 
     Newton's method on ln Q(z) = ln q, q the smaller tail: that function is concave, so any start converges, and its
     slope is −1/M, M = Q/φ being Mills' ratio.
@@ -289,8 +289,8 @@ def _ln_table() -> tuple[int, ...]:
 
 
 MILLS_TERMS: Final = 60
-QUANTILE_STEPS: Final = 4
-"""Newton steps: 4.5e-4 → 8e-8 → 3e-15 → 3e-30 → 2⁻¹²⁰."""
+QUANTILE_STEPS: Final = 3
+"""Newton steps: 4.5e-4 → 8e-8 → 3e-15 → 3e-30; close to z = 0 the start errs by little more than its square."""
 SQRT_HALF_PI: Final = 0x1_40D931FF_62705965_7CA41FAE_722CEE30
 LN_SQRT_TAU: Final = 0xEB3F8E43_25F5A534_94BC9001_44192024
 ODD_RECIPROCALS: Final = tuple(ONE // odd for odd in range(19, 0, -2))
