@@ -17,13 +17,20 @@ class Record(Protocol):
     """One record of the source topic, as consumers hand it over."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its place in the partition."""
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """As it was published."""
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """As it was published."""
+
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """As they were published."""
 
 
 class Identity(NamedTuple):
@@ -50,9 +57,12 @@ class Fold(Protocol):
     tables: tuple[str, ...]
     """Tables that hold its records; beside them the mechanism keeps `progress`."""
     audited: str | None
-    """Logical output topic whose records are compared when they come out again, or None."""
+    """Logical output topic whose records are compared when they come out again, or None.
+
+    It has the source's partitions, and each of its sends carries its identity and this processor's partition.
+    """
     touched: dict[RecordKey, int]
-    """Offset of the entry that last touched each record; filled by `fold`, emptied by the processor."""
+    """Offset of the entry that last touched each record; filled by `fold`, emptied in place by the processor."""
 
     def fold(self, record: Record) -> list[Send]:
         """Take one record of the source; return what is to be published for it, in order."""
@@ -67,7 +77,7 @@ class Fold(Protocol):
         """Replace the state; `meta` None with no records is the state before the first entry."""
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
-        """Return identity and source offset of an audited output."""
+        """Return identity and source offset of an audited output. Raises: ValueError where the value is none."""
 
 
 class Ports(Protocol):
@@ -77,7 +87,10 @@ class Ports(Protocol):
         """Return what the local store (RocksDB, brought up to its changelog's end) holds, `progress` excepted."""
 
     async def changelog(self) -> dict[RecordKey, bytes]:
-        """Read the tables' changelogs of this partition from their start to their end, `progress` excepted."""
+        """Read the tables' changelogs of this partition from their start to their end, `progress` excepted.
+
+        What the local store held before is given up: it holds afterwards what the changelogs hold, nothing else.
+        """
 
     async def progress(self) -> bytes | None:
         """Return the newest `progress` of this partition, read from its changelog, or None."""
@@ -94,11 +107,11 @@ class Ports(Protocol):
     async def outputs(self, topic: str, first: int) -> list[tuple[int, bytes]]:
         """Read this partition's records of an output topic from `first` to its end of this moment: (offset, value)."""
 
-    async def outputs_end(self, topic: str) -> int:
-        """Return the end offset of this partition of an output topic."""
-
     def source(self, first: int, end: int | None = None) -> AsyncIterator[Record]:
         """Read the source partition again, from `first` to before `end` (None: its end of this moment)."""
 
+    async def source_first(self) -> int:
+        """Return the offset of the source partition's first record: above 0 where retention took what was below."""
+
     async def source_end(self) -> int:
-        """Return the source partition's end offset."""
+        """Return the source partition's end offset: exactly, never one of before the call."""

@@ -1,0 +1,272 @@
+"""The one mechanism by which a fold lives on a partition: take, publish, checkpoint, acknowledge, recover.
+
+It is written once and serves sizing on `journal` and market on `prices`. What it promises, whatever crashes where:
+the state is the fold of the source up to one offset, and every output was published at least once, as it was.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NoReturn, Protocol
+
+from schemas.errors import ProcessorStopped
+from streams.checkpoint import BEGINNING, Ledger, Progress, Tables, fingerprint, unpack
+from streams.known import Known
+from streams.ports import Fold, Ports, Record, Send
+
+TEN_SECONDS_NS = 10_000_000_000
+
+
+class Observer(Protocol):
+    """Who wants to know what a processor does; called synchronously, so it must be quick."""
+
+    def recovered(self, way: str, offset: int, elapsed_ns: int) -> None:
+        """Take that a state stands at an offset again, and by which way: `local`, `changelog`, or `genesis`."""
+
+    def taken(self, records: int, sends: int) -> None:
+        """Take that a chunk is folded, and that what it decided and was not published yet now is."""
+
+    def checkpointed(self, offset: int, records: int, elapsed_ns: int) -> None:
+        """Take that `progress` stands at an offset, with so many records written for it."""
+
+
+class Processor:
+    """One fold on one partition of its source. Recover it, then hand it the records from the offset it returns.
+
+    `checkpoint_entries` and `checkpoint_interval_ns`: a checkpoint is due after so many entries or so much time of
+    `clock` (monotonic, ns), whichever comes first. It is looked at when records come: an idle owner calls
+    `checkpoint` itself. `contiguous`: the source's offsets have no gaps (retention and transactions leave some).
+
+    A step that fails or is cancelled leaves the memory ahead of what is published: nothing goes on then but `recover`.
+    """
+
+    def __init__(
+        self,
+        fold: Fold,
+        ports: Ports,
+        *,
+        partition: int,
+        clock: Callable[[], int],
+        checkpoint_entries: int = 5_000,
+        checkpoint_interval_ns: int = TEN_SECONDS_NS,
+        contiguous: bool = True,
+        observer: Observer | None = None,
+    ) -> None:
+        self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
+        self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
+        self._contiguous, self._observer = contiguous, observer
+        self._lock = asyncio.Lock()
+        self._whole = False
+        self._begin(BEGINNING, Ledger({}, -1), Known(fold, partition, (), -1), 0)
+
+    def _begin(self, progress: Progress, ledger: Ledger, known: Known, outputs_end: int) -> None:
+        """Stand at `progress`, with nothing on the way."""
+        self._progress, self._ledger, self._known, self._outputs_end = progress, ledger, known, outputs_end
+        self._offset, self._entries, self._since_ns = progress.offset, 0, self._clock()
+        self._last: Record | None = None
+        self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def offset(self) -> int:
+        """The last entry that is folded in; -1: none."""
+        return self._offset
+
+    @property
+    def checkpointed(self) -> int:
+        """The offset of the last acknowledged `progress`; -1: none."""
+        return self._progress.offset
+
+    @property
+    def meets_known(self) -> bool:
+        """Whether outputs published above `progress` have still to come out again."""
+        return self._known.last_entry >= 0
+
+    # -- recovery ----------------------------------------------------------------------------------------------------
+    async def recover(self) -> int:
+        """Bring back the state at `progress`; return the offset to read from, whatever the group's commit says.
+
+        The local store is tried first, then the changelogs; where another writer has spoiled both, the source is
+        folded again from its beginning, and the tables are repaired.
+
+        Raises: ProcessorStopped where the source, or what was published of it, is not what `progress` knew.
+        """
+        async with self._lock:
+            self._whole, started_ns = False, self._clock()
+            way, progress, ledger = await self._restore()
+            self._fold.touched.clear()
+            known, outputs_end = await self._published(progress)
+            following = await self._following(progress)
+            self._begin(progress, ledger, known, outputs_end)
+            self._whole = True
+            if self._observer is not None:
+                self._observer.recovered(way, progress.offset, self._clock() - started_ns)
+            return following
+
+    async def _restore(self) -> tuple[str, Progress, Ledger]:
+        """Put the state at `progress` into the fold; return the way by which, `progress`, and the ledger there."""
+        for way, read in (("local", self._ports.local), ("changelog", self._ports.changelog)):
+            progress = await self._read_progress()
+            stored = {key: unpack(frame) for key, frame in (await read()).items()}
+            ledger = Ledger.read(stored, progress.offset)
+            if ledger.digest == progress.digest:
+                self._fold.restore(progress.meta, ledger.records())
+                return way, progress, ledger
+        return "genesis", *await self._from_genesis(progress, stored)
+
+    async def _read_progress(self) -> Progress:
+        """Return the newest `progress`, having seen that its entry still stands in the source."""
+        value = await self._ports.progress()
+        if value is None:
+            return BEGINNING
+        progress = Progress.from_bytes(value)
+        await self._check_anchor(progress)
+        return progress
+
+    async def _check_anchor(self, progress: Progress) -> None:
+        """Read the entry of `progress` again. Raises: ProcessorStopped where it is another, or gone."""
+        there = [record async for record in self._ports.source(progress.offset, progress.offset + 1)]
+        if there and fingerprint(there[0]) != progress.entry:
+            self._stop(f"the entry at {progress.offset} is not the one that was folded: the source lost a tail")
+        if not there and (self._contiguous or progress.offset >= await self._ports.source_first()):
+            self._stop(f"the entry at {progress.offset}, which was folded, is gone: the source lost a tail")
+
+    async def _from_genesis(self, progress: Progress, stored: Tables) -> tuple[Progress, Ledger]:
+        """Fold the source from its beginning up to `progress`, sending nothing; repair the tables.
+
+        What is not audited may know more than its source (the clock): it is taken as it comes out, digest and all.
+        """
+        fold = self._fold
+        fold.restore(None, {})
+        fold.touched.clear()
+        self._begin(BEGINNING, Ledger({}, -1), Known(fold, self._partition, (), -1), 0)
+        async for record in self._ports.source(0, progress.offset + 1):
+            self._fold_all([record])
+        ledger = Ledger.of(fold.touched, fold.encode, progress.offset)
+        if ledger.digest != progress.digest and fold.audited is not None:
+            self._stop(
+                f"the tables are wrong, and the fold up to {progress.offset} has digest {ledger.digest:064x}, "
+                f"expected {progress.digest:064x}"
+            )
+        changes = ledger.repair(stored)
+        if changes:
+            await self._ports.write(changes)
+        ledger.face({key: versions for key, versions in stored.items() if key not in changes})
+        if ledger.digest != progress.digest:
+            progress = progress._replace(digest=ledger.digest)
+            await self._ports.write_progress(progress.to_bytes())
+        return progress, ledger
+
+    async def _published(self, progress: Progress) -> tuple[Known, int]:
+        """Return what is known of the audited outputs from `progress` on, and the place after the last of them.
+
+        Raises: ProcessorStopped where one is of an entry past the source's end.
+        """
+        topic = self._fold.audited
+        outputs = [] if topic is None else await self._ports.outputs(topic, progress.outputs)
+        known = Known(self._fold, self._partition, outputs, progress.offset)
+        if known.last_entry >= 0 and known.last_entry >= (end := await self._ports.source_end()):
+            self._stop(f"{topic} holds an output of entry {known.last_entry}, past the source's end {end}")
+        return known, outputs[-1][0] + 1 if outputs else progress.outputs
+
+    async def _following(self, progress: Progress) -> int:
+        """Return the offset after `progress`, or the source's first where that is above and may be."""
+        first, following = await self._ports.source_first(), progress.offset + 1
+        if first > following and self._contiguous:
+            self._stop(f"the source begins at {first}, expected {following}")
+        return max(first, following)
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+    async def take(self, records: Sequence[Record], acknowledge: Callable[[], None]) -> None:
+        """Fold a chunk and publish what it decides; make a checkpoint if one is due.
+
+        `acknowledge` is called once, after the checkpoint that holds the chunk. Records at or below `offset` are
+        skipped.
+
+        Raises: ProcessorStopped at a jump of the source's offsets, or where what comes out is not what was published.
+        """
+        async with self._step():
+            await self._publish(self._fold_all(records), len(records))
+            self._waiting.append(acknowledge)
+            if self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns:
+                await self._checkpoint()
+
+    async def act(self, effect: Callable[[], list[Send]]) -> None:
+        """Let the fold do what no record asks for (time has passed), and publish what it decides.
+
+        The next checkpoint that follows a record holds it; until then a crash may do it again.
+        """
+        async with self._step():
+            await self._publish(effect(), 0)
+
+    def _fold_all(self, records: Sequence[Record]) -> list[Send]:
+        """Fold each record that is new; return what is to be published, in order."""
+        fold, offset, contiguous = self._fold.fold, self._offset, self._contiguous
+        known = self._known or None
+        sends: list[Send] = []
+        for record in records:
+            found = record.offset
+            if found <= offset:
+                continue
+            if found != offset + 1 and contiguous:
+                self._stop(f"expected offset {offset + 1}, found {found}")
+            offset = found
+            self._entries += 1
+            self._last = record
+            decided = fold(record)
+            if known is not None:
+                decided = known.missing(offset, decided)
+            if decided:
+                sends += decided
+        self._offset = offset
+        return sends
+
+    async def _publish(self, sends: list[Send], records: int) -> None:
+        """Publish, and remember the place after the last audited output."""
+        if sends:
+            offsets = await self._ports.send(sends)
+            for send, offset in zip(reversed(sends), reversed(offsets), strict=True):
+                if send.topic == self._fold.audited:
+                    self._outputs_end = max(self._outputs_end, offset + 1)
+                    break
+        if self._observer is not None:
+            self._observer.taken(records, len(sends))
+
+    async def checkpoint(self) -> None:
+        """Write all that was touched, then `progress`; then acknowledge the chunks. Nothing to write: acknowledge."""
+        async with self._step():
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        started_ns = self._clock()
+        if self._last is not None:
+            batch = self._ledger.batch(self._fold.touched, self._fold.encode, self._offset)
+            place = self._known.first_due
+            outputs = self._outputs_end if place is None else place
+            progress = Progress(self._offset, batch.digest, fingerprint(self._last), outputs, self._fold.meta())
+            if batch.changes:
+                await self._ports.write(batch.changes)
+            await self._ports.write_progress(progress.to_bytes())
+            self._ledger.settle(batch)
+            self._progress = progress
+            self._fold.touched.clear()
+            self._last = None
+            if self._observer is not None:
+                self._observer.checkpointed(self._offset, len(batch.changes), self._clock() - started_ns)
+        self._entries, self._since_ns = 0, self._clock()
+        waiting, self._waiting = self._waiting, []
+        for acknowledge in waiting:
+            acknowledge()
+
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[None]:
+        """One step at a time, and none after one that was broken off."""
+        async with self._lock:
+            if not self._whole:
+                self._stop("not recovered, or an earlier step was broken off")
+            self._whole = False
+            yield
+            self._whole = True
+
+    def _stop(self, reason: str) -> NoReturn:
+        msg = f"partition {self._partition}: {reason}"
+        raise ProcessorStopped(msg)
