@@ -9,3 +9,45 @@ TradingState = Literal["ACTIVE", "REDUCING", "HALTED"]
 
 SIDE: dict[Action, int] = {"strong_buy": 1, "buy": 1, "hold": 0, "sell": -1, "strong_sell": -1}
 RECOMMENDATIONS: tuple[Recommendation, ...] = ("MONITOR", "REDUCE_50%", "REDUCE_75%", "EXIT")
+
+EntryKind = Literal[
+    "genesis",
+    "signal",
+    "cascade",
+    "step",
+    "outcome",
+    "positions",
+    "control",
+    "tick",
+    "engine",
+    "adopt",
+    "advice",
+    "no_advice",
+    "call",
+]
+ControlKind = Literal["settings", "trading_state", "portfolio_value", "rl_mode"]
+PolicyMode = Literal["off", "shadow", "live"]
+Severity = Literal["info", "warning", "critical"]
+
+ErrorCode = Literal[
+    "empty",
+    "too_large",
+    "not_utf8",
+    "not_json",
+    "not_finite",
+    "too_deep",
+    "duplicate_key",
+    "not_an_object",
+    "missing",
+    "wrong_type",
+    "out_of_range",
+    "unknown_value",
+    "malformed",
+    "contrary_sign",
+    "inconsistent",
+    "timestamp_unit",
+    "in_future",
+    "unmatched",
+    "repeated",
+]
+"""Why a record was refused, from the outermost rule to the innermost; what `himari.error.code` may say."""

@@ -1,0 +1,66 @@
+"""Dead letters: the record as it came, and headers that say what was wrong with it."""
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from schemas.base import Message
+from schemas.errors import InvalidMessage
+from schemas.units import Index, Offset
+from schemas.words import ErrorCode
+
+EXCEPTION = "__streams.errors.exception"
+MESSAGE = "__streams.errors.message"
+TOPIC = "__streams.errors.topic"
+PARTITION = "__streams.errors.partition"
+OFFSET = "__streams.errors.offset"
+CODE = "himari.error.code"
+FIELD = "himari.error.field"
+NAMES = (EXCEPTION, MESSAGE, TOPIC, PARTITION, OFFSET, CODE, FIELD)
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class DeadLetter(Message):
+    """What the headers of a record on `<topic>.dlq` say."""
+
+    refused_as: ClassVar[type[InvalidMessage]] = InvalidMessage
+
+    exception: str = Field(description="Class of the error.")
+    message: str = Field(description="Place, rule and value.")
+    topic: str = Field(description="Where the record was read.")
+    partition: Index = Field(description="Its partition there.")
+    offset: Offset = Field(description="Its offset there.")
+    code: ErrorCode = Field(description="What kind of error.")
+    field: str = Field(description="Dotted path of the field, empty where the whole record is meant.")
+
+
+def headers_of(error: InvalidMessage, topic: str, partition: int, offset: int) -> list[tuple[str, bytes]]:
+    """Return the headers that tell what was wrong with a record, to stand after its own."""
+    texts = (type(error).__name__, error.text, topic, str(partition), str(offset), error.code, error.field)
+    return [(name, text.encode(errors="replace")) for name, text in zip(NAMES, texts, strict=True)]
+
+
+def original(headers: Headers) -> list[tuple[str, bytes]]:
+    """Return the record's own headers: all but ours."""
+    return [(name, value) for name, value in headers if name not in NAMES]
+
+
+def read(headers: Iterable[tuple[str, bytes]]) -> DeadLetter | None:
+    """Return what a dead letter's headers say, or None where they are not all there."""
+    told = {name: value.decode(errors="replace") for name, value in headers if name in NAMES}
+    if len(told) < len(NAMES):
+        return None
+    exception, message, topic, partition, offset, code, field = (told[name] for name in NAMES)
+    return DeadLetter.model_validate(
+        {
+            "exception": exception,
+            "message": message,
+            "topic": topic,
+            "partition": int(partition),
+            "offset": int(offset),
+            "code": code,
+            "field": field,
+        }
+    )

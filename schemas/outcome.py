@@ -1,0 +1,38 @@
+"""What became of a decision."""
+
+from typing import ClassVar, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonValue
+
+from schemas.base import Message
+from schemas.errors import InvalidMessage, InvalidOutcomeException
+from schemas.rules import Fault, broken
+from schemas.units import DecisionId, Id, Return, Seconds, Side, StrategyId, TimestampNs
+
+_NAMES = ("decision_id", "signal_id")
+_ONE_OF_BOTH: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in _NAMES]
+
+
+class TradeOutcome(Message):
+    """What the asset did while a decision was held. It is joined to its claim by name, never guessed."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_BOTH})
+    refused_as: ClassVar[type[InvalidMessage]] = InvalidOutcomeException
+
+    portfolio_id: Id = Field("main", description="The portfolio that decided.")
+    strategy_id: StrategyId = Field(description="Whose claim it settles.")
+    symbol: Id = Field(description="What was held.")
+    decision_id: DecisionId | None = Field(None, description="The allocation; it or signal_id is required.")
+    signal_id: Id | None = Field(None, description="The signal; it or decision_id is required.")
+    side: Side = Field(description="The side that was held.")
+    realized_return: Return = Field(description="Return of the asset, not of the side, over the holding; a ratio.")
+    holding_s: Seconds | None = Field(None, description="How long it was held, in seconds. Absent: the horizon.")
+    timestamp_ns: TimestampNs = Field(description="When it was closed, ns since 1970 UTC.")
+    used_rl: bool | None = Field(None, description="Whether the policy's nudge was traded.")
+
+    @model_validator(mode="after")
+    def _names_its_claim(self) -> Self:
+        if self.decision_id is None and self.signal_id is None:
+            raise broken(Fault("missing", "decision_id", "or signal_id must be given"))
+        return self

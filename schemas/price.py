@@ -1,0 +1,43 @@
+"""Prices: one tick a message, or many."""
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Message
+from schemas.errors import InvalidMessage, InvalidPriceException
+from schemas.rules import Fault, broken
+from schemas.units import Coins, Id, Price, TimestampNs
+
+TICKS_MAX = 10_000
+
+
+class PriceTick(Message):
+    """One price of one symbol. A candle is a tick at its end, with its low, high and volume."""
+
+    refused_as: ClassVar[type[InvalidMessage]] = InvalidPriceException
+
+    symbol: Id = Field(description="What is priced.")
+    price: Price = Field(description="USD for one coin.")
+    timestamp_ns: TimestampNs = Field(description="When it was traded, ns since 1970 UTC; a candle's end.")
+    low: Price | None = Field(None, description="Lowest price since the tick before, at most price. Absent: price.")
+    high: Price | None = Field(None, description="Highest price since the tick before, at least price. Absent: price.")
+    volume: Coins | None = Field(None, description="Traded since the tick before, in coins. Absent: 0.")
+
+    @model_validator(mode="after")
+    def _low_to_high(self) -> Self:
+        low, high = self.low, self.high
+        if (low is not None and low > self.price) or (high is not None and high < self.price):
+            rule = f"must lie between low and high, was {self.price}, not in [{low}, {high}]"
+            raise broken(Fault("inconsistent", "price", rule))
+        return self
+
+
+class PriceTicks(Message):
+    """Many ticks in one record, in the order in which they are folded."""
+
+    refused_as: ClassVar[type[InvalidMessage]] = InvalidPriceException
+
+    ticks: Annotated[list[PriceTick], Field(min_length=1, max_length=TICKS_MAX, fail_fast=True)] = Field(
+        description=f"1 to {TICKS_MAX} ticks."
+    )

@@ -1,0 +1,237 @@
+"""Bytes to messages and back, strictly.
+
+A record is UTF-8, one JSON object, with no key twice, no NaN or infinity, not larger and not deeper than the limits.
+Fields that nobody knows are ignored, but those rules hold for them too.
+
+orjson refuses infinities and NaN by itself, but neither a key given twice nor depth. Two cheap certificates spare
+most records a second parse (see `_is_shallow` and `_has_no_doubles`); a record with a backslash gets none.
+"""
+
+import json
+import math
+import re
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.base import Message
+from schemas.errors import InvalidMessage, UnwritableMessage
+from schemas.price import PriceTick, PriceTicks
+from schemas.rules import Fault, first, shown
+
+M = TypeVar("M", bound=Message)
+
+
+class Limits(NamedTuple):
+    """How large and how deep a record may be; an object of plain values has depth 1."""
+
+    bytes_max: int = 1_048_576
+    depth_max: int = 8
+
+
+WIRE = Limits()
+JOURNAL = Limits(bytes_max=9 * 1_048_576)
+
+
+def decode(model: type[M], raw: bytes | None, *, place: str, limits: Limits = WIRE) -> M:
+    """Return the message that a record holds; `place` says in the error's text where the record lies.
+
+    Raises:
+        InvalidMessage: the subclass that the model names; the first broken rule decides.
+    """
+    return validate(model, _object(model, raw, place, limits), place=place)
+
+
+def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PriceTick]:
+    """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks".
+
+    Raises:
+        InvalidPriceException: no tick of the record is used.
+    """
+    tree = _object(PriceTick, raw, place, limits)
+    if "ticks" in tree:
+        return validate(PriceTicks, tree, place=place).ticks
+    return [validate(PriceTick, tree, place=place)]
+
+
+def decode_ours(model: type[M], raw: bytes, *, place: str) -> M:
+    """Return a message that this package wrote: like `decode`, but no double key or depth is looked for.
+
+    Raises:
+        InvalidMessage: the subclass that the model names.
+    """
+    try:
+        tree = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _refused(model, place, _why_unreadable(raw, JOURNAL, error)) from None
+    return validate(model, tree, place=place)
+
+
+def validate(model: type[M], tree: object, *, place: str) -> M:
+    """Return the message that a plain object holds: what `decode` does once the bytes are read.
+
+    Raises:
+        InvalidMessage: the subclass that the model names; the first broken rule decides.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise _refused(model, place, first(error)) from None
+
+
+def check_time(message: Message, timestamp_ns: int, latest_ns: int, *, place: str) -> None:
+    """Refuse a message whose event time lies after `latest_ns`.
+
+    Raises:
+        InvalidMessage: the subclass that the message's model names, with code `in_future`.
+    """
+    if timestamp_ns > latest_ns:
+        ahead_s = (timestamp_ns - latest_ns) / 1e9
+        rule = f"must not lie ahead of the clock, was {ahead_s:.3f} s past what is allowed"
+        raise _refused(type(message), place, Fault("in_future", "timestamp_ns", rule))
+
+
+def encode(message: Message | dict[str, Any]) -> bytes:
+    """Return the bytes of a message (what is None is left out) or of a plain object, keys sorted.
+
+    Raises:
+        UnwritableMessage: NaN, infinity, or something that JSON has no type for.
+    """
+    plain = message.model_dump(exclude_none=True) if isinstance(message, Message) else message
+    try:
+        value = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        msg = f"cannot be written as JSON: {error}"
+        raise UnwritableMessage(msg) from error
+    if b"null" in value:  # which is how orjson writes NaN, without a word
+        _refuse_nan(plain, "")
+    return value
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+def _object(model: type[Message], raw: bytes | None, place: str, limits: Limits) -> dict[str, Any]:
+    tree = _parsed(raw, limits)
+    if type(tree) is not dict:
+        raise _refused(model, place, tree if isinstance(tree, Fault) else _not_an_object(tree))
+    return tree
+
+
+def _parsed(raw: bytes | None, limits: Limits) -> Any:
+    """Return the JSON value, or the Fault that is wrong with the bytes."""
+    if not raw:
+        return Fault("empty", "", "record must hold a value, was empty")
+    if len(raw) > limits.bytes_max:
+        return Fault("too_large", "", f"record must have at most {limits.bytes_max} bytes, was {len(raw)}")
+    try:
+        tree = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _why_unreadable(raw, limits, error)
+    if b"\\" in raw or not (_is_shallow(raw, limits) and _has_no_doubles(raw, tree)):
+        return _deepest(raw.decode(), limits) or _doubled(raw.decode()) or tree
+    return tree
+
+
+def _is_shallow(raw: bytes, limits: Limits) -> bool:
+    """Certify the depth of a record without backslashes: a strike of empty pairs takes one level at most.
+
+    Quotes are struck once. A string that holds a bracket keeps its quote, so that nothing is certified then.
+    """
+    brackets = raw.translate(None, _NO_BRACKETS).replace(b'""', b"")
+    for strike in range(limits.depth_max):
+        brackets = brackets.replace(*_PAIRS[strike % 2])
+        if not brackets:
+            return True
+    return False
+
+
+def _has_no_doubles(raw: bytes, tree: Any) -> bool:
+    """Certify that no key was dropped from a record without backslashes: a dropped one would leave fewer colons."""
+    return orjson.dumps(tree).count(b":") == raw.count(b":")
+
+
+def _why_unreadable(raw: bytes, limits: Limits, error: orjson.JSONDecodeError) -> Fault:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as undecodable:
+        start = undecodable.start
+        return Fault("not_utf8", "", f"record must be UTF-8, was {raw[start : start + 4]!r} at byte {start}")
+    deep = _deepest(text, limits)
+    if deep:
+        return deep
+    number = _infinite(text)
+    if number:
+        return Fault("not_finite", "", f"record must hold finite numbers only, was {number}")
+    return Fault("not_json", "", f"record must be JSON, was {shown(text)}: {error}")
+
+
+def _deepest(text: str, limits: Limits) -> Fault | None:
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest <= limits.depth_max:
+        return None
+    return Fault("too_deep", "", f"record must be at most {limits.depth_max} deep, was {deepest}")
+
+
+def _infinite(text: str) -> str | None:
+    """Return the first number that is not finite, as it stands in a record that is JSON but for that."""
+    found: list[str] = []
+
+    def take(literal: str) -> float:
+        number = float(literal)
+        if not math.isfinite(number):
+            found.append(literal)
+        return number
+
+    try:
+        json.loads(text, parse_constant=take, parse_float=take, parse_int=take)
+    except ValueError:
+        return None
+    return shown(found[0]) if found else None
+
+
+def _doubled(text: str) -> Fault | None:
+    doubled: list[str] = []
+
+    def take(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                doubled.append(key)
+            seen.add(key)
+
+    json.loads(text, object_pairs_hook=take, parse_float=str, parse_int=str)
+    if not doubled:
+        return None
+    return Fault("duplicate_key", doubled[0][:64], "must be given once, was given twice")
+
+
+def _not_an_object(tree: object) -> Fault:
+    return Fault("not_an_object", "", f"record must be a JSON object, was {shown(tree)}")
+
+
+def _refused(model: type[Message], place: str, fault: Fault) -> InvalidMessage:
+    refused_as: type[InvalidMessage] = getattr(model, "refused_as", InvalidMessage)
+    subject = f"{fault.field} {fault.rule}" if fault.field else fault.rule
+    return refused_as(fault.code, fault.field, f"{place}: {subject}")
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+def _refuse_nan(value: Any, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = f"{path or 'value'} must be finite, was {value}"
+        raise UnwritableMessage(msg)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_nan(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            _refuse_nan(inner, f"{path}[{index}]")
+
+
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_PAIRS = ((b"{}", b""), (b"[]", b""))
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[\[\]{}]")
