@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 
 from schemas.base import Message
 from schemas.errors import InvalidControlException, InvalidMessage
@@ -55,10 +56,10 @@ PAYLOADS: dict[str, type[Message]] = {
 }
 
 
-def _payload_of(kind: str, payload: type[Message]) -> dict[str, Any]:
+def _payload_of(kind: str, payload: type[Message]) -> JsonDict:
     return {
         "if": {"properties": {"kind": {"const": kind}}},
-        "then": {"properties": {"payload": {"$ref": f"#/$defs/{payload.__name__}"}}},
+        "then": {"properties": {"payload": payload.model_json_schema()}},
     }
 
 

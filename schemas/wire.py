@@ -10,14 +10,14 @@ most records a second parse (see `_is_shallow` and `_has_no_doubles`); a record 
 import json
 import math
 import re
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
 from pydantic import ValidationError
 
 from schemas.base import Message
 from schemas.errors import InvalidMessage, UnwritableMessage
-from schemas.price import PriceTick, PriceTicks
+from schemas.price import TICKS, PlainTick, PriceTick, PriceTicks, descends
 from schemas.rules import Fault, first, shown
 
 M = TypeVar("M", bound=Message)
@@ -43,16 +43,22 @@ def decode(model: type[M], raw: bytes | None, *, place: str, limits: Limits = WI
     return validate(model, _object(model, raw, place, limits), place=place)
 
 
-def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PriceTick]:
+def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PlainTick]:
     """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks".
 
     Raises:
         InvalidPriceException: no tick of the record is used.
     """
     tree = _object(PriceTick, raw, place, limits)
-    if "ticks" in tree:
-        return validate(PriceTicks, tree, place=place).ticks
-    return [validate(PriceTick, tree, place=place)]
+    many = "ticks" in tree
+    try:
+        ticks = TICKS.validate_python(tree["ticks"] if many else [tree])
+    except ValidationError:
+        ticks = []
+    if ticks and not any(map(descends, ticks)):
+        return ticks
+    told = validate(PriceTicks, tree, place=place).ticks if many else [validate(PriceTick, tree, place=place)]
+    return [cast("PlainTick", tick.model_dump()) for tick in told]
 
 
 def decode_ours(model: type[M], raw: bytes, *, place: str) -> M:

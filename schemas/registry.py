@@ -1,0 +1,53 @@
+"""The list of messages that have a JSON Schema: a new message is one more line here."""
+
+from typing import Any
+
+from schemas.alert import Alert
+from schemas.base import Message
+from schemas.cascade import CascadeIndicators
+from schemas.control import Control, PortfolioValue, RlMode, SettingsChange, TradingStateChange
+from schemas.dead_letter import DeadLetter
+from schemas.entry import Adopt, Engine, Entry, Genesis, Step, Tick
+from schemas.outcome import TradeOutcome
+from schemas.positions import Positions
+from schemas.price import PriceTick, PriceTicks
+from schemas.rl import Advice, NoAdvice, RlRequest
+from schemas.signal import TacticalSignal
+
+MESSAGES: dict[str, type[Message]] = {
+    "tactical-signal": TacticalSignal,
+    "cascade-indicators": CascadeIndicators,
+    "price-tick": PriceTick,
+    "price-ticks": PriceTicks,
+    "trade-outcome": TradeOutcome,
+    "positions": Positions,
+    "control": Control,
+    "settings-change": SettingsChange,
+    "trading-state-change": TradingStateChange,
+    "portfolio-value": PortfolioValue,
+    "rl-mode": RlMode,
+    "alert": Alert,
+    "entry": Entry,
+    "genesis": Genesis,
+    "step": Step,
+    "tick": Tick,
+    "engine": Engine,
+    "adopt": Adopt,
+    "rl-request": RlRequest,
+    "advice": Advice,
+    "no-advice": NoAdvice,
+    "dead-letter": DeadLetter,
+}
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """Return a message's JSON Schema, draft 2020-12.
+
+    What it cannot say: whole numbers must be written without a fraction, a price lies between low and high, no key
+    comes twice, and the limits of size and depth.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:himari:layer3:{name}:v1",
+        **MESSAGES[name].model_json_schema(),
+    }
