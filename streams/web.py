@@ -1,0 +1,202 @@
+"""The worker's pages: `/live`, `/ready` and `/state` on one port, `/metrics` on another.
+
+They listen on 127.0.0.1 and answer to names of this machine only. Told to listen elsewhere they ask every caller for
+the token in `HIMARI_WEB_TOKEN`, and do not start without one.
+"""
+
+import errno
+import hmac
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple, NoReturn
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from schemas.errors import ConfigurationException, PortTaken, SizingError
+
+TOKEN = "HIMARI_WEB_TOKEN"  # noqa: S105 (the variable's name)
+TOKEN_LENGTH = 16
+"""Characters that a token has at least."""
+LOOPBACK = "127.0.0.1"
+PLACE = "environment"
+
+Problem = Callable[[], str]
+"""Says what is wrong, "" where all is well."""
+
+
+class Views(NamedTuple):
+    """What the pages show; each is asked at the moment of the request, in the worker's own loop."""
+
+    registry: CollectorRegistry
+    state: Callable[[], Mapping[str, Any]]
+    """Partitions owned, offsets, lag, settings, books: plain JSON values."""
+    not_ready: Problem
+    """Why no decisions are made yet."""
+    not_alive: Problem = str
+    """Why the worker should be started anew."""
+
+
+class Web:
+    """The two listeners of one worker.
+
+    Raises:
+        ConfigurationException: `host` is not of this machine alone, and no good token is given.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        *,
+        host: str = LOOPBACK,
+        port: int = 6066,
+        metrics_port: int = 9090,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.host = host
+        self._wanted = {"web": port, "metrics": metrics_port}
+        token = _token(host, environment)
+        self._apps = {"web": pages(views, token), "metrics": metrics_page(views, token)}
+        self._runners: dict[str, web.AppRunner] = {}
+
+    async def start(self) -> None:
+        """Listen on both ports, or on none.
+
+        Raises:
+            PortTaken: somebody else listens there.
+            SizingError: this machine does not let us listen there.
+        """
+        try:
+            for name, app in self._apps.items():
+                self._runners[name] = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+                await self._listen(name)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Listen no longer; what was never started is none the worse for it."""
+        runners, self._runners = self._runners, {}
+        for runner in runners.values():
+            await runner.cleanup()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports in use: `web` and `metrics`. Where 0 was asked for, the one that the system chose."""
+        return {name: runner.addresses[0][1] for name, runner in self._runners.items() if runner.addresses}
+
+    async def _listen(self, name: str) -> None:
+        runner, port = self._runners[name], self._wanted[name]
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.host, port).start()
+        except OSError as error:
+            _refuse(error, name, self.host, port)
+
+
+def pages(views: Views, token: str | None) -> web.Application:
+    """Return the application with `/live`, `/ready` and `/state`."""
+
+    async def live(_request: web.Request) -> web.Response:
+        return _verdict("live", views.not_alive())
+
+    async def ready(_request: web.Request) -> web.Response:
+        return _verdict("ready", views.not_alive() or views.not_ready())
+
+    async def state(_request: web.Request) -> web.Response:
+        return _json(views.state())
+
+    app = web.Application(middlewares=[_guard(token)])
+    app.router.add_get("/live", live)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/state", state)
+    return app
+
+
+def metrics_page(views: Views, token: str | None) -> web.Application:
+    """Return the application with `/metrics`, in the format that the caller asks for."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(views.registry), headers={"Content-Type": content_type})
+
+    app = web.Application(middlewares=[_guard(token)])
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host to listen on is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _token(host: str, environment: Mapping[str, str]) -> str | None:
+    if is_loopback(host):
+        return None
+    token = environment.get(TOKEN, "")
+    if len(token) < TOKEN_LENGTH:
+        rule = f"must hold a token of at least {TOKEN_LENGTH} characters to listen on {host}, had {len(token)}"
+        raise ConfigurationException(PLACE, TOKEN, rule)
+    return token
+
+
+def _guard(token: str | None) -> Middleware:
+    """Return what lets requests in: with the token, or, where none is needed, to a name of this machine.
+
+    The latter keeps out pages elsewhere that resolve their own name to 127.0.0.1 (DNS rebinding).
+    """
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if token is None and not is_loopback(_name(request.host)):
+            return _json({"error": "this page answers to 127.0.0.1 and localhost only"}, HTTPStatus.FORBIDDEN)
+        if token is not None and not _bears(request, token):
+            answer = _json({"error": "a bearer token is required"}, HTTPStatus.UNAUTHORIZED)
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            return answer
+        return await handler(request)
+
+    return guard
+
+
+def _bears(request: web.Request, token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    same = hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode(errors="surrogateescape"))
+    return same and scheme.lower() == "bearer"
+
+
+def _name(host: str) -> str:
+    """Return a Host header without its port: `[::1]:80` → `::1`."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _verdict(question: str, problem: str) -> web.Response:
+    if problem:
+        return _json({question: False, "reason": problem}, HTTPStatus.SERVICE_UNAVAILABLE)
+    return _json({question: True})
+
+
+def _json(value: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2, default=tuple)
+    fresh = {"Cache-Control": "no-store"}
+    return web.Response(body=body, status=status, content_type="application/json", headers=fresh)
+
+
+def _refuse(error: OSError, name: str, host: str, port: int) -> NoReturn:
+    if error.errno == errno.EADDRINUSE:
+        msg = f"{name} port {port} on {host} is taken: stop who listens there, or set another port under monitoring"
+        raise PortTaken(msg) from error
+    msg = f"{name} port {port} on {host} cannot be listened on: {os.strerror(error.errno or 0)}"
+    raise SizingError(msg) from error

@@ -1,0 +1,189 @@
+"""The worker's pages: what they show, whom they let in, and what a taken port says."""
+
+import asyncio
+import socket
+
+import aiohttp
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.parser import text_string_to_metric_families
+
+from schemas.errors import ConfigurationException, PortTaken, SizingError
+from streams.web import TOKEN, Views, Web, is_loopback
+
+SECRET = "a-token-of-some-length"
+
+
+def views(**given):
+    registry = CollectorRegistry()
+    Gauge("himari_l3_kelly_fraction", "A gauge.", registry=registry).set(0.25)
+    return Views(**{"registry": registry, "state": lambda: {"partitions": [0]}, "not_ready": str, **given})
+
+
+def get(web, path, page="web", host=None, **headers):
+    """Start, ask once, stop; return status, headers and body."""
+
+    async def ask():
+        await web.start()
+        try:
+            url = f"http://127.0.0.1:{web.ports[page]}{path}"
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            if host is not None:
+                named["Host"] = host
+            async with aiohttp.ClientSession() as session, session.get(url, headers=named) as answer:
+                return answer.status, answer.headers, await answer.read()
+        finally:
+            await web.stop()
+
+    return asyncio.run(ask())
+
+
+def local(**given):
+    return Web(views(**given), port=0, metrics_port=0)
+
+
+def public():
+    return Web(views(), host="0.0.0.0", port=0, metrics_port=0, environment={TOKEN: SECRET})
+
+
+def test_metrics_are_those_of_the_registry():
+    status, headers, body = get(local(), "/metrics", "metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=")
+    (family,) = text_string_to_metric_families(body.decode())
+    assert family.samples[0].value == 0.25
+
+
+def test_a_scraper_that_asks_for_openmetrics_gets_it():
+    status, headers, body = get(local(), "/metrics", "metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert status == 200
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_the_state_is_what_its_provider_says_at_that_moment():
+    asked = []
+    web = local(state=lambda: {"asked": len(asked), "offset": {"0": 41}, "book": (1, 2)})
+    asked.append(1)
+    status, _, body = get(web, "/state")
+    assert (status, orjson.loads(body)) == (200, {"asked": 1, "offset": {"0": 41}, "book": [1, 2]})
+
+
+def test_a_worker_without_problems_is_live_and_ready():
+    for page in ("live", "ready"):
+        status, _, body = get(local(), f"/{page}")
+        assert (status, orjson.loads(body)) == (200, {page: True})
+
+
+def test_a_worker_that_recovers_is_live_but_not_ready_and_says_why():
+    problem = {"not_ready": lambda: "partition 1 recovers"}
+    assert get(local(**problem), "/live")[0] == 200
+    status, _, body = get(local(**problem), "/ready")
+    assert (status, orjson.loads(body)) == (503, {"ready": False, "reason": "partition 1 recovers"})
+
+
+def test_a_worker_that_is_stuck_is_neither_live_nor_ready():
+    problem = {"not_alive": lambda: "no entry since 60 s"}
+    assert get(local(**problem), "/live")[0] == 503
+    assert orjson.loads(get(local(**problem), "/ready")[2])["reason"] == "no entry since 60 s"
+
+
+def test_each_port_has_its_own_pages_only():
+    assert get(local(), "/metrics", "web")[0] == 404
+    assert get(local(), "/state", "metrics")[0] == 404
+    assert get(local(), "/", "web")[0] == 404
+
+
+@pytest.mark.parametrize("page", ["/state", "/ready", "/live"])
+def test_a_public_page_wants_the_token(page):
+    status, headers, _ = get(public(), page)
+    assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert get(public(), page, Authorization=f"Bearer {SECRET}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "Bearer", "Bearer ", f"Bearer {SECRET[:-1]}", f"Bearer {SECRET}x", f"Basic {SECRET}", SECRET, "Bearer ü"],
+)
+def test_any_other_token_is_refused_on_metrics_too(given):
+    assert get(public(), "/metrics", "metrics", Authorization=given)[0] == 401
+
+
+def test_the_scheme_of_the_token_is_read_in_any_case():
+    assert get(public(), "/metrics", "metrics", Authorization=f"bearer {SECRET}")[0] == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:6066", "127.0.0.1.evil.example", "10.0.0.1"])
+def test_a_local_page_does_not_answer_to_foreign_names(host):
+    assert get(local(), "/state", host=host)[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:6066", "127.0.0.1:1", "[::1]:6066"])
+def test_a_local_page_answers_to_names_of_this_machine(host):
+    assert get(local(), "/state", host=host)[0] == 200
+
+
+@pytest.mark.parametrize("token", [None, "", "short"])
+def test_listening_elsewhere_without_a_good_token_is_refused_at_once(token):
+    environment = {} if token is None else {TOKEN: token}
+    with pytest.raises(ConfigurationException, match=r"environment: HIMARI_WEB_TOKEN: .* at least 16") as caught:
+        Web(views(), host="0.0.0.0", environment=environment)
+    assert caught.value.exit_code == 5
+    assert "short" not in str(caught.value), "what was given is a secret"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_is_of_this_machine_alone(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "example.org"])
+def test_any_other_address_is_not(host):
+    assert not is_loopback(host)
+
+
+def _start(web):
+    async def run():
+        try:
+            await web.start()
+        finally:
+            await web.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["web", "metrics"])
+def test_a_taken_port_is_one_clear_error_and_frees_the_other(name):
+    with socket.socket() as other, socket.socket() as free:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        free.bind(("127.0.0.1", 0))
+        taken, wanted = other.getsockname()[1], free.getsockname()[1]
+        free.close()
+        ports = {"port": taken, "metrics_port": wanted} if name == "web" else {"port": wanted, "metrics_port": taken}
+        with pytest.raises(PortTaken, match=rf"^{name} port {taken} on 127.0.0.1 is taken: ") as caught:
+            _start(Web(views(), **ports))
+        assert caught.value.exit_code == 1
+        with socket.socket() as again:
+            again.bind(("127.0.0.1", wanted))
+
+
+def test_an_address_of_another_machine_is_one_clear_error():
+    web = Web(views(), host="192.0.2.1", port=0, metrics_port=0, environment={TOKEN: SECRET})
+    with pytest.raises(SizingError, match=r"^web port 0 on 192\.0\.2\.1 cannot be listened on: "):
+        _start(web)
+
+
+def test_stopping_twice_or_before_the_start_harms_nothing():
+    async def run():
+        web = local()
+        await web.stop()
+        await web.start()
+        await web.stop()
+        await web.stop()
+        assert web.ports == {}
+        await web.start()
+        await web.stop()
+
+    asyncio.run(run())
