@@ -123,11 +123,11 @@ class Processor:
         return progress
 
     async def _check_anchor(self, progress: Progress) -> None:
-        """Read the entry of `progress` again. Raises: ProcessorStopped where it is another, or gone."""
+        """Read the entry of `progress` again. Raises: ProcessorStopped where it is another, or never was."""
         there = [record async for record in self._ports.source(progress.offset, progress.offset + 1)]
         if there and fingerprint(there[0]) != progress.entry:
             self._stop(f"the entry at {progress.offset} is not the one that was folded: the source lost a tail")
-        if not there and (self._contiguous or progress.offset >= await self._ports.source_first()):
+        if not there and progress.offset >= await self._ports.source_first():
             self._stop(f"the entry at {progress.offset}, which was folded, is gone: the source lost a tail")
 
     async def _from_genesis(self, progress: Progress, stored: Tables) -> tuple[Progress, Ledger]:
