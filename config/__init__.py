@@ -1,0 +1,1 @@
+"""The knobs: one frozen settings tree, where its values come from, and the watch on its file."""

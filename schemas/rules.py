@@ -70,6 +70,8 @@ def _told(details: ErrorDetails, context: Mapping[str, Any]) -> tuple[ErrorCode,
     kind = details["type"]
     if kind == "missing":
         return "missing", "must be given"
+    if kind == "value_error":
+        return "inconsistent", str(context["error"])
     if kind.startswith("int_") and isinstance(details["input"], float) and abs(details["input"]) >= _INT64:
         return "out_of_range", f"must be an integer of 64 bits, was {details['input']!r}"
     code, rule = _RULES.get(kind, ("malformed", lambda _: details["msg"]))

@@ -1,0 +1,174 @@
+"""Settings from defaults, file, environment and command line, the later before the earlier, with the origin of each."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from config.diff import paths
+from config.settings import Settings
+from config.strict_yaml import BYTES_MAX, read, scalar
+from schemas.errors import ConfigurationException
+from schemas.rules import first, shown
+
+DEFAULT_FILE = Path(__file__).parent / "layer3_config.yaml"
+"""Every key with its default and a comment."""
+PREFIX = "HIMARI__"
+COMMAND_LINE = "command line"
+
+
+class Loaded(NamedTuple):
+    """Settings, and where each dotted key has its value from: default, file, "env NAME" or command line."""
+
+    settings: Settings
+    origin: dict[str, str]
+
+
+class _Given(NamedTuple):
+    """One value from outside, not yet checked."""
+
+    path: tuple[str, ...]
+    value: Any
+    origin: str
+    place: str
+    """What an error names: the file, the variable, the command line."""
+    line: int | None = None
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Return the settings in the order default < file < environment `HIMARI__SECTION__KEY` < overrides.
+
+    `env` None means none (pass `os.environ` for the process's own); `overrides` has dotted keys and plain values.
+
+    Raises:
+        ConfigurationException: names file, key, rule and value; nothing is taken from a bad file.
+    """
+    if path is None:
+        return load_bytes(b"", "", env, overrides)
+    return load_bytes(read_file(path), os.fspath(path), env, overrides)
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return what a settings file holds, a byte more than is allowed at most.
+
+    Raises:
+        ConfigurationException: there is no such file, or it may not be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationException(os.fspath(path), "", f"must be a readable file: {error.strerror}") from error
+
+
+def load_bytes(
+    raw: bytes, file: str, env: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
+) -> Loaded:
+    """Return the settings of a file that was read already; as `load`."""
+    given = [*_of_file(raw, file), *_of_environment(env or {}), *_of_overrides(overrides or {})]
+    tree: dict[str, Any] = {}
+    for one in given:
+        _known(one)
+        _put(tree, one.path, one.value)
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        _refuse(error, given)
+    origins = {one.path: one.origin for one in given}
+    return Loaded(settings, {".".join(path): _origin(path, origins) for path, _ in paths(settings.model_dump())})
+
+
+# -- what is given -------------------------------------------------------------------------------------------------
+def _of_file(raw: bytes, file: str) -> list[_Given]:
+    text = read(raw, file)
+    return [_Given(path, value, "file", file, text.lines.get(path)) for path, value in paths(text.tree)]
+
+
+def _of_environment(env: Mapping[str, str]) -> list[_Given]:
+    given = []
+    for name in sorted(env):
+        if name.startswith(PREFIX):
+            path = _spelled(name.removeprefix(PREFIX), "__")
+            place = f"environment {name}"
+            given.append(_Given(path, scalar(env[name], place, ".".join(path)), f"env {name}", place))
+    return given
+
+
+def _of_overrides(overrides: Mapping[str, Any]) -> list[_Given]:
+    return [_Given(_spelled(key, "."), value, COMMAND_LINE, COMMAND_LINE) for key, value in overrides.items()]
+
+
+def _spelled(key: str, separator: str) -> tuple[str, ...]:
+    """Return the path of a key: our names in lower case; a symbol or an alias as it stands, separators and all."""
+    model: type[BaseModel] | None = Settings
+    path: list[str] = []
+    rest = key
+    while rest and model is not None:
+        name, _, rest = rest.partition(separator)
+        path.append(name.lower())
+        model = _section(model, path[-1])
+    return (*path, rest) if rest else tuple(path)
+
+
+# -- the shape of the tree -----------------------------------------------------------------------------------------
+def _section(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+    """Return the model of a section, or None where the name is a value's."""
+    if model is None or name not in model.model_fields:
+        return None
+    annotation = model.model_fields[name].annotation
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _known(given: _Given) -> None:
+    """Refuse a key that no section has, with the one that may have been meant, and a value where a section belongs."""
+    model: type[BaseModel] | None = Settings
+    for depth, name in enumerate(given.path):
+        if model is None:
+            return
+        if name not in model.model_fields:
+            near = difflib.get_close_matches(name.lower(), model.model_fields, n=1)
+            hint = f"{near[0]} is" if near else f"known are {', '.join(sorted(model.model_fields))}"
+            key = ".".join(given.path[: depth + 1])
+            raise ConfigurationException(given.place, key, f"is not a setting; {hint}", given.line)
+        model = _section(model, name)
+    if model is not None and given.value not in (None, {}):
+        rule = f"must be a section of settings, was {shown(given.value)}"
+        raise ConfigurationException(given.place, ".".join(given.path), rule, given.line)
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        inner = tree.get(name)
+        if not isinstance(inner, dict):
+            inner = tree[name] = {}
+        tree = inner
+    tree[path[-1]] = value
+
+
+# -- what is wrong, and whose it is --------------------------------------------------------------------------------
+def _refuse(error: ValidationError, given: list[_Given]) -> NoReturn:
+    """Name whoever gave the value that lies nearest to the broken rule, the last of several."""
+    fault = first(error)
+    location = tuple(map(str, error.errors(include_url=False)[0]["loc"]))
+    nearest = max(reversed(given), key=lambda one: _shared(one.path, location))
+    raise ConfigurationException(nearest.place, fault.field, fault.rule, nearest.line) from None
+
+
+def _shared(path: tuple[str, ...], location: tuple[str, ...]) -> int:
+    """Return how many names two paths begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, location, strict=False)))
+
+
+def _origin(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str:
+    """Return a leaf's origin; a section may have been given as one value, {} or null."""
+    upwards = (path[:length] for length in range(len(path), 0, -1))
+    return next((origins[place] for place in upwards if place in origins), "default")

@@ -1,0 +1,95 @@
+"""The one settings tree: decision sections, in force through the journal, and worker sections, local to a process."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import orjson
+from annotated_types import Ge, Gt, Le
+from pydantic import Field, StringConstraints
+
+from engines.parameters import DecisionParams
+from schemas.base import Frozen
+
+Host = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+Port = Annotated[int, Ge(0), Le(65_535)]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class KafkaSettings(Frozen):
+    """Where the broker is, how much is taken at once, how often a checkpoint is written."""
+
+    bootstrap_servers: Annotated[str, StringConstraints(pattern=r"^[^\s,:]+:[0-9]+(,[^\s,:]+:[0-9]+)*$")] = Field(
+        "127.0.0.1:9092", description="brokers, HOST:PORT, comma-separated"
+    )
+    fetch_max_wait_ms: Annotated[int, Ge(1), Le(10_000)] = Field(
+        50, description="milliseconds the broker may gather records"
+    )
+    session_timeout_s: Annotated[float, Ge(1), Le(300)] = Field(
+        6.0, description="seconds until a silent worker loses its partitions"
+    )
+    chunk_records: Annotated[int, Ge(1), Le(100_000)] = Field(2_000, description="records taken at once, at most")
+    checkpoint_interval_s: Annotated[float, Gt(0), Le(3_600)] = Field(
+        10.0, description="seconds between two checkpoints, at most"
+    )
+    checkpoint_entries: Annotated[int, Ge(1), Le(1_000_000)] = Field(
+        5_000, description="entries between two checkpoints, at most"
+    )
+    data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
+        ".himari", description="folder of the local tables, from the working directory"
+    )
+
+
+class TopicSettings(Frozen):
+    """What the topics are called and how they are parted."""
+
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+        "himari", description="topics are called PREFIX.NAME.v1"
+    )
+    partitions: Annotated[int, Ge(1), Le(1_000)] = Field(
+        12, description="partitions of journal, rl-requests and allocations; fixed for life"
+    )
+    replication: Annotated[int, Ge(1), Le(9)] | None = Field(
+        None, description="copies of each record; null: 3 on three brokers or more, else 1"
+    )
+
+
+class MonitoringSettings(Frozen):
+    """What a worker shows of itself."""
+
+    metrics_enabled: bool = Field(default=True, description="whether /metrics is served")
+    metrics_host: Host = Field("127.0.0.1", description="address of /metrics")
+    metrics_port: Port = Field(9090, description="port of /metrics; 0: any free one")
+    web_host: Host = Field("127.0.0.1", description="address of the dashboard and the API")
+    web_port: Port = Field(6066, description="port of the dashboard and the API; 0: any free one")
+    log_level: LogLevel = Field("WARNING", description="least severity that is logged")
+
+
+class HotReloadSettings(Frozen):
+    """Whether a change of the file is taken while the worker runs."""
+
+    enabled: bool = Field(default=True, description="whether the file is looked at while the worker runs")
+    poll_interval_sec: Annotated[float, Gt(0), Le(3_600)] = Field(5.0, description="seconds between two looks")
+
+
+class Settings(DecisionParams):
+    """Every setting, fully resolved."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    hot_reload: HotReloadSettings = HotReloadSettings()
+
+    def decision(self) -> DecisionParams:
+        """Return the decision sections alone."""
+        return DecisionParams(**{name: getattr(self, name) for name in DecisionParams.model_fields})
+
+
+def decision_tree(settings: DecisionParams) -> dict[str, Any]:
+    """Return the decision sections, defaults included, as plain values: what Genesis and a change carry."""
+    return settings.model_dump(include=set(DecisionParams.model_fields))
+
+
+def settings_hash(tree: Mapping[str, Any]) -> str:
+    """Return the sha256 of a tree as JSON with sorted keys, as hex: what names a set of decision settings."""
+    return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()
