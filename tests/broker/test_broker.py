@@ -25,6 +25,12 @@ sys.stdin.read()
 """
 
 
+async def until_answers(port: int, *, answered: bool) -> None:
+    async with asyncio.timeout(10):
+        while await answers(broker.HOST, port) is not answered:
+            pass
+
+
 async def test_the_broker_answers_when_ready_and_is_gone_when_stopped(tmp_path):
     node = broker.embedded(tmp_path)
     node.start()
@@ -49,7 +55,7 @@ async def test_a_broker_that_ends_while_starting_is_reported_with_the_end_of_its
     node = broker.embedded(tmp_path)
     node.command = (sys.executable, "-c", "print('no room'); raise SystemExit(0)")
     node.start()
-    with pytest.raises(BrokerUnreachable, match="ended while starting; .* ends: no room"):
+    with pytest.raises(BrokerUnreachable, match=r"ended while starting; .* ends: no room"):
         await node.ready()
     node.stop()
 
@@ -60,13 +66,10 @@ async def test_something_that_is_no_broker_does_not_count_as_one():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
-async def test_the_broker_dies_with_a_parent_that_is_killed(tmp_path):
+def test_the_broker_dies_with_a_parent_that_is_killed(tmp_path):
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         port = int(parent.stdout.readline().split()[0])
-        async with asyncio.timeout(10):
-            while not await answers(broker.HOST, port):
-                pass
-            parent.send_signal(signal.SIGKILL)
-            while await answers(broker.HOST, port):
-                pass
+        asyncio.run(until_answers(port, answered=True))
+        parent.send_signal(signal.SIGKILL)
+        asyncio.run(until_answers(port, answered=False))

@@ -1,0 +1,100 @@
+"""Run a Faust application in a loop of our own: our signals, our exit codes, no `faust worker`."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import faust
+
+from schemas.errors import SizingError
+
+STOP_TIMEOUT_S = 15.0
+FAREWELL_S = 1.0
+"""The consumer's thread still sends its farewell to the group when Faust says that it has stopped."""
+
+logger = logging.getLogger(__name__)
+
+
+async def _nothing() -> None:
+    """Do nothing."""
+
+
+async def serve(
+    app: faust.App,
+    *,
+    stop: asyncio.Event | None = None,
+    before_stop: Callable[[], Awaitable[None]] = _nothing,
+) -> int:
+    """Run the application until SIGINT, SIGTERM, `stop`, or a crash; return the exit code.
+
+    0 is a clean stop: `before_stop` (a last checkpoint) was awaited and the group was left. Otherwise the error was
+    logged and the caller must call `leave` before its loop ends: after a crash what Faust has running cannot be
+    stopped (it may hang for ever), and nothing is lost without that.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        reason = await _until_over(app, stop)
+        if reason is None:
+            reason = await _stopped(app, before_stop)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    if reason is None:
+        return 0
+    _report(reason)
+    return reason.exit_code if isinstance(reason, SizingError) else 1
+
+
+async def _until_over(app: faust.App, stop: asyncio.Event) -> BaseException | None:
+    """Start the application; return when it was asked to stop (None) or why it crashed."""
+    start = asyncio.ensure_future(app.start())
+    ends = {asyncio.ensure_future(waiting) for waiting in (stop.wait(), app._crashed.wait())}  # noqa: SLF001 mode's own
+    await asyncio.wait({start, *ends}, return_when=asyncio.FIRST_COMPLETED)
+    if not (start.done() and start.exception()):
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in ends:
+        task.cancel()
+    failed = start.exception() if start.done() else None
+    if not start.done():
+        start.cancel()
+    return failed or crash_reason(app)
+
+
+async def _stopped(app: faust.App, before_stop: Callable[[], Awaitable[None]]) -> BaseException | None:
+    """Stop the application; return why it could not be."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await before_stop()
+            await app.stop()
+            await asyncio.sleep(FAREWELL_S)
+    except Exception as error:  # noqa: BLE001 whatever it was, the exit code must tell
+        return error
+    return crash_reason(app)
+
+
+def crash_reason(app: faust.App) -> BaseException | None:
+    """Return why the application crashed; None where it did not."""
+    reason: BaseException | None = app.crash_reason
+    return reason
+
+
+def _report(reason: BaseException) -> None:
+    if isinstance(reason, SizingError):
+        logger.error("%s: %s", type(reason).__name__, reason)
+    else:
+        logger.error("the worker crashed", exc_info=reason)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once with what was logged and printed written out: threads of a crashed app cannot hold it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

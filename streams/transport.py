@@ -1,0 +1,285 @@
+# mypy: disallow-subclassing-any=False
+# ruff: noqa: SLF001 - Faust and aiokafka keep what has to be changed here to themselves
+"""A Faust transport that hands each fetched chunk of one partition to its stream as ONE event.
+
+Of the topics in `batched`, `event.value` is the list of the chunk's records and `event.message.offset` the last
+offset in it; every other topic, changelogs included, comes record by record. Stock Faust spends four asyncio tasks
+on every message; this one spends them on every chunk.
+
+A batched topic may have an `Owner`: on every assignment its `assigned` brings the partition's state back and says
+where reading starts, whatever the group's commit says, and nothing of the partition is delivered before.
+
+What is overridden, and why, is in `design/faust.md`; each override names its reason here in a word.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaConsumer
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers.aiokafka import (
+    AIOKafkaConsumerThread,
+    Consumer,
+    Producer,
+    Transport,
+    ensure_aiokafka_TP,
+)
+from faust.types import TP
+
+from schemas.errors import ProcessorStopped
+from streams.connection import Connection
+from streams.read import high_watermarks
+
+CLOSED_GATE_WAIT_S = 0.02
+YIELD_EVERY = 100
+"""Single records delivered between two turns of the event loop."""
+
+
+class Owner(Protocol):
+    """Who keeps state for the partitions of one topic."""
+
+    async def assigned(self, partition: int) -> int:
+        """Bring back the partition's state; return the offset to read from."""
+
+    async def revoked(self, partition: int) -> None:
+        """Let go of the partition's state; return when nothing works on it any more."""
+
+
+class BatchConsumerThread(AIOKafkaConsumerThread):
+    """The thread that polls: a fetch wait of our own, log ends that are right, and a farewell to the group."""
+
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        """Set the fetch wait, 1,500 ms hard-coded in Faust; it is the latency on the embedded broker."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
+        return consumer
+
+    async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
+        """Ask with Fetch: the embedded broker's ListOffsets(latest) is too low."""
+        wanted = {ensure_aiokafka_TP(tp): tp for tp in partitions}
+        found = await high_watermarks(self.transport.connection, list(wanted))
+        return {wanted[tp]: end for tp, end in found.items()}
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group in its generation 0 too, with which the embedded broker begins; aiokafka does not."""
+        if self._consumer is not None:
+            coordinator = self._consumer._coordinator
+            if coordinator is not None and coordinator.generation == 0:
+                coordinator.generation = 1
+        await super().on_thread_stop()
+
+
+class BatchConsumer(Consumer):
+    """Delivers chunks, and keeps the gate of each partition shut until its reading place is known."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what Faust gives."""
+        self._inflight: dict[TP, deque[Any]] = defaultdict(deque)
+        """Messages in delivery order that are not committed yet."""
+        self._expected: dict[TP, int] = {}
+        """Next offset that may be delivered; a partition that is not in here has its gate shut."""
+        self._sought: Any = None
+        """Generation whose `perform_seek` is done."""
+        self._generation: Any = None
+        """Generation whose flow was resumed after its seek: only now does no queue clear itself any more."""
+        self._recoveries: dict[TP, asyncio.Task[None]] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: delivery waits for a free slot, no partition needs a pause."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Do nothing, see `on_buffer_full`."""
+
+    # -- assignment ----------------------------------------------------------------------------------------------------
+    async def perform_seek(self) -> None:
+        """Place every stream partition at the end of a rebalance.
+
+        Those with an owner go where it says, once it has recovered. The others go back to what is committed, or to
+        the log's start (aiokafka leaves a partition without a commit where it is).
+        """
+        generation = self.app.consumer_generation_id
+        self._shut()
+        await super().perform_seek()
+        streams = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+        owned = {tp for tp in streams if tp.topic in self.transport.owners}
+        expected = {tp: self._committed_offset[tp] for tp in streams - owned if self._committed_offset[tp]}
+        fresh = streams - owned - set(expected)
+        if fresh:
+            start = {ensure_TP(tp): first for tp, first in (await self.earliest_offsets(*fresh)).items()}
+            await self.seek_wait(start)
+            expected.update(start)
+        self._expected = expected
+        self._sought = generation
+        for tp in sorted(owned):
+            self._recoveries[tp] = asyncio.create_task(self._recover(tp, generation))
+
+    def resume_flow(self) -> None:
+        """Open the gate, if this generation's seek is done: Faust has just cleared the queues for the last time."""
+        super().resume_flow()
+        self._generation = self._sought
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Stop delivery, then let the owners go of what they had."""
+        await super().on_partitions_revoked(revoked)
+        self._shut()
+        for tp in sorted(revoked):
+            if tp.topic in self.transport.owners:
+                await self.transport.owners[tp.topic].revoked(tp.partition)
+
+    async def on_stop(self) -> None:
+        """Break off recoveries that still run."""
+        self._shut()
+        await super().on_stop()
+
+    def _shut(self) -> None:
+        for task in self._recoveries.values():
+            task.cancel()
+        self._recoveries.clear()
+        self._inflight.clear()
+        self._expected = {}
+        self._sought = self._generation = None
+
+    async def _recover(self, tp: TP, generation: Any) -> None:
+        """Let the owner bring back the state, then read on from where it says; a failure stops the worker."""
+        try:
+            first = await self.transport.owners[tp.topic].assigned(tp.partition)
+            if generation != self.app.consumer_generation_id:
+                return
+            await self.seek_wait({tp: first})
+            self._expected[tp] = first
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever it is, the worker must not go on without this partition
+            await self.app.crash(error)
+
+    def _is_changelog_tp(self, tp: TP) -> bool:
+        """Ask the tables' own mapping: Faust makes a new set at every call."""
+        return tp.topic in self.app.tables._changelogs
+
+    # -- delivery ------------------------------------------------------------------------------------------------------
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 Faust's
+        """Fetch changelogs only until the gate opens: a chunk fetched before the seek would be lost."""
+        active = {tp for tp in active_partitions or () if self._is_changelog_tp(tp) or self._is_open(tp)}
+        if not active:
+            await asyncio.sleep(CLOSED_GATE_WAIT_S)
+            return {}
+        return await super()._getmany(active, min(timeout, self._patience(active_partitions or active)))
+
+    def _is_open(self, tp: TP) -> bool:
+        return self._generation == self.app.consumer_generation_id and tp in self._expected
+
+    def _patience(self, active: set[TP]) -> float:
+        """Return how long one poll may last (s): short while a partition recovers, so that it is not kept waiting."""
+        return CLOSED_GATE_WAIT_S if any(tp in self._recoveries and tp not in self._expected for tp in active) else 1.0
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Commit the longest acknowledged prefix of what was delivered; Faust wants consecutive offsets."""
+        inflight, new = self._inflight[tp], None
+        while inflight and inflight[0].acked:
+            new = inflight.popleft().offset + 1
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        return new
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Fetch and deliver until the consumer stops; whatever fails stops the worker."""
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                await asyncio.sleep(0)
+                await self._drain_once()
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.app.should_stop:
+                raise
+        except Exception as error:
+            await self.app.crash(error)
+            raise
+
+    async def _drain_once(self) -> None:
+        """Fetch once. What comes after a rebalance has begun is dropped: the seek at its end brings it again."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        generation = self.app.consumer_generation_id
+        records, _ = await self._wait_next_records(timeout=1.0)
+        current = self.flow_active and generation == self.app.consumer_generation_id
+        if records and current and not self.should_stop:
+            await self.wait_first(self._deliver(self._messages(records)), self.suspend_flow.wait())
+
+    def _messages(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[Any, int]]:
+        """Yield each message with its first offset: a chunk of a batched topic, or a single record."""
+        for tp, chunk in records.items():
+            if tp.topic in self.transport.batched:
+                message = self._to_message(tp, chunk[-1])
+                message.key, message.value = None, chunk
+                yield message, chunk[0].offset
+            else:
+                for record in chunk:
+                    yield self._to_message(tp, record), record.offset
+
+    async def _deliver(self, messages: Iterator[tuple[Any, int]]) -> None:
+        for number, (message, first) in enumerate(messages):
+            if not self._is_changelog_tp(message.tp):
+                if message.tp not in self._expected:
+                    continue
+                self._follow(message, first)
+            await self.callback(message)
+            self._read_offset[message.tp] = message.offset
+            if number % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    def _follow(self, message: Any, first: int) -> None:
+        """Take note of a message before its delivery.
+
+        Raises:
+            ProcessorStopped: records are missing before it, or it was delivered before.
+        """
+        expected = self._expected[message.tp]
+        if first != expected and not (first > expected and message.topic in self.transport.sparse):
+            msg = f"{message.topic}[{message.partition}]: expected offset {expected}, found {first}"
+            raise ProcessorStopped(msg)
+        self._expected[message.tp] = message.offset + 1
+        self._inflight[message.tp].append(message)
+
+
+class IdempotentProducer(Producer):
+    """Faust's producer, idempotent where the broker can; Faust sets it only for `exactly_once`."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": self.transport.idempotent}
+
+
+class BatchTransport(Transport):
+    """Set it with `app.transport = BatchTransport(...)` before the app starts."""
+
+    Consumer = BatchConsumer
+    Producer = IdempotentProducer
+
+    def __init__(
+        self,
+        url: Any,
+        app: Any,
+        *,
+        connection: Connection,
+        batched: frozenset[str] = frozenset(),
+        sparse: frozenset[str] = frozenset(),
+        idempotent: bool = True,
+        fetch_max_wait_ms: int = 50,
+        **kwargs: Any,
+    ) -> None:
+        """Take topics by their names on the broker.
+
+        `batched`: delivered in chunks. `sparse`: offsets may have gaps (inputs, which other people's transactions
+        and retention may thin); elsewhere a gap stops the worker.
+        """
+        super().__init__(url, app, **kwargs)
+        self.connection = connection
+        self.batched = batched
+        self.sparse = sparse
+        self.idempotent = idempotent
+        self.fetch_max_wait_ms = fetch_max_wait_ms
+        self.owners: dict[str, Owner] = {}

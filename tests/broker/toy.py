@@ -1,0 +1,99 @@
+"""A toy worker, run as a process of its own: sums per key on `journal`, every sum on `allocations`.
+
+python tests/broker/toy.py BOOTSTRAP PREFIX DATA_DIR embedded|kafka
+"""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from streams.application import Owned, new_app, own
+from streams.connection import Connection
+from streams.ports import Identity, Record, RecordKey, Send
+from streams.processor import Processor
+from streams.serve import leave, serve
+from streams.tables import FaustPorts, make_tables
+from streams.topics import Names
+
+MODULUS = 1_000_000_007
+POISON = b"poison"
+
+
+class Toy:
+    """Folds numbers; every key has a running hash that depends on the order."""
+
+    tables = ("books",)
+    audited = "allocations"
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.touched: dict[RecordKey, int] = {}
+        self.state: dict[bytes, tuple[int, int]] = {}
+
+    def fold(self, record: Record) -> list[Send]:
+        if record.value == POISON:
+            message = "poison"
+            raise ValueError(message)
+        key = record.key
+        sequence, total = self.state.get(key, (0, 0))
+        sequence, total = sequence + 1, (total * 31 + int(record.value)) % MODULUS
+        self.state[key] = (sequence, total)
+        self.touched["books", key] = record.offset
+        value = b"%s,%d,%d,%d" % (key, sequence, record.offset, total)
+        return [Send("allocations", self.partition, key, value, (), Identity(key.decode(), sequence))]
+
+    def encode(self, key: RecordKey) -> bytes | None:
+        return json.dumps(self.state[key[1]]).encode() if key[1] in self.state else None
+
+    def meta(self) -> dict[str, object]:
+        return {"keys": len(self.state)}
+
+    def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
+        assert meta is None or meta["keys"] == len(records)
+        self.state = {key: tuple(json.loads(value)) for (_, key), value in records.items()}
+
+    def identify(self, value: bytes) -> tuple[Identity, int]:
+        key, sequence, offset, _ = value.split(b",")
+        return Identity(key.decode(), int(sequence)), int(offset)
+
+
+def build(
+    connection: Connection, names: Names, data_dir: Path, *, embedded: bool, entries: int = 5_000, **settings: Any
+) -> tuple[Any, Owned]:
+    """Return the toy's application and the owner of its processors."""
+    app = new_app(
+        names,
+        connection,
+        data_dir=data_dir,
+        batched=["journal"],
+        idempotent=not embedded,
+        session_timeout_s=2.0,
+        **settings,
+    )
+    tables = make_tables(app, "journal")
+
+    def make(partition: int) -> Processor:
+        ports = FaustPorts(app, tables, connection=connection, names=names, source="journal", partition=partition)
+        return Processor(
+            Toy(partition), ports, partition=partition, clock=time.monotonic_ns, checkpoint_entries=entries
+        )
+
+    owned = Owned(app, make)
+    own(app, names.topic("journal"), owned)
+    return app, owned
+
+
+async def main() -> NoReturn:
+    bootstrap, prefix, data_dir, kind = sys.argv[1:5]
+    app, owned = build(Connection(bootstrap), Names(prefix), Path(data_dir), embedded=kind == "embedded", entries=1_000)
+    leave(await serve(app, before_stop=owned.checkpoint))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    asyncio.run(main())
