@@ -1,0 +1,41 @@
+# The words are the same here and in CI. `make` alone lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check bench fmt docs
+
+help: ## list these words
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1	/' | expand -t 10
+
+venv: $(READY) ## make .venv with every version of requirements.lock
+
+demo: $(READY) ## a market, signals and sizes, live; then every allocation checked (ARGS="--seconds 20")
+	@$(BIN)/himari demo $(ARGS)
+
+test: $(READY) ## all tests (ARGS="tests/engines -k kelly")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY) ## how fast, beside the bare loops (ARGS="--json")
+	@$(BIN)/himari bench $(ARGS)
+
+fmt: $(READY) ## format, and fix what lint can fix
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+docs: $(READY) ## write generated files again: JSON Schemas
+	@$(BIN)/python -m schemas
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
+	@echo "installing into .venv (once)" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(READY)
