@@ -54,15 +54,20 @@ class Send(NamedTuple):
 class Fold(Protocol):
     """The pure part of a processor: the state of one partition, folded up to one offset."""
 
-    tables: tuple[str, ...]
-    """Tables that hold its records; beside them the mechanism keeps `progress`."""
-    audited: str | None
-    """Logical output topic whose records are compared when they come out again, or None.
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables that hold its records; beside them the mechanism keeps `progress`."""
 
-    It has the source's partitions, and each of its sends carries its identity and this processor's partition.
-    """
-    touched: dict[RecordKey, int]
-    """Offset of the entry that last touched each record; filled by `fold`, emptied in place by the processor."""
+    @property
+    def audited(self) -> str | None:
+        """Logical output topic whose records are compared when they come out again, or None.
+
+        It has the source's partitions, and each of its sends carries its identity and this processor's partition.
+        """
+
+    @property
+    def touched(self) -> dict[RecordKey, int]:
+        """Offset of the entry that last touched each record; filled by `fold`, emptied in place by the processor."""
 
     def fold(self, record: Record) -> list[Send]:
         """Take one record of the source; return what is to be published for it, in order."""

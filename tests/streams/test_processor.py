@@ -330,6 +330,20 @@ def test_only_what_was_published_since_progress_is_read_again():
     assert asyncio.run(scenario()) == [2]
 
 
+def test_a_repeated_output_of_the_entry_at_progress_is_not_waited_for():
+    async def scenario():
+        journey = Journey(audited="steps")
+        await journey.processor.recover()
+        await journey.take(journey.tick(b"a"))
+        await journey.processor.checkpoint()
+        journey.steps.append(*journey.steps.records[0][1:3])  # a zombie's
+        journey.begin()
+        await journey.processor.recover()
+        return journey.processor.meets_known
+
+    assert asyncio.run(scenario()) is False
+
+
 def test_progress_names_the_first_known_output_that_has_still_to_come_out():
     async def scenario():
         journey = Journey(audited="steps")
@@ -411,6 +425,21 @@ def test_spoiled_tables_of_what_is_not_audited_are_taken_as_the_source_gives_the
 
     ways = ["recovered local at -1", "recovered genesis at 1", "recovered local at 1"]
     assert asyncio.run(scenario()) == (ways, {b"a": 2})
+
+
+def test_a_processor_that_recovers_again_forgets_what_it_knew():
+    async def scenario():
+        journey = Journey(audited="steps")
+        await journey.processor.recover()
+        records = journey.tick(b"a", b"a")
+        await journey.take(records)
+        await journey.processor.checkpoint()
+        await journey.take(journey.tick(b"a", b"b"))
+        journey.cluster.changelog("market", "tallies", 0).append(b"a", pack(Version(0, b"9")))
+        assert await journey.processor.recover() == 2
+        return journey.log[-1], journey.fold.counts, journey.fold.touched
+
+    assert asyncio.run(scenario()) == ("recovered genesis at 1", {b"a": 2}, {})
 
 
 # -- the cluster in memory ---------------------------------------------------------------------------------------------
