@@ -66,7 +66,12 @@ def begin(params: ConformalParams) -> Scores:
 
 
 def observe(
-    scores: Scores | None, realised: float | None, predicted: float | None, volatility: float, params: ConformalParams
+    scores: Scores | None,
+    realised: float | None,
+    predicted: float | None,
+    volatility: float,
+    params: ConformalParams,
+    scale: float | None = None,
 ) -> Scores:
     """Take one outcome; return the new scores. A pair that is not two finite numbers is only counted, by its kind.
 
@@ -76,6 +81,7 @@ def observe(
         predicted: m₀ = b·conf·e of the decision, before costs.
         volatility: s of the decision, positive.
         params: the settings in force.
+        scale: u of the decision, which its interval was made with; None takes the present one.
     """
     old = begin(params) if scores is None else scores
     if realised is None or predicted is None:
@@ -83,7 +89,7 @@ def observe(
     if not (isfinite(realised) and isfinite(predicted)):
         return _rejected(old, realised, predicted)
     miss = min(abs(realised - predicted) / volatility, LARGEST_MISS)
-    score = miss / sqrt(old.mean_square)
+    score = miss / (sqrt(old.mean_square) if scale is None else scale)
     window, ranked = _entered(old, score, params.window_size)
     return Scores(
         window,

@@ -4,8 +4,10 @@ The tree has the shape of the YAML's decision sections (`config/layer3_config.ya
 its name or is a ratio; the engine that uses a section takes just that section.
 """
 
+import hashlib
 from typing import Annotated, Self
 
+import orjson
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
@@ -223,3 +225,8 @@ class DecisionParams(Frozen):
     market: MarketParams = MarketParams()
     validation_criteria: ValidationCriteria = ValidationCriteria()
     portfolio: PortfolioParams = PortfolioParams()
+
+
+def tree_hash(params: DecisionParams) -> str:
+    """Return the sha256 of the fully resolved decision settings, as hex: what names a set of settings."""
+    return hashlib.sha256(orjson.dumps(params.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()

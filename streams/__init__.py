@@ -1,0 +1,1 @@
+"""The shell: what carries bytes to the decisions and back."""

@@ -66,6 +66,16 @@ async def check(connection: Connection, names: Names, partitions: int) -> list[D
         return compare(await _cluster(admin, names), names, partitions)
 
 
+async def embedded(connection: Connection) -> bool:
+    """Return whether the broker is the embedded one, which takes no idempotent producer.
+
+    Raises:
+        BrokerUnreachable: no broker answers.
+    """
+    async with _admin(connection) as admin:
+        return await is_embedded(admin._client)  # noqa: SLF001
+
+
 async def require(connection: Connection, names: Names, partitions: int) -> None:
     """Return if a worker can run on the broker's topics.
 

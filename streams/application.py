@@ -10,6 +10,7 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 
 from streams.connection import Connection
+from streams.ports import Send
 from streams.processor import Processor
 from streams.topics import JOURNAL_BYTES_MAX, ROOM, Names
 from streams.transport import BatchTransport
@@ -132,6 +133,13 @@ class Owned:
             processor = self.processors.get(message.partition)
             if processor is not None and message.generation_id == self._app.consumer_generation_id:
                 await processor.take(event.value, event.ack)
+
+    async def act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
+        """Let a partition's fold do what no record asks for, if it is still owned."""
+        async with self._lock(partition):
+            processor = self.processors.get(partition)
+            if processor is not None:
+                await processor.act(effect)
 
     async def checkpoint(self) -> None:
         """Make a checkpoint of every processor, as before a clean stop."""

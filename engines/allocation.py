@@ -1,0 +1,198 @@
+"""What is published of a decision: one JSON object with sorted keys, and its hash."""
+
+import hashlib
+from typing import Any
+
+import orjson
+
+from engines.decide import Decision
+from engines.records import Forecast, Market
+from engines.sizing import CellSize
+from engines.state import State
+from schemas.words import RECOMMENDATIONS
+
+DECISION_VERSION = 1
+"""Raised when, and only when, a golden byte changes."""
+
+BILLION = 1_000_000_000
+
+
+def render(state: State, decision: Decision, offset: int) -> tuple[bytes, str]:
+    """Return an allocation's bytes and their sha256 (hex).
+
+    Money is in USD with two decimals (integer cents underneath, truncated toward zero), waterfalls are in integer
+    cents, weights are truncated to 1e-9, quantities are in coins.
+    """
+    value = orjson.dumps(fields(state, decision, offset), option=orjson.OPT_SORT_KEYS)
+    return value, hashlib.sha256(value).hexdigest()
+
+
+def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
+    """Return an allocation's fields."""
+    progress = state.progress
+    if progress is None:
+        msg = "an allocation needs a journal that began with Genesis"
+        raise ValueError(msg)
+    book = decision.book
+    cents = decision.cents
+    nets: dict[str, int] = {}
+    gross = 0
+    for (_, symbol), size in zip(decision.holdings.cells, cents, strict=True):
+        nets[symbol] = nets.get(symbol, 0) + size
+        gross += abs(size)
+    minimum = int(100.0 * state.params.validation_criteria.min_position_usd)
+    targets = {
+        symbol: _target(net, minimum, book.value_usd, decision.quantities[symbol]) for symbol, net in nets.items()
+    }
+    utilization = _billionths(gross / (100.0 * book.value_usd))
+    published: dict[str, Any] = {
+        "allocations": {symbol: target["notional_usd"] for symbol, target in targets.items()},
+        "basis": decision.holdings.basis,
+        "bound": [f"{level}:{name}" for level, name in decision.bound],
+        "decision_id": f"{progress.journal_id}-{state.partition}-{offset}-{decision.portfolio_id}",
+        "decision_version": DECISION_VERSION,
+        "final": True,
+        "inputs_hash": progress.inputs_hash,
+        "journal": {"offset": offset, "partition": state.partition},
+        "kept": decision.kept,
+        "portfolio_id": decision.portfolio_id,
+        "portfolio_value": _money(int(100.0 * book.value_usd)),
+        "portfolio_waterfall": _portfolio_waterfall(decision),
+        "previous_hash": book.last_hash,
+        "sequence": book.sequence + 1,
+        "settings_hash": state.settings_hash,
+        "targets": targets,
+        "timestamp_ns": progress.now_ns,
+        "total_allocated_usd": _money(gross),
+        "totals": {"gross_usd": _money(gross), "net_usd": _money(sum(nets.values())), "utilization_ratio": utilization},
+        "trigger": {"id": decision.trigger.id, "kind": decision.trigger.kind},
+        "utilization_pct": utilization,
+        "valid_until_ns": _valid_until(state, decision),
+    }
+    published.update(_of_the_cell(state, decision))
+    return published
+
+
+def _target(net: int, minimum: int, value_usd: float, quantity: float) -> dict[str, float]:
+    shown = 0 if abs(net) < minimum else net
+    return {
+        "notional_usd": _money(shown),
+        "quantity": quantity,
+        "weight": _billionths(shown / (100.0 * value_usd)),
+    }
+
+
+def _money(cents: int) -> float:
+    return cents / 100
+
+
+def _billionths(ratio: float) -> float:
+    return int(ratio * BILLION) / BILLION
+
+
+def _portfolio_waterfall(decision: Decision) -> list[dict[str, Any]]:
+    rows = []
+    net_before = gross_before = 0
+    for stage in decision.stages:
+        net = sum(stage.cents)
+        gross = sum(map(abs, stage.cents))
+        rows.append(
+            {
+                "gross_after_cents": gross,
+                "gross_before_cents": gross_before,
+                "net_after_cents": net,
+                "net_before_cents": net_before,
+                "stage": stage.name,
+            }
+        )
+        net_before, gross_before = net, gross
+    return rows
+
+
+def _valid_until(state: State, decision: Decision) -> int | None:
+    predictions = state.tables["predictions"]
+    ends = [
+        cell.forecast.expires_ns
+        for (strategy, symbol), size in zip(decision.holdings.cells, decision.cents, strict=True)
+        if size
+        and (cell := predictions.get((decision.portfolio_id, strategy, symbol))) is not None
+        and cell.forecast is not None
+    ]
+    return min(ends, default=None)
+
+
+def _of_the_cell(state: State, decision: Decision) -> dict[str, Any]:
+    """Return the waterfall of the trigger's cell, and what the mission names for its signal."""
+    named = decision.trigger.cell
+    if named is None:
+        return {"waterfall": []}
+    if named not in decision.holdings.cells:
+        return {"strategy_id": named[0], "symbol": named[1], "waterfall": []}
+    index = decision.holdings.cells.index(named)
+    size = decision.sizes[index]
+    cell = state.tables["predictions"].get((decision.portfolio_id, *named))
+    shown = {
+        "position_size_usd": _money(decision.cents[index]),
+        "strategy_id": named[0],
+        "symbol": named[1],
+        "waterfall": _waterfall(decision, index),
+    }
+    if size is not None and cell is not None and cell.forecast is not None:
+        shown.update(_of_the_signal(state, decision, size, cell.forecast, named[1]))
+    return shown
+
+
+def _waterfall(decision: Decision, index: int) -> list[dict[str, Any]]:
+    rows = []
+    before = 0
+    for stage in decision.stages:
+        after = stage.cents[index]
+        rows.append(
+            {
+                "after_cents": after,
+                "before_cents": before,
+                "reason": stage.reasons.get(index, ""),
+                "stage": stage.name,
+            }
+        )
+        before = after
+    return rows
+
+
+def _of_the_signal(state: State, decision: Decision, size: CellSize, forecast: Forecast, symbol: str) -> dict[str, Any]:
+    market: Market | None = state.tables["markets"].get((symbol,))
+    regime = state.tables["regimes"].get((decision.portfolio_id, symbol))
+    latch = None if market is None else (market.long if forecast.side > 0 else market.short)
+    stages = size.cents
+    return {
+        "cascade_adjusted_usd": _money(stages[5]),
+        "cascade_recommendation": RECOMMENDATIONS[size.level],
+        "cascade_risk_score": 0.0 if latch is None else latch.score,
+        "conformal_adjusted_usd": _money(stages[1]),
+        "current_regime": "ranging" if regime is None else regime.confirmed,
+        "diagnostics": _diagnostics(size, forecast, market),
+        "kelly_position_usd": _money(stages[0]),
+        "regime_adjusted_usd": _money(stages[4]),
+        "sentiment_adjusted_usd": _money(stages[3]),
+    }
+
+
+def _diagnostics(size: CellSize, forecast: Forecast, market: Market | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "cap_factor": size.cap_factor,
+        "confidence": forecast.confidence,
+        "costs": forecast.costs,
+        "drawdown_multiplier": size.drawdown_multiplier,
+        "estimated": forecast.estimated,
+        "expected_return": forecast.expected_return,
+        "price": None if market is None or market.bars is None else market.bars.last_price,
+        "regime_multiplier": size.regime_multiplier,
+        "risk_multiplier": size.risk_multiplier,
+        "side": forecast.side,
+        "volatility": forecast.volatility,
+    }
+    if size.kelly is not None and size.conformal is not None and size.sentiment is not None:
+        shown["kelly"] = size.kelly._asdict()
+        shown["conformal"] = size.conformal._asdict()
+        shown["sentiment"] = size.sentiment._asdict()
+    return shown

@@ -1,0 +1,74 @@
+"""Band: a symbol whose target is close to what is held is left as it is.
+
+A change that is small against the target costs more than it brings. Nothing that makes a position safer waits for the
+band, and a book that the band would bring over a cap is settled without it. Cost O(cells).
+
+Source: the pipeline specification, stage 14; Davis and Norman 1990 (a no-trade region is optimal under costs).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engines.caps import Limits, fits
+from schemas.words import TradingState
+
+__all__ = ["Settled", "settle"]
+
+
+class Settled(NamedTuple):
+    """The last book: nothing runs after it."""
+
+    cents: list[int]
+    kept: list[str]
+    """Symbols that stay as they are held, sorted."""
+
+
+def settle(
+    cells: Sequence[tuple[str, str]],
+    cents: Sequence[int],
+    held: Sequence[int],
+    forced: Sequence[bool],
+    levels: Sequence[int],
+    states: Sequence[TradingState],
+    cap_factors: Sequence[float],
+    value_usd: float,
+    limits: Limits,
+    band_ratio: float,
+) -> Settled:
+    """Return the book in which each symbol has its targets or what is held.
+
+    A symbol is held where |net − held net| ≤ max(minimum, band_ratio·|net|), unless its net is 0, a cell of it is a
+    forced reduction, has a cascade level or a trading state, or is held while its target is 0 or of the other sign.
+    Where what came out would break a cap or a symbol's maximum, every symbol takes its targets.
+
+    Args:
+        cells: (strategy, symbol) of each row.
+        cents: signed targets, within caps and limits.
+        held: what each cell holds now.
+        forced: whether a cell's target was made smaller by a cut, a cap or a trading state.
+        levels: cascade level of each cell, 0 MONITOR.
+        states: trading state of each cell.
+        cap_factors: what every cut left of each cell's cap.
+        value_usd: V.
+        limits: of the book that comes out; its minimum is the band's.
+        band_ratio: share of the target that is not traded.
+    """
+    nets: dict[str, int] = defaultdict(int)
+    distances: dict[str, int] = defaultdict(int)
+    moving: dict[str, None] = {}
+    for (_, symbol), target, now, force, level, state in zip(cells, cents, held, forced, levels, states, strict=True):
+        nets[symbol] += target
+        distances[symbol] += target - now
+        if force or level or state != "ACTIVE" or target * now < 0 or (now and not target):
+            moving[symbol] = None
+    kept = {
+        symbol: None
+        for symbol, net in nets.items()
+        if net and symbol not in moving and abs(distances[symbol]) <= max(limits.minimum_cents, band_ratio * abs(net))
+    }
+    targets = list(cents)
+    mixed = [now if cell[1] in kept else target for cell, target, now in zip(cells, targets, held, strict=True)]
+    if mixed != targets and not fits(cells, mixed, cap_factors, value_usd, limits):
+        return Settled(targets, [])
+    return Settled(mixed, sorted(kept))

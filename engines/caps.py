@@ -1,0 +1,249 @@
+"""Caps: what a book of targets may hold at most, and what of it is too small or not allowed to trade.
+
+A one-pass waterfall over signed targets, open positions included: cell, symbol, strategy, portfolio, in this order,
+which is part of the definition. All in integer cents, scaled toward zero: one pass keeps every cap, a second is the
+identity, the order of rows changes nothing, and nothing grows or flips. Cost O(cells).
+
+A book is three sequences of one length, one row a cell: (strategy, symbol), signed cents, and the factor that every cut
+of the cell left of its cap.
+
+Source: the methods specification §9; the pipeline specification, stages 11 and 13.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from schemas.words import TradingState
+
+__all__ = ["Capped", "Limited", "Limits", "caps", "fits", "limits"]
+
+PORTFOLIO = "all"
+"""What the one group of the last cap is called."""
+Group = TypeVar("Group", str, tuple[str, bool])
+
+
+class Limits(NamedTuple):
+    """What may be held: three ratios of the portfolio's value, two sizes of one symbol."""
+
+    position: float
+    """P: a cell's size and a symbol's gross, each times its cap factor."""
+    strategy: float
+    """S: a strategy's gross."""
+    gross: float
+    """The gross of all: min(G, max_leverage)."""
+    minimum_cents: int
+    """A symbol's gross below this is nothing."""
+    maximum_cents: int
+    """A symbol's long side, and its short side."""
+
+
+class Capped(NamedTuple):
+    """A book within its caps."""
+
+    cents: list[int]
+    bound: list[tuple[str, str]]
+    """(level, name) of each cap that cut: level cell (named strategy/symbol), symbol, strategy or portfolio."""
+
+
+class Limited(NamedTuple):
+    """A book within the limits of sizes and trading states."""
+
+    cents: list[int]
+    reasons: dict[int, str]
+    """Why, by index of each cell that was made smaller."""
+
+
+def caps(
+    cells: Sequence[tuple[str, str]],
+    cents: Sequence[int],
+    cap_factors: Sequence[float],
+    value_usd: float,
+    limits: Limits,
+) -> Capped:
+    """Return the targets within |cell| ≤ P·c·V, each symbol ≤ P·max c·V, each strategy ≤ S·V and all ≤ gross·V.
+
+    Args:
+        cells: (strategy, symbol) of each row, all different.
+        cents: signed targets.
+        cap_factors: c of each row, in [0, 1].
+        value_usd: V; nothing may be held where it is not positive.
+        limits: P, S and the gross.
+    """
+    value_cents = max(0.0, 100.0 * value_usd)
+    strategy_cap, gross_cap = int(limits.strategy * value_cents), int(limits.gross * value_cents)
+    if len(cents) == 1:
+        return _lone(cells[0], cents[0], int(limits.position * cap_factors[0] * value_cents), strategy_cap, gross_cap)
+    sizes, caps, symbols, strategies = _clipped(cells, cents, cap_factors, value_cents, limits.position)
+    wanted = map(abs, cents)
+    bound = [("cell", f"{cell[0]}/{cell[1]}") for cell, was, now in zip(cells, wanted, sizes, strict=True) if now < was]
+    over = {symbol: gross for symbol, gross in symbols.items() if gross > caps[symbol]}
+    if over:
+        sizes = [
+            size * caps[symbol] // over[symbol] if symbol in over else size
+            for (_, symbol), size in zip(cells, sizes, strict=True)
+        ]
+        bound += [("symbol", symbol) for symbol in sorted(over)]
+        strategies = _gross([strategy for strategy, _ in cells], sizes)
+    over = {strategy: gross for strategy, gross in strategies.items() if gross > strategy_cap}
+    if over:
+        sizes = [
+            size * strategy_cap // over[strategy] if strategy in over else size
+            for (strategy, _), size in zip(cells, sizes, strict=True)
+        ]
+        bound += [("strategy", strategy) for strategy in sorted(over)]
+    gross = sum(sizes)
+    if gross > gross_cap:
+        sizes = [size * gross_cap // gross for size in sizes]
+        bound.append(("portfolio", PORTFOLIO))
+    return Capped(_signed(sizes, cents), bound)
+
+
+def limits(
+    cells: Sequence[tuple[str, str]],
+    cents: Sequence[int],
+    held: Sequence[int],
+    states: Sequence[TradingState],
+    limits: Limits,
+) -> Limited:
+    """Return the targets within the largest and smallest size of a symbol, and within the trading states.
+
+    In this order: each symbol's long side and its short side to the maximum; a symbol's gross below the minimum → 0;
+    HALTED → 0; REDUCING → between 0 and what is held; the minimum again.
+
+    Args:
+        cells: (strategy, symbol) of each row.
+        cents: signed targets, within `caps`.
+        held: what each cell holds now.
+        states: trading state of each cell, the most severe of all that it belongs to.
+        limits: minimum and maximum.
+    """
+    reasons: dict[int, str] = {}
+    after = _at_least(cells, _at_most(cells, cents, limits.maximum_cents, reasons), limits.minimum_cents, reasons)
+    if states.count("ACTIVE") != len(states):
+        after = _at_least(cells, _allowed(after, held, states, reasons), limits.minimum_cents, reasons)
+    return Limited(after, reasons)
+
+
+def fits(
+    cells: Sequence[tuple[str, str]],
+    cents: Sequence[int],
+    cap_factors: Sequence[float],
+    value_usd: float,
+    limits: Limits,
+) -> bool:
+    """Return whether a book is within every cap and every symbol's maximum."""
+    reasons: dict[int, str] = {}
+    _at_most(cells, cents, limits.maximum_cents, reasons)
+    return not reasons and not caps(cells, cents, cap_factors, value_usd, limits).bound
+
+
+def _clipped(
+    cells: Sequence[tuple[str, str]],
+    cents: Sequence[int],
+    cap_factors: Sequence[float],
+    value_cents: float,
+    position: float,
+) -> tuple[list[int], dict[str, int], dict[str, int], dict[str, int]]:
+    """Return sizes within their cells' caps, the cap of each symbol, and the gross of each symbol and strategy."""
+    sizes: list[int] = []
+    caps: dict[str, int] = defaultdict(int)
+    symbols: dict[str, int] = defaultdict(int)
+    strategies: dict[str, int] = defaultdict(int)
+    for (strategy, symbol), target, factor in zip(cells, cents, cap_factors, strict=True):
+        cap = int(position * factor * value_cents)
+        size = target if target >= 0 else -target
+        if size > cap:
+            size = cap
+        if cap > caps[symbol]:
+            caps[symbol] = cap
+        sizes.append(size)
+        symbols[symbol] += size
+        strategies[strategy] += size
+    return sizes, caps, symbols, strategies
+
+
+def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int) -> Capped:
+    """Return a book of one cell within its caps; its symbol's cap is its own."""
+    size = abs(cents)
+    bound = []
+    for level, name, cap in (
+        ("cell", f"{cell[0]}/{cell[1]}", cell_cap),
+        ("strategy", cell[0], strategy_cap),
+        ("portfolio", PORTFOLIO, gross_cap),
+    ):
+        if size > cap:
+            size = cap
+            bound.append((level, name))
+    return Capped([size if cents >= 0 else -size], bound)
+
+
+def _at_most(cells: Sequence[tuple[str, str]], cents: Sequence[int], most: int, reasons: dict[int, str]) -> list[int]:
+    """Return the targets with each symbol's long side and its short side at most this."""
+    sizes = list(map(abs, cents))
+    if sum(sizes) <= most:
+        return list(cents)
+    sides = [(symbol, size > 0) for (_, symbol), size in zip(cells, cents, strict=True)]
+    after, over = _within(sizes, sides, dict.fromkeys(sides, most))
+    if not over:
+        return list(cents)
+    _explain(reasons, sizes, after, "max_position_usd")
+    return _signed(after, cents)
+
+
+def _at_least(cells: Sequence[tuple[str, str]], cents: list[int], least: int, reasons: dict[int, str]) -> list[int]:
+    """Return the targets without the symbols whose gross is below this."""
+    gross = _gross([symbol for _, symbol in cells], map(abs, cents))
+    if min(gross.values(), default=least) >= least:
+        return cents
+    after = [size if gross[symbol] >= least else 0 for (_, symbol), size in zip(cells, cents, strict=True)]
+    _explain(reasons, cents, after, "min_position_usd")
+    return after
+
+
+def _allowed(
+    cents: list[int], held: Sequence[int], states: Sequence[TradingState], reasons: dict[int, str]
+) -> list[int]:
+    """Return the targets that the trading states allow."""
+    after = [
+        size if state == "ACTIVE" else 0 if state == "HALTED" else _between(size, now)
+        for size, now, state in zip(cents, held, states, strict=True)
+    ]
+    for index, (was, now) in enumerate(zip(cents, after, strict=True)):
+        if was != now:
+            reasons[index] = states[index]
+    return after
+
+
+def _between(cents: int, held: int) -> int:
+    """Return what of a target lies between 0 and what is held."""
+    return max(0, min(cents, held)) if held > 0 else min(0, max(cents, held))
+
+
+def _within(sizes: list[int], groups: Sequence[Group], caps: dict[Group, int]) -> tuple[list[int], list[Group]]:
+    """Return the sizes with each group's gross at most its cap, and the groups that were above it, sorted."""
+    gross = _gross(groups, sizes)
+    over = {group: total for group, total in gross.items() if total > caps[group]}
+    if not over:
+        return sizes, []
+    scaled = [
+        size * caps[group] // over[group] if group in over else size for size, group in zip(sizes, groups, strict=True)
+    ]
+    return scaled, sorted(over)
+
+
+def _gross(groups: Sequence[Group], sizes: Iterable[int]) -> dict[Group, int]:
+    gross: dict[Group, int] = defaultdict(int)
+    for group, size in zip(groups, sizes, strict=True):
+        gross[group] += size
+    return gross
+
+
+def _signed(sizes: list[int], like: Sequence[int]) -> list[int]:
+    return [size if sign >= 0 else -size for size, sign in zip(sizes, like, strict=True)]
+
+
+def _explain(reasons: dict[int, str], before: list[int], after: list[int], why: str) -> None:
+    for index, (was, now) in enumerate(zip(before, after, strict=True)):
+        if was != now:
+            reasons[index] = why

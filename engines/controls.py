@@ -1,0 +1,109 @@
+"""Fold a control record: settings, trading states, a portfolio's value.
+
+Every answer is an alert of kind `control_applied`, which is what a waiting operator reads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from engines.decide import ACTIVE, Trigger
+from engines.effects import Folded, Journaled, alert
+from engines.parameters import DecisionParams, tree_hash
+from engines.records import TradingStates
+from engines.state import MARKET_WIDE, State
+
+
+def fold_control(state: State, entry: Journaled, folded: Folded) -> None:
+    body = entry.body
+    result = CONTROLS[body["kind"]](state, body["payload"], body["control_id"], folded)
+    alert(state, folded, entry.offset, "control_applied", body["control_id"], severity="info", result=result)
+
+
+def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    if payload["hash"] == state.settings_hash:
+        return "no_op"
+    if payload["base_hash"] != state.settings_hash:
+        return f"conflict: based on {payload['base_hash']}, in force is {state.settings_hash}"
+    try:
+        params = DecisionParams.model_validate(payload["tree"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}, was {first['input']!r}"
+    if tree_hash(params) != payload["hash"]:
+        return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
+    if params.market != state.params.market:
+        _begin_bars_anew(state)
+    state.use(params)
+    if state.progress is not None:
+        state.progress = state.progress._replace(settings=params.model_dump(), settings_hash=state.settings_hash)
+    for portfolio in _holding(state, lambda _cell: True):
+        folded.call_for(portfolio, Trigger("settings", control_id, full=False, cell=None))
+    return "applied"
+
+
+def _begin_bars_anew(state: State) -> None:
+    """Steps or bars of another width do not continue the old ones."""
+    for (symbol,), market in list(state.tables["markets"].items()):
+        if market.bars is not None:
+            state.put_market(symbol, market._replace(bars=None))
+
+
+def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    scope, wanted = payload["scope"], payload["state"]
+    record: TradingStates | None = state.get("states", (MARKET_WIDE,))
+    scopes = {} if record is None else dict(record.scopes)
+    scopes.pop(scope, None)
+    if wanted != ACTIVE:
+        scopes[scope] = wanted
+    state.put("states", (MARKET_WIDE,), TradingStates(tuple(sorted(scopes.items()))))
+    resumed = wanted == ACTIVE
+    trigger = Trigger("resume" if resumed else "control", control_id, full=resumed, cell=None)
+    for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: _covers(scope, cell)):
+        folded.call_for(portfolio, trigger)
+    return "applied"
+
+
+def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    portfolio, value = payload["portfolio_id"], float(payload["value_usd"])
+    book = state.book(portfolio)
+    peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
+    state.put("books", (portfolio,), book._replace(value_usd=value, peak_usd=peak))
+    if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
+        folded.call_for(portfolio, Trigger("value", control_id, full=False, cell=None))
+    return "applied"
+
+
+def _rl_mode(_state: State, _payload: dict[str, Any], _control_id: str, _folded: Folded) -> str:
+    return "rejected: this decision version has no policy"
+
+
+CONTROLS: dict[str, Callable[[State, dict[str, Any], str, Folded], str]] = {
+    "settings": _settings,
+    "trading_state": _trading_state,
+    "portfolio_value": _portfolio_value,
+    "rl_mode": _rl_mode,
+}
+
+
+def _covers(scope: str, cell: tuple[str, ...]) -> bool:
+    portfolio, strategy, symbol = cell
+    return scope in {"all", f"portfolio:{portfolio}", f"strategy:{strategy}", f"symbol:{symbol}"}
+
+
+def _holding(state: State, concerns: Callable[[tuple[str, ...]], bool]) -> list[str]:
+    """Return the portfolios that hold a cell that is concerned."""
+    held = {key[0]: None for key in state.tables["targets"] if concerns(key)}
+    for (portfolio,), book in state.tables["books"].items():
+        if any(quantity and concerns((portfolio, "-", symbol)) for symbol, quantity in book.positions or ()):
+            held[portfolio] = None
+    return sorted(held)
+
+
+def _live(state: State, scope: str) -> list[str]:
+    return sorted(
+        portfolio
+        for portfolio, cells in state.cells_of.items()
+        if any(_covers(scope, (portfolio, *cell)) for cell in cells)
+    )

@@ -1,0 +1,260 @@
+"""The fold: one journal entry changes the state and calls for decisions.
+
+`apply` is the whole of sizing: a pure function of the state and the entry but for the state's mutation. Every kind of
+entry has one handler; a handler folds and names the portfolios that have to decide.
+
+Source: the pipeline specification, stage 0 and triggers.
+"""
+
+import hashlib
+from collections.abc import Callable
+from math import sqrt
+
+from engines.allocation import DECISION_VERSION, render
+from engines.controls import fold_control
+from engines.decide import Decision, Trigger, decide
+from engines.effects import Folded, Journaled, Published, Refusal
+from engines.market import fold_price, fold_readings, fold_step, look_again
+from engines.outcomes import learn, remember
+from engines.parameters import DecisionParams
+from engines.records import Cell, Claim, Forecast, Market
+from engines.signals import fold_signal
+from engines.sizing import CellSize
+from engines.state import Progress, State
+
+SECOND_NS = 1_000_000_000
+
+
+def apply(state: State, entry: Journaled) -> Folded:
+    """Fold one entry and decide what it calls for; mutates the state.
+
+    Raises:
+        ValueError: the journal does not begin with Genesis, or has a kind that this version does not know: the
+            journal is not one that this worker may fold.
+    """
+    folded = Folded()
+    if entry.kind == "genesis":
+        _genesis(state, entry)
+        return folded
+    progress = state.progress
+    if progress is None:
+        msg = f"journal partition {state.partition}: entry {entry.offset} is a {entry.kind}, Genesis must come first"
+        raise ValueError(msg)
+    inputs_hash = hashlib.sha256(bytes.fromhex(progress.inputs_hash) + entry.value).hexdigest()
+    state.progress = progress = progress._replace(
+        now_ns=max(progress.now_ns, entry.journaled_at_ns), inputs_hash=inputs_hash
+    )
+    _expire(state, folded)
+    if entry.topic and not _is_new(progress, entry):
+        folded.note("duplicate", entry.topic)
+    else:
+        handler = HANDLERS.get(entry.kind)
+        if handler is None:
+            msg = f"journal partition {state.partition}: entry {entry.offset} has unknown kind {entry.kind!r}"
+            raise ValueError(msg)
+        handler(state, entry, folded)
+    for portfolio in sorted(folded.triggers):
+        folded.allocations.append(_publish(state, entry, decide(state, portfolio, folded.triggers[portfolio])))
+    return folded
+
+
+# -- publishing ----------------------------------------------------------------------------------------------------
+def _publish(state: State, entry: Journaled, decision: Decision) -> Published:
+    value, value_hash = render(state, decision, entry.offset)
+    portfolio, book = decision.portfolio_id, decision.book
+    idle = False
+    for (strategy, symbol), target in zip(decision.holdings.cells, decision.targets, strict=True):
+        key = (portfolio, strategy, symbol)
+        if target.cents or state.get("targets", key) is not None:
+            state.put_target(key, target)
+        idle = idle or not target.cents
+    _claim(state, entry, decision)
+    state.put("books", (portfolio,), book._replace(sequence=book.sequence + 1, last_hash=value_hash))
+    if idle:
+        state.forget_idle_cells(portfolio)
+    _watch(state, portfolio, decision.quantities, decision.headroom)
+    return Published(decision, book.sequence + 1, value)
+
+
+def _claim(state: State, entry: Journaled, decision: Decision) -> None:
+    """Remember what the triggering signal claimed, so that its outcome can be learnt from."""
+    named = decision.trigger.cell
+    if decision.trigger.kind != "signal" or named is None or named not in decision.holdings.cells:
+        return
+    index = decision.holdings.cells.index(named)
+    size = decision.sizes[index]
+    key = (decision.portfolio_id, *named)
+    cell: Cell = state.tables["predictions"][key]
+    if size is None or cell.forecast is None:
+        return
+    state.put(
+        "predictions", key, remember(cell, _claim_of(state, entry, key, cell.forecast, size), entry.journaled_at_ns)
+    )
+
+
+def _claim_of(state: State, entry: Journaled, key: tuple[str, ...], forecast: Forecast, size: CellSize) -> Claim:
+    target = state.get("targets", key)
+    scores = state.get("conformal-scores", key)
+    wanted = size.kelly
+    return Claim(
+        entry.offset,
+        forecast.signal_id,
+        forecast.timestamp_ns,
+        forecast.side,
+        forecast.confidence,
+        forecast.expected_return,
+        forecast.volatility,
+        0.0 if wanted is None else wanted.mean,
+        forecast.costs,
+        0.0 if wanted is None else wanted.variance,
+        1.0 if scores is None else sqrt(scores.mean_square),
+        forecast.horizon_s,
+        0.0 if target is None else target.cents / (100.0 * state.book(key[0]).value_usd),
+    )
+
+
+def _watch(state: State, portfolio: str, quantities: dict[str, float], headroom: float) -> None:
+    """Set the price of each held symbol below which no cap of the portfolio can break."""
+    for symbol, quantity in quantities.items():
+        market: Market | None = state.get("markets", (symbol,))
+        if quantity and market is not None and market.bars is not None:
+            state.watches.setdefault(symbol, {})[portfolio] = market.bars.last_price * headroom * (1.0 - 1e-9)
+        else:
+            state.watches.get(symbol, {}).pop(portfolio, None)
+
+
+# -- entry kinds ---------------------------------------------------------------------------------------------------
+def _genesis(state: State, entry: Journaled) -> None:
+    body = entry.body
+    if state.progress is not None:
+        msg = f"journal partition {state.partition}: entry {entry.offset} is a second Genesis"
+        raise ValueError(msg)
+    if body["decision_version"] != DECISION_VERSION:
+        msg = (
+            f"journal partition {state.partition} is of decision version {body['decision_version']}, "
+            f"this worker's is {DECISION_VERSION}"
+        )
+        raise ValueError(msg)
+    state.use(DecisionParams.model_validate(body["settings"]))
+    journal_id = body["journal_id"]
+    state.progress = Progress(
+        journal_id,
+        body["partitions"],
+        entry.journaled_at_ns,
+        hashlib.sha256(journal_id.encode() + entry.value).hexdigest(),
+        state.params.model_dump(),
+        state.settings_hash,
+        {},
+        {},
+        DECISION_VERSION,
+    )
+
+
+def _is_new(progress: Progress, entry: Journaled) -> bool:
+    """Return whether the source record was not folded before, and raise its high-water."""
+    source = progress.sources.setdefault(entry.topic, {"epoch": entry.epoch, "offsets": {}})
+    if entry.epoch < source["epoch"]:
+        return False
+    if entry.epoch > source["epoch"]:
+        source = progress.sources[entry.topic] = {"epoch": entry.epoch, "offsets": {}}
+    offsets = source["offsets"]
+    name = str(entry.partition)
+    if entry.source_offset <= offsets.get(name, -1):
+        return False
+    offsets[name] = entry.source_offset
+    return True
+
+
+def _expire(state: State, folded: Folded) -> None:
+    for key in state.due(state.progress.now_ns if state.progress else 0):
+        cell: Cell = state.tables["predictions"][key]
+        state.put("predictions", key, cell._replace(forecast=None))
+        if state.get("targets", key) is None:
+            state.forget_idle_cells(key[0])
+        else:
+            trigger = Trigger("expiry", f"{key[1]}/{key[2]}", full=True, cell=(key[1], key[2]))
+            folded.call_for(key[0], trigger)
+
+
+def _signal(state: State, entry: Journaled, folded: Folded) -> None:
+    fold_signal(state, entry, entry.body, folded)
+
+
+def _cascade(state: State, entry: Journaled, folded: Folded) -> None:
+    fold_readings(state, entry, entry.body, folded)
+
+
+def _tick(state: State, entry: Journaled, folded: Folded) -> None:
+    look_again(state, entry.offset, folded)
+
+
+def _outcome(state: State, entry: Journaled, folded: Folded) -> None:
+    learnt = learn(state, entry.body)
+    if isinstance(learnt, str):
+        folded.refusals.append(Refusal(entry.topic, "unmatched", "decision_id", f"{entry.topic}: {learnt}"))
+    else:
+        folded.note("trade", "win" if learnt.won else "loss")
+        folded.note("residual", "", learnt.residual)
+
+
+def _positions(state: State, entry: Journaled, folded: Folded) -> None:
+    body = entry.body
+    portfolio = body["portfolio_id"]
+    book = state.book(portfolio)
+    if book.positions is not None and body["timestamp_ns"] <= book.positions_ns:
+        folded.note("older_positions", portfolio)
+        return
+    positions = tuple(sorted((symbol, float(quantity)) for symbol, quantity in body["quantities"].items()))
+    value = body.get("equity")
+    value = book.value_usd if value is None else float(value)
+    book = book._replace(
+        positions=positions,
+        positions_ns=body["timestamp_ns"],
+        value_usd=value,
+        peak_usd=max(book.peak_usd, value),
+    )
+    state.put("books", (portfolio,), book)
+    for symbol, quantity in positions:
+        if quantity:
+            state.holders.setdefault(symbol, {})[portfolio] = None
+    folded.call_for(portfolio, Trigger("value", "positions", full=False, cell=None))
+
+
+def _adopt(state: State, entry: Journaled, _folded: Folded) -> None:
+    """A source topic was created anew: its offsets begin again."""
+    if state.progress is not None:
+        state.progress.sources[entry.body["topic"]] = {"epoch": entry.body["epoch"], "offsets": {}}
+
+
+def _engine(_state: State, entry: Journaled, _folded: Folded) -> None:
+    if entry.body["to_version"] != DECISION_VERSION:
+        msg = f"entry {entry.offset} hands over to decision version {entry.body['to_version']}, this is {DECISION_VERSION}"
+        raise ValueError(msg)
+
+
+def _call(state: State, entry: Journaled, folded: Folded) -> None:
+    """Fold one library call: prices, then readings, then signals, all of one moment."""
+    body = entry.body
+    step_s = state.params.market.step_s
+    for symbol, price in sorted(body.get("prices", {}).items()):
+        end_ns = -(-entry.journaled_at_ns // (step_s * SECOND_NS)) * step_s * SECOND_NS
+        fold_price(state, entry, folded, symbol, [price, price, price, price, 0.0, 1], end_ns, 0)
+    for readings in body.get("cascade", ()):
+        fold_readings(state, entry, readings, folded)
+    look_again(state, entry.offset, folded)
+    for signal in body.get("signals", ()):
+        fold_signal(state, entry, signal, folded)
+
+
+HANDLERS: dict[str, Callable[[State, Journaled, Folded], None]] = {
+    "signal": _signal,
+    "cascade": _cascade,
+    "step": fold_step,
+    "tick": _tick,
+    "outcome": _outcome,
+    "positions": _positions,
+    "control": fold_control,
+    "adopt": _adopt,
+    "engine": _engine,
+    "call": _call,
+}

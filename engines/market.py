@@ -1,0 +1,203 @@
+"""Fold what portfolios share: steps into bars, readings into gauges, both into cascade latches.
+
+Source: the pipeline specification, stage 0; methods 5.
+"""
+
+from typing import Any
+
+from engines import bars, cascade
+from engines.cascade import Readings
+from engines.decide import Trigger, breaks_a_cap
+from engines.effects import Folded, Journaled, Look, alert
+from engines.holdings import hold
+from engines.parameters import CascadeLevels
+from engines.records import Bars, Latch, Market
+from engines.state import MARKET_WIDE, State
+from schemas.words import RECOMMENDATIONS
+
+SECOND_NS = 1_000_000_000
+HOUR_NS = 3600 * SECOND_NS
+EMPTY = Market(None, (None,) * 7, None, None, -1)
+
+
+def fold_step(state: State, entry: Journaled, folded: Folded) -> None:
+    """Fold one step of one partition of `prices`: prices, bars, latches, and the caps that prices may have broken."""
+    body = entry.body
+    source = body["source_partition"]
+    end_ns = (body["step"] + 1) * body["step_s"] * SECOND_NS
+    steps = state.progress.steps if state.progress else {}
+    if end_ns <= steps.get(str(source), 0):
+        folded.note("duplicate", "step")
+        return
+    steps[str(source)] = end_ns
+    for symbol, prices in body["symbols"].items():
+        fold_price(state, entry, folded, symbol, prices, end_ns, source)
+    look_again(state, entry.offset, folded)
+
+
+def fold_price(
+    state: State, entry: Journaled, folded: Folded, symbol: str, prices: list[Any], end_ns: int, source: int
+) -> None:
+    """Fold one symbol's [open, high, low, close, volume in coins, ticks] of a step that ends at end_ns."""
+    market: Market = state.get("markets", (symbol,)) or EMPTY
+    if market.bars is not None and market.source_partition != source and end_ns - market.bars.last_ns < HOUR_NS:
+        folded.note("refused_symbol", symbol)
+        return
+    open_, high, low, close, volume = prices[:5]
+    moved = bars.fold(market.bars, open_, high, low, close, volume, end_ns, state.params.market)
+    _store(state, symbol, market._replace(bars=moved, source_partition=source), entry.offset, folded)
+    for portfolio, price in list(state.watches.get(symbol, {}).items()):
+        if close >= price and breaks_a_cap(state, portfolio):
+            folded.call_for(portfolio, Trigger("cap", symbol, full=False, cell=None))
+
+
+def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
+    """Fold cascade indicators: each field replaces the gauge of its name unless that is newer."""
+    symbol = body.get("symbol") or MARKET_WIDE
+    market: Market = state.get("markets", (symbol,)) or EMPTY
+    at_ns = body["timestamp_ns"]
+    gauges = tuple(
+        (value, at_ns) if value is not None and (gauge is None or gauge[1] <= at_ns) else gauge
+        for value, gauge in zip(_readings_of(body), market.gauges, strict=True)
+    )
+    _store(state, symbol, market._replace(gauges=gauges), entry.offset, folded)
+
+
+def look_again(state: State, offset: int, folded: Folded) -> None:
+    """Let the latches that are up decay to now; a level that is left calls for decisions."""
+    for symbol in sorted(state.elevated):
+        market: Market = state.tables["markets"][symbol,]
+        after = market._replace(
+            long=_decayed(market.long, _now(state), state.params.risk_management.cascade_levels),
+            short=_decayed(market.short, _now(state), state.params.risk_management.cascade_levels),
+        )
+        if _levels(after) != _levels(market):
+            state.put_market(symbol, after)
+            _tell(state, symbol, market, after, offset, folded)
+
+
+def readings(market: Market, now_ns: int, levels: CascadeLevels) -> Readings:
+    """Return the gauges that are not too old, as the cascade detector takes them."""
+    oldest_ns = now_ns - int(levels.max_reading_age_s * SECOND_NS)
+    funding, oi, volume, whale, netflow, liquidations, interest = (
+        gauge[0] if gauge is not None and gauge[1] >= oldest_ns else None for gauge in market.gauges
+    )
+    ratio = liquidations / interest if liquidations is not None and interest else None
+    return Readings(funding, oi, whale, netflow, ratio, volume)
+
+
+def funding_8h(state: State, symbol: str) -> float | None:
+    """Return the symbol's funding rate per 8 h, where a fresh one is known."""
+    market: Market | None = state.get("markets", (symbol,))
+    if market is None:
+        return None
+    return readings(market, _now(state), state.params.risk_management.cascade_levels).funding_8h
+
+
+def _now(state: State) -> int:
+    return state.progress.now_ns if state.progress else 0
+
+
+def _readings_of(body: dict[str, Any]) -> tuple[float | None, ...]:
+    get = body.get
+    funding = get("funding_rate")
+    return (
+        None if funding is None else funding * 8.0 / get("funding_interval_hours", 8),
+        get("oi_change_pct"),
+        get("volume_ratio"),
+        get("onchain_whale_pressure"),
+        get("exchange_netflow_zscore"),
+        get("liquidation_volume_24h"),
+        get("open_interest"),
+    )
+
+
+def _store(state: State, symbol: str, market: Market, offset: int, folded: Folded) -> None:
+    """Store a symbol's market with its latches stepped; a changed level calls for decisions."""
+    before = state.get("markets", (symbol,)) or EMPTY
+    after = market._replace(
+        long=_stepped(state, symbol, market, 1, folded), short=_stepped(state, symbol, market, -1, folded)
+    )
+    state.put_market(symbol, after)
+    if _levels(before) != _levels(after):
+        _tell(state, symbol, before, after, offset, folded)
+
+
+def _stepped(state: State, symbol: str, market: Market, side: int, folded: Folded) -> Latch | None:
+    risk = state.params.risk_management
+    now_ns = _now(state)
+    known = readings(market, now_ns, risk.cascade_levels)
+    excursion, ratio = _of_bars(state, market.bars, side)
+    parts = cascade.components(
+        known,
+        excursion,
+        ratio if known.volume_ratio is None else known.volume_ratio,
+        side,
+        risk.cascade_thresholds,
+        risk.cascade_levels,
+    )
+    raw = cascade.score(parts, risk.cascade_weights)
+    latch = market.long if side > 0 else market.short
+    if raw is None and latch is None:
+        return None
+    after = cascade.step(latch, raw, now_ns, risk.cascade_levels)
+    folded.looks.append(Look(symbol, side, parts, after.score))
+    return after
+
+
+def _of_bars(state: State, known: Bars | None, side: int) -> tuple[float | None, float | None]:
+    if known is None:
+        return None, None
+    return bars.excursion(known, side, state.params.market), bars.volume_ratio(known, state.params.market)
+
+
+def _decayed(latch: Latch | None, now_ns: int, levels: CascadeLevels) -> Latch | None:
+    return None if latch is None else cascade.step(latch, None, now_ns, levels)
+
+
+def _levels(market: Market) -> tuple[int, int]:
+    return (0 if market.long is None else market.long.level, 0 if market.short is None else market.short.level)
+
+
+def _tell(state: State, symbol: str, before: Market, after: Market, offset: int, folded: Folded) -> None:
+    """Call for decisions of all who hold the side whose level changed; the first partition alone raises the alert."""
+    for side, was, now in zip((1, -1), _levels(before), _levels(after), strict=True):
+        if was == now:
+            continue
+        folded.note("cascade_level", RECOMMENDATIONS[now])
+        for portfolio in _holders(state, symbol, side):
+            folded.call_for(portfolio, Trigger("cascade", symbol, full=False, cell=None))
+        latch = after.long if side > 0 else after.short
+        if state.partition == 0 and latch is not None:
+            _warn(state, folded, offset, f"{symbol}:{'long' if side > 0 else 'short'}", latch, now)
+
+
+def _warn(state: State, folded: Folded, offset: int, subject: str, latch: Latch, level: int) -> None:
+    levels = state.params.risk_management.cascade_levels
+    thresholds = (levels.reduce_50, levels.reduce_75, levels.exit)
+    alert(
+        state,
+        folded,
+        offset,
+        "cascade",
+        subject,
+        severity=("info", "warning", "warning", "critical")[level],
+        value=latch.score,
+        threshold=thresholds[level - 1] if level else levels.reduce_50,
+        result=RECOMMENDATIONS[level],
+    )
+
+
+def _holders(state: State, symbol: str, side: int) -> list[str]:
+    """Return the portfolios that hold the symbol on a side; market-wide means any symbol."""
+    symbols = list(state.holders) if symbol == MARKET_WIDE else [symbol]
+    held = {portfolio: None for each in symbols for portfolio in state.holders.get(each, {})}
+    return sorted(portfolio for portfolio in held if _on_side(state, portfolio, symbol, side))
+
+
+def _on_side(state: State, portfolio: str, symbol: str, side: int) -> bool:
+    holdings = hold(state, portfolio)
+    return any(
+        cents * side > 0 and symbol in {name, MARKET_WIDE}
+        for (_, name), cents in zip(holdings.cells, holdings.cents, strict=True)
+    )

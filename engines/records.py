@@ -1,0 +1,136 @@
+"""The records that sizing keeps: what one journal partition knows, cell by cell and book by book.
+
+A *cell* is one strategy's view on one symbol in one portfolio. Records are NamedTuples of plain values: a state can
+be stored as a JSON array and comes back exactly.
+"""
+
+from typing import NamedTuple
+
+from engines.bars import Bars
+from engines.cascade import Latch
+from engines.conformal import Scores
+from engines.kelly import Posterior
+from engines.regime import RegimeState
+
+__all__ = [
+    "Bars",
+    "Book",
+    "Cell",
+    "Claim",
+    "Forecast",
+    "Latch",
+    "Learned",
+    "Market",
+    "Posterior",
+    "RegimeState",
+    "Scores",
+    "Target",
+    "TradingStates",
+]
+
+
+class Forecast(NamedTuple):
+    """What a cell's newest BUY or SELL says, with what it left open already resolved."""
+
+    signal_id: str
+    timestamp_ns: int
+    expires_ns: int
+    side: int
+    confidence: float
+    expected_return: float
+    """e: claimed return over the horizon, non-negative."""
+    volatility: float
+    """s: claimed or estimated volatility over the horizon."""
+    costs: float
+    """Round-trip costs and funding over the horizon; 0 where the claim is taken as net of them."""
+    horizon_s: float
+    risk_score: float
+    sentiment_score: float | None
+    sentiment_confidence: float | None
+    sentiment_ns: int
+    estimated: str
+    """What the signal did not claim: "", "expected_return", "predicted_volatility" or both, joined by a comma."""
+
+
+class Claim(NamedTuple):
+    """What a decision claimed of a cell, kept until its outcome comes."""
+
+    offset: int
+    """Journal offset of the decision."""
+    signal_id: str
+    timestamp_ns: int
+    side: int
+    confidence: float
+    expected_return: float
+    volatility: float
+    mean: float
+    """m: predicted return net of costs."""
+    costs: float
+    variance: float
+    """S: predictive variance of the return."""
+    scale: float
+    """u: conformal scale at the decision."""
+    horizon_s: float
+    weight: float
+    """w_base: signed share of V that came out."""
+
+
+class Cell(NamedTuple):
+    """Forecast and open claims of one cell, and what guards their order."""
+
+    forecast: Forecast | None
+    claims: tuple[Claim, ...]
+    last_ns: int
+    seen: tuple[str, ...]
+    """The last 64 signal ids."""
+
+
+class Learned(NamedTuple):
+    """Posterior of one cell, and the holding times already learnt from."""
+
+    posterior: Posterior
+    spans: tuple[tuple[int, int], ...]
+    """(start_ns, end_ns) of the last 256 outcomes."""
+
+
+class Target(NamedTuple):
+    """What was last published for one cell."""
+
+    cents: int
+    quantity: float
+    """Signed quantity published for the whole symbol, in coins."""
+    cut: float
+    """c: product of the cascade and drawdown multipliers in force when the cell was last set."""
+    cap_factor: float
+    """c_ji: what every cut left of the cell's cap."""
+
+
+class Book(NamedTuple):
+    """One portfolio: its value, its place in its own sequence, its known positions."""
+
+    value_usd: float
+    peak_usd: float
+    sequence: int
+    last_hash: str
+    positions: tuple[tuple[str, float], ...] | None
+    """(symbol, signed quantity) sorted by symbol, or None where targets are the basis."""
+    positions_ns: int
+
+
+class Market(NamedTuple):
+    """One symbol's bars, readings and cascade latches; the market-wide one is under "*" and has no bars."""
+
+    bars: Bars | None
+    gauges: tuple[tuple[float, int] | None, ...]
+    """(value, timestamp_ns) of each reading: funding per 8 h, open-interest change, volume ratio, whale pressure, netflow
+    z-score, liquidations in USD, open interest in USD."""
+    long: Latch | None
+    short: Latch | None
+    source_partition: int
+    """Partition of `prices` that the symbol comes from; -1 before the first step."""
+
+
+class TradingStates(NamedTuple):
+    """Scopes that are not ACTIVE: (scope, state), sorted by scope."""
+
+    scopes: tuple[tuple[str, str], ...]

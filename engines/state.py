@@ -1,0 +1,239 @@
+"""All that sizing knows of one journal partition: records by table, and the indexes derived from them."""
+
+import heapq
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from engines.bars import Bars
+from engines.cascade import Latch
+from engines.conformal import Scores
+from engines.kelly import Posterior
+from engines.parameters import DecisionParams, tree_hash
+from engines.records import Book, Cell, Claim, Forecast, Learned, Market, Target, TradingStates
+from engines.regime import RegimeState
+
+TABLES = ("kelly-posteriors", "conformal-scores", "predictions", "markets", "regimes", "books", "targets", "states")
+MARKET_WIDE = "*"
+
+Key = tuple[str, ...]
+
+
+class Progress(NamedTuple):
+    """What is true of the whole partition and travels with its offset."""
+
+    journal_id: str
+    partitions: int
+    now_ns: int
+    """Journal time: the running maximum of `journaled_at_ns`."""
+    inputs_hash: str
+    settings: dict[str, Any]
+    settings_hash: str
+    sources: dict[str, dict[str, Any]]
+    """Per source topic: {"epoch": int, "offsets": {partition: highest offset}}."""
+    steps: dict[str, int]
+    """Per partition of `prices`: the highest step."""
+    decision_version: int
+
+
+class State:
+    """Records of one journal partition, folded up to one offset. Its owner alone mutates it.
+
+    `touched` collects (table, key) of each record that a fold changed.
+    """
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.progress: Progress | None = None
+        self.params = DecisionParams()
+        self.settings_hash = tree_hash(self.params)
+        self.tables: dict[str, dict[Key, Any]] = {table: {} for table in TABLES}
+        self.touched: dict[tuple[str, Key], None] = {}
+        self.cells_of: dict[str, list[tuple[str, str]]] = {}
+        self.holders: dict[str, dict[str, None]] = {}
+        self.watches: dict[str, dict[str, float]] = {}
+        self.elevated: dict[str, None] = {}
+        self._expiries: list[tuple[int, Key]] = []
+
+    # -- records ---------------------------------------------------------------------------------------------------
+    def get(self, table: str, key: Key) -> Any:
+        """Return a record, or None."""
+        return self.tables[table].get(key)
+
+    def put(self, table: str, key: Key, record: Any) -> None:
+        """Store a record and mark it as touched."""
+        self.tables[table][key] = record
+        self.touched[table, key] = None
+
+    def drop(self, table: str, key: Key) -> None:
+        """Delete a record, if it is there, and mark it as touched."""
+        if self.tables[table].pop(key, None) is not None:
+            self.touched[table, key] = None
+
+    def use(self, params: DecisionParams) -> None:
+        """Put settings in force."""
+        self.params = params
+        self.settings_hash = tree_hash(params)
+
+    # -- books and cells -------------------------------------------------------------------------------------------
+    def book(self, portfolio: str) -> Book:
+        """Return a portfolio's book; a portfolio that was never heard of begins with the configured value."""
+        found: Book | None = self.tables["books"].get((portfolio,))
+        if found is not None:
+            return found
+        value = float(self.params.portfolio.initial_value_usd)
+        return Book(value, value, 0, "", None, 0)
+
+    def put_cell(self, key: Key, cell: Cell) -> None:
+        """Store a cell; a live forecast enters the portfolio's cells and the expiries."""
+        self.put("predictions", key, cell)
+        if cell.forecast is not None:
+            self._enter(key)
+            heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))
+
+    def put_target(self, key: Key, target: Target) -> None:
+        """Store what was published for a cell; nothing held is no record."""
+        if target.cents:
+            self.put("targets", key, target)
+            self._enter(key)
+            self.holders.setdefault(key[2], {})[key[0]] = None
+        else:
+            self.drop("targets", key)
+
+    def put_market(self, symbol: str, market: Market) -> None:
+        """Store a symbol's market."""
+        self.put("markets", (symbol,), market)
+        self._raise_or_lower(symbol, market)
+
+    def cells(self, portfolio: str) -> list[tuple[str, str]]:
+        """Return (strategy, symbol) of the portfolio's cells with a forecast or a target, sorted."""
+        return self.cells_of.get(portfolio, [])
+
+    def forget_idle_cells(self, portfolio: str) -> None:
+        """Drop from the index the cells that have neither forecast nor target."""
+        predictions, targets = self.tables["predictions"], self.tables["targets"]
+
+        def busy(cell: tuple[str, str]) -> bool:
+            key = (portfolio, *cell)
+            known = predictions.get(key)
+            return key in targets or (known is not None and known.forecast is not None)
+
+        kept = [cell for cell in self.cells_of.get(portfolio, []) if busy(cell)]
+        self.cells_of[portfolio] = kept
+        held = [symbol for strategy, symbol in kept if (portfolio, strategy, symbol) in targets]
+        for symbol, portfolios in self.holders.items():
+            if portfolio in portfolios and symbol not in held and not self.has_position(portfolio, symbol):
+                del portfolios[portfolio]
+
+    def has_position(self, portfolio: str, symbol: str) -> bool:
+        """Return whether a known position is open."""
+        positions = self.book(portfolio).positions
+        return positions is not None and any(name == symbol and quantity for name, quantity in positions)
+
+    def due(self, now_ns: int) -> list[Key]:
+        """Take the cells whose forecast has expired by now, sorted; each is told once."""
+        expired = {}
+        while self._expiries and self._expiries[0][0] <= now_ns:
+            expires_ns, key = heapq.heappop(self._expiries)
+            cell = self.tables["predictions"].get(key)
+            if cell is not None and cell.forecast is not None and cell.forecast.expires_ns == expires_ns:
+                expired[key] = None
+        return sorted(expired)
+
+    def _enter(self, key: Key) -> None:
+        cells = self.cells_of.setdefault(key[0], [])
+        cell = (key[1], key[2])
+        if cell not in cells:
+            cells.append(cell)
+            cells.sort()
+
+    def _raise_or_lower(self, symbol: str, market: Market) -> None:
+        if any(latch is not None and latch.level for latch in (market.long, market.short)):
+            self.elevated[symbol] = None
+        else:
+            self.elevated.pop(symbol, None)
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------
+    def encode(self, table: str, key: Key) -> bytes | None:
+        """Return a record as JSON bytes, or None where it is deleted."""
+        record = self.tables[table].get(key)
+        return None if record is None else orjson.dumps(record, default=tuple)
+
+    def restore(self, progress: Progress | None, records: Mapping[tuple[str, Key], bytes]) -> None:
+        """Become the state that a checkpoint holds."""
+        self.__init__(self.partition)  # type: ignore[misc]
+        self.progress = progress
+        if progress is not None:
+            self.use(DecisionParams.model_validate(progress.settings))
+        for (table, key), value in sorted(records.items()):
+            self.tables[table][key] = DECODERS[table](orjson.loads(value))
+        self._derive()
+
+    def _derive(self) -> None:
+        for key, cell in self.tables["predictions"].items():
+            if cell.forecast is not None:
+                self._enter(key)
+                heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))
+        for key in self.tables["targets"]:
+            self._enter(key)
+            self.holders.setdefault(key[2], {})[key[0]] = None
+        for (portfolio,), book in self.tables["books"].items():
+            for symbol, quantity in book.positions or ():
+                if quantity:
+                    self.holders.setdefault(symbol, {})[portfolio] = None
+        for (symbol,), market in self.tables["markets"].items():
+            self._raise_or_lower(symbol, market)
+
+
+def _maybe(make: Callable[..., Any], value: list[Any] | None) -> Any:
+    return None if value is None else make(*value)
+
+
+def _tuples(rows: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(row) if isinstance(row, list) else row for row in rows)
+
+
+def _cell(row: list[Any]) -> Cell:
+    forecast, claims, last_ns, seen = row
+    return Cell(_maybe(Forecast, forecast), tuple(Claim(*claim) for claim in claims), last_ns, tuple(seen))
+
+
+def _learned(row: list[Any]) -> Learned:
+    return Learned(Posterior(*row[0]), _tuples(row[1]))
+
+
+def _scores(row: list[Any]) -> Scores:
+    return Scores(*(_tuples(value) if isinstance(value, list) else value for value in row))
+
+
+def _bars(row: list[Any]) -> Bars:
+    return Bars(*(_tuples(value) if isinstance(value, list) else value for value in row))
+
+
+def _market(row: list[Any]) -> Market:
+    bars, gauges, long, short, source = row
+    return Market(
+        _maybe(lambda *r: _bars(list(r)), bars), _tuples(gauges), _maybe(Latch, long), _maybe(Latch, short), source
+    )
+
+
+def _regime(row: list[Any]) -> RegimeState:
+    return RegimeState(*(_tuples(value) if isinstance(value, list) else value for value in row))
+
+
+def _book(row: list[Any]) -> Book:
+    *head, positions, positions_ns = row
+    return Book(*head, None if positions is None else _tuples(positions), positions_ns)
+
+
+DECODERS: dict[str, Callable[[list[Any]], Any]] = {
+    "kelly-posteriors": _learned,
+    "conformal-scores": _scores,
+    "predictions": _cell,
+    "markets": _market,
+    "regimes": _regime,
+    "books": _book,
+    "targets": lambda row: Target(*row),
+    "states": lambda row: TradingStates(_tuples(row[0])),
+}

@@ -1,0 +1,108 @@
+"""What Layer 3 publishes: how much to hold, and how that number came about."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.base import Message
+from schemas.words import Recommendation
+
+Money = float
+
+
+class Target(Message):
+    """What to hold of one symbol."""
+
+    notional_usd: Money = Field(description="signed, USD with two decimals, truncated toward zero")
+    weight: float = Field(description="signed share of the portfolio's value, truncated to 1e-9")
+    quantity: float = Field(description="signed, coins, truncated toward zero to the lot")
+
+
+class WaterfallStep(Message):
+    """One stage of the trigger's cell; before of a stage is after of the one above, so the steps sum exactly."""
+
+    stage: str = Field(description="name of the stage")
+    before_cents: int = Field(description="signed size before the stage, cents")
+    after_cents: int = Field(description="signed size after the stage, cents")
+    reason: str = Field(description="why the stage did what it did, or empty")
+
+
+class PortfolioStep(Message):
+    """One stage over all cells of the portfolio."""
+
+    stage: str = Field(description="name of the stage")
+    net_before_cents: int = Field(description="sum of signed sizes before, cents")
+    net_after_cents: int = Field(description="sum of signed sizes after, cents")
+    gross_before_cents: int = Field(description="sum of sizes before, cents")
+    gross_after_cents: int = Field(description="sum of sizes after, cents")
+
+
+class Totals(Message):
+    """The portfolio as a whole."""
+
+    gross_usd: Money = Field(description="sum of sizes, USD")
+    net_usd: Money = Field(description="sum of signed sizes, USD")
+    utilization_ratio: float = Field(description="gross over the portfolio's value")
+
+
+class TriggeredBy(Message):
+    """What called for the decision."""
+
+    kind: Literal["signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap"]
+    id: str = Field(description="signal id, cell, control id or symbol, by kind")
+
+
+class JournalPosition(Message):
+    """Where in the journal the decision stands."""
+
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
+class Allocation(Message):
+    """One sizing decision of one portfolio: a pure function of the journal up to `journal`.
+
+    Readers: sequence = last + 1 is taken; at or below last with equal bytes is dropped; at or below last with other
+    bytes, or a wrong previous_hash, is a fork: halt; above last + 1 is a gap: fetch again.
+    """
+
+    decision_id: str = Field(max_length=128, description="{journal_id}-{partition}-{offset}-{portfolio_id}")
+    portfolio_id: str = Field(description="whose targets these are")
+    sequence: int = Field(ge=1, description="gapless per portfolio, from 1")
+    previous_hash: str = Field(description="sha256 of the portfolio's previous allocation's bytes; empty at sequence 1")
+    final: bool = Field(description="false while a policy's answer may still revise it")
+    trigger: TriggeredBy
+    timestamp_ns: int = Field(description="journal time of the decision, ns since 1970")
+    valid_until_ns: int | None = Field(
+        description="when the first forecast behind a held target expires, ns; null: none"
+    )
+    basis: Literal["positions", "targets"] = Field(description="what was held was known from positions or from targets")
+    targets: dict[str, Target] = Field(description="by symbol; a symbol that is not named is not held")
+    allocations: dict[str, Money] = Field(description="signed notional by symbol, USD")
+    totals: Totals
+    total_allocated_usd: Money = Field(description="gross, USD")
+    portfolio_value: Money = Field(description="equity V, USD")
+    utilization_pct: float = Field(description="gross over value, a ratio")
+    bound: list[str] = Field(description="caps that bound, as level:name")
+    kept: list[str] = Field(description="symbols whose change was too small to trade")
+    waterfall: list[WaterfallStep] = Field(
+        description="the trigger's cell through the stages; empty where there is none"
+    )
+    portfolio_waterfall: list[PortfolioStep] = Field(description="all cells through the stages")
+    journal: JournalPosition
+    inputs_hash: str = Field(description="hash chain of all journal values up to this one, sha256 hex")
+    settings_hash: str = Field(description="sha256 hex of the decision settings in force")
+    decision_version: int = Field(ge=1, description="raised when a golden byte changes")
+
+    strategy_id: str | None = Field(None, description="strategy of the trigger's cell")
+    symbol: str | None = Field(None, description="symbol of the trigger's cell")
+    position_size_usd: Money | None = Field(None, description="final signed size of the trigger's cell, USD")
+    kelly_position_usd: Money | None = Field(None, description="after Bayesian Kelly, USD")
+    conformal_adjusted_usd: Money | None = Field(None, description="after the conformal scale, USD")
+    sentiment_adjusted_usd: Money | None = Field(None, description="after risk score and sentiment, USD")
+    regime_adjusted_usd: Money | None = Field(None, description="after the regime, USD")
+    cascade_adjusted_usd: Money | None = Field(None, description="after the cascade cut, USD")
+    cascade_risk_score: float | None = Field(None, ge=0, le=1, description="latched score of the cell's side")
+    cascade_recommendation: Recommendation | None = Field(None, description="level in force, symbol or market")
+    current_regime: str | None = Field(None, description="confirmed regime of the symbol in this portfolio")
+    diagnostics: dict[str, Any] | None = Field(None, description="what each engine saw and said")

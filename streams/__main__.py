@@ -1,0 +1,5 @@
+"""`python -m streams` is `himari`."""
+
+from streams.cli import main
+
+main()

@@ -1,0 +1,157 @@
+"""What the live table shows: the latest decision of each cell, what is in force now, and the news. No drawing here."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Key = tuple[str, str, str]
+"""(portfolio, symbol, strategy): the order of the rows."""
+
+NEWS_MAX = 5
+TRAIL_MAX = 12
+"""Posteriors that are remembered of each cell."""
+CALM = "MONITOR"
+
+
+class Step(NamedTuple):
+    """What one stage left of a cell."""
+
+    before: int
+    """Signed size, cents."""
+    after: int
+    reason: str
+
+    @property
+    def taken(self) -> int:
+        """Return the cents that the stage took, negative where it added."""
+        return abs(self.before) - abs(self.after)
+
+
+class Row(NamedTuple):
+    """The latest decision about one cell."""
+
+    side: int
+    """+1 long, -1 short, 0 neither."""
+    steps: Mapping[str, Step]
+    """By stage, in their order."""
+    final: int
+    """Signed size, cents."""
+    level: str
+    """Cascade recommendation."""
+    regime: str
+    why: str
+    """The stage that took most, or the reason."""
+    trail: tuple[float, ...]
+    """The cell's last calibrations b, newest last."""
+    timestamp_ns: int
+
+
+class News(NamedTuple):
+    """Something that somebody watching would not want to miss."""
+
+    time_ns: int
+    subject: str
+    text: str
+    grave: bool
+
+
+class Board:
+    """A model of recent allocations and alerts; the feeder of the table sets the counters and calls `take`."""
+
+    def __init__(self, title: str = "") -> None:
+        self.title = title
+        self.rows: dict[Key, Row] = {}
+        self.targets: dict[tuple[str, str], float] = {}
+        """Net target in force, USD, by (portfolio, symbol)."""
+        self.levels: dict[tuple[str, int], str] = {}
+        """Cascade level in force by (symbol, side), as alerts tell it."""
+        self.values: dict[str, tuple[float, float]] = {}
+        """(value, gross) in USD by portfolio."""
+        self.news: deque[News] = deque(maxlen=NEWS_MAX)
+        self.signals = 0
+        self.allocations = 0
+        self.dead_letters = 0
+        self.lag = 0
+        """Journal entries that are not folded yet."""
+        self.now_ns = 0
+        self.done = 0.0
+        self.total: float | None = None
+        """What `done` counts towards; None draws no progress bar."""
+
+    def take(self, allocation: Mapping[str, Any]) -> None:
+        """Take an allocation's fields."""
+        portfolio, now_ns = allocation["portfolio_id"], allocation["timestamp_ns"]
+        self.allocations += 1
+        self.now_ns = max(self.now_ns, now_ns)
+        self.values[portfolio] = (allocation["portfolio_value"], allocation["total_allocated_usd"])
+        shown = {key: value for key, value in self.targets.items() if key[0] != portfolio}
+        self.targets = shown | {(portfolio, symbol): usd for symbol, usd in allocation["allocations"].items()}
+        if allocation.get("symbol") is None:
+            return
+        key = (portfolio, allocation["symbol"], allocation["strategy_id"])
+        before = self.rows.get(key)
+        row = self.rows[key] = _row(allocation, before)
+        if before is not None and row.regime and before.regime and row.regime != before.regime:
+            self._tell_regime(key, before.regime, row)
+
+    def alert(self, alert: Mapping[str, Any]) -> None:
+        """Take an alert's fields; those of kind `cascade` say which level is in force."""
+        time_ns = alert.get("timestamp_ns", self.now_ns)
+        subject, grave = alert["subject"], alert["severity"] == "critical"
+        if alert["kind"] != "cascade":
+            self.news.append(News(time_ns, subject, alert["kind"].replace("_", " "), grave))
+            return
+        symbol, _, word = subject.partition(":")
+        level = alert.get("result") or CALM
+        self.levels[symbol, -1 if word == "short" else 1] = level
+        score = alert.get("value")
+        text = f"{word} {level}" + ("" if score is None else f", cascade score {score:.2f}")
+        self.news.append(News(time_ns, symbol, text, grave))
+
+    def level(self, symbol: str, row: Row) -> str:
+        """Return the cascade level in force for a row: the latest alert's, else its decision's."""
+        return self.levels.get((symbol, row.side or 1), row.level)
+
+    def _tell_regime(self, key: Key, was: str, row: Row) -> None:
+        """Tell a change of regime once, whichever of the symbol's strategies brought it."""
+        for other, known in self.rows.items():
+            if other != key and other[:2] == key[:2] and known.regime == row.regime:
+                return
+        text = f"regime {was.replace('_', ' ')} → {row.regime.replace('_', ' ')}"
+        self.news.append(News(row.timestamp_ns, key[1], text, row.regime == "crisis"))
+
+
+def _row(allocation: Mapping[str, Any], before: Row | None) -> Row:
+    steps = {
+        step["stage"]: Step(step["before_cents"], step["after_cents"], step["reason"])
+        for step in allocation["waterfall"]
+    }
+    diagnostics = allocation.get("diagnostics") or {}
+    final = round(100.0 * (allocation.get("position_size_usd") or 0.0))
+    largest = max((step.after for step in steps.values()), key=abs, default=0)
+    trail = () if before is None else before.trail
+    kelly = diagnostics.get("kelly")
+    return Row(
+        diagnostics.get("side") or (largest > 0) - (largest < 0),
+        steps,
+        final,
+        allocation.get("cascade_recommendation") or (before.level if before else CALM),
+        allocation.get("current_regime") or (before.regime if before else ""),
+        _why(allocation, steps, final),
+        trail if kelly is None else (*trail[1 - TRAIL_MAX :], kelly["calibration"]),
+        allocation["timestamp_ns"],
+    )
+
+
+def _why(allocation: Mapping[str, Any], steps: Mapping[str, Step], final: int) -> str:
+    """Return the reason of a zero, else the stage that took most with what it says."""
+    if allocation["trigger"]["kind"] == "expiry":
+        return "forecast expired"
+    if not final:
+        reason = next((step.reason for step in steps.values() if step.reason and not step.after), "")
+        if reason:
+            return reason
+    name, most = max(steps.items(), key=lambda item: item[1].taken, default=("", Step(0, 0, "")))
+    if most.taken > 0:
+        return most.reason or name.replace("_", " ")
+    return "too small a change" if allocation["symbol"] in allocation["kept"] else ""

@@ -1,0 +1,65 @@
+"""`himari demo`: the main job, all at once."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import uvloop
+
+from streams.audit import Verdict
+from streams.cli.audit_commands import told
+from streams.demo import Options, run
+
+
+@click.command()
+@click.option("--seconds", type=click.IntRange(5, 3600), default=40, show_default=True, help="Length of the live part.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Candle file (.csv, .csv.gz); several are one market.",
+)
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of the simulated market.")
+@click.option("--kafka", is_flag=True, help="On Apache Kafka (needs Java 17), the worker a process of its own.")
+@click.option("--no-open", is_flag=True, help="Open no page.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.argument("more", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def demo(
+    seconds: int,
+    data: tuple[Path, ...],
+    seed: int,
+    more: tuple[Path, ...],
+    *,
+    kafka: bool,
+    no_open: bool,
+    as_json: bool,
+) -> None:
+    """Broker, topics, worker, market and signals; verifies every allocation at the end. Further FILES follow --data."""
+    del no_open
+    summary = uvloop.run(run(Options(seconds, (*data, *more), seed, kafka, as_json)))
+    if as_json:
+        sys.stdout.write(orjson.dumps(summary).decode() + "\n")
+    else:
+        _tell(summary)
+    audit = summary["audit"]
+    if audit["mismatched"] or audit["chain_broken"]:
+        click.get_current_context().exit(4)
+
+
+def _tell(summary: dict[str, Any]) -> None:
+    latency = summary["latency_ms"]
+    click.echo(f"{summary['signals']} signals on {', '.join(summary['symbols'])}; {summary['allocations']} allocations")
+    if latency["p50"] is not None:
+        click.echo(f"signal to allocation: {latency['p50']} ms median, {latency['p99']} ms at the 99th percentile")
+    click.echo(f"{summary['dead_letters']} dead letters, {summary['sequence_gaps']} sequence gaps")
+    data = summary["data"]
+    if data["rows"]:
+        click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} doubled rows")
+    for each in summary["cascade"]["levels"][-8:]:
+        click.echo(f"cascade {each['time']} {each['symbol']}: {each['level']}, score {each['score']}")
+    ratio = summary["cascade"]["hours_above_monitor_ratio"]
+    if ratio is not None:
+        click.echo(f"{ratio:.2%} of hours above MONITOR")
+    click.echo(told(Verdict(**summary["audit"])))

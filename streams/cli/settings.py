@@ -1,0 +1,42 @@
+"""What every command takes from the options before it: settings, and the way to the broker."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config.load import Loaded, load
+from config.settings import Settings
+from streams.connection import Connection
+from streams.topics import Names
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let --config and --bootstrap stand after the command as well."""
+    command = click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")(command)
+    return click.option("--config", type=click.Path(dir_okay=False), help="Settings file (YAML).")(command)
+
+
+def loaded(config: str | None = None, bootstrap: str | None = None) -> Loaded:
+    """Return the settings of a command, and where each came from.
+
+    Raises:
+        ConfigurationException: file, environment or command line say something that is not acceptable.
+    """
+    chosen = click.get_current_context().obj or {}
+    path = config or chosen.get("config")
+    broker = bootstrap or chosen.get("bootstrap")
+    overrides = {"kafka.bootstrap_servers": broker} if broker else {}
+    return load(Path(path) if path else None, dict(os.environ), overrides)
+
+
+def connection(settings: Settings) -> Connection:
+    """Return the way to the broker."""
+    return Connection(settings.kafka.bootstrap_servers)
+
+
+def names(settings: Settings) -> Names:
+    """Return the topics' names on the broker."""
+    return Names(settings.topics.prefix)

@@ -1,0 +1,205 @@
+"""`himari topics`, `publish` and `tail`: topics and what is in them, from the command line."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TextIO
+
+import click
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from schemas import wire
+from schemas.errors import InvalidMessage, NotFound
+from streams import admin, sources
+from streams.cli.settings import common, connection, loaded, names
+from streams.connection import Connection, reach
+from streams.genesis import begin, genesis, new_journal_id
+from streams.ingest import INTAKES
+from streams.topics import TOPICS, Names
+
+
+@click.group()
+def topics() -> None:
+    """Create, compare and adopt topics."""
+
+
+@topics.command("apply")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Create the topics that are missing, and begin the journal."""
+    settings = loaded(config, bootstrap).settings
+    partitions = settings.topics.partitions
+    value = genesis(new_journal_id(), partitions, settings.decision(), time.time_ns())
+
+    async def work() -> tuple[list[str], bool]:
+        created = await admin.apply(connection(settings), names(settings), partitions)
+        return created, await begin(connection(settings), names(settings), partitions, value)
+
+    created, begun = asyncio.run(work())
+    if as_json:
+        _print({"created": created, "journal_begun": begun})
+        return
+    for name in created:
+        click.echo(f"created {name}")
+    click.echo(f"{len(created)} topics created; journal {'begun' if begun else 'was begun before'}")
+
+
+@topics.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Compare the broker's topics with what the settings ask for."""
+    settings = loaded(config, bootstrap).settings
+    differences = asyncio.run(admin.check(connection(settings), names(settings), settings.topics.partitions))
+    if as_json:
+        _print({"differences": admin.describe(differences)})
+    else:
+        for difference in differences:
+            click.echo(str(difference))
+        if not differences:
+            click.echo("all topics are as declared")
+    if differences:
+        click.get_current_context().exit(6)
+
+
+@topics.command()
+@click.argument("topic")
+@common
+def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
+    """Accept that an input TOPIC was created anew: its offsets begin again. Stop the workers first."""
+    settings = loaded(config, bootstrap).settings
+    epoch = asyncio.run(sources.adopt(connection(settings), names(settings), topic, time.time_ns()))
+    click.echo(f"{topic} is in epoch {epoch}; start the workers again")
+
+
+@click.command()
+@click.argument("topic")
+@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.option("--keep-going", is_flag=True, help="Send the good lines although others are bad.")
+@common
+def publish(topic: str, file: TextIO, config: str | None, bootstrap: str | None, *, keep_going: bool) -> None:
+    """Publish JSON lines to an input TOPIC, each validated first."""
+    if topic not in {*INTAKES, "prices"}:
+        msg = f"{topic} takes no input; there are {', '.join([*INTAKES, 'prices'])}"
+        raise NotFound(msg)
+    settings = loaded(config, bootstrap).settings
+    good, bad = _sorted_out(topic, file)
+    for line, error in bad:
+        click.echo(f"line {line}: {error.field or 'record'}: {error}", err=True)
+    if not bad or keep_going:
+        asyncio.run(_publish(connection(settings), names(settings), topic, good))
+        click.echo(f"{len(good)} published to {names(settings).topic(topic)}", err=True)
+    if bad:
+        click.get_current_context().exit(5)
+
+
+def _sorted_out(topic: str, file: TextIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, InvalidMessage]]]:
+    good, bad = [], []
+    for number, text in enumerate(file, start=1):
+        raw = text.strip().encode()
+        if not raw:
+            continue
+        try:
+            good.append((_key(topic, raw), raw))
+        except InvalidMessage as error:
+            bad.append((number, error))
+    return good, bad
+
+
+def _key(topic: str, raw: bytes) -> bytes:
+    """Validate a record; return the key that it is published under.
+
+    Raises:
+        InvalidMessage: it would be dead-lettered.
+    """
+    if topic == "prices":
+        return str(wire.decode_prices(raw, place=topic)[0]["symbol"]).encode()
+    message = wire.decode(INTAKES[topic].model, raw, place=topic)
+    for field in ("portfolio_id", "symbol", "control_id"):
+        value = getattr(message, field, None)
+        if value is not None:
+            return str(value).encode()
+    return b""
+
+
+async def _publish(way: Connection, topics_names: Names, topic: str, lines: list[tuple[bytes, bytes]]) -> None:
+    async with _client(AIOKafkaProducer(**way.options(), acks="all", enable_idempotence=False), way) as producer:
+        pending = [await producer.send(topics_names.topic(topic), value, key=key) for key, value in lines]
+        await asyncio.gather(*pending)
+
+
+@click.command()
+@click.argument("topic")
+@click.option("--from-beginning", is_flag=True, help="Begin with the first record there is.")
+@click.option("--max", "most", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("--portfolio", help="Only records of this portfolio.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as they are.")
+@common
+def tail(
+    topic: str,
+    config: str | None,
+    bootstrap: str | None,
+    most: int | None,
+    portfolio: str | None,
+    *,
+    from_beginning: bool,
+    as_json: bool,
+) -> None:
+    """Follow a TOPIC."""
+    if topic not in {each.name for each in TOPICS}:
+        msg = f"{topic} is no topic of ours; there are {', '.join(each.name for each in TOPICS)}"
+        raise NotFound(msg)
+    settings = loaded(config, bootstrap).settings
+
+    async def work() -> None:
+        shown = 0
+        async for record in _follow(connection(settings), names(settings).topic(topic), from_beginning=from_beginning):
+            if portfolio is not None and _portfolio(record.value) != portfolio:
+                continue
+            click.echo((record.value or b"").decode(errors="replace") if as_json else _line(record))
+            shown += 1
+            if shown == most:
+                return
+
+    asyncio.run(work())
+
+
+async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> AsyncIterator[Any]:
+    start = "earliest" if from_beginning else "latest"
+    consumer = AIOKafkaConsumer(**way.options(), auto_offset_reset=start, enable_auto_commit=False)
+    async with _client(consumer, way) as started:
+        await started.topics()
+        started.subscribe([topic])
+        async for record in started:
+            yield record
+
+
+@asynccontextmanager
+async def _client(client: Any, way: Connection) -> AsyncIterator[Any]:
+    try:
+        await reach(client, way.bootstrap)
+        yield client
+    finally:
+        await client.stop()
+
+
+def _line(record: Any) -> str:
+    place = f"{record.topic}[{record.partition}]@{record.offset}"
+    value = (record.value or b"").decode(errors="replace")
+    return f"{place} {value if len(value) <= 400 else value[:399] + '…'}"
+
+
+def _portfolio(value: bytes | None) -> str | None:
+    try:
+        fields = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    return fields.get("portfolio_id", "main") if isinstance(fields, dict) else None
+
+
+def _print(fields: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(fields).decode() + "\n")

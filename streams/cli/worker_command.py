@@ -1,0 +1,48 @@
+"""`himari worker`: one process of the group."""
+
+import asyncio
+import logging
+import os
+
+import click
+import uvloop
+
+from config.load import Loaded
+from config.watch import Watch
+from streams.cli.settings import common, connection, loaded
+from streams.clock import ENVIRONMENT, Clock
+from streams.serve import leave
+from streams.worker import prepare
+
+
+@click.command()
+@common
+def worker(config: str | None, bootstrap: str | None) -> None:
+    """Run a worker until it is interrupted; health on 6066, metrics on 9090, on this machine alone by default."""
+    found = loaded(config, bootstrap)
+    logging.basicConfig(
+        level=found.settings.monitoring.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    code = uvloop.run(_run(found, config or (click.get_current_context().obj or {}).get("config")))
+    leave(code)
+
+
+async def _run(found: Loaded, path: str | None) -> int:
+    settings = found.settings
+    text = os.environ.get(ENVIRONMENT)
+    clock = Clock.parse(text) if text else Clock()
+    overrides = {"kafka.bootstrap_servers": settings.kafka.bootstrap_servers}
+    watch = Watch(path, found, os.environ, overrides) if path else None
+    ready = await prepare(settings, connection(settings), clock.now_ns, watch)
+    announce = asyncio.create_task(_announce(ready.not_ready))
+    try:
+        return await ready.run()
+    finally:
+        announce.cancel()
+
+
+async def _announce(not_ready: object) -> None:
+    """Say on stderr when decisions begin."""
+    while callable(not_ready) and not_ready():
+        await asyncio.sleep(0.1)
+    click.echo("himari: worker ready", err=True)

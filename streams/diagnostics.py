@@ -1,0 +1,63 @@
+"""State diagnostics: what a partition knows, for people."""
+
+from typing import Any
+
+from engines.decide import trading_states
+from engines.state import State
+
+
+def describe(state: State) -> dict[str, Any]:
+    """Return settings hash, journal time, books, cells and markets as plain JSON values."""
+    progress = state.progress
+    return {
+        "partition": state.partition,
+        "journal_id": None if progress is None else progress.journal_id,
+        "journal_time_ns": None if progress is None else progress.now_ns,
+        "settings_hash": state.settings_hash,
+        "decision_version": None if progress is None else progress.decision_version,
+        "portfolios": {key[0]: _portfolio(state, key[0]) for key in sorted(state.tables["books"])},
+        "markets": {key[0]: _market(state, key) for key in sorted(state.tables["markets"])},
+        "trading_states": _scopes(state),
+        "records": {table: len(records) for table, records in state.tables.items()},
+    }
+
+
+def _portfolio(state: State, portfolio: str) -> dict[str, Any]:
+    book = state.book(portfolio)
+    cells = state.cells(portfolio)
+    states = trading_states(state, portfolio, cells)
+    return {
+        **book._asdict(),
+        "cells": {
+            "/".join(cell): _cell(state, (portfolio, *cell), now) for cell, now in zip(cells, states, strict=True)
+        },
+    }
+
+
+def _cell(state: State, key: tuple[str, ...], trading: str) -> dict[str, Any]:
+    cell, target = state.get("predictions", key), state.get("targets", key)
+    learned, scores = state.get("kelly-posteriors", key), state.get("conformal-scores", key)
+    return {
+        "forecast": None if cell is None or cell.forecast is None else cell.forecast._asdict(),
+        "open_claims": 0 if cell is None else len(cell.claims),
+        "target": None if target is None else target._asdict(),
+        "posterior": None if learned is None else learned.posterior._asdict(),
+        "conformal_level": None if scores is None else scores.level,
+        "conformal_samples": 0 if scores is None else len(scores.window),
+        "trading_state": trading,
+    }
+
+
+def _market(state: State, key: tuple[str, ...]) -> dict[str, Any]:
+    market = state.get("markets", key)
+    return {
+        "bars": None if market.bars is None else market.bars._asdict(),
+        "long": None if market.long is None else market.long._asdict(),
+        "short": None if market.short is None else market.short._asdict(),
+        "source_partition": market.source_partition,
+    }
+
+
+def _scopes(state: State) -> dict[str, str]:
+    record = state.get("states", ("*",))
+    return {} if record is None else dict(record.scopes)

@@ -1,0 +1,169 @@
+"""The whole topology in memory: bytes in, bytes out, time moved by the caller. No broker, no clock, no threads."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import orjson
+
+from engines.parameters import DecisionParams
+from streams import journal
+from streams.genesis import genesis
+from streams.ingest import INTAKES, ingest
+from streams.journal import Place
+from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
+from streams.metrics import Metrics
+from streams.ports import Send
+from streams.processor import Processor
+from streams.topics import TOPICS
+from streams.topology import TOPOLOGY, Context, Stage, Timed
+
+START_NS = 1_700_000_000_000_000_000
+SECOND_NS = 1_000_000_000
+
+
+class Driver:
+    """A cluster in memory with one worker on it.
+
+    >>> driver = Driver()
+    >>> driver.publish("prices", {"symbol": "BTC-USD", "price": 43_500.0, "timestamp_ns": driver.now_ns})
+    >>> driver.advance(2.0)
+    >>> driver.read("allocations")
+    []
+    """
+
+    def __init__(
+        self,
+        params: DecisionParams | None = None,
+        *,
+        partitions: int = 2,
+        journal_id: str = "DRIVER22",
+        now_ns: int = START_NS,
+        metrics: Metrics | None = None,
+        checkpoint_entries: int = 5_000,
+        pause: Pause | None = None,
+    ) -> None:
+        """Lay out the topics, write Genesis, start the worker; `pause` is told of each step and may crash it there."""
+        self.params = params or DecisionParams()
+        self.partitions = partitions
+        self.now_ns = now_ns
+        self.checkpoint_entries = checkpoint_entries
+        self.pause = pause
+        self.cluster = MemoryCluster()
+        self.context = Context(partitions, self._step_s, lambda: self.now_ns, metrics)
+        self.stores: dict[tuple[str, int], LocalStore] = {}
+        self.committed: dict[tuple[str, int], int] = {}
+        for topic in TOPICS:
+            self.cluster.create(topic.name, partitions)
+        for partition in range(partitions):
+            self.cluster.log(journal.TOPIC, partition).append(
+                None, genesis(journal_id, partitions, self.params, now_ns)
+            )
+        self.start()
+
+    def _step_s(self) -> int:
+        return self.params.market.step_s
+
+    # -- the outside -----------------------------------------------------------------------------------------------
+    def publish(self, topic: str, value: bytes | Mapping[str, Any], key: bytes | None = None) -> int:
+        """Append a record to an input topic; return its offset."""
+        raw = value if isinstance(value, bytes) else orjson.dumps(value)
+        return self.cluster.publish(Send(topic, None, key, raw))
+
+    def read(self, topic: str) -> list[Stored]:
+        """Return all records of a topic, partition by partition."""
+        return [record for p in range(self.cluster.partitions(topic)) for record in self.cluster.log(topic, p).read(0)]
+
+    def allocations(self, portfolio: str | None = None) -> list[dict[str, Any]]:
+        """Return the fields of all allocations, or of one portfolio's."""
+        found = [orjson.loads(record.value or b"") for record in self.read("allocations")]
+        return [fields for fields in found if portfolio in {None, fields["portfolio_id"]}]
+
+    def advance(self, seconds: float) -> None:
+        """Let everything settle, move the clock, tell the time, let everything settle again."""
+        self.run()
+        self.now_ns += int(seconds * SECOND_NS)
+        for fold, processor in self.processors.values():
+            _finish(processor.act(lambda fold=fold: fold.elapse(self.now_ns)))
+        self.run()
+
+    # -- the worker ------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start a worker: every processor recovers from what the last one left."""
+        self.processors: dict[tuple[str, int], tuple[Timed, Processor]] = {}
+        self.ports: dict[tuple[str, int], MemoryPorts] = {}
+        self.cursors = dict(self.committed)
+        for stage in TOPOLOGY:
+            if isinstance(stage, Stage):
+                for partition in range(self.cluster.partitions(stage.source)):
+                    self._own(stage, partition)
+
+    def _own(self, stage: Stage, partition: int) -> None:
+        source = stage.source
+        store = self.stores.setdefault((source, partition), LocalStore())
+        ports = MemoryPorts(
+            self.cluster,
+            processor=stage.name,
+            source=source,
+            partition=partition,
+            tables=stage.tables,
+            store=store,
+            pause=self.pause,
+        )
+        fold = stage.fold(self.context, partition)
+        processor = Processor(
+            fold,
+            ports,
+            partition=partition,
+            clock=lambda: self.now_ns,
+            checkpoint_entries=self.checkpoint_entries,
+            contiguous=stage.contiguous,
+        )
+        self.ports[source, partition] = ports
+        self.processors[source, partition] = (fold, processor)
+        self.cursors[source, partition] = _finish(processor.recover())
+
+    def run(self) -> None:
+        """Carry every record as far as it goes."""
+        moved = 1
+        while moved:
+            moved = sum(self._ingest(topic) for topic in INTAKES) + sum(self._take(*place) for place in self.processors)
+
+    def checkpoint(self) -> None:
+        """Make every processor's checkpoint now."""
+        for _, processor in self.processors.values():
+            _finish(processor.checkpoint())
+
+    def crash(self) -> None:
+        """Lose all that is only in memory, and start again: ingest reads again from what it had committed."""
+        self.start()
+
+    def _ingest(self, topic: str) -> bool:
+        moved = False
+        for partition in range(self.cluster.partitions(topic)):
+            for record in self.cluster.log(topic, partition).read(self.cursors.get((topic, partition), 0)):
+                place = Place(topic, 0, partition, record.offset)
+                for send in ingest(place, record, self.now_ns, self.partitions):
+                    self.cluster.publish(send)
+                self.cursors[topic, partition] = self.committed[topic, partition] = record.offset + 1
+                moved = True
+        return moved
+
+    def _take(self, source: str, partition: int) -> bool:
+        _, processor = self.processors[source, partition]
+        records = self.cluster.log(source, partition).read(self.cursors[source, partition])
+        if not records:
+            return False
+        _finish(processor.take(records, lambda: None))
+        self.cursors[source, partition] = records[-1].offset + 1
+        return True
+
+
+def _finish(step: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        step.send(None)
+    except StopIteration as end:
+        return end.value
+    step.close()
+    msg = "a step in memory waited for something"
+    raise RuntimeError(msg)

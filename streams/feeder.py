@@ -1,0 +1,59 @@
+"""The feeder: history goes through ingest and market in process, in event-time order, straight to the journal.
+
+Its clock is the event time. What it feeds is epoch 0 of the sources; `close` opens epoch 1, in which the live topics
+begin at their own offset 0.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from streams import journal
+from streams.clock import ManualClock
+from streams.feed import Event
+from streams.ingest import INTAKES, ingest
+from streams.journal import Place
+from streams.market import MarketFold
+from streams.memory import Stored
+from streams.partitioner import partition_of
+from streams.ports import Send
+
+LIVE_EPOCH = 1
+
+
+class Feeder:
+    """Turns events into what is to be published: journal entries, and dead letters."""
+
+    def __init__(self, partitions: int, price_partitions: int, step_s: int, start_ns: int) -> None:
+        """Feed journals of `partitions`; symbols are spread over `price_partitions` as `prices` will spread them."""
+        self.partitions = partitions
+        self.clock = ManualClock(start_ns)
+        self._offsets: dict[str, int] = {}
+        self._markets = [
+            MarketFold(partition, partitions, lambda: step_s, self.clock.now_ns)
+            for partition in range(price_partitions)
+        ]
+
+    def feed(self, events: Iterable[Event]) -> Iterator[list[Send]]:
+        """Yield, event by event, what it leads to; steps are closed when the clock is past them."""
+        for event in events:
+            self.clock.move_to(max(self.clock.now_ns(), event.time_ns))
+            sends = self._elapsed()
+            yield sends + self._take(event)
+
+    def close(self) -> list[Send]:
+        """Close the open steps, and open the live epoch of every source."""
+        sends = [send for market in self._markets for send in market.flush()]
+        for topic in INTAKES:
+            value = journal.internal("adopt", {"epoch": LIVE_EPOCH, "topic": topic}, self.clock.now_ns())
+            sends += [Send(journal.TOPIC, partition, None, value) for partition in range(self.partitions)]
+        return sends
+
+    def _elapsed(self) -> list[Send]:
+        now_ns = self.clock.now_ns()
+        return [send for market in self._markets for send in market.elapse(now_ns)]
+
+    def _take(self, event: Event) -> list[Send]:
+        offset = self._offsets[event.topic] = self._offsets.get(event.topic, -1) + 1
+        record = Stored(offset, event.key, event.value)
+        if event.topic == "prices":
+            return self._markets[partition_of(event.key, len(self._markets))].fold(record)
+        return ingest(Place(event.topic, 0, 0, offset), record, self.clock.now_ns(), self.partitions)

@@ -1,0 +1,100 @@
+"""What gauges show: the last decisions and the last looks at every market, worked out when somebody scrapes."""
+
+from collections.abc import Iterator
+
+import orjson
+
+from engines.decide import Decision
+from engines.effects import Look, Published
+from engines.sizing import CellSize
+from streams.families import BUDGETS, COMPONENTS, REGIMES
+from streams.samples import Labels
+
+SECOND_NS = 1_000_000_000
+
+
+class Last:
+    """The last decisions and looks: what gauges show."""
+
+    def __init__(self) -> None:
+        self.decided_ns = 0
+        self.decision: Published | None = None
+        self.signal: tuple[Published, int] | None = None
+        """The last decision of a BUY or SELL, and its cell's index."""
+        self.sized: tuple[Published, int] | None = None
+        """The same, of the last that came as far as Kelly."""
+        self.looks: dict[tuple[str, int], Look] = {}
+
+    def gauges(self) -> Iterator[tuple[str, Labels, float]]:
+        """Return (family, labels, value)."""
+        if self.looks:
+            yield from self._cascade()
+        if self.decision is not None:
+            yield "allocation_sequence", (), self.decision.sequence
+            yield "last_decision_timestamp_seconds", (), self.decided_ns / SECOND_NS
+            for level, ratio in zip(BUDGETS, utilization(self.decision.decision), strict=True):
+                yield "risk_budget_utilization_ratio", (level,), ratio
+        if self.signal is not None:
+            decision, index = self.signal[0].decision, self.signal[1]
+            size = decision.sizes[index]
+            yield "final_position_size_usd", (), decision.cents[index] / 100
+            yield "drawdown_multiplier", (), 1.0 if size is None else size.drawdown_multiplier
+        if self.sized is not None:
+            published, index = self.sized
+            size = published.decision.sizes[index]
+            if size is not None:
+                yield from _of_size(size)
+                yield from _of_regime(orjson.loads(published.value)["current_regime"], size)
+
+    def _cascade(self) -> Iterator[tuple[str, Labels, float]]:
+        looks = list(self.looks.values())
+        yield "cascade_risk_score", (), max(look.score for look in looks)
+        for component, values in zip(COMPONENTS, zip(*(look.components for look in looks), strict=True), strict=True):
+            yield (
+                "cascade_risk_components",
+                (component,),
+                max((each for each in values if each is not None), default=0.0),
+            )
+
+
+def utilization(decision: Decision) -> tuple[float, float, float, float]:
+    """Return how full the fullest cell, symbol, strategy and the portfolio are, each of its cap in force."""
+    symbols: dict[str, int] = {}
+    strategies: dict[str, int] = {}
+    largest = gross = 0
+    for (strategy, symbol), signed in zip(decision.holdings.cells, decision.cents, strict=True):
+        cents = abs(signed)
+        symbols[symbol] = symbols.get(symbol, 0) + cents
+        strategies[strategy] = strategies.get(strategy, 0) + cents
+        largest, gross = max(largest, cents), gross + cents
+    limits, value = decision.limits, 100.0 * decision.book.value_usd
+    if value <= 0.0:
+        return 0.0, 0.0, 0.0, 0.0
+    return (
+        largest / (limits.position * value),
+        max(symbols.values(), default=0) / (limits.position * value),
+        max(strategies.values(), default=0) / (limits.strategy * value),
+        gross / (limits.gross * value),
+    )
+
+
+def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:
+    kelly, widened, mood = size.kelly, size.conformal, size.sentiment
+    yield "kelly_position_size_usd", (), size.cents[0] / 100
+    yield "risk_score_multiplier", (), size.risk_multiplier
+    if kelly is not None:
+        yield "kelly_fraction", (), kelly.fraction
+        yield "bayesian_win_rate", (), kelly.win_rate
+        yield "bayesian_edge", (), kelly.edge_sd
+    if kelly is not None and widened is not None:
+        square = kelly.mean * kelly.mean
+        yield "conformal_scale_factor", (), (kelly.variance + square) / (widened.variance + square)
+        yield "conformal_samples", (), widened.samples
+    if mood is not None:
+        yield "sentiment_multiplier", (), mood.multiplier
+
+
+def _of_regime(current: str, size: CellSize) -> Iterator[tuple[str, Labels, float]]:
+    for regime in REGIMES:
+        yield "current_regime", (regime,), float(regime == current)
+    yield "regime_multiplier", (current,), size.regime_multiplier

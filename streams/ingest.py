@@ -1,0 +1,68 @@
+"""Ingest: a source record becomes a journal entry, or goes whole to its dead-letter topic. Nothing is lost."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from schemas import wire
+from schemas.base import Message
+from schemas.cascade import CascadeIndicators
+from schemas.control import Control
+from schemas.errors import InvalidMessage
+from schemas.outcome import TradeOutcome
+from schemas.positions import Positions
+from schemas.signal import TacticalSignal
+from streams import journal
+from streams.dead_letters import dead_letter
+from streams.journal import Place
+from streams.partitioner import partition_of
+from streams.ports import Record, Send
+
+AHEAD_NS = 5_000_000_000
+"""An event time further ahead of the clock than this is refused."""
+
+EVERYWHERE = ""
+
+
+class Intake(NamedTuple):
+    """How the records of one source topic enter the journal."""
+
+    kind: str
+    model: type[Message]
+    portfolio: Callable[[Any], str]
+    """The portfolio whose journal partition takes it; `EVERYWHERE` for what portfolios share."""
+
+
+def _portfolio_of_control(control: Control) -> str:
+    return str(control.payload.portfolio_id) if control.kind == "portfolio_value" else EVERYWHERE
+
+
+INTAKES: dict[str, Intake] = {
+    "signals": Intake("signal", TacticalSignal, lambda message: message.portfolio_id),
+    "outcomes": Intake("outcome", TradeOutcome, lambda message: message.portfolio_id),
+    "positions": Intake("positions", Positions, lambda message: message.portfolio_id),
+    "cascade-indicators": Intake("cascade", CascadeIndicators, lambda _: EVERYWHERE),
+    "control": Intake("control", Control, _portfolio_of_control),
+}
+
+
+def ingest(place: Place, record: Record, now_ns: int, partitions: int) -> list[Send]:
+    """Return what one source record becomes: an entry for one journal partition or for all, or a dead letter."""
+    intake = INTAKES[place.topic]
+    try:
+        message = wire.decode(intake.model, record.value, place=place.topic)
+        wire.check_time(message, message.timestamp_ns, now_ns + AHEAD_NS, place=place.topic)  # type: ignore[attr-defined]
+    except InvalidMessage as error:
+        return [dead_letter(place, record, error)]
+    value = journal.entry(
+        intake.kind,
+        (record.value or b"").decode(),
+        now_ns,
+        place=place,
+        event_time_ns=message.timestamp_ns,  # type: ignore[attr-defined]
+        key=record.key,
+        headers=record.headers,
+    )
+    portfolio = intake.portfolio(message)
+    if portfolio == EVERYWHERE:
+        return [Send(journal.TOPIC, partition, record.key, value) for partition in range(partitions)]
+    return [Send(journal.TOPIC, partition_of(portfolio.encode(), partitions), portfolio.encode(), value)]

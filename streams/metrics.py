@@ -1,0 +1,373 @@
+"""What is counted, and how it comes to the page. Engines leave notes; nothing in them knows of this.
+
+The hot path adds to plain dicts and keeps the last decisions; what gauges show of those is worked out when somebody
+scrapes. Each `Metrics` has a registry of its own: two workers in one process do not meet.
+"""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from time import time_ns
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from engines.allocation import DECISION_VERSION
+from engines.cascade import BREACH
+from engines.decide import Decision
+from engines.effects import Folded, Journaled, Look, Note, Published
+from schemas.words import RECOMMENDATIONS
+from streams.families import COMPONENTS, FAMILIES, GATES, NAMED, OTHER, REGIMES, Family
+from streams.gauges import Last
+from streams.ports import Send
+from streams.samples import Histogram, Labels, empty, zeros
+
+SECOND_NS: Final = 1_000_000_000
+STRATEGIES_MAX: Final = 64
+"""Strategies that have a series of their own."""
+DLQ: Final = ".dlq"
+
+
+class Metrics(Collector):
+    """All families of one worker, or of one library object.
+
+    `clock` is the worker's own (ns since 1970), as it journals by. Raises: ValueError where the registry has some of
+    the families already.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        clock: Callable[[], int] = time_ns,
+        strategies_max: int = STRATEGIES_MAX,
+    ) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self.clock = clock
+        self.last = Last()
+        self.counts = {family.name: zeros(family) for family in FAMILIES if family.kind != "histogram"}
+        self.histograms = {
+            family.name: {labels: Histogram(family.bounds) for labels in family.combinations}
+            for family in FAMILIES
+            if family.kind == "histogram"
+        }
+        self._strategies_max = strategies_max
+        self._strategies: dict[str, Labels] = {}
+        self._processors: dict[tuple[str, int], ProcessorMetrics] = {}
+        self.observe: Observe = SizingMetrics(self, 0).observe
+        self.set("build_info", 1.0, _version(), str(DECISION_VERSION), platform.python_version())
+        self.registry.register(self)
+
+    # -- recorded by the shell ---------------------------------------------------------------------------------------
+    def processor(self, name: str, partition: int) -> "ProcessorMetrics":
+        """Return what observes one processor (`sizing` or `market`) on one partition, the same one each time."""
+        key = (name, partition)
+        found = self._processors.get(key)
+        if found is None:
+            found = self._processors[key] = ProcessorMetrics(self, name, partition)
+        return found
+
+    def forget(self, name: str, partition: int) -> None:
+        """Show nothing more of a partition that another worker owns now."""
+        self._processors.pop((name, partition), None)
+        self.counts["checkpoint_offset"].pop((name, str(partition)), None)
+        if name == "sizing":
+            self.counts["journal_lag"].pop((str(partition),), None)
+
+    def lag(self, partition: int, entries: int) -> None:
+        """Take how many entries of a journal partition are not folded yet."""
+        self.set("journal_lag", entries, str(partition))
+
+    def late_ticks(self, name: str, count: int) -> None:
+        """Take a note of the market: `late_tick`, or the code of the rule that a price message broke."""
+        if name == "late_tick":
+            self.count("late_ticks_total", by=count)
+        else:
+            self.dead_letter("prices", name, by=count)
+
+    def dead_letter(self, topic: str, code: str, field: str = "", by: float = 1.0) -> None:
+        """Take that a record of a source topic was refused: the rule's code, and the field that broke it."""
+        self.count("dead_letters_total", topic, code, by=by)
+        if topic == "outcomes" and code == "not_finite":
+            self.count("conformal_nan_rejections_total", by=by)
+        elif topic == "outcomes" and field == "realized_return" and code in {"missing", "wrong_type"}:
+            self.count("conformal_null_rejections_total", by=by)
+
+    def dead_letters(self, sends: Iterable[Send]) -> None:
+        """Count the dead letters among what ingest sends; sizing's own are counted as it folds."""
+        for send in sends:
+            if send.topic.endswith(DLQ):
+                why = dict(send.headers)
+                code, field = why.get("himari.error.code", b""), why.get("himari.error.field", b"")
+                self.dead_letter(send.topic.removesuffix(DLQ), code.decode(), field.decode())
+
+    def alert(self, kind: str) -> None:
+        """Take that an alert was raised."""
+        self.count("alerts_total", kind)
+
+    def config_reload(self, status: str) -> None:
+        """Take what came of a change of the settings file: applied, rejected, unchanged, conflict."""
+        self.count("config_reloads_total", status)
+
+    def config_callbacks(self, number: int) -> None:
+        """Take how many parts of the worker are told of a change of settings."""
+        self.set("config_callbacks", number)
+
+    # -- samples -----------------------------------------------------------------------------------------------------
+    def count(self, name: str, *labels: str, by: float = 1.0) -> None:
+        """Add to a counter; a label value outside its closed set is `other`."""
+        closed = NAMED[name].values
+        known = tuple(each if each in values else OTHER for each, values in zip(labels, closed, strict=True))
+        self.counts[name][known] += by
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        self.counts[name][labels] = float(value)
+
+    def strategy(self, name: str) -> Labels:
+        """Return the label of a strategy: its name, or `other` once there are too many."""
+        found = self._strategies.get(name)
+        if found is None:
+            found = (name,) if len(self._strategies) < self._strategies_max else (OTHER,)
+            if found[0] != OTHER:
+                self._strategies[name] = found
+        return found
+
+    # -- the page ----------------------------------------------------------------------------------------------------
+    def describe(self) -> Iterator[Metric]:
+        """Return the families without samples."""
+        return map(empty, FAMILIES)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the families as they are now."""
+        for name, labels, value in self.last.gauges():
+            self.set(name, value, *labels)
+        return map(self._filled, FAMILIES)
+
+    def _filled(self, family: Family) -> Metric:
+        metric = empty(family)
+        if isinstance(metric, HistogramMetricFamily):
+            for labels, histogram in self.histograms[family.name].items():
+                metric.add_metric(labels, histogram.buckets(), histogram.total)
+        elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily):
+            for labels, value in list(self.counts[family.name].items()):
+                metric.add_metric(labels, value)
+        return metric
+
+
+class Observe(Protocol):
+    """Told what each journal entry led to."""
+
+    def __call__(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
+        """Take an entry, what it led to, and how long that took where it was measured."""
+
+
+class SizingMetrics:
+    """What the entries of one journal partition lead to.
+
+    What all partitions see alike (levels, crossings) partition 0 counts for all.
+    """
+
+    def __init__(self, metrics: Metrics, partition: int) -> None:
+        self._metrics = metrics
+        self._partition = partition
+        self._breached: dict[tuple[str, int], list[bool]] = {}
+        counts = metrics.counts
+        self._entries = counts["journal_entries_total"]
+        self._decisions = counts["decisions_total"]
+        self._strategies = counts["position_decisions_total"]
+        self._reductions = counts["position_reductions_total"]
+        self._levels = counts["cascade_recommendations_total"]
+        self._violations = counts["risk_budget_violations_total"]
+        self._seconds = metrics.histograms["decision_seconds"][()]
+
+    def observe(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
+        """Take what an entry led to, and how long its fold and decisions took where that was measured."""
+        self._entries[(entry.kind,)] += 1.0
+        if folded.notes:
+            for note in folded.notes:
+                NOTES.get(note.name, _ignore)(self._metrics, note, self._partition)
+        if folded.looks:
+            self._look(folded.looks)
+        for alert in folded.alerts:
+            self._metrics.alert(alert["kind"])
+        for refusal in folded.refusals:
+            self._metrics.dead_letter(refusal.topic, refusal.code, refusal.field)
+        if folded.allocations:
+            for published in folded.allocations:
+                self._decided(published)
+            self._metrics.last.decided_ns = entry.journaled_at_ns
+            if elapsed_ns is not None:
+                self._seconds.observe(elapsed_ns / SECOND_NS)
+
+    def _decided(self, published: Published) -> None:
+        decision, last = published.decision, self._metrics.last
+        trigger = decision.trigger
+        last.decision = published
+        self._decisions[(trigger.kind,)] += 1.0
+        for level, _ in decision.bound:
+            self._violations[(level,)] += 1.0
+        cells = decision.holdings.cells
+        if trigger.cell is None:
+            for index in range(len(cells)):
+                self._reduced(decision, index)
+            return
+        if trigger.kind == "signal":
+            self._strategies[self._metrics.strategy(trigger.cell[0])] += 1.0
+        if trigger.cell not in cells:
+            return
+        index = cells.index(trigger.cell)
+        self._reduced(decision, index)
+        size = decision.sizes[index]
+        if size is not None and trigger.kind == "signal":
+            last.signal = (published, index)
+            self._levels[LEVELS[size.level]] += 1.0
+            if size.kelly is not None:
+                last.sized = (published, index)
+
+    def _reduced(self, decision: Decision, index: int) -> None:
+        """Count the stages that made a cell smaller, or the gate that kept it at zero."""
+        first = decision.stages[0].cents[index]
+        size = decision.sizes[index]
+        if size is not None and size.reason:
+            self._reductions[(GATES.get(size.reason, OTHER),)] += 1.0
+        elif first and first != decision.stages[-1].cents[index]:
+            before = abs(first)
+            for name, cents, _ in decision.stages:
+                after = abs(cents[index])
+                if after < before:
+                    self._reductions[(name,)] += 1.0
+                before = after
+
+    def _look(self, looks: list[Look]) -> None:
+        for look in looks:
+            key = (look.symbol, look.side)
+            self._metrics.last.looks[key] = look
+            if self._partition == 0:
+                before = self._breached.get(key, CALM)
+                self._breached[key] = after = [part is not None and part >= BREACH for part in look.components]
+                if after != before:
+                    self._count_crossings(before, after)
+
+    def _count_crossings(self, before: Sequence[bool], after: Sequence[bool]) -> None:
+        for component, was, now in zip(COMPONENTS, before, after, strict=True):
+            if now and not was:
+                self._metrics.count("cascade_threshold_breaches_total", component)
+
+
+class ProcessorMetrics(SizingMetrics):
+    """What one processor does on one partition: the observer that `streams.processor` asks for."""
+
+    def __init__(self, metrics: Metrics, name: str, partition: int) -> None:
+        super().__init__(metrics, partition)
+        self._name, self._since_ns = name, 0
+        self._unpublished: list[int] = []
+
+    def observe(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
+        """Take what an entry led to; a signal waits for its allocation's acknowledgement.
+
+        Signals of before the recovery are left out: what they waited for was the worker's absence.
+        """
+        super().observe(entry, folded, elapsed_ns)
+        if entry.kind == "signal" and folded.allocations and entry.journaled_at_ns >= self._since_ns:
+            self._unpublished.append(entry.journaled_at_ns)
+
+    def taken(self, records: int, sends: int) -> None:
+        """Take that a chunk is folded, and what it decided acknowledged."""
+        self._metrics.count("records_folded_total", self._name, by=records)
+        self._metrics.count("records_published_total", self._name, by=sends)
+        if self._unpublished:
+            now_ns, waited = self._metrics.clock(), self._metrics.histograms["signal_to_allocation_seconds"][()]
+            for journaled_at_ns in self._unpublished:
+                waited.observe(max(0, now_ns - journaled_at_ns) / SECOND_NS)
+            self._unpublished.clear()
+
+    def recovered(self, way: str, offset: int, elapsed_ns: int) -> None:
+        """Take that a state stands at an offset again, and by which way."""
+        self._unpublished.clear()
+        self._since_ns = self._metrics.clock()
+        self._metrics.set("table_recovery_seconds", elapsed_ns / SECOND_NS, self._name)
+        self._metrics.count("recoveries_total", self._name, way)
+        self._metrics.set("checkpoint_offset", offset, self._name, str(self._partition))
+
+    def checkpointed(self, offset: int, records: int, elapsed_ns: int, size: int = 0) -> None:
+        """Take that `progress` stands at an offset, and the records and bytes written for it."""
+        self._metrics.histograms["checkpoint_seconds"][self._name,].observe(elapsed_ns / SECOND_NS)
+        self._metrics.count("checkpoint_records_total", self._name, by=records)
+        self._metrics.count("checkpoint_bytes_total", self._name, by=size)
+        self._metrics.set("checkpoint_offset", offset, self._name, str(self._partition))
+
+
+# -- notes of the engines --------------------------------------------------------------------------------------------
+def _ignore(_metrics: Metrics, _note: Note, _partition: int) -> None:
+    """Take nothing."""
+
+
+def _duplicate(metrics: Metrics, note: Note, _partition: int) -> None:
+    metrics.count("duplicates_dropped_total", by=note.value)
+
+
+def _older(metrics: Metrics, note: Note, _partition: int) -> None:
+    metrics.count("older_inputs_dropped_total", note.name.removeprefix("older_"), by=note.value)
+
+
+def _refused_symbol(metrics: Metrics, note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("refused_symbols_total", by=note.value)
+
+
+def _trade(metrics: Metrics, note: Note, _partition: int) -> None:
+    metrics.count("bayesian_trades_total", note.label, by=note.value)
+
+
+def _residual(metrics: Metrics, note: Note, _partition: int) -> None:
+    metrics.histograms["conformal_residuals"][()].observe(note.value)
+
+
+def _level(metrics: Metrics, note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("cascade_level_changes_total", note.label, by=note.value)
+
+
+def _candidate(metrics: Metrics, note: Note, _partition: int) -> None:
+    for regime in REGIMES:
+        metrics.set("regime_confirmation_progress", note.value if regime == note.label else 0.0, regime)
+
+
+def _transition(metrics: Metrics, note: Note, partition: int) -> None:
+    before, _, after = note.label.partition(">")
+    metrics.count("regime_transitions_total", before, after, by=note.value)
+    _candidate(metrics, Note("", "", 0.0), partition)
+
+
+def _false_flip(metrics: Metrics, note: Note, partition: int) -> None:
+    metrics.count("regime_false_flips_total", by=note.value)
+    _candidate(metrics, Note("", "", 0.0), partition)
+
+
+NOTES: Final[dict[str, Callable[[Metrics, Note, int], None]]] = {
+    "duplicate": _duplicate,
+    "duplicate_signal": _duplicate,
+    "older_signal": _older,
+    "older_positions": _older,
+    "refused_symbol": _refused_symbol,
+    "trade": _trade,
+    "residual": _residual,
+    "cascade_level": _level,
+    "regime_candidate": _candidate,
+    "regime_transition": _transition,
+    "regime_false_flip": _false_flip,
+}
+"""What is recorded of each note that an engine leaves."""
+
+LEVELS: Final[tuple[Labels, ...]] = tuple((recommendation,) for recommendation in RECOMMENDATIONS)
+CALM: Final = [False] * len(COMPONENTS)
+
+
+def _version() -> str:
+    try:
+        return version("himari-layer3")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,56 @@
+"""Samples of metric families, kept in plain dicts and lists so that adding to them costs next to nothing."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from math import inf
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from streams.families import Family
+
+Labels = tuple[str, ...]
+
+
+class Counts(dict[Labels, float]):
+    """One family's samples by label values; what is not there yet counts from 0."""
+
+    def __missing__(self, labels: Labels) -> float:
+        return 0.0
+
+
+class Histogram:
+    """Values counted by bucket, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Take one value; a bucket holds its own upper bound."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return (upper bound, number of values up to it)."""
+        sums, running = [], 0
+        for bound, count in zip((*self.bounds, inf), self.counts, strict=True):
+            running += count
+            sums.append(("+Inf" if bound == inf else str(bound), float(running)))
+        return sums
+
+
+def zeros(family: Family) -> Counts:
+    """Return a family's samples at the start: of a counter all of its closed sets, at 0."""
+    return Counts(dict.fromkeys(family.combinations, 0.0) if family.kind == "counter" else {})
+
+
+def empty(family: Family) -> Metric:
+    """Return a family as it goes to the page, without samples."""
+    if family.kind == "counter":
+        return CounterMetricFamily(family.full_name, family.help, labels=family.labels)
+    if family.kind == "gauge":
+        return GaugeMetricFamily(family.full_name, family.help, labels=family.labels)
+    return HistogramMetricFamily(family.full_name, family.help, labels=family.labels)

@@ -1,0 +1,114 @@
+"""Sizing on the journal: the engines' fold, as a processor runs it."""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from engines import fold as engine
+from engines.effects import Folded, Journaled, Refusal
+from engines.state import TABLES, Key, Progress, State
+from schemas.errors import InvalidMessage
+from streams import journal
+from streams.dead_letters import letter
+from streams.journal import Place
+from streams.ports import Headers, Identity, Record, RecordKey, Send
+
+SECOND_NS = 1_000_000_000
+
+Observer = Callable[[Journaled, Folded], None]
+
+
+class SizingFold:
+    """One journal partition: its state, what it publishes, and the tick it writes when nothing else comes."""
+
+    tables = TABLES
+    audited = "allocations"
+
+    def __init__(self, partition: int, observe: Observer | None = None, headers: Headers = ()) -> None:
+        """Fold `partition`; `observe` is told what each entry led to, `headers` go with each allocation."""
+        self.state = State(partition)
+        self.observe = observe
+        self.headers = headers
+        self.touched: dict[RecordKey, int] = {}
+        self._names: dict[tuple[str, Key], RecordKey] = {}
+
+    def fold(self, record: Record) -> list[Send]:
+        """Fold one journal entry; return allocations, alerts and dead letters, in this order."""
+        raw = record.value
+        if raw is None:
+            msg = f"journal partition {self.state.partition}: entry {record.offset} has no value"
+            raise ValueError(msg)
+        entry = journal.read(record.offset, raw)
+        folded = engine.apply(self.state, entry)
+        for touched in self.state.touched:
+            self.touched[self._name(touched)] = record.offset
+        self.state.touched.clear()
+        if self.observe is not None:
+            self.observe(entry, folded)
+        sends = [
+            Send(
+                "allocations",
+                self.state.partition,
+                published.decision.portfolio_id.encode(),
+                published.value,
+                self.headers,
+                Identity(published.decision.portfolio_id, published.sequence),
+            )
+            for published in folded.allocations
+        ]
+        if folded.alerts:
+            sends += [_alert(each, self.state) for each in folded.alerts]
+        if folded.refusals:
+            sends += [_refused(each, entry, raw) for each in folded.refusals]
+        return sends
+
+    def _name(self, touched: tuple[str, Key]) -> RecordKey:
+        name = self._names.get(touched)
+        if name is None:
+            name = self._names[touched] = (touched[0], "|".join(touched[1]).encode())
+        return name
+
+    def elapse(self, now_ns: int) -> list[Send]:
+        """Return the tick that tells the journal the time when nothing else does."""
+        return [Send(journal.TOPIC, self.state.partition, None, journal.internal("tick", {}, now_ns))]
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------
+    def encode(self, key: RecordKey) -> bytes | None:
+        """Return a record's value now."""
+        table, name = key
+        return self.state.encode(table, tuple(name.decode().split("|")))
+
+    def meta(self) -> dict[str, object]:
+        """Return settings in force, source high-waters, journal time and the inputs hash."""
+        return {} if self.state.progress is None else self.state.progress._asdict()
+
+    def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
+        """Become the state of a checkpoint."""
+        fields: Any = meta
+        progress = Progress(**fields) if fields else None
+        named = {(table, tuple(name.decode().split("|"))): value for (table, name), value in records.items()}
+        self.touched = {}
+        self.state.restore(progress, named)
+
+    def identify(self, value: bytes) -> tuple[Identity, int]:
+        """Return portfolio and sequence of an allocation, and the journal offset it was decided at."""
+        fields = orjson.loads(value)
+        return Identity(fields["portfolio_id"], fields["sequence"]), fields["journal"]["offset"]
+
+
+def _alert(fields: dict[str, Any], state: State) -> Send:
+    now_ns = state.progress.now_ns if state.progress else 0
+    value = orjson.dumps({**fields, "timestamp_ns": now_ns}, option=orjson.OPT_SORT_KEYS)
+    return Send("alerts", None, str(fields["subject"]).encode(), value)
+
+
+def _refused(refusal: Refusal, entry: Journaled, raw: bytes) -> Send:
+    """Return an input that only sizing could judge, as it came, for its dead-letter topic."""
+    fields = orjson.loads(raw)
+    key = None if fields["key"] is None else base64.b64decode(fields["key"])
+    headers = tuple((name, base64.b64decode(text)) for name, text in fields["headers"])
+    place = Place(entry.topic, entry.epoch, entry.partition, entry.source_offset)
+    error = InvalidMessage(refusal.code, refusal.field, refusal.text)
+    return letter(place, key, fields["value"].encode(), headers, error)

@@ -1,0 +1,98 @@
+"""The topology, as data: one tuple of stages. Faust runs it live, the Driver runs it in memory, the docs draw it."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from streams import market, sizing
+from streams.ingest import INTAKES
+from streams.market import MarketFold
+from streams.metrics import Metrics
+from streams.ports import Fold, Headers
+from streams.sizing import SizingFold
+
+
+class Context(NamedTuple):
+    """What the stages of one worker share."""
+
+    partitions: int
+    """P: partitions of the journal."""
+    step_s: Callable[[], int]
+    """Width of a step in force, in seconds."""
+    clock: Callable[[], int]
+    """The injected clock, ns since 1970."""
+    metrics: Metrics | None = None
+    headers: Headers = ()
+    """Go with each allocation."""
+
+
+class Timed(Fold, Protocol):
+    """A fold that also has something to say when time goes by."""
+
+    def elapse(self, now_ns: int) -> list[sizing.Send]:
+        """Return what is to be published because of the time."""
+
+
+class IngestStage(NamedTuple):
+    """The stage that validates: one source topic, no state."""
+
+    name: str
+    source: str
+    outputs: tuple[str, ...]
+    summary: str
+
+
+class Stage(NamedTuple):
+    """A stage that folds: what it reads, what it writes, what it keeps."""
+
+    name: str
+    source: str
+    outputs: tuple[str, ...]
+    tables: tuple[str, ...]
+    summary: str
+    fold: Callable[[Context, int], Timed]
+    """Makes the fold of one partition."""
+    contiguous: bool
+    """Whether a gap in the source's offsets is a fault."""
+    idle_tick: bool
+    """Whether time is told only after a second without a record."""
+
+
+def _market(context: Context, partition: int) -> MarketFold:
+    note = None if context.metrics is None else context.metrics.late_ticks
+    return MarketFold(partition, context.partitions, context.step_s, context.clock, note)
+
+
+def _sizing(context: Context, partition: int) -> SizingFold:
+    observe = None if context.metrics is None else context.metrics.observe
+    return SizingFold(partition, observe, context.headers)
+
+
+MARKET = Stage(
+    "market",
+    "prices",
+    ("journal", "prices.dlq"),
+    market.MarketFold.tables,
+    "ticks into steps",
+    _market,
+    contiguous=False,
+    idle_tick=False,
+)
+SIZING = Stage(
+    "sizing",
+    "journal",
+    ("allocations", "alerts", "signals.dlq", "outcomes.dlq"),
+    sizing.TABLES,
+    "fold state, decide, publish",
+    _sizing,
+    contiguous=True,
+    idle_tick=True,
+)
+
+TOPOLOGY: tuple[IngestStage | Stage, ...] = (
+    *(
+        IngestStage("ingest", topic, ("journal", f"{topic}.dlq"), "validate, journal or dead-letter")
+        for topic in INTAKES
+    ),
+    MARKET,
+    SIZING,
+)

@@ -1,0 +1,309 @@
+"""A worker: the topology live on Faust, its clock, its watch on the settings file, its metrics and its web pages."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faust
+import orjson
+
+from config.settings import Settings
+from config.watch import Change, Rejected, Watch
+from streams import admin
+from streams.application import Owned, new_app, own
+from streams.connection import Connection
+from streams.diagnostics import describe
+from streams.genesis import Origin, origin
+from streams.ingest import INTAKES, ingest
+from streams.journal import Place
+from streams.metrics import Metrics
+from streams.ports import Send
+from streams.processor import Processor
+from streams.serve import serve
+from streams.sizing import SizingFold
+from streams.sources import epochs, refuse_recreated
+from streams.tables import FaustPorts, make_tables
+from streams.topics import Names
+from streams.topology import TOPOLOGY, Context, IngestStage, Stage, Timed
+from streams.web import Views, Web
+
+logger = logging.getLogger(__name__)
+
+TELL_TIME_S = 0.25
+IDLE_S = 1.0
+"""A journal partition without an entry for so long (wall time) gets a tick."""
+
+
+class Kept(NamedTuple):
+    """A partition that this worker folds."""
+
+    stage: Stage
+    fold: Timed
+    processor: Processor
+
+
+class StageOwner(Owned):
+    """The partitions of one stage, and when each last had a record."""
+
+    def __init__(self, app: faust.App, stage: Stage, make: Callable[[Stage, int], Kept]) -> None:
+        """Own `stage`'s partitions; `make` builds one."""
+        self.stage = stage
+        self.kept: dict[int, Kept] = {}
+        self.busy_at: dict[int, float] = {}
+
+        def processor(partition: int) -> Processor:
+            kept = self.kept[partition] = make(stage, partition)
+            self.busy_at[partition] = time.monotonic()
+            return kept.processor
+
+        super().__init__(app, processor)
+
+    async def take(self, event: Any) -> None:
+        """Take a chunk; note that the partition is not idle."""
+        await super().take(event)
+        self.busy_at[event.message.partition] = time.monotonic()
+
+    async def tell_time(self, now_ns: int) -> None:
+        """Let each fold act on the time that has passed."""
+        for partition in sorted(self.processors):
+            if self.stage.idle_tick and time.monotonic() - self.busy_at[partition] < IDLE_S:
+                continue
+            fold = self.kept[partition].fold
+            await self.act(partition, lambda fold=fold: fold.elapse(now_ns))  # type: ignore[misc]
+            self.busy_at[partition] = time.monotonic()
+
+
+class Worker:
+    """One process of the group. `run` returns its exit code."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        *,
+        clock: Callable[[], int],
+        embedded: bool,
+        began: Origin,
+        epochs_known: dict[str, int],
+        watch: Watch | None = None,
+    ) -> None:
+        """Build the application; nothing runs yet."""
+        self.settings, self.connection, self.clock, self.watch = settings, connection, clock, watch
+        self.names = Names(settings.topics.prefix)
+        self.metrics = Metrics()
+        self.began, self.epochs = began, epochs_known
+        self.step_s = began.params.market.step_s
+        headers = (("himari.version", began.version.encode()),)
+        self.context = Context(settings.topics.partitions, lambda: self.step_s, clock, self.metrics, headers)
+        self.app = new_app(
+            self.names,
+            connection,
+            data_dir=Path(settings.kafka.data_dir),
+            batched=[stage.source for stage in TOPOLOGY],
+            sparse=[stage.source for stage in TOPOLOGY if not (isinstance(stage, Stage) and stage.contiguous)],
+            idempotent=not embedded,
+            chunk_records=settings.kafka.chunk_records,
+            fetch_max_wait_ms=settings.kafka.fetch_max_wait_ms,
+            session_timeout_s=settings.kafka.session_timeout_s,
+        )
+        self.owners = [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]
+        for stage in TOPOLOGY:
+            if isinstance(stage, IngestStage):
+                self._take_in(stage)
+
+    # -- building --------------------------------------------------------------------------------------------------
+    def _own(self, stage: Stage) -> StageOwner:
+        tables = make_tables(self.app, stage.source)
+
+        def make(stage: Stage, partition: int) -> Kept:
+            ports = FaustPorts(
+                self.app,
+                tables,
+                connection=self.connection,
+                names=self.names,
+                source=stage.source,
+                partition=partition,
+            )
+            fold = stage.fold(self.context, partition)
+            processor = Processor(
+                fold,
+                ports,
+                partition=partition,
+                clock=time.monotonic_ns,
+                checkpoint_entries=self.settings.kafka.checkpoint_entries,
+                checkpoint_interval_ns=int(self.settings.kafka.checkpoint_interval_s * 1e9),
+                contiguous=stage.contiguous,
+                observer=self.metrics,
+            )
+            return Kept(stage, fold, processor)
+
+        owner = StageOwner(self.app, stage, make)
+        own(self.app, self.names.topic(stage.source), owner)
+        return owner
+
+    def _take_in(self, stage: IngestStage) -> None:
+        """Give a source topic its ingest agent: a chunk is journaled whole before it is acknowledged."""
+        topic = self.names.topic(stage.source)
+        channel = self.app.topic(topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+
+        async def take_in(stream: faust.StreamT) -> None:
+            async for event in stream.noack().events():
+                await self.send(self._entries(stage.source, event.message.partition, event.value))
+                event.ack()
+
+        self.app.agent(channel, name=f"{topic}-ingest")(take_in)
+
+    def _entries(self, source: str, partition: int, records: list[Any]) -> list[Send]:
+        epoch, now_ns = self.epochs.get(source, 0), self.clock()
+        sends: list[Send] = []
+        for record in records:
+            place = Place(source, epoch, partition, record.offset)
+            sends += ingest(place, record, now_ns, self.settings.topics.partitions)
+        self.metrics.ingested(sends)
+        return sends
+
+    async def send(self, sends: list[Send]) -> None:
+        """Publish in order, and wait for the acknowledgement."""
+        if sends:
+            ports = FaustPorts(
+                self.app, {}, connection=self.connection, names=self.names, source="journal", partition=0
+            )
+            await ports.send(sends)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+    async def run(self, stop: asyncio.Event | None = None) -> int:
+        """Run until a signal, `stop` or a crash; return the exit code."""
+        web = self._web()
+        await web.start()
+        chores = [asyncio.create_task(chore) for chore in (self._tell_time(), self._follow_settings())]
+        for chore in chores:
+            chore.add_done_callback(self._chore_ended)
+        try:
+            return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await web.stop()
+
+    def _web(self) -> Web:
+        monitoring = self.settings.monitoring
+        views = Views(self.metrics.registry, self.state, self.not_ready)
+        return Web(views, host=monitoring.web_host, port=monitoring.web_port, metrics_port=monitoring.metrics_port)
+
+    def _chore_ended(self, chore: asyncio.Task[None]) -> None:
+        error = None if chore.cancelled() else chore.exception()
+        if error is not None:
+            self._crashing = asyncio.ensure_future(self.app.crash(error))
+
+    async def _last_checkpoints(self) -> None:
+        for owner in self.owners:
+            await owner.checkpoint()
+
+    async def _tell_time(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_TIME_S)
+            for owner in self.owners:
+                await owner.tell_time(self.clock())
+            for kept in self._sizing():
+                if isinstance(kept.fold, SizingFold) and kept.fold.state.progress is not None:
+                    self.step_s = kept.fold.state.params.market.step_s
+
+    async def _follow_settings(self) -> None:
+        """Turn each change of the settings file into one control record; a bad file changes nothing."""
+        if self.watch is None or not self.settings.hot_reload.enabled:
+            return
+        while True:
+            await asyncio.sleep(self.settings.hot_reload.poll_interval_sec)
+            found = self.watch.poll()
+            if found is not None:
+                await self._settings_changed(found)
+
+    async def _settings_changed(self, found: Change | Rejected) -> None:
+        if isinstance(found, Rejected):
+            logger.error("settings file rejected, nothing changes: %s", found.error)
+            await self.send([_rejection(str(found.error), self.clock())])
+        else:
+            logging.getLogger().setLevel(found.loaded.settings.monitoring.log_level)
+            if found.decision is not None:
+                await self.send([settings_control(found.decision, "the settings file changed", self.clock())])
+        self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+    def _sizing(self) -> list[Kept]:
+        return [
+            owner.kept[partition]
+            for owner in self.owners
+            if owner.stage.source == "journal"
+            for partition in sorted(owner.processors)
+        ]
+
+    def not_ready(self) -> str:
+        """Return why no decisions are made here yet, "" once every partition that was assigned is recovered."""
+        waiting = []
+        for owner in self.owners:
+            topic = self.names.topic(owner.stage.source)
+            assigned = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == topic)
+            if not assigned:
+                waiting.append(f"{topic}: no partition assigned")
+            waiting += [f"{topic}[{p}]: recovering" for p in assigned if p not in owner.processors]
+        return "; ".join(waiting)
+
+    def state(self) -> dict[str, Any]:
+        """Return the diagnostics of all partitions that are sized here."""
+        return {
+            "journal_id": self.began.journal_id,
+            "partitions": [
+                {"offset": kept.processor.offset, **describe(kept.fold.state)}
+                for kept in self._sizing()
+                if isinstance(kept.fold, SizingFold)
+            ],
+        }
+
+
+async def prepare(
+    settings: Settings, connection: Connection, clock: Callable[[], int], watch: Watch | None = None
+) -> Worker:
+    """Look at the broker, and return a worker that can run there.
+
+    Raises:
+        BrokerUnreachable, TopicsUnfit: what to start, or what to run.
+        ProcessorStopped: a source topic was created anew.
+    """
+    names = Names(settings.topics.prefix)
+    await admin.require(connection, names, settings.topics.partitions)
+    began = await origin(connection, names, settings.topics.partitions)
+    known = await epochs(connection, names)
+    await refuse_recreated(connection, names, list(INTAKES))
+    embedded = await admin.embedded(connection)
+    return Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
+
+
+def settings_control(payload: dict[str, Any], reason: str, now_ns: int) -> Send:
+    """Return the control record that asks for other decision settings."""
+    body = {
+        "by": "himari",
+        "control_id": f"settings-{payload['hash'][:16]}",
+        "kind": "settings",
+        "payload": payload,
+        "reason": reason,
+        "timestamp_ns": now_ns,
+    }
+    return Send("control", None, b"settings", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+
+
+def _rejection(text: str, now_ns: int) -> Send:
+    body = {
+        "alert_id": f"config-rejected-{now_ns}",
+        "journal": None,
+        "kind": "config_rejected",
+        "result": text,
+        "severity": "warning",
+        "subject": "config",
+        "threshold": None,
+        "timestamp_ns": now_ns,
+        "value": None,
+    }
+    return Send("alerts", None, b"config", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))

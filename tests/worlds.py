@@ -1,0 +1,161 @@
+"""Small worlds for tests: messages as plain dicts, and scripts that Hypothesis draws."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from streams.driver import SECOND_NS, START_NS, Driver
+
+SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
+PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0, "SOL-USD": 98.0}
+REGIMES = ("trending_up", "trending_down", "ranging", "high_volatility", "crisis")
+
+
+def signal(now_ns: int, **given: Any) -> dict[str, Any]:
+    return {
+        "strategy_id": "momentum",
+        "symbol": "BTC-USD",
+        "action": "buy",
+        "confidence": 0.8,
+        "risk_score": 0.2,
+        "regime": "ranging",
+        "timestamp_ns": now_ns,
+        "expected_return": 0.01,
+        "predicted_volatility": 0.02,
+        **given,
+    }
+
+
+def tick(now_ns: int, symbol: str = "BTC-USD", price: float | None = None, **given: Any) -> dict[str, Any]:
+    return {"symbol": symbol, "price": price or PRICES[symbol], "timestamp_ns": now_ns, **given}
+
+
+def control(now_ns: int, kind: str, payload: dict[str, Any], control_id: str = "c-1") -> dict[str, Any]:
+    return {
+        "control_id": control_id,
+        "kind": kind,
+        "payload": payload,
+        "reason": "a test",
+        "by": "tests",
+        "timestamp_ns": now_ns,
+    }
+
+
+def priced(driver: Driver | None = None, **prices: float) -> Driver:
+    """Return a driver that knows a price of every symbol."""
+    driver = driver or Driver()
+    for symbol in SYMBOLS:
+        driver.publish("prices", tick(driver.now_ns, symbol, prices.get(symbol)), key=symbol.encode())
+    driver.advance(2.0)
+    return driver
+
+
+def last(driver: Driver, portfolio: str = "main") -> dict[str, Any]:
+    """Return the newest allocation of a portfolio."""
+    return max(driver.allocations(portfolio), key=lambda fields: fields["sequence"])
+
+
+def targets(fields: dict[str, Any]) -> dict[str, float]:
+    return {symbol: target["notional_usd"] for symbol, target in fields["targets"].items()}
+
+
+unit = st.floats(0, 1).map(lambda value: round(value, 3))
+
+signals = st.fixed_dictionaries(
+    {
+        "strategy_id": st.sampled_from(("momentum", "reversion", "carry")),
+        "symbol": st.sampled_from(SYMBOLS),
+        "action": st.sampled_from(("strong_buy", "buy", "hold", "sell", "strong_sell")),
+        "confidence": unit,
+        "risk_score": unit,
+        "regime": st.sampled_from(REGIMES),
+        "portfolio_id": st.sampled_from(("main", "alpha", "beta")),
+        "size": st.floats(0, 0.2).map(lambda value: round(value, 4)),
+        "predicted_volatility": st.sampled_from((None, 0.005, 0.02, 0.1)),
+        "sentiment_score": st.sampled_from((None, 0.1, 0.5, 0.95)),
+        "valid_for_s": st.sampled_from((30, 600, 3600)),
+    }
+)
+
+events = st.one_of(
+    st.tuples(st.just("signal"), signals),
+    st.tuples(st.just("price"), st.tuples(st.sampled_from(SYMBOLS), st.floats(0.8, 1.25))),
+    st.tuples(st.just("outcome"), st.tuples(st.integers(0, 20), st.floats(-0.1, 0.1))),
+    st.tuples(st.just("cascade"), st.tuples(st.sampled_from((*SYMBOLS, None)), unit, unit)),
+    st.tuples(
+        st.just("state"),
+        st.tuples(
+            st.sampled_from(("all", "portfolio:main", "strategy:momentum", "symbol:BTC-USD")),
+            st.sampled_from(("ACTIVE", "REDUCING", "HALTED")),
+        ),
+    ),
+    st.tuples(st.just("value"), st.tuples(st.sampled_from(("main", "alpha")), st.floats(50_000, 150_000))),
+    st.tuples(st.just("pass"), st.sampled_from((0.5, 2.0, 40.0, 4000.0))),
+)
+scripts = st.lists(events, min_size=1, max_size=25)
+
+
+def play(driver: Driver, script: list[tuple[str, Any]]) -> None:
+    """Publish a script and let time pass as it says."""
+    sent: list[dict[str, Any]] = []
+    for number, (kind, what) in enumerate(script):
+        now_ns = driver.now_ns
+        if kind == "signal":
+            sent.append(_signal(now_ns, number, dict(what)))
+            driver.publish("signals", sent[-1])
+        elif kind == "price":
+            driver.publish("prices", tick(now_ns, what[0], PRICES[what[0]] * what[1]), key=what[0].encode())
+        elif kind == "outcome" and sent:
+            driver.publish("outcomes", _outcome(now_ns, sent[what[0] % len(sent)], what[1]))
+        elif kind == "cascade":
+            driver.publish("cascade-indicators", _readings(now_ns, *what))
+        elif kind == "state":
+            payload = {"scope": what[0], "state": what[1]}
+            driver.publish("control", control(now_ns, "trading_state", payload, f"c-{number}"))
+        elif kind == "value":
+            payload = {"portfolio_id": what[0], "value_usd": round(what[1], 2)}
+            driver.publish("control", control(now_ns, "portfolio_value", payload, f"c-{number}"))
+        elif kind == "pass":
+            driver.advance(what)
+            continue
+        driver.advance(1.0)
+    driver.advance(2.0)
+
+
+def _signal(now_ns: int, number: int, drawn: dict[str, Any]) -> dict[str, Any]:
+    size = drawn.pop("size")
+    side = -1 if "sell" in drawn["action"] else 1
+    drawn = {name: value for name, value in drawn.items() if value is not None}
+    return {**drawn, "signal_id": f"s-{number}", "timestamp_ns": now_ns, "expected_return": size * side}
+
+
+def _outcome(now_ns: int, claimed: dict[str, Any], realised: float) -> dict[str, Any]:
+    return {
+        "portfolio_id": claimed["portfolio_id"],
+        "strategy_id": claimed["strategy_id"],
+        "symbol": claimed["symbol"],
+        "signal_id": claimed["signal_id"],
+        "side": -1 if "sell" in claimed["action"] else 1,
+        "realized_return": realised,
+        "timestamp_ns": now_ns,
+    }
+
+
+def _readings(now_ns: int, symbol: str | None, whale: float, drop: float) -> dict[str, Any]:
+    known = {"onchain_whale_pressure": whale, "oi_change_pct": -drop, "timestamp_ns": now_ns}
+    return known if symbol is None else {**known, "symbol": symbol}
+
+
+__all__ = [
+    "SECOND_NS",
+    "START_NS",
+    "Driver",
+    "control",
+    "last",
+    "play",
+    "priced",
+    "scripts",
+    "signal",
+    "targets",
+    "tick",
+]
