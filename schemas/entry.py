@@ -5,12 +5,15 @@ These bytes are kept for ever; a field may be added, none renamed.
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from schemas.base import Message
 from schemas.errors import InvalidEntryException, InvalidMessage
 from schemas.units import Coins, Count, Id, Index, JournalId, Offset, Price, Sha256, TimestampNs
 from schemas.words import EntryKind
+
+Header = Annotated[tuple[str, str], Strict(strict=False)]
+"""Name, base64 of the value; JSON has arrays only, so a list is taken for a tuple."""
 
 
 class Source(Message):
@@ -33,7 +36,7 @@ class Entry(Message):
     journaled_at_ns: TimestampNs = Field(description="The clock when it was journaled, ns since 1970 UTC.")
     key: str | None = Field(None, description="The record's key, base64.")
     value: str = Field(description="The record's value, as it came; for our own kinds the payload's JSON.")
-    headers: list[tuple[str, str]] = Field(default_factory=list, description="The record's headers: name, base64.")
+    headers: list[Header] = Field(default_factory=list, description="The record's headers: name, base64.")
 
 
 class Genesis(Message):
@@ -48,7 +51,7 @@ class Genesis(Message):
     decision_version: Count = Field(description="Version of the decisions that follow.")
 
 
-Prices = tuple[Price, Price, Price, Price, Coins, Count]
+Prices = Annotated[tuple[Price, Price, Price, Price, Coins, Count], Strict(strict=False)]
 """Open, high, low, close in USD, volume in coins, number of ticks."""
 
 

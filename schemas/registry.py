@@ -49,5 +49,15 @@ def schema_of(name: str) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:himari:layer3:{name}:v1",
-        **MESSAGES[name].model_json_schema(),
+        **_closed(MESSAGES[name].model_json_schema()),
     }
+
+
+def _closed(schema: Any) -> Any:
+    """Refuse keys that do not match where a pattern for keys is given; pydantic leaves them open."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(value) for name, value in schema.items()}
+    return closed | {"additionalProperties": False} if "patternProperties" in schema else closed
