@@ -81,6 +81,7 @@ BAD_SIGNALS = {
     "a key twice, and colons": (plus('"symbol":"a:b"'), "duplicate_key", "symbol"),
     "a key twice where nobody looks": (plus('"note":[{"a":1,"a":2}]'), "duplicate_key", "a"),
     "nine deep": (plus('"note":' + "[" * 8 + "]" * 8), "too_deep", ""),
+    "nine deep, by turns": (plus('"note":' + '[{"a":' * 4 + "1" + "}]" * 4), "too_deep", ""),
     "very deep": (b"[" * 100_000, "too_deep", ""),
     "deep objects": (b'{"a":' * 5000 + b"1" + b"}" * 5000, "too_deep", ""),
     "deep behind brackets in strings": (plus('"note":' + '["]",' * 8 + "1" + ',"["]' * 8), "too_deep", ""),

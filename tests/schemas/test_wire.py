@@ -194,7 +194,8 @@ def texts(draw, levels=3):
 @given(texts())
 @example('["]",' * 7 + "[1]" + ',"["]' * 7)
 @example('{"a":1,"a" :2}')
-@example('{"a":":","a":"\\u003a"}')
+@example('{"a":1,"a":"\\u003a"}')
+@example('["\\"]\\"",' * 7 + "[1]" + ',"\\"[\\""]' * 7)
 def test_doubled_keys_and_depth_are_found_as_the_slow_way_finds_them(text):
     record = f'{{"note":{text}}}'
     error = refusal(lambda: decode(TacticalSignal, record.encode(), place="there", limits=Limits(depth_max=6)))
