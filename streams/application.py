@@ -57,6 +57,7 @@ def new_app(
             "producer_max_request_size": JOURNAL_BYTES_MAX + ROOM,
             "stream_buffer_maxsize": STREAM_BUFFER_CHUNKS,
             "stream_recovery_delay": 0.0,
+            "stream_wait_empty": False,  # chunks wait for a checkpoint; a rebalance must not wait for it
             "processing_guarantee": "at_least_once",
             "store": "rocksdb://",
             "datadir": str(data_dir),

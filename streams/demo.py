@@ -253,7 +253,7 @@ async def _history(stage: Stage, options: Options, board: Board, files: list[Can
         start_ns = events[0].time_ns
         await stage.lay(start_ns)
         tally = Tally(board, lambda: 0)
-        clock = Clock(events[-1].time_ns, 1, time.time_ns())
+        clock = Clock(start_ns, 1, time.time_ns())
         worker = await stack.enter_async_context(_worker(stage, options, clock, folder))
         await stack.enter_async_context(_watching(stage, tally, board))
         feeder = _feeder(stage, start_ns)

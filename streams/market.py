@@ -37,18 +37,19 @@ class MarketFold:
         partitions: int,
         step_s: Callable[[], int],
         clock: Callable[[], int],
-        note: Callable[[int], None] | None = None,
+        note: Callable[[str, int], None] | None = None,
     ) -> None:
         """Fold `partition` of `prices` into journals of `partitions`.
 
-        `step_s` gives the width in force, `clock` gives ns since 1970, `note` counts late ticks.
+        `step_s` gives the width in force, `clock` gives ns since 1970, `note` is told of late ticks and of
+        the rules that refused messages broke.
         """
         self.partition = partition
         self.partitions = partitions
         self.width = step_s
         self.step_s = step_s()
         self.clock = clock
-        self.note = note or (lambda _count: None)
+        self.note = note or (lambda _name, _count: None)
         self.touched: dict[RecordKey, int] = {}
         self.step = -1
         self.symbols: dict[str, Prices] = {}
@@ -59,6 +60,7 @@ class MarketFold:
             ticks = wire.decode_prices(record.value, place="prices")
             _refuse_future(max(tick["timestamp_ns"] for tick in ticks), self.clock())
         except InvalidMessage as error:
+            self.note(error.code, 1)
             return [dead_letter(Place("prices", 0, self.partition, record.offset), record, error)]
         self.touched[OPEN] = record.offset
         sends = self._follow_width()
@@ -74,7 +76,7 @@ class MarketFold:
                 continue
             self._add(tick)
         if late:
-            self.note(late)
+            self.note("late_tick", late)
         return sends
 
     def _add(self, tick: PlainTick) -> None:

@@ -332,19 +332,20 @@ def _level(metrics: Metrics, note: Note, partition: int) -> None:
 
 
 def _candidate(metrics: Metrics, note: Note, _partition: int) -> None:
-    for regime in REGIMES:
-        metrics.set("regime_confirmation_progress", note.value if regime == note.label else 0.0, regime)
+    progress = metrics.counts["regime_confirmation_progress"]
+    progress.update(NO_CANDIDATE)
+    progress[(note.label,)] = note.value
 
 
-def _transition(metrics: Metrics, note: Note, partition: int) -> None:
+def _transition(metrics: Metrics, note: Note, _partition: int) -> None:
     before, _, after = note.label.partition(">")
     metrics.count("regime_transitions_total", before, after, by=note.value)
-    _candidate(metrics, Note("", "", 0.0), partition)
+    metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
 
 
-def _false_flip(metrics: Metrics, note: Note, partition: int) -> None:
+def _false_flip(metrics: Metrics, note: Note, _partition: int) -> None:
     metrics.count("regime_false_flips_total", by=note.value)
-    _candidate(metrics, Note("", "", 0.0), partition)
+    metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
 
 
 NOTES: Final[dict[str, Callable[[Metrics, Note, int], None]]] = {
@@ -364,6 +365,7 @@ NOTES: Final[dict[str, Callable[[Metrics, Note, int], None]]] = {
 
 LEVELS: Final[tuple[Labels, ...]] = tuple((recommendation,) for recommendation in RECOMMENDATIONS)
 CALM: Final = [False] * len(COMPONENTS)
+NO_CANDIDATE: Final = {(regime,): 0.0 for regime in REGIMES}
 
 
 def _version() -> str:

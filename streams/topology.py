@@ -63,7 +63,7 @@ def _market(context: Context, partition: int) -> MarketFold:
 
 
 def _sizing(context: Context, partition: int) -> SizingFold:
-    observe = None if context.metrics is None else context.metrics.observe
+    observe = None if context.metrics is None else context.metrics.processor("sizing", partition).observe
     return SizingFold(partition, observe, context.headers)
 
 

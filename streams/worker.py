@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import faust
 import orjson
+from faust.exceptions import ConsumerNotStarted
 
 from config.settings import Settings
 from config.watch import Change, Rejected, Watch
@@ -93,7 +94,7 @@ class Worker:
         """Build the application; nothing runs yet."""
         self.settings, self.connection, self.clock, self.watch = settings, connection, clock, watch
         self.names = Names(settings.topics.prefix)
-        self.metrics = Metrics()
+        self.metrics = Metrics(clock=clock)
         self.began, self.epochs = began, epochs_known
         self.step_s = began.params.market.step_s
         headers = (("himari.version", began.version.encode()),)
@@ -136,7 +137,7 @@ class Worker:
                 checkpoint_entries=self.settings.kafka.checkpoint_entries,
                 checkpoint_interval_ns=int(self.settings.kafka.checkpoint_interval_s * 1e9),
                 contiguous=stage.contiguous,
-                observer=self.metrics,
+                observer=self.metrics.processor(stage.name, partition),
             )
             return Kept(stage, fold, processor)
 
@@ -162,7 +163,7 @@ class Worker:
         for record in records:
             place = Place(source, epoch, partition, record.offset)
             sends += ingest(place, record, now_ns, self.settings.topics.partitions)
-        self.metrics.ingested(sends)
+        self.metrics.dead_letters(sends)
         return sends
 
     async def send(self, sends: list[Send]) -> None:
@@ -178,14 +179,13 @@ class Worker:
         """Run until a signal, `stop` or a crash; return the exit code."""
         web = self._web()
         await web.start()
-        chores = [asyncio.create_task(chore) for chore in (self._tell_time(), self._follow_settings())]
-        for chore in chores:
+        self._chores = [asyncio.create_task(chore) for chore in (self._tell_time(), self._follow_settings())]
+        for chore in self._chores:
             chore.add_done_callback(self._chore_ended)
         try:
             return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
         finally:
-            for chore in chores:
-                chore.cancel()
+            self._end_chores()
             await web.stop()
 
     def _web(self) -> Web:
@@ -198,7 +198,12 @@ class Worker:
         if error is not None:
             self._crashing = asyncio.ensure_future(self.app.crash(error))
 
+    def _end_chores(self) -> None:
+        for chore in self._chores:
+            chore.cancel()
+
     async def _last_checkpoints(self) -> None:
+        self._end_chores()
         for owner in self.owners:
             await owner.checkpoint()
 
@@ -243,9 +248,13 @@ class Worker:
     def not_ready(self) -> str:
         """Return why no decisions are made here yet, "" once every partition that was assigned is recovered."""
         waiting = []
+        try:
+            all_assigned = self.app.consumer.assignment()
+        except ConsumerNotStarted:
+            return "the consumer has not started"
         for owner in self.owners:
             topic = self.names.topic(owner.stage.source)
-            assigned = sorted(tp.partition for tp in self.app.consumer.assignment() if tp.topic == topic)
+            assigned = sorted(tp.partition for tp in all_assigned if tp.topic == topic)
             if not assigned:
                 waiting.append(f"{topic}: no partition assigned")
             waiting += [f"{topic}[{p}]: recovering" for p in assigned if p not in owner.processors]
