@@ -6,8 +6,8 @@ band, and a book that the band would bring over a cap is settled without it. Cos
 Source: the pipeline specification, stage 14; Davis and Norman 1990 (a no-trade region is optimal under costs).
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
+from operator import le
 from typing import NamedTuple
 
 from engines.caps import Limits, fits
@@ -54,13 +54,13 @@ def settle(
         limits: of the book that comes out; its minimum is the band's.
         band_ratio: share of the target that is not traded.
     """
-    nets: dict[str, int] = defaultdict(int)
-    distances: dict[str, int] = defaultdict(int)
+    nets: dict[str, int] = {}
+    distances: dict[str, int] = {}
     moving: dict[str, None] = {}
     for (_, symbol), target, now, force, level, state in zip(cells, cents, held, forced, levels, states, strict=True):
-        nets[symbol] += target
-        distances[symbol] += target - now
-        if force or level or state != "ACTIVE" or target * now < 0 or (now and not target):
+        nets[symbol] = nets.get(symbol, 0) + target
+        distances[symbol] = distances.get(symbol, 0) + target - now
+        if force or level or state != "ACTIVE" or (now and target * now <= 0):
             moving[symbol] = None
     kept = {
         symbol: None
@@ -69,6 +69,7 @@ def settle(
     }
     targets = list(cents)
     mixed = [now if cell[1] in kept else target for cell, target, now in zip(cells, targets, held, strict=True)]
-    if mixed != targets and not fits(cells, mixed, cap_factors, value_usd, limits):
+    smaller = all(map(le, map(abs, mixed), map(abs, targets)))  # nowhere above a book that is within every cap
+    if not smaller and not fits(cells, mixed, cap_factors, value_usd, limits):
         return Settled(targets, [])
     return Settled(mixed, sorted(kept))

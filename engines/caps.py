@@ -10,7 +10,6 @@ of the cell left of its cap.
 Source: the methods specification §9; the pipeline specification, stages 11 and 13.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -74,9 +73,11 @@ def caps(
     strategy_cap, gross_cap = int(limits.strategy * value_cents), int(limits.gross * value_cents)
     if len(cents) == 1:
         return _lone(cells[0], cents[0], int(limits.position * cap_factors[0] * value_cents), strategy_cap, gross_cap)
-    sizes, caps, symbols, strategies = _clipped(cells, cents, cap_factors, value_cents, limits.position)
-    wanted = map(abs, cents)
-    bound = [("cell", f"{cell[0]}/{cell[1]}") for cell, was, now in zip(cells, wanted, sizes, strict=True) if now < was]
+    wanted = list(map(abs, cents))
+    sizes, caps, symbols, strategies = _clipped(cells, wanted, cap_factors, value_cents, limits.position)
+    bound: list[tuple[str, str]] = []
+    if sizes != wanted:
+        bound = [("cell", "/".join(cell)) for cell, was, now in zip(cells, wanted, sizes, strict=True) if now < was]
     over = {symbol: gross for symbol, gross in symbols.items() if gross > caps[symbol]}
     if over:
         sizes = [
@@ -96,7 +97,7 @@ def caps(
     if gross > gross_cap:
         sizes = [size * gross_cap // gross for size in sizes]
         bound.append(("portfolio", PORTFOLIO))
-    return Capped(_signed(sizes, cents), bound)
+    return Capped(_signed(sizes, cents) if bound else list(cents), bound)
 
 
 def limits(
@@ -106,7 +107,7 @@ def limits(
     states: Sequence[TradingState],
     limits: Limits,
 ) -> Limited:
-    """Return the targets within the largest and smallest size of a symbol, and within the trading states.
+    """Return the targets within the largest and the smallest size of a symbol, and within the trading states.
 
     In this order: each symbol's long side and its short side to the maximum; a symbol's gross below the minimum → 0;
     HALTED → 0; REDUCING → between 0 and what is held; the minimum again.
@@ -119,9 +120,17 @@ def limits(
         limits: minimum and maximum.
     """
     reasons: dict[int, str] = {}
-    after = _at_least(cells, _at_most(cells, cents, limits.maximum_cents, reasons), limits.minimum_cents, reasons)
+    symbols = [symbol for _, symbol in cells]
+    after = list(cents)
+    gross = _gross(symbols, map(abs, after))
+    if max(gross.values(), default=0) > limits.maximum_cents:
+        after = _at_most(symbols, after, limits.maximum_cents, reasons)
+        gross = _gross(symbols, map(abs, after))
+    after = _at_least(symbols, after, gross, limits.minimum_cents, reasons)
     if states.count("ACTIVE") != len(states):
-        after = _at_least(cells, _allowed(after, held, states, reasons), limits.minimum_cents, reasons)
+        after = _allowed(after, held, states, reasons)
+        gross = _gross(symbols, map(abs, after))
+        after = _at_least(symbols, after, gross, limits.minimum_cents, reasons)
     return Limited(after, reasons)
 
 
@@ -133,33 +142,34 @@ def fits(
     limits: Limits,
 ) -> bool:
     """Return whether a book is within every cap and every symbol's maximum."""
+    if caps(cells, cents, cap_factors, value_usd, limits).bound:
+        return False
     reasons: dict[int, str] = {}
-    _at_most(cells, cents, limits.maximum_cents, reasons)
-    return not reasons and not caps(cells, cents, cap_factors, value_usd, limits).bound
+    _at_most([symbol for _, symbol in cells], list(cents), limits.maximum_cents, reasons)
+    return not reasons
 
 
 def _clipped(
     cells: Sequence[tuple[str, str]],
-    cents: Sequence[int],
+    wanted: list[int],
     cap_factors: Sequence[float],
     value_cents: float,
     position: float,
 ) -> tuple[list[int], dict[str, int], dict[str, int], dict[str, int]]:
-    """Return sizes within their cells' caps, the cap of each symbol, and the gross of each symbol and strategy."""
+    """Return the sizes within their cells' caps, the cap of each symbol, and the gross of each symbol and strategy."""
     sizes: list[int] = []
-    caps: dict[str, int] = defaultdict(int)
-    symbols: dict[str, int] = defaultdict(int)
-    strategies: dict[str, int] = defaultdict(int)
-    for (strategy, symbol), target, factor in zip(cells, cents, cap_factors, strict=True):
+    caps: dict[str, int] = {}
+    symbols: dict[str, int] = {}
+    strategies: dict[str, int] = {}
+    for (strategy, symbol), size, factor in zip(cells, wanted, cap_factors, strict=True):
         cap = int(position * factor * value_cents)
-        size = target if target >= 0 else -target
-        if size > cap:
-            size = cap
-        if cap > caps[symbol]:
+        if size > cap:  # noqa: PLR1730 (min costs three times as much, and this is the hot path)
+            size = cap  # noqa: PLW2901
+        if cap > caps.get(symbol, -1):
             caps[symbol] = cap
         sizes.append(size)
-        symbols[symbol] += size
-        strategies[strategy] += size
+        symbols[symbol] = symbols.get(symbol, 0) + size
+        strategies[strategy] = strategies.get(strategy, 0) + size
     return sizes, caps, symbols, strategies
 
 
@@ -178,25 +188,27 @@ def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, g
     return Capped([size if cents >= 0 else -size], bound)
 
 
-def _at_most(cells: Sequence[tuple[str, str]], cents: Sequence[int], most: int, reasons: dict[int, str]) -> list[int]:
+def _at_most(symbols: list[str], cents: list[int], most: int, reasons: dict[int, str]) -> list[int]:
     """Return the targets with each symbol's long side and its short side at most this."""
-    sizes = list(map(abs, cents))
-    if sum(sizes) <= most:
-        return list(cents)
-    sides = [(symbol, size > 0) for (_, symbol), size in zip(cells, cents, strict=True)]
-    after, over = _within(sizes, sides, dict.fromkeys(sides, most))
+    sides = [(symbol, size > 0) for symbol, size in zip(symbols, cents, strict=True)]
+    over = {side: total for side, total in _gross(sides, map(abs, cents)).items() if total > most}
     if not over:
-        return list(cents)
-    _explain(reasons, sizes, after, "max_position_usd")
-    return _signed(after, cents)
-
-
-def _at_least(cells: Sequence[tuple[str, str]], cents: list[int], least: int, reasons: dict[int, str]) -> list[int]:
-    """Return the targets without the symbols whose gross is below this."""
-    gross = _gross([symbol for _, symbol in cells], map(abs, cents))
-    if min(gross.values(), default=least) >= least:
         return cents
-    after = [size if gross[symbol] >= least else 0 for (_, symbol), size in zip(cells, cents, strict=True)]
+    sizes = [
+        abs(size) * most // over[side] if side in over else abs(size) for side, size in zip(sides, cents, strict=True)
+    ]
+    after = _signed(sizes, cents)
+    _explain(reasons, cents, after, "max_position_usd")
+    return after
+
+
+def _at_least(
+    symbols: list[str], cents: list[int], gross: dict[str, int], least: int, reasons: dict[int, str]
+) -> list[int]:
+    """Return the targets without the symbols whose gross is below this."""
+    if not any(0 < total < least for total in gross.values()):
+        return cents
+    after = [size if gross[symbol] >= least else 0 for symbol, size in zip(symbols, cents, strict=True)]
     _explain(reasons, cents, after, "min_position_usd")
     return after
 
@@ -220,22 +232,10 @@ def _between(cents: int, held: int) -> int:
     return max(0, min(cents, held)) if held > 0 else min(0, max(cents, held))
 
 
-def _within(sizes: list[int], groups: Sequence[Group], caps: dict[Group, int]) -> tuple[list[int], list[Group]]:
-    """Return the sizes with each group's gross at most its cap, and the groups that were above it, sorted."""
-    gross = _gross(groups, sizes)
-    over = {group: total for group, total in gross.items() if total > caps[group]}
-    if not over:
-        return sizes, []
-    scaled = [
-        size * caps[group] // over[group] if group in over else size for size, group in zip(sizes, groups, strict=True)
-    ]
-    return scaled, sorted(over)
-
-
 def _gross(groups: Sequence[Group], sizes: Iterable[int]) -> dict[Group, int]:
-    gross: dict[Group, int] = defaultdict(int)
+    gross: dict[Group, int] = {}
     for group, size in zip(groups, sizes, strict=True):
-        gross[group] += size
+        gross[group] = gross.get(group, 0) + size
     return gross
 
 
