@@ -32,7 +32,7 @@ async def _run(found: Loaded, path: str | None) -> int:
     text = os.environ.get(ENVIRONMENT)
     clock = Clock.parse(text) if text else Clock()
     overrides = {"kafka.bootstrap_servers": settings.kafka.bootstrap_servers}
-    watch = Watch(path, found, os.environ, overrides) if path else None
+    watch = Watch(path, os.environ, overrides) if path else None
     ready = await prepare(settings, connection(settings), clock.now_ns, watch)
     announce = asyncio.create_task(_announce(ready.not_ready))
     try:
