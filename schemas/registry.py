@@ -3,6 +3,7 @@
 from typing import Any
 
 from schemas.alert import Alert
+from schemas.allocation import Allocation
 from schemas.base import Message
 from schemas.cascade import CascadeIndicators
 from schemas.control import Control, PortfolioValue, RlMode, SettingsChange, TradingStateChange
@@ -26,6 +27,7 @@ MESSAGES: dict[str, type[Message]] = {
     "trading-state-change": TradingStateChange,
     "portfolio-value": PortfolioValue,
     "rl-mode": RlMode,
+    "allocation": Allocation,
     "alert": Alert,
     "entry": Entry,
     "genesis": Genesis,

@@ -44,6 +44,12 @@ def test_the_committed_schemas_are_current():
     assert {path: path.read_bytes() for path in wanted} == wanted, "run python -m schemas"
 
 
+def described(schema, field):
+    """Return a field's description, or that of the object that it is."""
+    named = schema.get("$defs", {}).get(field.get("$ref", "").removeprefix("#/$defs/"), {})
+    return field.get("description") or named.get("description", "")
+
+
 @pytest.mark.parametrize("name", MESSAGES)
 def test_each_schema_is_one_of_draft_2020_12_with_words_for_every_field(name):
     schema = schema_of(name)
@@ -52,7 +58,8 @@ def test_each_schema_is_one_of_draft_2020_12_with_words_for_every_field(name):
     assert schema["$id"] == f"urn:himari:layer3:{name}:v1"
     assert schema["title"] == MESSAGES[name].__name__
     assert len(schema["description"]) > 20
-    assert all(len(field.get("description", "")) > 3 for field in schema.get("properties", {}).values())
+    silent = [field for field, told in schema.get("properties", {}).items() if len(described(schema, told)) < 4]
+    assert silent == []
 
 
 @pytest.mark.parametrize(("model", "tree"), [*GOOD, (PriceTick, TICK), (PriceTicks, {"ticks": [TICK]})])
