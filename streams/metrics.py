@@ -7,6 +7,7 @@ scrapes. Each `Metrics` has a registry of its own: two workers in one process do
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from time import time_ns
 from typing import Final, Protocol
 
@@ -262,13 +263,15 @@ class ProcessorMetrics(SizingMetrics):
 
     def __init__(self, metrics: Metrics, name: str, partition: int) -> None:
         super().__init__(metrics, partition)
-        self._name, self._since_ns = name, 0
+        self._name = name
+        self._since_ns: float = inf
         self._unpublished: list[int] = []
 
     def observe(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
         """Take what an entry led to; a signal waits for its allocation's acknowledgement.
 
-        Signals of before the recovery are left out: what they waited for was the worker's absence.
+        Signals of before the recovery are left out: what they waited for was the worker's absence. Without a processor
+        that tells of its recovery nothing is acknowledged, and nothing waits.
         """
         super().observe(entry, folded, elapsed_ns)
         if entry.kind == "signal" and folded.allocations and entry.journaled_at_ns >= self._since_ns:
@@ -365,7 +368,7 @@ NOTES: Final[dict[str, Callable[[Metrics, Note, int], None]]] = {
 
 LEVELS: Final[tuple[Labels, ...]] = tuple((recommendation,) for recommendation in RECOMMENDATIONS)
 CALM: Final = [False] * len(COMPONENTS)
-NO_CANDIDATE: Final = {(regime,): 0.0 for regime in REGIMES}
+NO_CANDIDATE: Final[dict[Labels, float]] = {(regime,): 0.0 for regime in REGIMES}
 
 
 def _version() -> str:

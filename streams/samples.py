@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from math import inf
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 from streams.families import Family
 
@@ -39,7 +38,7 @@ class Histogram:
         sums, running = [], 0
         for bound, count in zip((*self.bounds, inf), self.counts, strict=True):
             running += count
-            sums.append((floatToGoString(bound), float(running)))
+            sums.append(("+Inf" if bound == inf else repr(bound), float(running)))
         return sums
 
 
