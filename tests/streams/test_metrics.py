@@ -317,6 +317,14 @@ def test_a_threshold_is_breached_once_until_it_was_left():
         assert found == expected, "both sides cross"
 
 
+def test_a_component_that_stays_up_is_not_counted_when_another_one_rises():
+    worker = priced()
+    worker.readings(onchain_whale_pressure=0.9)
+    worker.readings(oi_change_pct=-0.5)
+    assert worker.show("cascade_threshold_breaches_total", component="oi_drop") == 2
+    assert worker.show("cascade_threshold_breaches_total", component="whale_pressure") == 2
+
+
 def test_what_all_partitions_see_the_first_one_counts():
     worker = priced(partition=1)
     worker.signal()

@@ -143,16 +143,6 @@ def test_any_other_address_is_not(host):
     assert not is_loopback(host)
 
 
-def _start(web):
-    async def run():
-        try:
-            await web.start()
-        finally:
-            await web.stop()
-
-    asyncio.run(run())
-
-
 @pytest.mark.parametrize("name", ["web", "metrics"])
 def test_a_taken_port_is_one_clear_error_and_frees_the_other(name):
     with socket.socket() as other, socket.socket() as free:
@@ -162,17 +152,22 @@ def test_a_taken_port_is_one_clear_error_and_frees_the_other(name):
         taken, wanted = other.getsockname()[1], free.getsockname()[1]
         free.close()
         ports = {"port": taken, "metrics_port": wanted} if name == "web" else {"port": wanted, "metrics_port": taken}
-        with pytest.raises(PortTaken, match=rf"^{name} port {taken} on 127.0.0.1 is taken: ") as caught:
-            _start(Web(views(), **ports))
-        assert caught.value.exit_code == 1
-        with socket.socket() as again:
-            again.bind(("127.0.0.1", wanted))
+        web = Web(views(), **ports)
+
+        async def start():
+            with pytest.raises(PortTaken, match=rf"^{name} port {taken} on 127.0.0.1 is taken: ") as caught:
+                await web.start()
+            assert caught.value.exit_code == 1
+            with socket.socket() as again:
+                again.bind(("127.0.0.1", wanted))
+
+        asyncio.run(start())
 
 
 def test_an_address_of_another_machine_is_one_clear_error():
     web = Web(views(), host="192.0.2.1", port=0, metrics_port=0, environment={TOKEN: SECRET})
     with pytest.raises(SizingError, match=r"^web port 0 on 192\.0\.2\.1 cannot be listened on: "):
-        _start(web)
+        asyncio.run(web.start())
 
 
 def test_stopping_twice_or_before_the_start_harms_nothing():
