@@ -43,7 +43,7 @@ class Views(NamedTuple):
 
 
 class Web:
-    """The two listeners of one worker.
+    """The two listeners of one worker; `metrics_port` None: only the first.
 
     Raises:
         ConfigurationException: `host` is not of this machine alone, and no good token is given.
@@ -55,13 +55,14 @@ class Web:
         *,
         host: str = LOOPBACK,
         port: int = 6066,
-        metrics_port: int = 9090,
+        metrics_port: int | None = 9090,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self.host = host
-        self._wanted = {"web": port, "metrics": metrics_port}
         token = _token(host, environment)
-        self._apps = {"web": pages(views, token), "metrics": metrics_page(views, token)}
+        self._wanted, self._apps = {"web": port}, {"web": pages(views, token)}
+        if metrics_port is not None:
+            self._wanted["metrics"], self._apps["metrics"] = metrics_port, metrics_page(views, token)
         self._runners: dict[str, web.AppRunner] = {}
 
     async def start(self) -> None:

@@ -95,6 +95,16 @@ def test_each_port_has_its_own_pages_only():
     assert get(local(), "/", "web")[0] == 404
 
 
+def test_without_a_metrics_port_there_is_no_metrics_page():
+    async def run():
+        web = Web(views(), port=0, metrics_port=None)
+        await web.start()
+        assert list(web.ports) == ["web"]
+        await web.stop()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("page", ["/state", "/ready", "/live"])
 def test_a_public_page_wants_the_token(page):
     status, headers, _ = get(public(), page)
