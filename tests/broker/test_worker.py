@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from broker.toy import POISON, Toy
 
 from streams import admin, read
@@ -104,6 +105,54 @@ async def test_killed_workers_lose_nothing_and_double_nothing(broker, names, tmp
                 shutil.rmtree(tmp_path / "data")
     for partition in range(PARTITIONS):
         assert await outputs(broker, names, partition) == oracle(partition, entries[partition])
+
+
+async def members(connection: Connection, names: Names) -> int:
+    """Return how many workers the group has."""
+    client = AIOKafkaAdminClient(**connection.options())
+    await client.start()
+    try:
+        (response,) = await client.describe_consumer_groups([names.application])
+    finally:
+        await client.close()
+    return len(response.groups[0][5])
+
+
+async def test_a_second_worker_joins_and_takes_all_when_the_first_leaves(broker, names, tmp_path, request):
+    kind = request.node.callspec.id
+    await admin.apply(broker, names, PARTITIONS)
+    lines = journal(3, 400)
+    targets = [TopicPartition(names.topic("journal"), partition) for partition in range(PARTITIONS)]
+    written = 0
+
+    async def feed(client: AIOKafkaProducer) -> None:
+        nonlocal written
+        for target in targets:
+            await append(client, target, lines)
+        written += len(lines)
+
+    async def all_out(worker: asyncio.subprocess.Process) -> None:
+        for partition in range(PARTITIONS):
+            await until(worker, broker, names, partition, written)
+
+    first_home, second_home = tmp_path / "first", tmp_path / "second"
+    first_home.mkdir()
+    second_home.mkdir()
+    async with producer(broker) as client, asyncio.timeout(60):
+        async with toy(broker, names, first_home, kind) as first, toy(broker, names, second_home, kind) as second:
+            while await members(broker, names) < 2:
+                await feed(client)
+            await feed(client)
+            await all_out(first)
+            first.send_signal(signal.SIGTERM)
+            assert await first.wait() == 0
+            await feed(client)
+            await all_out(second)
+            second.send_signal(signal.SIGTERM)
+            assert await second.wait() == 0
+    for partition in range(PARTITIONS):
+        entries = lines * (written // len(lines))
+        assert await outputs(broker, names, partition) == oracle(partition, entries)
 
 
 async def test_a_defect_in_the_fold_stops_the_worker_with_nothing_committed_past_it(broker, names, tmp_path, request):
