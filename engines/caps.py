@@ -144,9 +144,11 @@ def fits(
     """Return whether a book is within every cap and every symbol's maximum."""
     if caps(cells, cents, cap_factors, value_usd, limits).bound:
         return False
-    reasons: dict[int, str] = {}
-    _at_most([symbol for _, symbol in cells], list(cents), limits.maximum_cents, reasons)
-    return not reasons
+    symbols = [symbol for _, symbol in cells]
+    if max(_gross(symbols, map(abs, cents)).values(), default=0) <= limits.maximum_cents:
+        return True
+    sides = [(symbol, size > 0) for symbol, size in zip(symbols, cents, strict=True)]
+    return max(_gross(sides, map(abs, cents)).values()) <= limits.maximum_cents
 
 
 def _clipped(

@@ -16,6 +16,7 @@ from engines.state import MARKET_WIDE, State
 
 
 def fold_control(state: State, entry: Journaled, folded: Folded) -> None:
+    """Carry out an order, and answer it."""
     body = entry.body
     result = CONTROLS[body["kind"]](state, body["payload"], body["control_id"], folded)
     alert(state, folded, entry.offset, "control_applied", body["control_id"], severity="info", result=result)

@@ -17,12 +17,13 @@ from engines.parameters import DecisionParams
 from engines.records import Book, Market, Target
 from engines.sizing import STAGES, CellSize, Surroundings
 from engines.state import MARKET_WIDE, State
+from schemas.words import TradingState
 
 RANKS = ("signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap")
 LAST_STAGES = ("caps", "limits", "band")
-HALTED = "HALTED"
-ACTIVE = "ACTIVE"
-SEVERITY = {ACTIVE: 0, "REDUCING": 1, HALTED: 2}
+HALTED: TradingState = "HALTED"
+ACTIVE: TradingState = "ACTIVE"
+SEVERITY: dict[TradingState, int] = {ACTIVE: 0, "REDUCING": 1, HALTED: 2}
 
 
 class Trigger(NamedTuple):
@@ -177,7 +178,7 @@ def breaks_a_cap(state: State, portfolio: str) -> bool:
     return headroom(holdings.cells, holdings.cents, factors, state.book(portfolio).value_usd, limits) < 1.0
 
 
-def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[str]:
+def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
     """Return each cell's trading state: the most severe of all, its portfolio, its strategy and its symbol."""
     record = state.tables["states"].get((MARKET_WIDE,))
     if record is None or not record.scopes:
@@ -195,7 +196,7 @@ def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -
     ]
 
 
-def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[str]) -> _Sized:
+def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
     tables = state.tables
     whole = tables["markets"].get((MARKET_WIDE,))
     now_ns = state.progress.now_ns if state.progress else 0
@@ -231,7 +232,7 @@ def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states
     )
 
 
-def _by_ratio(state: State, book: Book, holdings: Holdings, states: list[str]) -> _Sized:
+def _by_ratio(state: State, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
     fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
     cents, cuts, factors, reasons = [], [], [], {}
     for index, ((_, symbol), held, target, trading) in enumerate(
@@ -270,7 +271,11 @@ def _bound_reasons(cells: list[tuple[str, str]], bound: list[tuple[str, str]]) -
 
 
 def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[str]) -> dict[str, float]:
-    """Return each symbol's signed quantity: the target toward zero to the lot, or what is held where the band kept it."""
+    """Return each symbol's signed quantity: its target toward zero to the lot, or what is held where the band kept it.
+
+    A net below the minimum is published as nothing.
+    """
+    minimum = int(100.0 * state.params.validation_criteria.min_position_usd)
     nets: dict[str, int] = {}
     for (_, symbol), size in zip(holdings.cells, cents, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
@@ -281,7 +286,7 @@ def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[s
             quantities[symbol] = holdings.quantities.get(symbol, 0.0)
             continue
         market: Market | None = markets.get((symbol,))
-        if not net or market is None or market.bars is None:
+        if abs(net) < minimum or not net or market is None or market.bars is None:
             quantities[symbol] = 0.0
             continue
         quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))

@@ -228,7 +228,8 @@ def _adopt(state: State, entry: Journaled, _folded: Folded) -> None:
 
 def _engine(_state: State, entry: Journaled, _folded: Folded) -> None:
     if entry.body["to_version"] != DECISION_VERSION:
-        msg = f"entry {entry.offset} hands over to decision version {entry.body['to_version']}, this is {DECISION_VERSION}"
+        wanted = entry.body["to_version"]
+        msg = f"entry {entry.offset} hands over to decision version {wanted}, this worker's is {DECISION_VERSION}"
         raise ValueError(msg)
 
 

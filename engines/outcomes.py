@@ -12,6 +12,7 @@ from engines.state import State
 
 SECOND_NS = 1_000_000_000
 SPANS = 256
+SIDES = {"buy": 1, "long": 1, "sell": -1, "short": -1}
 
 
 class Learnt(NamedTuple):
@@ -115,5 +116,6 @@ def _offset_of(state: State, decision_id: str, portfolio: str) -> int | None:
     return int(offset)
 
 
-def _sign(side: Any) -> int:
-    return {"buy": 1, "long": 1, "sell": -1, "short": -1}.get(str(side).lower(), side)
+def _sign(side: int | str) -> int:
+    """Return +1 or −1 for a side as the wire has it: 1, −1, buy, sell, long or short."""
+    return side if isinstance(side, int) else SIDES[side]

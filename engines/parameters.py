@@ -184,7 +184,7 @@ class MarketParams(Frozen):
     step_s: Annotated[int, Ge(1), Le(60)] = 1
     bar_s: Annotated[int, Ge(60), Le(86_400)] = 3_600
     volatility_decay: Decay = Field(0.97, description="decay of the bar variance")
-    volatility_clip: Positive = Field(5.0, description="returns are clipped to this many volatilities before they enter")
+    volatility_clip: Positive = Field(5.0, description="volatilities at which returns are clipped")
     warmup_bars: Count = Field(24, description="bars before the market gives a cascade score or a volume ratio")
 
     @model_validator(mode="after")

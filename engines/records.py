@@ -122,8 +122,8 @@ class Market(NamedTuple):
 
     bars: Bars | None
     gauges: tuple[tuple[float, int] | None, ...]
-    """(value, timestamp_ns) of each reading: funding per 8 h, open-interest change, volume ratio, whale pressure, netflow
-    z-score, liquidations in USD, open interest in USD."""
+    """(value, timestamp_ns) of each reading: funding per 8 h, open-interest change, volume ratio, whale pressure,
+    netflow z-score, liquidations in USD, open interest in USD."""
     long: Latch | None
     short: Latch | None
     source_partition: int

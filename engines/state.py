@@ -1,18 +1,12 @@
 """All that sizing knows of one journal partition: records by table, and the indexes derived from them."""
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import orjson
-
-from engines.bars import Bars
-from engines.cascade import Latch
-from engines.conformal import Scores
-from engines.kelly import Posterior
+from engines import codec
 from engines.parameters import DecisionParams, tree_hash
-from engines.records import Book, Cell, Claim, Forecast, Learned, Market, Target, TradingStates
-from engines.regime import RegimeState
+from engines.records import Book, Cell, Market, Target
 
 TABLES = ("kelly-posteriors", "conformal-scores", "predictions", "markets", "regimes", "books", "targets", "states")
 MARKET_WIDE = "*"
@@ -133,7 +127,7 @@ class State:
 
     def due(self, now_ns: int) -> list[Key]:
         """Take the cells whose forecast has expired by now, sorted; each is told once."""
-        expired = {}
+        expired: dict[Key, None] = {}
         while self._expiries and self._expiries[0][0] <= now_ns:
             expires_ns, key = heapq.heappop(self._expiries)
             cell = self.tables["predictions"].get(key)
@@ -158,7 +152,7 @@ class State:
     def encode(self, table: str, key: Key) -> bytes | None:
         """Return a record as JSON bytes, or None where it is deleted."""
         record = self.tables[table].get(key)
-        return None if record is None else orjson.dumps(record, default=tuple)
+        return None if record is None else codec.encode(record)
 
     def restore(self, progress: Progress | None, records: Mapping[tuple[str, Key], bytes]) -> None:
         """Become the state that a checkpoint holds."""
@@ -167,7 +161,7 @@ class State:
         if progress is not None:
             self.use(DecisionParams.model_validate(progress.settings))
         for (table, key), value in sorted(records.items()):
-            self.tables[table][key] = DECODERS[table](orjson.loads(value))
+            self.tables[table][key] = codec.decode(table, value)
         self._derive()
 
     def _derive(self) -> None:
@@ -184,56 +178,3 @@ class State:
                     self.holders.setdefault(symbol, {})[portfolio] = None
         for (symbol,), market in self.tables["markets"].items():
             self._raise_or_lower(symbol, market)
-
-
-def _maybe(make: Callable[..., Any], value: list[Any] | None) -> Any:
-    return None if value is None else make(*value)
-
-
-def _tuples(rows: list[Any]) -> tuple[Any, ...]:
-    return tuple(tuple(row) if isinstance(row, list) else row for row in rows)
-
-
-def _cell(row: list[Any]) -> Cell:
-    forecast, claims, last_ns, seen = row
-    return Cell(_maybe(Forecast, forecast), tuple(Claim(*claim) for claim in claims), last_ns, tuple(seen))
-
-
-def _learned(row: list[Any]) -> Learned:
-    return Learned(Posterior(*row[0]), _tuples(row[1]))
-
-
-def _scores(row: list[Any]) -> Scores:
-    return Scores(*(_tuples(value) if isinstance(value, list) else value for value in row))
-
-
-def _bars(row: list[Any]) -> Bars:
-    return Bars(*(_tuples(value) if isinstance(value, list) else value for value in row))
-
-
-def _market(row: list[Any]) -> Market:
-    bars, gauges, long, short, source = row
-    return Market(
-        _maybe(lambda *r: _bars(list(r)), bars), _tuples(gauges), _maybe(Latch, long), _maybe(Latch, short), source
-    )
-
-
-def _regime(row: list[Any]) -> RegimeState:
-    return RegimeState(*(_tuples(value) if isinstance(value, list) else value for value in row))
-
-
-def _book(row: list[Any]) -> Book:
-    *head, positions, positions_ns = row
-    return Book(*head, None if positions is None else _tuples(positions), positions_ns)
-
-
-DECODERS: dict[str, Callable[[list[Any]], Any]] = {
-    "kelly-posteriors": _learned,
-    "conformal-scores": _scores,
-    "predictions": _cell,
-    "markets": _market,
-    "regimes": _regime,
-    "books": _book,
-    "targets": lambda row: Target(*row),
-    "states": lambda row: TradingStates(_tuples(row[0])),
-}

@@ -69,12 +69,14 @@ class StageOwner(Owned):
 
     async def tell_time(self, now_ns: int) -> None:
         """Let each fold act on the time that has passed."""
-        for partition in sorted(self.processors):
-            if self.stage.idle_tick and time.monotonic() - self.busy_at[partition] < IDLE_S:
-                continue
-            fold = self.kept[partition].fold
-            await self.act(partition, lambda fold=fold: fold.elapse(now_ns))  # type: ignore[misc]
-            self.busy_at[partition] = time.monotonic()
+        await asyncio.gather(*(self._tell(partition, now_ns) for partition in sorted(self.processors)))
+
+    async def _tell(self, partition: int, now_ns: int) -> None:
+        if self.stage.idle_tick and time.monotonic() - self.busy_at[partition] < IDLE_S:
+            return
+        fold = self.kept[partition].fold
+        await self.act(partition, lambda: fold.elapse(now_ns))
+        self.busy_at[partition] = time.monotonic()
 
 
 class Worker:
@@ -210,18 +212,20 @@ class Worker:
     async def _tell_time(self) -> None:
         while True:
             await asyncio.sleep(TELL_TIME_S)
-            for owner in self.owners:
-                await owner.tell_time(self.clock())
+            await asyncio.gather(*(owner.tell_time(self.clock()) for owner in self.owners))
             for kept in self._sizing():
                 if isinstance(kept.fold, SizingFold) and kept.fold.state.progress is not None:
                     self.step_s = kept.fold.state.params.market.step_s
 
     async def _follow_settings(self) -> None:
-        """Turn each change of the settings file into one control record; a bad file changes nothing."""
+        """Turn each change of the settings file into one control record; a bad file changes nothing.
+
+        A file is believed when two looks find the same, so there are two looks an interval.
+        """
         if self.watch is None or not self.settings.hot_reload.enabled:
             return
         while True:
-            await asyncio.sleep(self.settings.hot_reload.poll_interval_sec)
+            await asyncio.sleep(self.settings.hot_reload.poll_interval_sec / 2)
             found = self.watch.poll()
             if found is not None:
                 await self._settings_changed(found)

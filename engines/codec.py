@@ -1,0 +1,55 @@
+"""Records to bytes and back: a record is a JSON array of its fields, and floats come back to the bit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from engines.bars import Bars
+from engines.cascade import Latch
+from engines.conformal import Scores
+from engines.kelly import Posterior
+from engines.records import Book, Cell, Claim, Forecast, Learned, Market, Target, TradingStates
+from engines.regime import RegimeState
+
+
+def encode(record: tuple[Any, ...]) -> bytes:
+    """Return a record as JSON bytes."""
+    return orjson.dumps(record, default=tuple)
+
+
+def decode(table: str, value: bytes) -> Any:
+    """Return the record of a table that `encode` wrote."""
+    return _DECODERS[table](_deep(orjson.loads(value)))
+
+
+def _deep(value: Any) -> Any:
+    """Return JSON arrays as tuples, at every depth."""
+    return tuple(map(_deep, value)) if isinstance(value, list) else value
+
+
+def _cell(row: tuple[Any, ...]) -> Cell:
+    forecast, claims, last_ns, seen = row
+    return Cell(forecast and Forecast(*forecast), tuple(Claim(*claim) for claim in claims), last_ns, seen)
+
+
+def _learned(row: tuple[Any, ...]) -> Learned:
+    posterior, spans = row
+    return Learned(Posterior(*posterior), spans)
+
+
+def _market(row: tuple[Any, ...]) -> Market:
+    bars, gauges, long, short, source_partition = row
+    return Market(bars and Bars(*bars), gauges, long and Latch(*long), short and Latch(*short), source_partition)
+
+
+_DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "kelly-posteriors": _learned,
+    "conformal-scores": Scores._make,
+    "predictions": _cell,
+    "markets": _market,
+    "regimes": RegimeState._make,
+    "books": Book._make,
+    "targets": Target._make,
+    "states": TradingStates._make,
+}
