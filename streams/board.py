@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 Key = tuple[str, str, str]
 """(portfolio, symbol, strategy): the order of the rows."""
 
-NEWS_MAX = 5
+NEWS_MAX = 6
+TOGETHER_NS = 1_800_000_000_000
+"""The same said of several symbols within this time is one piece of news."""
 TRAIL_MAX = 12
 """Posteriors that are remembered of each cell."""
 CALM = "MONITOR"
@@ -38,7 +40,6 @@ class Row(NamedTuple):
     """Signed size, cents."""
     level: str
     """Cascade recommendation."""
-    regime: str
     why: str
     """The stage that took most, or the reason."""
     trail: tuple[float, ...]
@@ -50,7 +51,7 @@ class News(NamedTuple):
     """Something that somebody watching would not want to miss."""
 
     time_ns: int
-    subject: str
+    subjects: tuple[str, ...]
     text: str
     grave: bool
 
@@ -65,6 +66,8 @@ class Board:
         """Net target in force, USD, by (portfolio, symbol)."""
         self.levels: dict[tuple[str, int], str] = {}
         """Cascade level in force by (symbol, side), as alerts tell it."""
+        self.regimes: dict[tuple[str, str], str] = {}
+        """Confirmed regime by (portfolio, symbol)."""
         self.values: dict[str, tuple[float, float]] = {}
         """(value, gross) in USD by portfolio."""
         self.news: deque[News] = deque(maxlen=NEWS_MAX)
@@ -86,39 +89,44 @@ class Board:
         self.values[portfolio] = (allocation["portfolio_value"], allocation["total_allocated_usd"])
         shown = {key: value for key, value in self.targets.items() if key[0] != portfolio}
         self.targets = shown | {(portfolio, symbol): usd for symbol, usd in allocation["allocations"].items()}
-        if allocation.get("symbol") is None:
+        symbol, regime = allocation.get("symbol"), allocation.get("current_regime")
+        if symbol is None:
             return
-        key = (portfolio, allocation["symbol"], allocation["strategy_id"])
-        before = self.rows.get(key)
-        row = self.rows[key] = _row(allocation, before)
-        if before is not None and row.regime and before.regime and row.regime != before.regime:
-            self._tell_regime(key, before.regime, row)
+        key = (portfolio, symbol, allocation["strategy_id"])
+        self.rows[key] = _row(allocation, self.rows.get(key))
+        if regime is not None:
+            was = self.regimes.get((portfolio, symbol), regime)
+            self.regimes[portfolio, symbol] = regime
+            if was != regime:
+                self._tell(now_ns, symbol, f"regime {_words(was)} → {_words(regime)}", grave=regime == "crisis")
 
     def alert(self, alert: Mapping[str, Any]) -> None:
         """Take an alert's fields; those of kind `cascade` say which level is in force."""
         time_ns = alert.get("timestamp_ns", self.now_ns)
         subject, grave = alert["subject"], alert["severity"] == "critical"
         if alert["kind"] != "cascade":
-            self.news.append(News(time_ns, subject, alert["kind"].replace("_", " "), grave))
+            self._tell(time_ns, subject, _words(alert["kind"]), grave=grave)
             return
         symbol, _, word = subject.partition(":")
         level = alert.get("result") or CALM
         self.levels[symbol, -1 if word == "short" else 1] = level
-        score = alert.get("value")
-        text = f"{word} {level}" + ("" if score is None else f", cascade score {score:.2f}")
-        self.news.append(News(time_ns, symbol, text, grave))
+        self._tell(time_ns, symbol, f"cascade, {word} side: {level}", grave=grave)
 
     def level(self, symbol: str, row: Row) -> str:
         """Return the cascade level in force for a row: the latest alert's, else its decision's."""
         return self.levels.get((symbol, row.side or 1), row.level)
 
-    def _tell_regime(self, key: Key, was: str, row: Row) -> None:
-        """Tell a change of regime once, whichever of the symbol's strategies brought it."""
-        for other, known in self.rows.items():
-            if other != key and other[:2] == key[:2] and known.regime == row.regime:
+    def _tell(self, time_ns: int, subject: str, text: str, *, grave: bool) -> None:
+        for index, known in enumerate(self.news):
+            if known.text == text and abs(time_ns - known.time_ns) <= TOGETHER_NS:
+                if subject not in known.subjects:
+                    self.news[index] = known._replace(subjects=tuple(sorted((*known.subjects, subject))))
                 return
-        text = f"regime {was.replace('_', ' ')} → {row.regime.replace('_', ' ')}"
-        self.news.append(News(row.timestamp_ns, key[1], text, row.regime == "crisis"))
+        self.news.append(News(time_ns, (subject,), text, grave))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _row(allocation: Mapping[str, Any], before: Row | None) -> Row:
@@ -136,7 +144,6 @@ def _row(allocation: Mapping[str, Any], before: Row | None) -> Row:
         steps,
         final,
         allocation.get("cascade_recommendation") or (before.level if before else CALM),
-        allocation.get("current_regime") or (before.regime if before else ""),
         _why(allocation, steps, final),
         trail if kelly is None else (*trail[1 - TRAIL_MAX :], kelly["calibration"]),
         allocation["timestamp_ns"],
@@ -147,11 +154,10 @@ def _why(allocation: Mapping[str, Any], steps: Mapping[str, Step], final: int) -
     """Return the reason of a zero, else the stage that took most with what it says."""
     if allocation["trigger"]["kind"] == "expiry":
         return "forecast expired"
-    if not final:
-        reason = next((step.reason for step in steps.values() if step.reason and not step.after), "")
-        if reason:
-            return reason
+    for name, step in steps.items():
+        if not final and not step.after and (step.reason or step.before):
+            return step.reason or _words(name)
     name, most = max(steps.items(), key=lambda item: item[1].taken, default=("", Step(0, 0, "")))
     if most.taken > 0:
-        return most.reason or name.replace("_", " ")
+        return most.reason or _words(name)
     return "too small a change" if allocation["symbol"] in allocation["kept"] else ""

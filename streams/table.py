@@ -81,7 +81,7 @@ def draw(board: Board, ink: Ink) -> RenderableType:
     parts: list[RenderableType] = [_header(board, ink)]
     if board.total:
         parts.append(_progress(board, ink))
-    parts += [_table(board, ink), _news(board, ink)]
+    parts += [Text(), _table(board, ink), Text(), _news(board, ink)]
     return Padding(Group(*parts), (0, 1))
 
 
@@ -152,7 +152,10 @@ def _progress(board: Board, ink: Ink) -> RenderableType:
 
 
 def _news(board: Board, ink: Ink) -> RenderableType:
-    grid = Table.grid(padding=(0, 2))
+    grid = Table.grid(padding=(0, 2), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for each in reversed(board.news):
         grid.add_row(*_told(each, ink))
     return grid
@@ -160,7 +163,8 @@ def _news(board: Board, ink: Ink) -> RenderableType:
 
 def _told(news: News, ink: Ink) -> tuple[Text, Text, Text]:
     style = "bold red3" if news.grave else "grey70"
-    return ink.text(_when(news.time_ns)[5:-4], "grey50"), ink.text(news.subject, "bold"), ink.text(news.text, style)
+    when = ink.text(_when(news.time_ns)[5:-4], "grey50")
+    return when, ink.text(news.text, style), ink.text(" ".join(news.subjects), "grey70")
 
 
 # -- the table -----------------------------------------------------------------------------------------------------
@@ -217,9 +221,10 @@ def _cells(board: Board, key: Key, ink: Ink, *, follows: bool) -> Iterator[Text]
     yield ink.text(_money(row.final), "bold" if row.final else "grey50")
     target = board.targets.get((portfolio, symbol), 0.0)
     yield ink.text("" if follows else _money(round(100.0 * target)), "bold deep_sky_blue1" if target else "grey50")
-    yield ink.text(*LEVELS.get(board.level(symbol, row), (row.level, "")))
+    yield Text().append_text(ink.text(*LEVELS[board.level(symbol, row)]))
     if ink.width >= MEDIUM:
-        yield ink.text(*REGIMES.get(row.regime, (row.regime, "")))
+        regime = board.regimes.get((portfolio, symbol), "")
+        yield ink.text("" if follows else REGIMES.get(regime, (regime, ""))[0], REGIMES.get(regime, ("", ""))[1])
         yield _trail(row.trail, ink)
     yield ink.text(row.why, "grey70")
 
@@ -232,12 +237,12 @@ def _side(row: Row, ink: Ink) -> Text:
 
 def _left(step: Step | None, ink: Ink) -> Text:
     """Return what a stage left, in colour where it took or added; a dot where it left all."""
-    if step is None:
+    if step is None or not (step.before or step.after):
         return Text()
-    if not step.before and step.after:
+    if not step.before:
         return ink.text(_short(step.after))
     if not step.taken:
-        return ink.text("·" if step.after else "0", "grey30")
+        return ink.text("·", "grey50")
     if step.taken < 0:
         return ink.text(_short(step.after), "spring_green3")
     share = step.taken / abs(step.before)

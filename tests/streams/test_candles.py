@@ -193,7 +193,7 @@ def test_a_file_that_is_none_is_refused_as_a_whole(tmp_path, content, rule):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigurationException, match="nowhere.csv: must be a readable CSV file: No such file"):
+    with pytest.raises(ConfigurationException, match=r"nowhere\.csv: must be a readable CSV file: No such file"):
         candles.read(tmp_path / "nowhere.csv")
 
 
