@@ -275,6 +275,8 @@ def _bar(share: float) -> str:
 
 # -- numbers -------------------------------------------------------------------------------------------------------
 def _when(time_ns: int) -> str:
+    if not time_ns:
+        return "not begun"
     return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -313,6 +315,7 @@ class Screen:
         self.every_s = every_s
         self.wall = wall
         self._told_s: float | None = None
+        self._told = ""
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -347,4 +350,7 @@ class Screen:
             self._live.stop()
 
     def _tell(self) -> None:
-        self.console.print(line(self.board), highlight=False, markup=False, soft_wrap=True)
+        told = line(self.board)
+        if told != self._told:
+            self._told = told
+            self.console.print(told, highlight=False, markup=False, soft_wrap=True)

@@ -97,6 +97,13 @@ def test_the_volume_in_coins_is_found_wherever_it_stands(tmp_path):
     assert [each.volume_coins for each in candles.read(path).rows] == [0.5, 1.5]
 
 
+def test_a_volume_with_the_coins_name_wins_over_one_without(tmp_path):
+    header = "timestamp,open,high,low,close,Volume,Volume ADA"
+    rows = [f"{row(n)},{n}.5" for n in range(2)]
+    path = written(tmp_path, *rows, name="ADAUSDT_1h.csv", header=header)
+    assert [each.volume_coins for each in candles.read(path).rows] == [0.5, 1.5]
+
+
 def test_a_volume_in_dollars_alone_is_refused(tmp_path):
     header = "timestamp,open,high,low,close,Volume USDT"
     with pytest.raises(ConfigurationException, match="must have a volume in coins of ADAUSDT, has 'usdt'"):

@@ -315,13 +315,29 @@ def test_where_there_is_no_terminal_a_plain_line_is_written_now_and_then():
         counts = []
         for now_s in (0.0, 1.0, 4.9, 5.0, 9.0, 10.1):
             wall[0] = now_s
+            shown.lag += 1
             pipe.refresh()
             counts.append(stream.getvalue().count("\n"))
     assert counts == [1, 1, 1, 2, 2, 3]
     lines = stream.getvalue().splitlines()
-    assert lines[-1] == "2026-01-01 17:00 UTC, 7 signals, 1 allocations, 0 dead letters, lag 0, main 12% in use"
-    assert len(lines) == 4
+    assert lines[-1] == "2026-01-01 17:00 UTC, 7 signals, 1 allocations, 0 dead letters, lag 6, main 12% in use"
+    assert len(lines) == 3
     assert "\x1b" not in stream.getvalue()
+
+
+def test_the_end_is_told_whenever_it_comes_but_nothing_twice():
+    shown, wall = board(), [0.0]
+    with screen(shown, wall)[0] as pipe:
+        pipe.refresh()
+        shown.lag = 3
+    assert [each.split("lag ")[1] for each in pipe.console.file.getvalue().splitlines()] == [
+        "0, main 12% in use",
+        "3, main 12% in use",
+    ]
+
+
+def test_before_anything_came_no_time_is_told():
+    assert table.line(Board()).startswith("not begun, 0 signals")
 
 
 def test_the_plain_line_names_progress_and_levels_in_force():
