@@ -138,18 +138,22 @@ async def test_a_second_worker_joins_and_takes_all_when_the_first_leaves(broker,
     first_home, second_home = tmp_path / "first", tmp_path / "second"
     first_home.mkdir()
     second_home.mkdir()
-    async with producer(broker) as client, asyncio.timeout(60):
-        async with toy(broker, names, first_home, kind) as first, toy(broker, names, second_home, kind) as second:
-            while await members(broker, names) < 2:
-                await feed(client)
+    async with (
+        asyncio.timeout(60),
+        producer(broker) as client,
+        toy(broker, names, first_home, kind) as first,
+        toy(broker, names, second_home, kind) as second,
+    ):
+        while await members(broker, names) < 2:
             await feed(client)
-            await all_out(first)
-            first.send_signal(signal.SIGTERM)
-            assert await first.wait() == 0
-            await feed(client)
-            await all_out(second)
-            second.send_signal(signal.SIGTERM)
-            assert await second.wait() == 0
+        await feed(client)
+        await all_out(first)
+        first.send_signal(signal.SIGTERM)
+        assert await first.wait() == 0
+        await feed(client)
+        await all_out(second)
+        second.send_signal(signal.SIGTERM)
+        assert await second.wait() == 0
     for partition in range(PARTITIONS):
         entries = lines * (written // len(lines))
         assert await outputs(broker, names, partition) == oracle(partition, entries)
