@@ -70,7 +70,7 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     portfolio, value = payload["portfolio_id"], float(payload["value_usd"])
     book = state.book(portfolio)
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
-    state.put("books", (portfolio,), book._replace(value_usd=value, peak_usd=peak))
+    state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
     if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
         folded.call_for(portfolio, Trigger("value", control_id, full=False, cell=None))
     return "applied"

@@ -69,10 +69,10 @@ def _publish(state: State, entry: Journaled, decision: Decision) -> Published:
             state.put_target(key, target)
         idle = idle or not target.cents
     _claim(state, entry, decision)
-    state.put("books", (portfolio,), book._replace(sequence=book.sequence + 1, last_hash=value_hash))
+    watches = _watches(state, decision.quantities, decision.headroom)
+    state.put_book(portfolio, book._replace(sequence=book.sequence + 1, last_hash=value_hash, watches=watches))
     if idle:
         state.forget_idle_cells(portfolio)
-    _watch(state, portfolio, decision.quantities, decision.headroom)
     return Published(decision, book.sequence + 1, value)
 
 
@@ -113,14 +113,14 @@ def _claim_of(state: State, entry: Journaled, key: tuple[str, ...], forecast: Fo
     )
 
 
-def _watch(state: State, portfolio: str, quantities: dict[str, float], headroom: float) -> None:
-    """Set the price of each held symbol below which no cap of the portfolio can break."""
+def _watches(state: State, quantities: dict[str, float], headroom: float) -> tuple[tuple[str, float], ...]:
+    """Return the price of each held symbol below which no cap of the portfolio can break."""
+    watches = []
     for symbol, quantity in quantities.items():
         market: Market | None = state.get("markets", (symbol,))
         if quantity and market is not None and market.bars is not None:
-            state.watches.setdefault(symbol, {})[portfolio] = market.bars.last_price * headroom * (1.0 - 1e-9)
-        else:
-            state.watches.get(symbol, {}).pop(portfolio, None)
+            watches.append((symbol, market.bars.last_price * headroom * (1.0 - 1e-9)))
+    return tuple(watches)
 
 
 # -- entry kinds ---------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def _positions(state: State, entry: Journaled, folded: Folded) -> None:
         value_usd=value,
         peak_usd=max(book.peak_usd, value),
     )
-    state.put("books", (portfolio,), book)
+    state.put_book(portfolio, book)
     for symbol, quantity in positions:
         if quantity:
             state.holders.setdefault(symbol, {})[portfolio] = None

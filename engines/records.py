@@ -115,6 +115,8 @@ class Book(NamedTuple):
     positions: tuple[tuple[str, float], ...] | None
     """(symbol, signed quantity) sorted by symbol, or None where targets are the basis."""
     positions_ns: int
+    watches: tuple[tuple[str, float], ...]
+    """(symbol, price below which no cap can break) of what was last published: what spares a check at every step."""
 
 
 class Market(NamedTuple):

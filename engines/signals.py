@@ -26,7 +26,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         text = f"{entry.topic or 'call'}: regime must be a known regime or alias, was {body['regime']!r}"
         folded.refusals.append(Refusal(entry.topic, "unknown_value", "regime", text))
         return
-    signal_id = body.get("signal_id") or f"{entry.topic}-{entry.epoch}-{entry.partition}-{entry.source_offset}"
+    signal_id = body.get("signal_id") or _place_of(entry)
     cell: Cell | None = state.get("predictions", key)
     timestamp_ns = body["timestamp_ns"]
     if cell is not None and signal_id in cell.seen:
@@ -45,6 +45,13 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         forecast = None if cell is None else cell.forecast
     state.put_cell(key, Cell(forecast, claims, timestamp_ns, seen))
     folded.call_for(portfolio, Trigger("signal", signal_id, full=side != 0, cell=(strategy, symbol)))
+
+
+def _place_of(entry: Journaled) -> str:
+    """Return what names a signal that has no name of its own: where it came from."""
+    if not entry.topic:
+        return f"{entry.kind}-{entry.offset}"
+    return f"{entry.topic}-{entry.epoch}-{entry.partition}-{entry.source_offset}"
 
 
 def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> Forecast:

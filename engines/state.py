@@ -77,7 +77,15 @@ class State:
         if found is not None:
             return found
         value = float(self.params.portfolio.initial_value_usd)
-        return Book(value, value, 0, "", None, 0)
+        return Book(value, value, 0, "", None, 0, ())
+
+    def put_book(self, portfolio: str, book: Book) -> None:
+        """Store a portfolio's book; its watches replace those before in the index."""
+        before: Book | None = self.tables["books"].get((portfolio,))
+        for symbol, _ in () if before is None else before.watches:
+            del self.watches[symbol][portfolio]
+        self.put("books", (portfolio,), book)
+        self._watch(portfolio, book)
 
     def put_cell(self, key: Key, cell: Cell) -> None:
         """Store a cell; a live forecast enters the portfolio's cells and the expiries."""
@@ -142,6 +150,10 @@ class State:
             cells.append(cell)
             cells.sort()
 
+    def _watch(self, portfolio: str, book: Book) -> None:
+        for symbol, price in book.watches:
+            self.watches.setdefault(symbol, {})[portfolio] = price
+
     def _raise_or_lower(self, symbol: str, market: Market) -> None:
         if any(latch is not None and latch.level for latch in (market.long, market.short)):
             self.elevated[symbol] = None
@@ -173,6 +185,7 @@ class State:
             self._enter(key)
             self.holders.setdefault(key[2], {})[key[0]] = None
         for (portfolio,), book in self.tables["books"].items():
+            self._watch(portfolio, book)
             for symbol, quantity in book.positions or ():
                 if quantity:
                     self.holders.setdefault(symbol, {})[portfolio] = None

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Message
 from schemas.errors import InvalidAllocationException, InvalidMessage
-from schemas.units import Index, Offset, Word
+from schemas.units import Index, Offset, TimestampNs, Word
 from schemas.words import Severity
 
 
@@ -32,4 +32,5 @@ class Alert(Message):
     value: float | None = Field(None, description="What was measured.")
     threshold: float | None = Field(None, description="What it was measured against.")
     result: str | None = Field(None, description="Of `control_applied`: applied, no_op, or why not.")
-    journal: Position = Field(description="The entry that raised it.")
+    journal: Position | None = Field(description="The entry that raised it; null where no entry did.")
+    timestamp_ns: TimestampNs = Field(description="Journal time when it was raised, ns since 1970 UTC.")

@@ -31,7 +31,11 @@ class Verdict(NamedTuple):
     def __add__(self, other: "Verdict") -> "Verdict":  # type: ignore[override]
         """Return both together."""
         return Verdict(
-            *(getattr(self, name) + getattr(other, name) for name in Verdict._fields[:-1]),
+            self.checked + other.checked,
+            self.mismatched + other.mismatched,
+            self.chain_broken + other.chain_broken,
+            self.repeats + other.repeats,
+            self.pending + other.pending,
             self.first_mismatch or other.first_mismatch,
         )
 

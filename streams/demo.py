@@ -178,6 +178,7 @@ async def run(options: Options) -> dict[str, Any]:
         SizingError: something did not start, or the worker died.
     """
     files = [candles.read(path) for path in options.data]
+    summary: dict[str, Any]
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="himari-demo-")))
         broker = (apache_kafka if options.kafka else embedded)(folder)
@@ -189,7 +190,8 @@ async def run(options: Options) -> dict[str, Any]:
         stack.push_async_callback(stage.close)
         board = Board(_title(options))
         show = await (_history(stage, options, board, files) if files else _live(stage, options, board))
-        return await show(stack, folder)
+        summary = await show(stack, folder)
+    return summary
 
 
 def _title(options: Options) -> str:

@@ -1,6 +1,7 @@
 """The whole topology in memory: bytes in, bytes out, time moved by the caller. No broker, no clock, no threads."""
 
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ class Driver:
 
     >>> driver = Driver()
     >>> driver.publish("prices", {"symbol": "BTC-USD", "price": 43_500.0, "timestamp_ns": driver.now_ns})
+    0
     >>> driver.advance(2.0)
     >>> driver.read("allocations")
     []
@@ -83,7 +85,7 @@ class Driver:
         self.run()
         self.now_ns += int(seconds * SECOND_NS)
         for fold, processor in self.processors.values():
-            _finish(processor.act(lambda fold=fold: fold.elapse(self.now_ns)))
+            _finish(processor.act(partial(fold.elapse, self.now_ns)))
         self.run()
 
     # -- the worker ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from schemas import wire
 from schemas.base import Message
 from schemas.cascade import CascadeIndicators
-from schemas.control import Control
+from schemas.control import Control, PortfolioValue
 from schemas.errors import InvalidMessage
 from schemas.outcome import TradeOutcome
 from schemas.positions import Positions
@@ -33,7 +33,7 @@ class Intake(NamedTuple):
 
 
 def _portfolio_of_control(control: Control) -> str:
-    return str(control.payload.portfolio_id) if control.kind == "portfolio_value" else EVERYWHERE
+    return control.payload.portfolio_id if isinstance(control.payload, PortfolioValue) else EVERYWHERE
 
 
 INTAKES: dict[str, Intake] = {

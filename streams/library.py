@@ -5,6 +5,7 @@ They hold no sizing logic: all inputs of one call are one entry and give one all
 
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic, perf_counter_ns
 from typing import Any, Self
 
 import orjson
@@ -23,6 +24,7 @@ from schemas.errors import InvalidPriceException, InvalidSignalException, Sizing
 from schemas.outcome import TradeOutcome
 from schemas.signal import TacticalSignal
 from streams import journal
+from streams.control import settings_order
 from streams.diagnostics import describe
 from streams.metrics import Metrics
 
@@ -84,10 +86,11 @@ class _Core:
         self.offset += 1
         value = journal.internal(kind, body, self.now_ns)
         entry = Journaled(self.offset, kind, "", 0, 0, 0, self.now_ns, body, value)
+        began_ns = perf_counter_ns()
         folded = engine.apply(self.state, entry)
         self.state.touched.clear()
         if self.metrics is not None:
-            self.metrics.observe(entry, folded)
+            self.metrics.observe(entry, folded, perf_counter_ns() - began_ns)
         return folded
 
 
@@ -101,7 +104,7 @@ class Layer3Phase1:
     ...     "expected_return": 0.01, "predicted_volatility": 0.02,
     ... }
     >>> layer3.calculate_position(signal, None, 43_500.0).position_size_usd
-    15000.0
+    13500.0
     """
 
     def __init__(
@@ -128,7 +131,10 @@ class Layer3Phase1:
         loaded = load(config, None, overrides)
         self.metrics = Metrics() if enable_metrics else None
         self._core = _Core(loaded.settings.decision(), metrics=self.metrics)
-        self._watch = Watch(Path(config), {}, self._overrides) if config is not None and enable_hot_reload else None
+        reload = loaded.settings.hot_reload
+        watched = config is not None and enable_hot_reload and reload.enabled
+        self._watch = Watch(config, None, overrides) if config is not None and watched else None
+        self._look_every_s, self._look_at = reload.poll_interval_sec / 2, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -186,26 +192,17 @@ class Layer3Phase1:
         return PositionSizingDecision(folded.allocations[-1].value)
 
     def _reload(self) -> None:
-        if self._watch is None:
+        if self._watch is None or monotonic() < self._look_at:
             return
+        self._look_at = monotonic() + self._look_every_s
         found = self._watch.poll()
         if found is None:
             return
         if self.metrics is not None:
             self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
         if isinstance(found, Change) and found.decision is not None:
-            self._core.feed("control", _settings_control(found.decision, self._core.now_ns), self._core.now_ns)
-
-
-def _settings_control(payload: dict[str, Any], now_ns: int) -> dict[str, Any]:
-    return {
-        "by": "hot reload",
-        "control_id": f"reload-{payload['hash'][:16]}",
-        "kind": "settings",
-        "payload": payload,
-        "reason": "the settings file changed",
-        "timestamp_ns": now_ns,
-    }
+            now_ns = self._core.now_ns
+            self._core.feed("control", settings_order(found.decision, "the file changed", "hot reload", now_ns), now_ns)
 
 
 def _plain(model: type[Any], given: Any) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class MarketFold:
     def restore(self, _meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         """Take the open step back."""
         self.touched = {}
-        fresh = (self.width(), -1, {})
+        fresh: tuple[int, int, dict[str, Prices]] = (self.width(), -1, {})
         self.step_s, self.step, self.symbols = orjson.loads(records[OPEN]) if OPEN in records else fresh
 
     def identify(self, value: bytes) -> tuple[Identity, int]:

@@ -54,7 +54,8 @@ class AllocationReader:
         if known is None:
             known = self._portfolios[portfolio] = _Portfolio()
         elif sequence <= known.last:
-            return self._repeat(portfolio, sequence, digest, known)
+            self._recognise(portfolio, sequence, digest, known)
+            return None
         elif sequence > known.last + 1:
             msg = f"allocations of {portfolio}: sequence must be {known.last + 1}, was {sequence}"
             raise AllocationGap(msg)
@@ -73,7 +74,7 @@ class AllocationReader:
         known = self._portfolios.get(portfolio)
         return 0 if known is None else known.last
 
-    def _repeat(self, portfolio: str, sequence: int, digest: bytes, known: _Portfolio) -> None:
+    def _recognise(self, portfolio: str, sequence: int, digest: bytes, known: _Portfolio) -> None:
         before = known.hashes.get(sequence)
         if before is not None and before != digest:
             msg = f"allocations of {portfolio}: sequence {sequence} was published with other bytes"

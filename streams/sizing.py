@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping
+from time import perf_counter_ns
 from typing import Any
 
 import orjson
@@ -17,7 +18,8 @@ from streams.ports import Headers, Identity, Record, RecordKey, Send
 
 SECOND_NS = 1_000_000_000
 
-Observer = Callable[[Journaled, Folded], None]
+Observer = Callable[[Journaled, Folded, int], None]
+"""Told what each entry led to, and how long that took in ns."""
 
 
 class SizingFold:
@@ -40,13 +42,15 @@ class SizingFold:
         if raw is None:
             msg = f"journal partition {self.state.partition}: entry {record.offset} has no value"
             raise ValueError(msg)
+        began_ns = perf_counter_ns()
         entry = journal.read(record.offset, raw)
         folded = engine.apply(self.state, entry)
+        elapsed_ns = perf_counter_ns() - began_ns
         for touched in self.state.touched:
             self.touched[self._name(touched)] = record.offset
         self.state.touched.clear()
         if self.observe is not None:
-            self.observe(entry, folded)
+            self.observe(entry, folded, elapsed_ns)
         sends = [
             Send(
                 "allocations",

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from streams import market, sizing
 from streams.ingest import INTAKES
 from streams.market import MarketFold
 from streams.metrics import Metrics
-from streams.ports import Fold, Headers
+from streams.ports import Fold, Headers, Send
 from streams.sizing import SizingFold
 
 
@@ -28,7 +27,7 @@ class Context(NamedTuple):
 class Timed(Fold, Protocol):
     """A fold that also has something to say when time goes by."""
 
-    def elapse(self, now_ns: int) -> list[sizing.Send]:
+    def elapse(self, now_ns: int) -> list[Send]:
         """Return what is to be published because of the time."""
 
 
@@ -71,7 +70,7 @@ MARKET = Stage(
     "market",
     "prices",
     ("journal", "prices.dlq"),
-    market.MarketFold.tables,
+    MarketFold.tables,
     "ticks into steps",
     _market,
     contiguous=False,
@@ -81,7 +80,7 @@ SIZING = Stage(
     "sizing",
     "journal",
     ("allocations", "alerts", "signals.dlq", "outcomes.dlq"),
-    sizing.TABLES,
+    SizingFold.tables,
     "fold state, decide, publish",
     _sizing,
     contiguous=True,

@@ -4,18 +4,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
 import orjson
 from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
 
 from config.settings import Settings
 from config.watch import Change, Rejected, Watch
 from streams import admin
 from streams.application import Owned, new_app, own
 from streams.connection import Connection
+from streams.control import settings_order
 from streams.diagnostics import describe
 from streams.genesis import Origin, origin
 from streams.ingest import INTAKES, ingest
@@ -49,9 +52,12 @@ class Kept(NamedTuple):
 class StageOwner(Owned):
     """The partitions of one stage, and when each last had a record."""
 
-    def __init__(self, app: faust.App, stage: Stage, make: Callable[[Stage, int], Kept]) -> None:
-        """Own `stage`'s partitions; `make` builds one."""
+    def __init__(
+        self, app: faust.App, stage: Stage, make: Callable[[Stage, int], Kept], forget: Callable[[str, int], None]
+    ) -> None:
+        """Own `stage`'s partitions; `make` builds one, `forget` is told of one that is another's now."""
         self.stage = stage
+        self.forget = forget
         self.kept: dict[int, Kept] = {}
         self.busy_at: dict[int, float] = {}
 
@@ -61,6 +67,11 @@ class StageOwner(Owned):
             return kept.processor
 
         super().__init__(app, processor)
+
+    async def revoked(self, partition: int) -> None:
+        """Let a partition go."""
+        await super().revoked(partition)
+        self.forget(self.stage.name, partition)
 
     async def take(self, event: Any) -> None:
         """Take a chunk; note that the partition is not idle."""
@@ -75,7 +86,7 @@ class StageOwner(Owned):
         if self.stage.idle_tick and time.monotonic() - self.busy_at[partition] < IDLE_S:
             return
         fold = self.kept[partition].fold
-        await self.act(partition, lambda: fold.elapse(now_ns))
+        await self.act(partition, partial(fold.elapse, now_ns))
         self.busy_at[partition] = time.monotonic()
 
 
@@ -143,7 +154,7 @@ class Worker:
             )
             return Kept(stage, fold, processor)
 
-        owner = StageOwner(self.app, stage, make)
+        owner = StageOwner(self.app, stage, make, self.metrics.forget)
         own(self.app, self.names.topic(stage.source), owner)
         return owner
 
@@ -193,7 +204,8 @@ class Worker:
     def _web(self) -> Web:
         monitoring = self.settings.monitoring
         views = Views(self.metrics.registry, self.state, self.not_ready)
-        return Web(views, host=monitoring.web_host, port=monitoring.web_port, metrics_port=monitoring.metrics_port)
+        metrics_port = monitoring.metrics_port if monitoring.metrics_enabled else None
+        return Web(views, host=monitoring.web_host, port=monitoring.web_port, metrics_port=metrics_port)
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:
         error = None if chore.cancelled() else chore.exception()
@@ -213,9 +225,15 @@ class Worker:
         while True:
             await asyncio.sleep(TELL_TIME_S)
             await asyncio.gather(*(owner.tell_time(self.clock()) for owner in self.owners))
-            for kept in self._sizing():
-                if isinstance(kept.fold, SizingFold) and kept.fold.state.progress is not None:
-                    self.step_s = kept.fold.state.params.market.step_s
+            for offset, fold in self._sizing():
+                if fold.state.progress is not None:
+                    self.step_s = fold.state.params.market.step_s
+                self._tell_lag(fold.state.partition, offset)
+
+    def _tell_lag(self, partition: int, offset: int) -> None:
+        end = self.app.consumer.highwater(TP(self.names.topic("journal"), partition))
+        if end is not None:
+            self.metrics.lag(partition, max(0, end - 1 - offset))
 
     async def _follow_settings(self) -> None:
         """Turn each change of the settings file into one control record; a bad file changes nothing.
@@ -237,17 +255,16 @@ class Worker:
         else:
             logging.getLogger().setLevel(found.loaded.settings.monitoring.log_level)
             if found.decision is not None:
-                await self.send([settings_control(found.decision, "the settings file changed", self.clock())])
+                order = settings_order(found.decision, "the settings file changed", "hot reload", self.clock())
+                await self.send([Send("control", None, b"settings", orjson.dumps(order))])
+        self.metrics.config_callbacks(len(self.owners))
         self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
 
     # -- looking ---------------------------------------------------------------------------------------------------
-    def _sizing(self) -> list[Kept]:
-        return [
-            owner.kept[partition]
-            for owner in self.owners
-            if owner.stage.source == "journal"
-            for partition in sorted(owner.processors)
-        ]
+    def _sizing(self) -> list[tuple[int, SizingFold]]:
+        """Return the journal partitions that are folded here: offset folded up to, and the fold."""
+        kept = [owner.kept[partition] for owner in self.owners for partition in sorted(owner.processors)]
+        return [(each.processor.offset, each.fold) for each in kept if isinstance(each.fold, SizingFold)]
 
     def not_ready(self) -> str:
         """Return why no decisions are made here yet, "" once every partition that was assigned is recovered."""
@@ -268,11 +285,7 @@ class Worker:
         """Return the diagnostics of all partitions that are sized here."""
         return {
             "journal_id": self.began.journal_id,
-            "partitions": [
-                {"offset": kept.processor.offset, **describe(kept.fold.state)}
-                for kept in self._sizing()
-                if isinstance(kept.fold, SizingFold)
-            ],
+            "partitions": [{"offset": offset, **describe(fold.state)} for offset, fold in self._sizing()],
         }
 
 
@@ -292,19 +305,6 @@ async def prepare(
     await refuse_recreated(connection, names, list(INTAKES))
     embedded = await admin.embedded(connection)
     return Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
-
-
-def settings_control(payload: dict[str, Any], reason: str, now_ns: int) -> Send:
-    """Return the control record that asks for other decision settings."""
-    body = {
-        "by": "himari",
-        "control_id": f"settings-{payload['hash'][:16]}",
-        "kind": "settings",
-        "payload": payload,
-        "reason": reason,
-        "timestamp_ns": now_ns,
-    }
-    return Send("control", None, b"settings", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
 
 
 def _rejection(text: str, now_ns: int) -> Send:

@@ -1,7 +1,9 @@
 """`himari config`: check settings, show where each comes from, compare two files."""
 
+import asyncio
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from config.diff import leaves
 from config.load import load
 from config.settings import decision_tree, settings_hash
 from schemas.errors import ConfigurationException, SizingError
-from streams.cli.settings import common, loaded
+from streams.cli.settings import common, connection, loaded, names
+from streams.control import settings_order
+from streams.orders import give, give_and_wait, settings_in_force
 
 
 class _Group(click.Group):
@@ -73,6 +77,41 @@ def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bo
     for key, value in values.items():
         line = f"{key}: {value}"
         click.echo(f"{line:<{width}}  # {found.origin[key]}" if origin else line)
+
+
+@config.command("apply")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--reason", default="config apply", show_default=True, help="Goes into the journal.")
+@click.option("--wait", is_flag=True, help="Wait until every journal partition has answered.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds to wait.")
+@common
+def apply_settings(
+    file: str, config: str | None, bootstrap: str | None, reason: str, timeout: float, *, wait: bool
+) -> None:
+    """Put FILE's decision settings in force through the journal; exit 6 where partitions do not answer."""
+    settings = loaded(config, bootstrap).settings
+    wanted = decision_tree(load(file).settings)
+    way, topics = connection(settings), names(settings)
+
+    async def work() -> dict[int, str]:
+        base = await settings_in_force(way, topics)
+        payload = {"base_hash": settings_hash(base), "hash": settings_hash(wanted), "tree": wanted}
+        order = settings_order(payload, reason, "config apply", time.time_ns())
+        if not wait:
+            await give(way, topics, order)
+            return {}
+        return await give_and_wait(way, topics, order, settings.topics.partitions, timeout)
+
+    answers = asyncio.run(work())
+    click.echo(f"asked for decision settings {settings_hash(wanted)[:12]}")
+    for partition, answer in sorted(answers.items()):
+        click.echo(f"journal partition {partition}: {answer}")
+    missing = [partition for partition in range(settings.topics.partitions) if partition not in answers]
+    if wait and missing:
+        click.echo(f"no answer from journal partitions {', '.join(map(str, missing))}", err=True)
+        click.get_current_context().exit(6)
+    if any(answer not in {"applied", "no_op"} for answer in answers.values()):
+        click.get_current_context().exit(1)
 
 
 @config.command()
