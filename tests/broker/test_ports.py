@@ -24,7 +24,7 @@ async def started(connection: Connection, names: Names, directory, kind: str) ->
     await app.start()
     try:
         async with asyncio.timeout(30):
-            while len(owned.processors) < 2:  # noqa: ASYNC110 the owner tells nobody
+            while len(owned.processors) < 2:
                 await asyncio.sleep(0)
         yield app, owned
     finally:
