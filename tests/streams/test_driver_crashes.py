@@ -1,0 +1,264 @@
+"""The whole topology under crashes: whatever is lost in memory, the journal decides, and each decision is out once.
+
+A crash is the exception that a step of the ports raises; what was in flight then lands or is lost. `Driver.crash`
+starts the worker again from tables and topics.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import SECOND_NS, Driver, control, play, priced, scripts, signal, tick
+
+from engines.effects import Journaled
+from engines.fold import apply
+from engines.state import State
+from streams import audit, journal
+from streams.memory import LocalStore, MemoryCluster, MemoryPorts
+from streams.processor import Processor
+from streams.reader import AllocationReader
+from streams.sizing import SizingFold
+
+OUTPUTS = ("allocations", "alerts", "signals.dlq", "outcomes.dlq")
+
+
+class Crash(Exception):  # noqa: N818 (what happens, not what is wrong)
+    """The machine is gone."""
+
+
+class Fate:
+    """Crashes at the steps whose numbers are drawn; calm once they are used up."""
+
+    def __init__(self, gaps: list[int]) -> None:
+        self.gaps = iter(gaps)
+        self.left = next(self.gaps, None)
+        self.crashes: list[str] = []
+
+    async def __call__(self, step: str) -> None:
+        if self.left is None:
+            return
+        self.left -= 1
+        if self.left < 0:
+            self.left = next(self.gaps, None)
+            self.crashes.append(step)
+            raise Crash(step)
+
+
+class Doomed(Driver):
+    """A driver whose worker crashes where its fate says, and is started again until it stands."""
+
+    def __init__(self, gaps: list[int], *, late: bool = False, again: int = 0, **given) -> None:
+        """`late`: what was in flight at a crash lands; `again`: records that each ingest agent reads again."""
+        self.fate, self.late, self.again = Fate([]), late, again
+        super().__init__(pause=self._reach, **given)
+        self.fate = Fate(gaps)
+
+    async def _reach(self, step: str) -> None:
+        await self.fate(step)
+
+    def survive(self, work) -> bool:
+        """Do work; where it crashes, start again. Tell whether it was done."""
+        try:
+            work()
+        except Crash:
+            self._restart()
+            return False
+        return True
+
+    def _restart(self) -> None:
+        while True:
+            if self.late:
+                self._land()
+            for place, offset in self.committed.items():
+                self.committed[place] = max(0, offset - self.again)
+            try:
+                self.crash()
+            except Crash:
+                continue
+            return
+
+    def _land(self) -> None:
+        for ports in self.ports.values():
+            while ports.flight:
+                sent = ports.flight.pop(0)
+                sent.log.append(sent.key, sent.value, sent.headers)
+
+    def run(self) -> None:
+        while not self.survive(super().run):
+            pass
+
+    def _elapse(self, place: tuple[str, int]) -> None:
+        fold, processor = self.processors[place]
+        _finish(processor.act(partial(fold.elapse, self.now_ns)))
+
+    def advance(self, seconds: float) -> None:
+        self.run()
+        self.now_ns += int(seconds * SECOND_NS)
+        for place in list(self.processors):
+            while not self.survive(partial(self._elapse, place)):
+                self.run()
+        self.run()
+
+
+def _finish(step):
+    try:
+        step.send(None)
+    except StopIteration:
+        return
+    raise AssertionError
+
+
+async def _entries(driver: Driver, partition: int):
+    for record in driver.cluster.log(journal.TOPIC, partition).read(0):
+        yield record
+
+
+def audited(driver: Driver) -> audit.Verdict:
+    """Compute every allocation again from the journal."""
+    found = audit.Verdict()
+    for partition in range(driver.partitions):
+        published = [record.value or b"" for record in driver.cluster.log("allocations", partition).read(0)]
+        found += asyncio.run(audit.verify(partition, _entries(driver, partition), published))
+    return found
+
+
+def taken(driver: Driver) -> dict[tuple[str, int], bytes]:
+    """Return what a consumer takes, by (portfolio, sequence)."""
+    found = {}
+    for partition in range(driver.partitions):
+        reader = AllocationReader()
+        for record in driver.cluster.log("allocations", partition).read(0):
+            allocation = reader.take(record.value or b"")
+            if allocation is not None:
+                found[allocation.fields["portfolio_id"], allocation.fields["sequence"]] = allocation.value
+    return found
+
+
+def decided(entries: Iterator[Journaled], partition: int) -> dict[tuple[str, int], bytes]:
+    """Return what a fold that never crashes decides."""
+    state = State(partition)
+    return {
+        (published.decision.portfolio_id, published.sequence): published.value
+        for entry in entries
+        for published in apply(state, entry).allocations
+    }
+
+
+def _read(driver: Driver, partition: int) -> Iterator[Journaled]:
+    return (journal.read(r.offset, r.value or b"") for r in driver.cluster.log(journal.TOPIC, partition).read(0))
+
+
+gaps = st.lists(st.integers(0, 60), min_size=1, max_size=12)
+
+
+@settings(max_examples=40)
+@given(scripts, gaps, st.booleans(), st.integers(0, 3), st.sampled_from((1, 3, 5_000)))
+def test_whatever_crashes_each_decision_of_the_journal_is_out_once(script, gaps, late, again, checkpoint_entries):
+    driver = priced(Doomed(gaps, late=late, again=again, checkpoint_entries=checkpoint_entries))
+    play(driver, script)
+    verdict = audited(driver)
+    assert verdict.ok, verdict
+    assert verdict.pending == 0
+    found = taken(driver)
+    assert found == {k: v for p in range(driver.partitions) for k, v in decided(_read(driver, p), p).items()}
+    _each_signal_is_answered_once(driver, found)
+
+
+def _each_signal_is_answered_once(driver, found):
+    sent = {orjson.loads(record.value)["signal_id"] for record in driver.read("signals")}
+    fields = map(orjson.loads, found.values())
+    answered = Counter(one["trigger"]["id"] for one in fields if one["trigger"]["kind"] == "signal")
+    assert answered == dict.fromkeys(sent, 1)
+
+
+def test_a_crash_at_every_single_step_of_a_short_day_changes_nothing():
+    calm = Doomed([])
+    _short_day(calm)
+    expected = _sizes(calm)
+    steps = 0
+    while True:
+        driver = Doomed([steps], checkpoint_entries=4)
+        _short_day(driver)
+        assert audited(driver).ok
+        assert _sizes(driver) == expected
+        if not driver.fate.crashes:
+            break
+        steps += 1
+    assert steps > 50, "the day has steps to crash at"
+
+
+def _sizes(driver):
+    return {place: orjson.loads(value)["targets"] for place, value in taken(driver).items()}
+
+
+def _short_day(driver):
+    priced(driver)
+    driver.publish("signals", signal(driver.now_ns, signal_id="s-1", valid_for_s=86_400))
+    driver.advance(1.0)
+    driver.publish("prices", tick(driver.now_ns, price=60_000.0), key=b"BTC-USD")
+    driver.advance(2.0)
+    halt = {"scope": "all", "state": "HALTED"}
+    driver.publish("control", control(driver.now_ns, "trading_state", halt))
+    driver.advance(1.0)
+
+
+# -- one journal, cut anywhere ---------------------------------------------------------------------------------------
+def folded_with_cuts(records, partition, cuts, *, wiped):
+    """Fold a journal, with a checkpoint and then a new process at each cut; return the allocations' bytes."""
+    cluster = MemoryCluster()
+    for topic in (journal.TOPIC, *OUTPUTS):
+        cluster.create(topic, partition + 1)
+    store = LocalStore()
+    log = cluster.log(journal.TOPIC, partition)
+    for record in records:
+        log.append(record.key, record.value, record.headers)
+    following = 0
+    for checkpoint, crash in [*cuts, (len(records), len(records))]:
+        ports = MemoryPorts(
+            cluster,
+            processor="sizing",
+            source=journal.TOPIC,
+            partition=partition,
+            tables=SizingFold.tables,
+            store=LocalStore() if wiped else store,
+        )
+        processor = Processor(SizingFold(partition), ports, partition=partition, clock=lambda: 0)
+        following = asyncio.run(processor.recover())
+        asyncio.run(processor.take(log.read(following, checkpoint), lambda: None))
+        asyncio.run(processor.checkpoint())
+        asyncio.run(processor.take(log.read(checkpoint, crash), lambda: None))
+    return [record.value for record in cluster.log("allocations", partition).read(0)]
+
+
+@settings(max_examples=40)
+@given(scripts, st.lists(st.floats(0, 1), min_size=1, max_size=4), st.integers(0, 9), st.booleans())
+def test_the_same_journal_cut_anywhere_and_recovered_gives_the_same_bytes(script, places, lost, wiped):
+    driver = priced()
+    play(driver, script)
+    for partition in range(driver.partitions):
+        records = driver.cluster.log(journal.TOPIC, partition).read(0)
+        cuts = sorted(int(place * len(records)) for place in places)
+        whole = [record.value for record in driver.cluster.log("allocations", partition).read(0)]
+        crashes = [(cut, min(cut + lost, len(records))) for cut in cuts]
+        assert folded_with_cuts(records, partition, crashes, wiped=wiped) == whole
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+def test_a_cap_that_a_rising_price_breaks_is_seen_after_a_recovery_too(wiped):
+    driver = priced()
+    driver.publish("signals", signal(driver.now_ns, valid_for_s=86_400))
+    driver.advance(1.0)
+    for price in (44_000.0, 60_000.0, 61_000.0):
+        driver.publish("prices", tick(driver.now_ns, price=price), key=b"BTC-USD")
+        driver.advance(2.0)
+    (partition,) = [p for p in range(2) if driver.cluster.log("allocations", p).end]
+    whole = [record.value for record in driver.cluster.log("allocations", partition).read(0)]
+    assert [orjson.loads(value)["trigger"]["kind"] for value in whole].count("cap") >= 2
+    records = driver.cluster.log(journal.TOPIC, partition).read(0)
+    for cut in range(len(records)):
+        assert folded_with_cuts(records, partition, [(cut, cut)], wiped=wiped) == whole, cut
