@@ -85,10 +85,13 @@ class _Sized(NamedTuple):
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:
-    """Return the trigger that names a decision called for by both; it is full if either is."""
+    """Return the trigger that names a decision called for by both; it is full if either is.
+
+    Of two signals the one of the first cell by name: the order within an entry does not matter.
+    """
     if one is None:
         return other
-    named = min(one, other, key=lambda trigger: RANKS.index(trigger.kind))
+    named = min(one, other, key=lambda trigger: (RANKS.index(trigger.kind), trigger.cell or ()))
     return named._replace(full=one.full or other.full)
 
 

@@ -48,6 +48,8 @@ class Look(NamedTuple):
     components: Components
     score: float
     """R as latched, in [0, 1]."""
+    level: int
+    """In force from now on, 0-3."""
 
 
 class Refusal(NamedTuple):
@@ -62,10 +64,12 @@ class Refusal(NamedTuple):
 class Folded:
     """What an entry led to."""
 
-    __slots__ = ("alerts", "allocations", "looks", "notes", "refusals", "triggers")
+    __slots__ = ("alerts", "allocations", "claimed", "looks", "notes", "refusals", "triggers")
 
     def __init__(self) -> None:
         self.triggers: dict[str, Trigger] = {}
+        self.claimed: dict[str, list[tuple[str, str]]] = {}
+        """Per portfolio: (strategy, symbol) of each cell that a signal gave a new forecast."""
         self.allocations: list[Published] = []
         self.alerts: list[dict[str, Any]] = []
         self.refusals: list[Refusal] = []

@@ -54,12 +54,13 @@ def apply(state: State, entry: Journaled) -> Folded:
             raise ValueError(msg)
         handler(state, entry, folded)
     for portfolio in sorted(folded.triggers):
-        folded.allocations.append(_publish(state, entry, decide(state, portfolio, folded.triggers[portfolio])))
+        decision = decide(state, portfolio, folded.triggers[portfolio])
+        folded.allocations.append(_publish(state, entry, decision, folded.claimed.get(portfolio, [])))
     return folded
 
 
 # -- publishing ----------------------------------------------------------------------------------------------------
-def _publish(state: State, entry: Journaled, decision: Decision) -> Published:
+def _publish(state: State, entry: Journaled, decision: Decision, claimed: list[tuple[str, str]]) -> Published:
     value, value_hash = render(state, decision, entry.offset)
     portfolio, book = decision.portfolio_id, decision.book
     idle = False
@@ -68,7 +69,7 @@ def _publish(state: State, entry: Journaled, decision: Decision) -> Published:
         if target.cents or state.get("targets", key) is not None:
             state.put_target(key, target)
         idle = idle or not target.cents
-    _claim(state, entry, decision)
+    _claim(state, entry, decision, claimed)
     watches = _watches(state, decision.quantities, decision.headroom)
     state.put_book(portfolio, book._replace(sequence=book.sequence + 1, last_hash=value_hash, watches=watches))
     if idle:
@@ -76,20 +77,15 @@ def _publish(state: State, entry: Journaled, decision: Decision) -> Published:
     return Published(decision, book.sequence + 1, value)
 
 
-def _claim(state: State, entry: Journaled, decision: Decision) -> None:
-    """Remember what the triggering signal claimed, so that its outcome can be learnt from."""
-    named = decision.trigger.cell
-    if decision.trigger.kind != "signal" or named is None or named not in decision.holdings.cells:
-        return
-    index = decision.holdings.cells.index(named)
-    size = decision.sizes[index]
-    key = (decision.portfolio_id, *named)
-    cell: Cell = state.tables["predictions"][key]
-    if size is None or cell.forecast is None:
-        return
-    state.put(
-        "predictions", key, remember(cell, _claim_of(state, entry, key, cell.forecast, size), entry.journaled_at_ns)
-    )
+def _claim(state: State, entry: Journaled, decision: Decision, cells: list[tuple[str, str]]) -> None:
+    """Remember what the signals of this entry claimed, so that their outcomes can be learnt from."""
+    for named in dict.fromkeys(cells):
+        size = decision.sizes[decision.holdings.cells.index(named)]
+        key = (decision.portfolio_id, *named)
+        cell: Cell = state.tables["predictions"][key]
+        if size is not None and cell.forecast is not None:
+            claim = _claim_of(state, entry, key, cell.forecast, size)
+            state.put("predictions", key, remember(cell, claim, entry.journaled_at_ns))
 
 
 def _claim_of(state: State, entry: Journaled, key: tuple[str, ...], forecast: Forecast, size: CellSize) -> Claim:

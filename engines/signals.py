@@ -40,6 +40,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     claims = () if cell is None else cell.claims
     if side:
         forecast: Forecast | None = _forecast(state, body, signal_id, side)
+        folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)
     else:
         forecast = None if cell is None else cell.forecast
