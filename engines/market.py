@@ -141,7 +141,7 @@ def _stepped(state: State, symbol: str, market: Market, side: int, folded: Folde
     if raw is None and latch is None:
         return None
     after = cascade.step(latch, raw, now_ns, risk.cascade_levels)
-    folded.looks.append(Look(symbol, side, parts, after.score))
+    folded.looks.append(Look(symbol, side, parts, after.score, after.level))
     return after
 
 

@@ -9,7 +9,7 @@ import orjson
 from schemas.errors import AllocationFork, AllocationGap
 from streams.ports import Identity, Record
 from streams.reader import AllocationReader
-from streams.sizing import SizingFold
+from streams.sizing import Observer, SizingFold
 
 
 class Verdict(NamedTuple):
@@ -70,7 +70,11 @@ class Ledger:
 
 
 async def verify(
-    partition: int, entries: AsyncIterable[Record], published: Iterable[bytes], portfolio: str | None = None
+    partition: int,
+    entries: AsyncIterable[Record],
+    published: Iterable[bytes],
+    portfolio: str | None = None,
+    observe: Observer | None = None,
 ) -> Verdict:
     """Fold one journal partition from Genesis and compare what it decides with what was published.
 
@@ -78,7 +82,7 @@ async def verify(
     last published one are pending, not wrong.
     """
     ledger = Ledger(published)
-    fold = SizingFold(partition)
+    fold = SizingFold(partition, observe)
     checked = mismatched = pending = 0
     first: str | None = ledger.forked[0] if ledger.forked else None
     async for entry in entries:

@@ -16,17 +16,18 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from config.settings import Settings
-from engines.market import HOUR_NS
+from engines.effects import Folded, Journaled, Look
 from schemas.errors import SizingError
+from schemas.words import RECOMMENDATIONS
 from streams import admin, candles, strategies
 from streams.board import Board
 from streams.broker import BrokerProcess, embedded
-from streams.candles import Candles
+from streams.candles import Candles, Found
 from streams.cli.audit_commands import verify_all
 from streams.clock import ENVIRONMENT, SECOND_NS, Clock
 from streams.connection import Connection, reach
 from streams.feed import Event
-from streams.feeder import LIVE_EPOCH, Feeder
+from streams.feeder import Feeder
 from streams.genesis import begin, genesis, new_journal_id
 from streams.kafka_jars import apache_kafka
 from streams.partitioner import partition_of
@@ -58,14 +59,39 @@ class Options(NamedTuple):
     as_json: bool
 
 
-class Cascade(NamedTuple):
-    """A level that came into force, or was left."""
+class Hours:
+    """Cascade levels for longs, candle by candle, as the audit computes them again."""
 
-    symbol: str
-    side: str
-    time_ns: int
-    level: str
-    score: float
+    def __init__(self, width_s: int) -> None:
+        self.width_s = width_s
+        self.seen = 0
+        self.above: list[dict[str, Any]] = []
+
+    def observe(self, entry: Journaled, folded: Folded, _elapsed_ns: int) -> None:
+        """Take what a step led to."""
+        if entry.kind != "step":
+            return
+        opened_ns = ((entry.body["step"] + 1) * entry.body["step_s"] - self.width_s) * SECOND_NS
+        for look in folded.looks:
+            if look.side > 0:
+                self.seen += 1
+                if look.level:
+                    self.above.append(_told(look, opened_ns))
+
+    def report(self) -> dict[str, Any]:
+        """Return the share of candles above MONITOR, and each of them by the time it opened."""
+        ratio = round(len(self.above) / self.seen, 4) if self.seen else None
+        return {"hours_above_monitor_ratio": ratio, "levels": self.above}
+
+
+def _told(look: Look, time_ns: int) -> dict[str, Any]:
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // SECOND_NS))
+    return {
+        "symbol": look.symbol,
+        "time": moment,
+        "level": RECOMMENDATIONS[look.level],
+        "score": round(look.score, 4),
+    }
 
 
 class Tally:
@@ -82,7 +108,6 @@ class Tally:
         self.dead_letters = 0
         self.sequence_gaps = 0
         self.symbols: dict[str, None] = {}
-        self.cascades: list[Cascade] = []
         self.portfolios: dict[str, int] = {}
         self.first_at: float | None = None
 
@@ -100,7 +125,7 @@ class Tally:
     def took(self, topic: str, value: bytes) -> None:
         """Take a record of an output topic."""
         if topic == "alerts":
-            self._alert(orjson.loads(value))
+            self.board.alert(orjson.loads(value))
         elif topic == "allocations":
             self._allocation(value)
         else:
@@ -123,12 +148,6 @@ class Tally:
             sent_at = self.sent_at.pop(fields["trigger"]["id"], None)
             if sent_at is not None:
                 self.latencies_ms.append((now - sent_at) * 1e3)
-
-    def _alert(self, alert: dict[str, Any]) -> None:
-        self.board.alert(alert)
-        if alert["kind"] == "cascade":
-            symbol, _, side = alert["subject"].partition(":")
-            self.cascades.append(Cascade(symbol, side, alert["timestamp_ns"], alert["result"], alert["value"]))
 
 
 class Stage:
@@ -241,7 +260,7 @@ async def _live(stage: Stage, options: Options, board: Board) -> Callable[..., A
             drawing.cancel()
             screen.refresh()
         await worker.stop()
-        return await _summary(stage, tally, {"rows": 0, "gaps": 0, "doubled": 0}, simulation.live_end_ns)
+        return await _summary(stage, tally, Found(0, 0, 0), 0)
 
     return show
 
@@ -267,8 +286,7 @@ async def _history(stage: Stage, options: Options, board: Board, files: list[Can
             drawing.cancel()
             screen.refresh()
         await worker.stop()
-        found = candles.found(files)
-        return await _summary(stage, tally, found._asdict(), events[-1].time_ns, files)
+        return await _summary(stage, tally, candles.found(files), files[0].width_s)
 
     return show
 
@@ -463,12 +481,11 @@ async def _start_process(started: RunningWorker, stage: Stage, folder: Path) -> 
 
 
 # -- the end -------------------------------------------------------------------------------------------------------
-async def _summary(
-    stage: Stage, tally: Tally, data: dict[str, int], end_ns: int, files: Sequence[Candles] = ()
-) -> dict[str, Any]:
-    verdict = await verify_all(stage.settings)
+async def _summary(stage: Stage, tally: Tally, found: Found, width_s: int) -> dict[str, Any]:
+    """Verify every allocation, and return what there is to report; a candle of `width_s` is named by its opening."""
+    hours = Hours(width_s)
+    verdict = await verify_all(stage.settings, observe=hours.observe)
     latencies = sorted(tally.latencies_ms)
-    hours = sum(len(each.rows) * each.width_s / 3600 for each in files) or None
     return {
         "signals": tally.signals,
         "allocations": verdict.checked,
@@ -477,11 +494,8 @@ async def _summary(
         "latency_ms": {"p50": _quantile(latencies, 0.5), "p99": _quantile(latencies, 0.99)},
         "audit": verdict.report(),
         "symbols": sorted(tally.symbols),
-        "cascade": {
-            "hours_above_monitor_ratio": _above_monitor(tally.cascades, end_ns, hours),
-            "levels": [_told(each) for each in tally.cascades if each.side == "long" and each.level != "MONITOR"],
-        },
-        "data": data,
+        "cascade": hours.report(),
+        "data": found._asdict(),
         "dashboard_url": None,
     }
 
@@ -490,26 +504,4 @@ def _quantile(ordered: list[float], share: float) -> float | None:
     return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else None
 
 
-def _told(each: Cascade) -> dict[str, Any]:
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(each.time_ns // SECOND_NS))
-    return {"symbol": each.symbol, "time": moment, "level": each.level, "score": round(each.score, 4)}
-
-
-def _above_monitor(cascades: Sequence[Cascade], end_ns: int, hours: float | None) -> float | None:
-    """Return the share of the symbols' hours in which a level for longs was in force; None without candles."""
-    if not hours:
-        return None
-    since: dict[str, int] = {}
-    total_ns = 0
-    for each in cascades:
-        if each.side != "long":
-            continue
-        if each.level == "MONITOR":
-            total_ns += each.time_ns - since.pop(each.symbol, each.time_ns)
-        else:
-            since.setdefault(each.symbol, each.time_ns)
-    total_ns += sum(end_ns - start_ns for start_ns in since.values())
-    return round(total_ns / HOUR_NS / hours, 4)
-
-
-__all__ = ["LIVE_EPOCH", "Options", "run"]
+__all__ = ["Options", "run"]

@@ -12,6 +12,7 @@ from streams import audit as audits
 from streams import read
 from streams.audit import Verdict
 from streams.cli.settings import common, connection, loaded, names
+from streams.sizing import Observer
 
 
 @click.group()
@@ -33,15 +34,15 @@ def verify(config: str | None, bootstrap: str | None, portfolio: str | None, *, 
     click.get_current_context().exit(0 if verdict.ok else 4)
 
 
-async def verify_all(settings: Settings, portfolio: str | None = None) -> Verdict:
-    """Verify every journal partition of a cluster."""
+async def verify_all(settings: Settings, portfolio: str | None = None, observe: Observer | None = None) -> Verdict:
+    """Verify every journal partition of a cluster; `observe` is told what the entries of the first one led to."""
     way, topics = connection(settings), names(settings)
     total = Verdict()
     for partition in range(settings.topics.partitions):
         allocations = TopicPartition(topics.topic("allocations"), partition)
         published = [record.value async for record in read.records(way, allocations, 0)]
         journal = read.records(way, TopicPartition(topics.topic("journal"), partition), 0)
-        total += await audits.verify(partition, journal, published, portfolio)
+        total += await audits.verify(partition, journal, published, portfolio, None if partition else observe)
     return total
 
 

@@ -60,6 +60,6 @@ def _tell(summary: dict[str, Any]) -> None:
     for each in summary["cascade"]["levels"][-8:]:
         click.echo(f"cascade {each['time']} {each['symbol']}: {each['level']}, score {each['score']}")
     ratio = summary["cascade"]["hours_above_monitor_ratio"]
-    if ratio is not None:
+    if ratio is not None and data["rows"]:
         click.echo(f"{ratio:.2%} of hours above MONITOR")
     click.echo(told(Verdict(**summary["audit"])))

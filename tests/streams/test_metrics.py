@@ -473,8 +473,6 @@ def test_decisions_are_timed_and_other_entries_are_not():
     worker.signal()
     assert worker.show("decision_seconds_count") == 1
     assert worker.show("decision_seconds_sum") > 0
-    assert worker.show("decision_seconds_bucket", le="2.5e-05") == 1
-    assert worker.show("decision_seconds_bucket", le="1e-05") == 0
 
 
 def test_a_checkpoint_and_the_recovery_from_it_are_told():
