@@ -100,6 +100,12 @@ def test_a_cell_that_must_close_moves_its_whole_symbol():
     assert opening == ([100_000, 0, 51_000], ["X", "Y"])
 
 
+def test_opposite_cells_that_cancel_take_their_targets():
+    rows = [("a", "X"), ("b", "X")]
+    common = ([False] * 2, [0] * 2, [ACTIVE] * 2, [1.0] * 2, V, LIMITS, 0.1)
+    assert band.settle(rows, [100_000, -100_000], [101_000, -101_000], *common) == ([100_000, -100_000], [])
+
+
 def test_a_mixed_book_over_a_cap_or_a_maximum_is_settled_without_the_band():
     rows = [("a", "X"), ("a", "Y"), ("a", "Z")]
     flat = ([False] * 3, [0] * 3, [ACTIVE] * 3, [1.0] * 3, V, LIMITS, 0.1)

@@ -222,6 +222,13 @@ def test_a_book_fits_if_neither_caps_nor_the_maximum_would_change_it(book, value
     assert caps.fits(*book, value, limits) == unchanged
 
 
+def test_a_long_side_and_a_short_side_fit_the_maximum_one_by_one():
+    rows, wide = [("a", "X"), ("b", "X")], Limits(1.0, 1.0, 1.0, 0, 5_000_000)
+    assert caps.fits(rows, [5_000_000, -5_000_000], [1.0, 1.0], V, wide)
+    assert not caps.fits(rows, [5_000_001, -4_000_000], [1.0, 1.0], V, wide)
+    assert not caps.fits(rows, [2_500_000, 2_500_001], [1.0, 1.0], V, wide)
+
+
 def test_one_cell_takes_the_short_way_to_the_same_answer():
     for size, factor, value in itertools.product([-9_999_999, -1, 0, 777, 10**8], [0.0, 0.3, 1.0], [0.01, V]):
         alone = caps.caps([("a", "X")], [size], [factor], value, LIMITS)

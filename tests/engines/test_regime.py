@@ -86,6 +86,12 @@ def test_a_candidate_given_up_is_a_false_flip():
     assert changes == [RegimeChange("false_flip", "ranging", WILD)]
 
 
+def test_the_candidate_has_the_most_votes_and_of_equals_it_is_the_newest():
+    assert follow([[WILD], [WILD], [UP]])[0].candidate == WILD
+    assert follow([[WILD], [UP]])[0].candidate == UP
+    assert follow([[WILD], [UP], [RANGING]])[1] == [RegimeChange("false_flip", "ranging", WILD)]
+
+
 def test_a_late_warning_counts_now_and_one_from_long_ago_does_not():
     state, _ = follow([[RANGING]] * 6)
     open_ns = START_NS + 5 * MINUTE_NS
