@@ -1,0 +1,110 @@
+"""The product as its users run it, on every broker: commands, a worker process, kills, bad records."""
+
+import asyncio
+import os
+import signal
+import time
+
+import orjson
+import pytest
+from broker.cluster import Cluster
+from worlds import signal as a_signal
+
+pytestmark = [pytest.mark.broker]
+
+KILLS = int(os.environ.get("HIMARI_TEST_KILLS", "2"))
+
+
+@pytest.fixture
+def cluster(broker, names, tmp_path):
+    return Cluster(broker, names, tmp_path)
+
+
+def some_signals(first: int, count: int):
+    portfolios = ("main", "alpha", "beta")
+    return [
+        a_signal(time.time_ns(), signal_id=f"s-{number}", portfolio_id=portfolios[number % 3], valid_for_s=3600)
+        for number in range(first, first + count)
+    ]
+
+
+async def test_without_topics_a_worker_says_what_to_run_and_exits_6(cluster):
+    code, _, err = await cluster.himari("worker")
+    assert code == 6
+    assert "topics apply" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+async def test_signals_go_in_provable_allocations_come_out_and_a_bad_record_harms_no_neighbour(cluster):
+    code, out, _ = await cluster.himari("topics", "apply")
+    assert code == 0
+    assert "journal begun" in out
+    assert (await cluster.himari("topics", "check"))[0] == 0
+    async with cluster.worker() as worker:
+        await cluster.price("BTC-USD", 43_500.0)
+        steps = [record for record in await cluster.until("journal", 2 * 2) if b'"step"' in record.value]
+        while not steps:
+            await asyncio.sleep(0.1)
+            steps = [record for record in await cluster.records("journal") if b'"kind":"step"' in record.value]
+        good = some_signals(0, 3)
+        await cluster.publish("signals", [good[0], b'{"confidence": NaN}', good[1], b"\xff\xfe", good[2]])
+        found = await cluster.answered(["s-0", "s-1", "s-2"])
+        assert {fields["position_size_usd"] for fields in found if fields["trigger"]["kind"] == "signal"} == {13_500.0}
+        letters = await cluster.until("signals.dlq", 2)
+        assert {letter.value for letter in letters} == {b'{"confidence": NaN}', b"\xff\xfe"}
+        assert {dict(letter.headers)["himari.error.code"] for letter in letters} == {b"not_finite", b"not_utf8"}
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(worker.wait(), 30) == 0
+    code, out, _ = await cluster.himari("audit", "verify", "--json")
+    assert code == 0
+    assert orjson.loads(out)["checked"] == len(await cluster.records("allocations"))
+
+
+async def test_a_bad_line_is_named_and_nothing_is_sent(cluster):
+    await cluster.lay()
+    lines = orjson.dumps(a_signal(time.time_ns())) + b'\n{"strategy_id": "m", "confidence": 2}\n'
+    code, _, err = await cluster.himari("publish", "signals", stdin=lines)
+    assert code == 5
+    assert err.startswith("line 2: ")
+    assert await cluster.records("signals") == []
+
+
+async def test_settings_are_applied_through_the_journal_and_every_partition_answers(cluster, tmp_path):
+    await cluster.lay()
+    wanted = tmp_path / "wanted.yaml"
+    wanted.write_text("risk_management: {max_position_pct: 0.05}\n")
+    async with cluster.worker():
+        code, out, _ = await cluster.himari("config", "apply", str(wanted), "--wait")
+        assert code == 0
+        assert out.count(": applied") == 2
+        await cluster.price("BTC-USD", 43_500.0)
+        while not [record for record in await cluster.records("journal") if b'"kind":"step"' in record.value]:
+            await asyncio.sleep(0.1)
+        await cluster.publish("signals", some_signals(0, 1))
+        (found,) = await cluster.answered(["s-0"])
+        assert found["position_size_usd"] == 4_500.0
+
+
+async def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster):
+    await cluster.lay()
+    sent = 0
+    for _ in range(KILLS):
+        worker = await cluster.start_worker()
+        await cluster.price("BTC-USD", 43_500.0)
+        for _ in range(10):
+            await cluster.publish("signals", some_signals(sent, 40))
+            sent += 40
+        await cluster.answered([f"s-{sent - 300}"])
+        worker.kill()
+        await worker.wait()
+    async with cluster.worker():
+        found = await cluster.answered([f"s-{number}" for number in range(sent)])
+    answers = [fields["trigger"]["id"] for fields in found if fields["trigger"]["kind"] == "signal"]
+    identities = {(fields["portfolio_id"], fields["sequence"]) for fields in found}
+    assert len(set(answers)) == sent, "every signal is answered"
+    verdict = await cluster.verify()
+    assert verdict.ok, verdict
+    assert verdict.pending == 0
+    assert len(identities) == verdict.checked
+    lost, twice = sent - len(set(answers)), len(found) - len(identities)
+    print(f"kills {KILLS}, signals {sent}, lost {lost}, published twice {twice} (equal bytes), {verdict}")  # noqa: T201
