@@ -18,7 +18,7 @@ from streams.connection import REACH_TIMEOUT_S, Connection, is_embedded, reach
 from streams.topics import ALL, Names, Topic
 
 REPLICAS = 3
-"""On as many brokers or more; below it a topic has one replica."""
+"""On as many brokers or more, unless the settings say otherwise; below it a topic has one replica."""
 SAFE_REPLICAS = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
 CONFIG_VALUE = 1
 CONFIG_SOURCE = 3
@@ -54,16 +54,25 @@ class Cluster(NamedTuple):
     partitions: Mapping[str, int]
     settings: Mapping[str, Mapping[str, str]]
     """Of our topics, settings with their values; empty on the embedded broker, which has none."""
+    replication: int | None = None
+    """Replicas that the settings ask for; None: as many as the brokers allow for."""
+
+    @property
+    def replicas(self) -> int:
+        """Return how many replicas a new topic gets."""
+        return self.replication or (REPLICAS if self.brokers >= REPLICAS else 1)
 
 
-async def check(connection: Connection, names: Names, partitions: int) -> list[Difference]:
+async def check(
+    connection: Connection, names: Names, partitions: int, replication: int | None = None
+) -> list[Difference]:
     """Return what differs between the broker's topics and the declared ones; nothing is changed.
 
     Raises:
         BrokerUnreachable: no broker answers.
     """
     async with _admin(connection) as admin:
-        return compare(await _cluster(admin, names), names, partitions)
+        return compare(await _cluster(admin, names, replication), names, partitions)
 
 
 async def embedded(connection: Connection) -> bool:
@@ -76,19 +85,19 @@ async def embedded(connection: Connection) -> bool:
         return await is_embedded(admin._client)  # noqa: SLF001
 
 
-async def require(connection: Connection, names: Names, partitions: int) -> None:
+async def require(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> None:
     """Return if a worker can run on the broker's topics.
 
     Raises:
         TopicsUnfit: topics are missing or have counts that do not fit; the text says what to run.
         BrokerUnreachable: no broker answers.
     """
-    unfit = [difference for difference in await check(connection, names, partitions) if difference.fatal]
+    unfit = [difference for difference in await check(connection, names, partitions, replication) if difference.fatal]
     if unfit:
         raise TopicsUnfit(_advice(unfit, connection.bootstrap))
 
 
-async def apply(connection: Connection, names: Names, partitions: int) -> list[str]:
+async def apply(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> list[str]:
     """Create the declared topics that are missing and set settings that differ; return the names that were created.
 
     Raises:
@@ -96,7 +105,7 @@ async def apply(connection: Connection, names: Names, partitions: int) -> list[s
         BrokerUnreachable: no broker answers.
     """
     async with _admin(connection) as admin:
-        cluster = await _cluster(admin, names)
+        cluster = await _cluster(admin, names, replication)
         differences = compare(cluster, names, partitions)
         unfit = [difference for difference in differences if difference.what == "partitions"]
         if unfit:
@@ -105,7 +114,7 @@ async def apply(connection: Connection, names: Names, partitions: int) -> list[s
         created = [topic for topic in ALL if names.of(topic) in missing]
         await _create(admin, cluster, names, created, partitions)
         await _set(admin, cluster, names, {d.topic for d in differences if not d.fatal})
-        await _settle(admin, names, partitions)
+        await _settle(admin, names, partitions, replication)
         return [names.of(topic) for topic in created]
 
 
@@ -138,7 +147,7 @@ def _fitting(cluster: Cluster, names: Names, topic: Topic, partitions: int) -> i
 
 
 def _settings(cluster: Cluster, topic: Topic) -> dict[str, str]:
-    return topic.settings() | (SAFE_REPLICAS if cluster.brokers >= REPLICAS else {})
+    return topic.settings() | (SAFE_REPLICAS if cluster.replicas >= REPLICAS else {})
 
 
 def _advice(unfit: Sequence[Difference], bootstrap: str) -> str:
@@ -165,13 +174,14 @@ async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _cluster(admin: AIOKafkaAdminClient, names: Names) -> Cluster:
+async def _cluster(admin: AIOKafkaAdminClient, names: Names, replication: int | None) -> Cluster:
     brokers = len((await admin.describe_cluster())["brokers"])
     partitions = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
     embedded = await is_embedded(admin._client)  # noqa: SLF001 the admin client shows its connection nowhere else
     ours = [name for name in map(names.of, ALL) if name in partitions]
     settings = {} if embedded or not ours else await _described(admin, ours)
-    return Cluster(brokers, embedded, partitions, {n: {k: v for k, (v, _) in s.items()} for n, s in settings.items()})
+    values = {name: {key: value for key, (value, _) in found.items()} for name, found in settings.items()}
+    return Cluster(brokers, embedded, partitions, values, replication)
 
 
 async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, tuple[str, int]]]:
@@ -190,12 +200,11 @@ async def _create(
 ) -> None:
     if not topics:
         return
-    replicas = REPLICAS if cluster.brokers >= REPLICAS else 1
     new = [
         NewTopic(
             names.of(topic),
             _fitting(cluster, names, topic, partitions) or partitions,
-            replicas,
+            cluster.replicas,
             topic_configs=_settings(cluster, topic),
         )
         for topic in topics
@@ -206,14 +215,14 @@ async def _create(
             _raise_for(code, f"{name}: {' '.join(map(str, message))}")
 
 
-async def _settle(admin: AIOKafkaAdminClient, names: Names, partitions: int) -> None:
+async def _settle(admin: AIOKafkaAdminClient, names: Names, partitions: int, replication: int | None) -> None:
     """Wait until the broker shows what it has just acknowledged: on Apache Kafka that takes a moment.
 
     Raises:
         TopicsUnfit: something still differs after `REACH_TIMEOUT_S`.
     """
     deadline = time.monotonic() + REACH_TIMEOUT_S
-    while differences := compare(await _cluster(admin, names), names, partitions):
+    while differences := compare(await _cluster(admin, names, replication), names, partitions):
         if time.monotonic() > deadline:
             msg = f"the broker took the topics but still shows, of {len(differences)} differences: {differences[0]}"
             raise TopicsUnfit(msg)

@@ -43,10 +43,10 @@ class Views(NamedTuple):
 
 
 class Web:
-    """The two listeners of one worker; `metrics_port` None: only the first.
+    """The two listeners of one worker; `metrics_port` None: only the first; `metrics_host` None: both on `host`.
 
     Raises:
-        ConfigurationException: `host` is not of this machine alone, and no good token is given.
+        ConfigurationException: a host is not of this machine alone, and no good token is given.
     """
 
     def __init__(
@@ -56,13 +56,14 @@ class Web:
         host: str = LOOPBACK,
         port: int = 6066,
         metrics_port: int | None = 9090,
+        metrics_host: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        self.host = host
-        token = _token(host, environment)
-        self._wanted, self._apps = {"web": port}, {"web": pages(views, token)}
+        self._wanted, self._apps = {"web": (host, port)}, {"web": pages(views, _token(host, environment))}
         if metrics_port is not None:
-            self._wanted["metrics"], self._apps["metrics"] = metrics_port, metrics_page(views, token)
+            metrics_host = host if metrics_host is None else metrics_host
+            self._wanted["metrics"] = metrics_host, metrics_port
+            self._apps["metrics"] = metrics_page(views, _token(metrics_host, environment))
         self._runners: dict[str, web.AppRunner] = {}
 
     async def start(self) -> None:
@@ -92,12 +93,12 @@ class Web:
         return {name: runner.addresses[0][1] for name, runner in self._runners.items() if runner.addresses}
 
     async def _listen(self, name: str) -> None:
-        runner, port = self._runners[name], self._wanted[name]
+        runner, (host, port) = self._runners[name], self._wanted[name]
         await runner.setup()
         try:
-            await web.TCPSite(runner, self.host, port).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            _refuse(error, name, self.host, port)
+            _refuse(error, name, host, port)
 
 
 def pages(views: Views, token: str | None) -> web.Application:

@@ -205,7 +205,13 @@ class Worker:
         monitoring = self.settings.monitoring
         views = Views(self.metrics.registry, self.state, self.not_ready)
         metrics_port = monitoring.metrics_port if monitoring.metrics_enabled else None
-        return Web(views, host=monitoring.web_host, port=monitoring.web_port, metrics_port=metrics_port)
+        return Web(
+            views,
+            host=monitoring.web_host,
+            port=monitoring.web_port,
+            metrics_port=metrics_port,
+            metrics_host=monitoring.metrics_host,
+        )
 
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:
         error = None if chore.cancelled() else chore.exception()
@@ -299,7 +305,7 @@ async def prepare(
         ProcessorStopped: a source topic was created anew.
     """
     names = Names(settings.topics.prefix)
-    await admin.require(connection, names, settings.topics.partitions)
+    await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
     began = await origin(connection, names, settings.topics.partitions)
     known = await epochs(connection, names)
     await refuse_recreated(connection, names, list(INTAKES))

@@ -12,8 +12,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas import wire
-from schemas.errors import InvalidMessage, NotFound
-from streams import admin, sources
+from schemas.errors import InvalidMessage, NotFound, TopicsUnfit
+from streams import admin, read, sources
 from streams.cli.settings import common, connection, loaded, names
 from streams.connection import Connection, reach
 from streams.genesis import begin, genesis, new_journal_id
@@ -36,7 +36,7 @@ def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) ->
     value = genesis(new_journal_id(), partitions, settings.decision(), time.time_ns())
 
     async def work() -> tuple[list[str], bool]:
-        created = await admin.apply(connection(settings), names(settings), partitions)
+        created = await admin.apply(connection(settings), names(settings), partitions, settings.topics.replication)
         return created, await begin(connection(settings), names(settings), partitions, value)
 
     created, begun = asyncio.run(work())
@@ -54,7 +54,8 @@ def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) ->
 def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
     """Compare the broker's topics with what the settings ask for."""
     settings = loaded(config, bootstrap).settings
-    differences = asyncio.run(admin.check(connection(settings), names(settings), settings.topics.partitions))
+    wanted = settings.topics
+    differences = asyncio.run(admin.check(connection(settings), names(settings), wanted.partitions, wanted.replication))
     if as_json:
         _print({"differences": admin.describe(differences)})
     else:
@@ -172,8 +173,11 @@ async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> Async
     start = "earliest" if from_beginning else "latest"
     consumer = AIOKafkaConsumer(**way.options(), auto_offset_reset=start, enable_auto_commit=False)
     async with _client(consumer, way) as started:
-        await started.topics()
-        started.subscribe([topic])
+        places = await read.partitions(started, topic)
+        if not places:
+            msg = f"{topic}: no such topic on {way.bootstrap}; run: himari topics apply"
+            raise TopicsUnfit(msg)
+        started.assign(places)
         async for record in started:
             yield record
 
