@@ -15,6 +15,7 @@ from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
 from streams.metrics import Metrics
 from streams.ports import Send
 from streams.processor import Processor
+from streams.sizing import SizingFold
 from streams.topics import TOPICS
 from streams.topology import TOPOLOGY, Context, Stage, Timed
 
@@ -63,6 +64,10 @@ class Driver:
         self.start()
 
     def _step_s(self) -> int:
+        """Return the width of a step that is in force: the journal's, once it is folded."""
+        kept = self.processors.get((journal.TOPIC, 0))
+        if kept is not None and isinstance(kept[0], SizingFold) and kept[0].state.progress is not None:
+            return kept[0].state.params.market.step_s
         return self.params.market.step_s
 
     # -- the outside -----------------------------------------------------------------------------------------------
