@@ -1,0 +1,492 @@
+"""Every setting acts: changing it changes what comes out.
+
+A decision setting is changed as an operator does it, by a `control` record that the journal carries; then a story is
+played on the Driver, and its allocations are compared with those of the same story without the change. The tables are
+complete: a setting without a row fails.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from worlds import PRICES, START_NS, Driver, control, priced, signal, targets, tick
+
+from config.diff import leaves
+from config.load import Loaded
+from config.settings import Settings
+from config.watch import Change
+from engines.parameters import DecisionParams, tree_hash
+from streams.admin import Cluster
+from streams.connection import Connection
+from streams.genesis import Origin
+from streams.memory import Stored
+from streams.worker import Worker
+
+Story = Callable[[Driver], None]
+HOUR_S = 3600
+
+
+# -- stories ---------------------------------------------------------------------------------------------------------
+def claim(driver, pause_s=1.0, **given):
+    """Send one signal of a size that no cap binds."""
+    driver.publish("signals", signal(driver.now_ns, **{"expected_return": 0.004, "valid_for_s": 86_400, **given}))
+    driver.advance(pause_s)
+
+
+def price(driver, symbol="BTC-USD", factor=1.0, **given):
+    driver.publish("prices", tick(driver.now_ns, symbol, PRICES[symbol] * factor, **given), key=symbol.encode())
+    driver.advance(2.0)
+
+
+def one(**given) -> Story:
+    """Prices, then one signal; `given` goes into it, None leaves a field away."""
+
+    def story(driver):
+        priced(driver)
+        fields = signal(driver.now_ns, **{"expected_return": 0.004, **given})
+        driver.publish("signals", {name: value for name, value in fields.items() if value is not None})
+        driver.run()
+
+    return story
+
+
+def learning(outcomes, claims=(0.01,)) -> Story:
+    """Claims and what came of them, in turn; then one more claim."""
+
+    def story(driver):
+        priced(driver)
+        for number, realised in enumerate(outcomes):
+            claimed = claims[number % len(claims)]
+            claim(driver, signal_id=f"s-{number}", expected_return=claimed)
+            outcome = {
+                "strategy_id": "momentum",
+                "symbol": "BTC-USD",
+                "signal_id": f"s-{number}",
+                "side": 1,
+                "realized_return": realised,
+                "holding_s": 0.5,
+                "timestamp_ns": driver.now_ns,
+            }
+            driver.publish("outcomes", outcome)
+            driver.advance(1.0)
+        price(driver)
+        claim(driver, signal_id="last", expected_return=claims[-1])
+
+    return story
+
+
+CALM = tuple(0.008 + 0.006 * (-1) ** n for n in range(24))
+WILD = tuple((0.012, -0.03, 0.05, -0.002, 0.3, 0.01, -0.06)[n % 7] for n in range(28))
+LOSING = (-0.004,) * 8
+
+
+def votes(regime, count, every_s) -> Story:
+    """Signals that all see one regime, so many, so far apart."""
+
+    def story(driver):
+        for number in range(count):
+            price(driver)
+            claim(driver, every_s, signal_id=f"s-{number}", regime=regime)
+
+    return story
+
+
+def read(after_s=0.0, **readings) -> Story:
+    """Readings of one symbol, then after a while a signal on it."""
+
+    def story(driver):
+        priced(driver)
+        known = {"symbol": "BTC-USD", "timestamp_ns": driver.now_ns, **readings}
+        driver.publish("cascade-indicators", known)
+        driver.advance(after_s)
+        price(driver)
+        claim(driver, expected_return=0.006)
+
+    return story
+
+
+def crash(fall, volume) -> Story:
+    """Forty bars of a minute that hardly move, a signal, then a bar that falls on volume."""
+
+    def story(driver):
+        for number in range(40):
+            driver.advance(56.0)
+            price(driver, factor=1.0 + 0.001 * (-1) ** number * (1 + number % 3), volume=1.0)
+            driver.advance(2.0)
+        claim(driver)
+        driver.advance(56.0)
+        price(driver, factor=fall, volume=volume)
+        driver.advance(30.0)
+
+    return story
+
+
+def moving(driver):
+    """Bars of a minute, one of them wild; then a signal that claims no volatility."""
+    for number in range(40):
+        driver.advance(26.0)
+        price(driver, factor=1.02 if number == 38 else 1.0 + 0.002 * (-1) ** (number // 2) * (1 + number % 5))
+        driver.advance(2.0)
+    fields = signal(driver.now_ns, expected_return=0.01, horizon_s=60)
+    del fields["predicted_volatility"]
+    driver.publish("signals", fields)
+    driver.run()
+
+
+def many(strategies, symbols) -> Story:
+    """A large claim of each strategy on each symbol."""
+
+    def story(driver):
+        priced(driver)
+        for strategy in strategies:
+            for symbol in symbols:
+                name = f"{strategy}-{symbol}"
+                claim(driver, strategy_id=strategy, symbol=symbol, signal_id=name, expected_return=0.02)
+
+    return story
+
+
+def fallen(driver):
+    """A claim after a fall of a tenth from the peak."""
+    priced(driver)
+    for number, value in enumerate((100_000.0, 90_000.0)):
+        payload = {"portfolio_id": "main", "value_usd": value}
+        driver.publish("control", control(driver.now_ns, "portfolio_value", payload, f"v-{number}"))
+        driver.run()
+    claim(driver)
+
+
+def again(driver):
+    """A claim, and a slightly smaller one."""
+    priced(driver)
+    claim(driver, signal_id="s-1", risk_score=0.2)
+    claim(driver, signal_id="s-2", risk_score=0.25)
+
+
+def moody(age_s, score=0.8) -> Story:
+    def story(driver):
+        driver.advance(7 * HOUR_S)
+        priced(driver)
+        claim(driver, sentiment_score=score, sentiment_timestamp_ns=driver.now_ns - int(age_s * 1e9))
+
+    return story
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+class Row(NamedTuple):
+    """What a key is changed to, and the story that shows it; `base` is in force before."""
+
+    value: Any
+    story: Story
+    base: tuple[tuple[str, Any], ...] = ()
+
+
+OFF = False
+SMALL_BARS = (("market.bar_s", 60),)
+WIDE = (
+    ("risk_management.max_position_pct", 1.0),
+    ("risk_management.max_strategy_allocation", 3.0),
+    ("risk_management.max_portfolio_allocation", 3.0),
+    ("validation_criteria.max_position_usd", 1e9),
+)
+ALL = ("BTC-USD", "ETH-USD", "SOL-USD")
+plain, tight, lean = one(), one(expected_return=0.01, predicted_volatility=0.005), one(predicted_volatility=None)
+whales, calm, wild = read(onchain_whale_pressure=0.84), learning(CALM, (0.004, 0.012)), learning(WILD)
+falling, kelly = crash(0.9885, 9.0), "position_sizing.bayesian_kelly"
+conformal, regimes = "position_sizing.conformal_prediction", "position_sizing.regime_adjustment"
+thresholds, weights = "risk_management.cascade_thresholds", "risk_management.cascade_weights"
+levels = "risk_management.cascade_levels"
+YOUNG = ((f"{levels}.max_reading_age_s", 60.0),)
+
+TABLE: dict[str, Row] = {
+    f"{kelly}.kelly_fraction": Row(0.1, plain),
+    f"{kelly}.min_win_rate": Row(0.6, plain),
+    f"{kelly}.min_edge": Row(0.5, plain),
+    f"{kelly}.prior_strength": Row(10.0, plain),
+    f"{kelly}.prior_calibration": Row(0.9, plain),
+    f"{kelly}.prior_shape": Row(50.0, calm),
+    f"{kelly}.prior_variance": Row(2.0, plain),
+    f"{kelly}.effective_outcomes": Row(5.0, calm),
+    f"{kelly}.claim_decay": Row(0.5, calm),
+    f"{kelly}.winsor_sd": Row(1.0, wild),
+    f"{kelly}.win_prior": Row(1.0, learning(LOSING, (0.03,))),
+    f"{kelly}.estimation_shrink": Row(OFF, plain),
+    f"{conformal}.coverage": Row(0.6, wild),
+    f"{conformal}.window_size": Row(10, wild, ((f"{conformal}.min_samples", 5),)),
+    f"{conformal}.min_samples": Row(200, wild),
+    f"{conformal}.adaptation_rate": Row(0.3, wild),
+    f"{conformal}.scale_decay": Row(0.3, wild),
+    f"{conformal}.winsor_scale": Row(1.0, wild),
+    f"{conformal}.calibration_slack": Row(5.0, wild),
+    f"{conformal}.max_inflation": Row(1.0, wild),
+    f"{regimes}.hysteresis_periods": Row(1, votes("high_volatility", 1, 1.0)),
+    f"{regimes}.regime_period_s": Row(1, votes("high_volatility", 3, 3.0)),
+    f"{regimes}.regime_aliases": Row({"storm": "crisis"}, one(regime="storm")),
+    f"{regimes}.multipliers.trending_up": Row(0.5, votes("trending_up", 3, 60.0)),
+    f"{regimes}.multipliers.trending_down": Row(0.5, votes("trending_down", 3, 60.0)),
+    f"{regimes}.multipliers.ranging": Row(0.5, plain),
+    f"{regimes}.multipliers.high_volatility": Row(0.5, votes("high_volatility", 3, 60.0)),
+    f"{regimes}.multipliers.crisis": Row(0.5, votes("crisis", 1, 1.0)),
+    "position_sizing.risk_score_weight": Row(1.0, plain),
+    "position_sizing.costs.fee_ratio": Row(0.0001, plain),
+    "position_sizing.costs.slippage_ratio": Row(0.0002, plain),
+    "position_sizing.defaults.expected_sharpe": Row(0.3, one(expected_return=None)),
+    "position_sizing.defaults.volatility": Row(0.05, lean),
+    "position_sizing.stop_loss_ratio": Row(1.0, tight),
+    "position_sizing.lots": Row({"BTC-USD": 0.01}, plain),
+    "position_sizing.drawdown_bound": Row({"alpha": 0.7, "beta": 0.01}, plain),
+    "position_sizing.band_ratio": Row(0.0, again),
+    "risk_management.max_position_pct": Row(0.03, plain),
+    "risk_management.max_strategy_allocation": Row(0.2, many(("momentum",), ALL)),
+    "risk_management.max_portfolio_allocation": Row(0.2, many(("momentum", "carry"), ALL)),
+    "risk_management.max_leverage": Row(2.0, many(("momentum",), ALL), WIDE),
+    "risk_management.max_drawdown_pct": Row(0.15, fallen),
+    "risk_management.allow_short": Row(OFF, one(action="sell", expected_return=-0.004)),
+    f"{thresholds}.funding_rate": Row(0.001, read(funding_rate=0.002)),
+    f"{thresholds}.oi_drop": Row(0.03, read(oi_change_pct=-0.06)),
+    f"{thresholds}.volume_spike": Row(50.0, falling, SMALL_BARS),
+    f"{thresholds}.whale_pressure": Row(0.5, read(onchain_whale_pressure=0.6)),
+    f"{thresholds}.netflow_zscore": Row(0.8, read(exchange_netflow_zscore=1.2)),
+    f"{thresholds}.price": Row(1.0, crash(0.985, 0.0), SMALL_BARS),
+    f"{thresholds}.liquidations": Row(0.005, read(liquidation_volume_24h=8e6, open_interest=1e9)),
+    f"{weights}.funding_rate": Row(0.0, read(funding_rate=0.004)),
+    f"{weights}.oi_drop": Row(0.0, read(oi_change_pct=-0.13)),
+    f"{weights}.volume_spike": Row(0.0, falling, SMALL_BARS),
+    f"{weights}.whale_pressure": Row(0.0, whales),
+    f"{weights}.netflow_zscore": Row(0.0, read(exchange_netflow_zscore=3.0)),
+    f"{weights}.price": Row(5.0, falling, SMALL_BARS),
+    f"{weights}.liquidations": Row(0.0, read(liquidation_volume_24h=13e6, open_interest=1e9)),
+    f"{levels}.reduce_50": Row(0.55, read(onchain_whale_pressure=0.7)),
+    f"{levels}.reduce_75": Row(0.7, whales),
+    f"{levels}.exit": Row(0.95, read(onchain_whale_pressure=1.0, oi_change_pct=-0.2)),
+    f"{levels}.margin": Row(0.0, read(2.5 * HOUR_S, oi_change_pct=-0.12), YOUNG),
+    f"{levels}.half_life_s": Row(
+        600.0, read(2 * HOUR_S, oi_change_pct=-0.12), ((f"{levels}.max_reading_age_s", 60.0),)
+    ),
+    f"{levels}.volume_min_z": Row(50.0, falling, SMALL_BARS),
+    f"{levels}.max_reading_age_s": Row(60.0, read(20 * HOUR_S, oi_change_pct=-0.12)),
+    "sentiment.enabled": Row(OFF, moody(0.0)),
+    "sentiment.weight": Row(0.5, moody(0.0)),
+    "sentiment.upper_threshold": Row(0.9, moody(0.0)),
+    "sentiment.half_life_s": Row(600.0, moody(6 * HOUR_S)),
+    "market.step_s": Row(60, plain),
+    "market.bar_s": Row(120, moving, SMALL_BARS),
+    "market.volatility_decay": Row(0.5, moving, SMALL_BARS),
+    "market.volatility_clip": Row(0.5, moving, SMALL_BARS),
+    "market.warmup_bars": Row(1_000, falling, SMALL_BARS),
+    "validation_criteria.min_position_usd": Row(20_000.0, plain),
+    "validation_criteria.max_position_usd": Row(1_000.0, plain),
+    "validation_criteria.max_price_age_s": Row(0.5, plain),
+    "portfolio.initial_value_usd": Row(50_000.0, plain),
+}
+
+
+def with_(params: Any, *changes: tuple[str, Any]) -> Any:
+    """Return settings with dotted keys changed."""
+    tree = params.model_dump()
+    for key, value in changes:
+        *path, name = key.split(".")
+        section = tree
+        for part in path:
+            section = section[part]
+        section[name] = value
+    return type(params).model_validate(tree)
+
+
+def change(driver: Driver, wanted: DecisionParams, control_id: str = "change") -> None:
+    """Change settings as an operator does, and see that the journal took them."""
+    driver.run()
+    base = driver.processors["journal", 0][0].state.params
+    payload = {"base_hash": tree_hash(base), "hash": tree_hash(wanted), "tree": wanted.model_dump()}
+    driver.publish("control", control(driver.now_ns, "settings", payload, control_id))
+    driver.run()
+    answers = [orjson.loads(record.value) for record in driver.read("alerts")]
+    results = [each["result"] for each in answers if each["subject"] == control_id]
+    assert results == ["applied"] * driver.partitions
+
+
+def essence(driver: Driver) -> list[Any]:
+    """Return what a change of settings has to change: sizes, stage by stage, and quantities."""
+    return [
+        (
+            fields["trigger"],
+            fields["targets"],
+            [(row["stage"], row["after_cents"]) for row in fields["waterfall"]],
+            [(row["stage"], row["net_after_cents"]) for row in fields["portfolio_waterfall"]],
+        )
+        for fields in driver.allocations()
+    ]
+
+
+@cache
+def without(story: Story, base: tuple[tuple[str, Any], ...]) -> list[Any]:
+    driver = Driver(with_(DecisionParams(), *base), partitions=1)
+    driver.run()
+    story(driver)
+    return essence(driver)
+
+
+@pytest.mark.parametrize("key", TABLE)
+def test_a_decision_setting_acts_once_the_journal_has_it(key):
+    row = TABLE[key]
+    params = with_(DecisionParams(), *row.base)
+    driver = Driver(params, partitions=1)
+    change(driver, with_(params, (key, row.value)))
+    row.story(driver)
+    changed = essence(driver)
+    assert changed != without(row.story, row.base), f"{key} = {row.value!r} changes no allocation"
+
+
+def test_no_decision_setting_is_left_out():
+    tree = DecisionParams().model_dump()
+    assert sorted(TABLE) == sorted(leaves(tree))
+
+
+def test_a_change_acts_at_once_on_what_is_held():
+    driver = priced(Driver(partitions=1))
+    claim(driver)
+    before = driver.allocations()
+    change(driver, with_(DecisionParams(), ("risk_management.max_position_pct", 0.03)))
+    after = driver.allocations()
+    assert len(after) == len(before) + 1
+    assert after[-1]["trigger"] == {"id": "change", "kind": "settings"}
+    assert targets(after[-1]) == {"BTC-USD": 2_700.0}
+
+
+def test_the_width_of_a_step_can_change_while_ticks_come():
+    driver = priced(Driver(partitions=1))
+    change(driver, with_(DecisionParams(), ("market.step_s", 10)))
+    driver.advance(10.0)
+    price(driver)
+    driver.advance(12.0)
+    widths = [
+        orjson.loads(entry["value"])["step_s"]
+        for entry in (orjson.loads(record.value) for record in driver.read("journal"))
+        if entry["kind"] == "step"
+    ]
+    assert widths[-1] == 10
+    claim(driver)
+    assert driver.allocations()[-1]["position_size_usd"] > 0
+
+
+# -- worker sections -------------------------------------------------------------------------------------------------
+class Skipping(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to the next thing to do: nobody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped = 0.0
+        select = self._selector.select
+
+        def jump(timeout: float | None = None) -> Any:
+            self.skipped += timeout or 0.0
+            return select(0)
+
+        self._selector.select = jump
+
+    def time(self) -> float:
+        return super().time() + self.skipped
+
+
+class Looks:
+    """A watch that finds nothing, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def poll(self) -> None:
+        self.count += 1
+
+
+def worker(settings: Settings, watch: Any = None) -> Worker:
+    began = Origin("WORKER22", settings.topics.partitions, settings.decision(), "0")
+    way = Connection(settings.kafka.bootstrap_servers)
+    return Worker(settings, way, clock=lambda: 0, embedded=True, began=began, epochs_known={}, watch=watch)
+
+
+def app(name: str) -> Callable[[Settings], Any]:
+    return lambda settings: getattr(worker(settings).app.conf, name)
+
+
+def processor(settings: Settings) -> Any:
+    """Return what a partition's processor was told: entries and time between two checkpoints."""
+    made = worker(settings).owners[-1]._make(0)
+    return made._entries_max, made._interval_ns
+
+
+def pages(settings: Settings) -> Any:
+    return worker(settings)._web()._wanted
+
+
+def looks_in_a_minute(settings: Settings) -> int:
+    watch = Looks()
+    built = worker(settings, watch)
+
+    async def minute() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(built._follow_settings(), 60.0)
+
+    with asyncio.Runner(loop_factory=Skipping) as runner:
+        runner.run(minute())
+    return watch.count
+
+
+def journal_partitions(settings: Settings) -> Any:
+    """Return where readings go that all portfolios share."""
+    value = orjson.dumps({"timestamp_ns": START_NS, "funding_rate": 0.0})
+    built = worker(settings)
+    built.clock = lambda: START_NS
+    return [send.partition for send in built._entries("cascade-indicators", 0, [Stored(0, None, value)])]
+
+
+def level_after_a_change(settings: Settings) -> int:
+    root = logging.getLogger()
+    before = root.level
+    try:
+        found = Change(Loaded(settings, {}), None, (), ("monitoring.log_level",))
+        asyncio.run(worker(settings)._settings_changed(found))
+        return root.level
+    finally:
+        root.setLevel(before)
+
+
+WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
+    "kafka.bootstrap_servers": ("127.0.0.2:9092", app("broker")),
+    "kafka.fetch_max_wait_ms": (7, lambda settings: worker(settings).app.transport.fetch_max_wait_ms),
+    "kafka.session_timeout_s": (30.0, app("broker_session_timeout")),
+    "kafka.chunk_records": (7, app("broker_max_poll_records")),
+    "kafka.checkpoint_interval_s": (7.0, processor),
+    "kafka.checkpoint_entries": (7, processor),
+    "kafka.data_dir": ("elsewhere", app("datadir")),
+    "topics.prefix": ("other", lambda settings: worker(settings).names.topic("signals")),
+    "topics.partitions": (3, journal_partitions),
+    "topics.replication": (2, lambda settings: Cluster(5, OFF, {}, {}, settings.topics.replication).replicas),
+    "monitoring.metrics_enabled": (OFF, pages),
+    "monitoring.metrics_host": ("127.0.0.2", pages),
+    "monitoring.metrics_port": (9191, pages),
+    "monitoring.web_host": ("127.0.0.2", pages),
+    "monitoring.web_port": (6161, pages),
+    "monitoring.log_level": ("DEBUG", level_after_a_change),
+    "hot_reload.enabled": (OFF, looks_in_a_minute),
+    "hot_reload.poll_interval_sec": (20.0, looks_in_a_minute),
+}
+"""Key → another value, and what it changes of a worker that is built but not started (tests/broker run it)."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("key", WORKER_TABLE)
+def test_a_worker_setting_acts(key):
+    value, shown = WORKER_TABLE[key]
+    assert shown(with_(Settings(), (key, value))) != shown(Settings()), f"{key} = {value!r} changes nothing"
+
+
+def test_no_worker_setting_is_left_out():
+    tree = Settings().model_dump()
+    assert sorted(WORKER_TABLE) == sorted(
+        leaves({k: v for k, v in tree.items() if k not in DecisionParams.model_fields})
+    )
