@@ -100,8 +100,7 @@ async def _first_entries(connection: Connection, names: Names, partitions: int) 
 
 async def _count(connection: Connection, names: Names) -> int:
     async with read.reader(connection, []) as consumer:
-        await consumer.topics()
-        return len(consumer.partitions_for_topic(names.topic(journal.TOPIC)) or ())
+        return len(await read.partitions(consumer, names.topic(journal.TOPIC)))
 
 
 async def _append(connection: Connection, names: Names, partitions: list[int], value: bytes) -> None:

@@ -55,9 +55,7 @@ async def give_and_wait(
     await reach(consumer, connection.bootstrap)
     answers: dict[int, str] = {}
     try:
-        await consumer.topics()
-        topic = names.topic("alerts")
-        places = [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic) or ())]
+        places = await read.partitions(consumer, names.topic("alerts"))
         consumer.assign(places)
         await read.ends(consumer, places)
         await give(connection, names, order)

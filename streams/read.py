@@ -56,6 +56,16 @@ async def first_offset(connection: Connection, partition: TopicPartition) -> int
         return found
 
 
+async def partitions(client: Any, topic: str) -> list[TopicPartition]:
+    """Return the partitions of a topic, none where it is missing; `client` is a started consumer.
+
+    All topics are asked for: a name would create the topic on the embedded broker, and aiokafka's own answer knows
+    only the topics that it is subscribed to.
+    """
+    cluster = await client._client.fetch_all_metadata()  # noqa: SLF001 the consumer shows only its subscription
+    return [TopicPartition(topic, partition) for partition in sorted(cluster.partitions_for_topic(topic) or ())]
+
+
 async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
     """Return the high watermarks; the consumer stands at them afterwards.
 

@@ -67,7 +67,7 @@ async def _places(connection: Connection, names: Names, topic: str) -> dict[int,
     consumer = _group_member(connection, names)
     await reach(consumer, connection.bootstrap)
     try:
-        partitions = await _partitions(consumer, names.topic(topic))
+        partitions = await read.partitions(consumer, names.topic(topic))
         consumer.assign(partitions)
         committed = {each: await consumer.committed(each) or 0 for each in partitions}
         ends = await read.ends(consumer, partitions)
@@ -80,16 +80,11 @@ async def _commit_beginning(connection: Connection, names: Names, topic: str) ->
     consumer = _group_member(connection, names)
     await reach(consumer, connection.bootstrap)
     try:
-        partitions = await _partitions(consumer, names.topic(topic))
+        partitions = await read.partitions(consumer, names.topic(topic))
         consumer.assign(partitions)
         await consumer.commit(await consumer.beginning_offsets(partitions))
     finally:
         await consumer.stop()
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    await consumer.topics()
-    return [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic) or ())]
 
 
 def _group_member(connection: Connection, names: Names) -> AIOKafkaConsumer:

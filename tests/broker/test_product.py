@@ -74,8 +74,8 @@ async def test_settings_are_applied_through_the_journal_and_every_partition_answ
     wanted = tmp_path / "wanted.yaml"
     wanted.write_text("risk_management: {max_position_pct: 0.05}\n")
     async with cluster.worker():
-        code, out, _ = await cluster.himari("config", "apply", str(wanted), "--wait")
-        assert code == 0
+        code, out, err = await cluster.himari("config", "apply", str(wanted), "--wait")
+        assert code == 0, out + err
         assert out.count(": applied") == 2
         await cluster.price("BTC-USD", 43_500.0)
         while not [record for record in await cluster.records("journal") if b'"kind":"step"' in record.value]:
