@@ -1,0 +1,120 @@
+"""What is held: quantities at present prices, split over cells to the cent."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.holdings import UNASSIGNED, hold
+from engines.records import Bars, Book, Market, Target
+from engines.state import State
+
+NOW_NS = 1_700_000_000_000_000_000
+PRICES = {"BTC": 40_000.0, "ETH": 2_000.0, "SOL": 100.0}
+
+
+def market(price):
+    bars = Bars(0, price, price, price, 0.0, 1, price, NOW_NS, 0, None, None, None, ())
+    return Market(bars, (None,) * 7, None, None, 0)
+
+
+def world(targets, positions=None, prices=PRICES):
+    """A portfolio "main" that was told to hold targets {(strategy, symbol): (cents, quantity of the symbol)}."""
+    state = State(0)
+    for symbol, price in prices.items():
+        state.put_market(symbol, market(price))
+    for (strategy, symbol), (cents, quantity) in targets.items():
+        state.put_target(("main", strategy, symbol), Target(cents, quantity, 1.0, 1.0))
+    known = None if positions is None else tuple(sorted(positions.items()))
+    state.put_book("main", Book(100_000.0, 100_000.0, 1, "", known, NOW_NS, ()))
+    return state
+
+
+def test_a_target_is_held_at_the_present_price():
+    found = hold(world({("a", "BTC"): (1_000_000, 0.25)}, prices={"BTC": 44_000.0}), "main")
+    assert found.cells == [("a", "BTC")]
+    assert found.cents == [1_100_000]
+    assert (found.quantities, found.basis) == ({"BTC": 0.25}, "targets")
+
+
+def test_a_short_is_held_as_a_negative_size_truncated_toward_zero():
+    assert hold(world({("a", "SOL"): (-1_000, -0.33333)}, prices={"SOL": 99.99}), "main").cents == [-3332]
+
+
+def test_known_positions_go_before_targets_and_are_split_as_these_were():
+    targets = {("a", "BTC"): (1_000_000, 0.375), ("b", "BTC"): (500_000, 0.375)}
+    found = hold(world(targets, {"BTC": 0.3}), "main")
+    assert found.basis == "positions"
+    assert found.cents == [800_000, 400_000]
+
+
+def test_the_cents_that_remain_go_to_the_first_by_name():
+    targets = {(name, "SOL"): (100, 3.0) for name in "abc"}
+    assert hold(world(targets, {"SOL": 1.0}, {"SOL": 100.0}), "main").cents == [3_334, 3_333, 3_333]
+
+
+def test_a_position_that_no_target_explains_is_the_unassigned_strategys():
+    found = hold(world({("a", "BTC"): (1_000_000, 0.25)}, {"BTC": 0.25, "ETH": -2.0}), "main")
+    assert found.cells == [(UNASSIGNED, "ETH"), ("a", "BTC")]
+    assert found.cents == [-400_000, 1_000_000]
+    assert found.targets[0] is None
+
+
+def test_what_the_positions_do_not_name_is_not_held():
+    assert hold(world({("a", "BTC"): (1_000_000, 0.25)}, {}), "main").cents == [0]
+
+
+def test_opposite_cells_that_net_to_nothing_are_held_as_they_were_published():
+    found = hold(world({("a", "BTC"): (500_000, 0.0), ("b", "BTC"): (-500_000, 0.0)}), "main")
+    assert found.cents == [500_000, -500_000]
+
+
+def test_what_has_no_price_has_no_size():
+    assert hold(world({("a", "XRP"): (500_000, 10_000.0)}), "main").cents == [0]
+
+
+sizes = st.dictionaries(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(tuple(PRICES))),
+    st.integers(-2_000_000, 2_000_000).filter(bool),
+    min_size=1,
+    max_size=8,
+)
+quantities = st.fixed_dictionaries({}, optional={symbol: st.floats(-50, 50) for symbol in (*PRICES, "XRP")})
+
+
+@given(sizes, quantities)
+def test_the_cells_of_a_symbol_add_up_to_its_position_in_the_proportions_published(sizes, positions):
+    found = hold(world({cell: (cents, 0.0) for cell, cents in sizes.items()}, positions), "main")
+    for symbol, price in PRICES.items():
+        held = {cell: cents for cell, cents in zip(found.cells, found.cents, strict=True) if cell[1] == symbol}
+        published = {cell: cents for cell, cents in sizes.items() if cell[1] == symbol}
+        total = sum(published.values())
+        net = int(100.0 * positions.get(symbol, 0.0) * price)
+        if published and not total:
+            assert held == published
+            continue
+        assert sum(held.values()) == net
+        for cell, cents in published.items():
+            assert abs(held[cell] - Fraction(cents * net, total)) <= len(published)
+
+
+@given(sizes, quantities)
+def test_cells_are_sorted_and_each_is_there_once(sizes, positions):
+    found = hold(world({cell: (cents, 0.0) for cell, cents in sizes.items()}, positions), "main")
+    assert found.cells == sorted(dict.fromkeys(found.cells))
+    assert len(found.cells) == len(found.cents) == len(found.targets)
+
+
+def test_a_portfolio_that_was_never_heard_of_holds_nothing():
+    assert hold(State(0), "nobody") == ([], [], {}, [], "targets")
+
+
+@pytest.mark.parametrize("basis", ["positions", "targets"])
+def test_holding_reads_and_changes_nothing(basis):
+    state = world({("a", "BTC"): (1_000_000, 0.25)}, {"ETH": 1.0} if basis == "positions" else None)
+    before = {table: dict(records) for table, records in state.tables.items()}
+    state.touched.clear()
+    assert hold(state, "main") == hold(state, "main")
+    assert state.tables == before
+    assert not state.touched
