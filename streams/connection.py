@@ -74,6 +74,17 @@ async def is_embedded(client: Any) -> bool:
     return API_CREATE_PARTITIONS not in connection._versions  # noqa: SLF001
 
 
+async def listens(connection: Connection) -> bool:
+    """Return whether any broker of a connection takes a connection now, secured or not."""
+    for server in connection.bootstrap.split(","):
+        host, _, port = server.rpartition(":")
+        with suppress(OSError, TimeoutError):
+            _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 1.0)
+            writer.close()
+            return True
+    return False
+
+
 async def answers(host: str, port: int) -> bool:
     """Return whether a plain-text broker there is ready: it names itself among the brokers of its cluster."""
     try:

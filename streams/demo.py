@@ -407,15 +407,18 @@ class RunningWorker:
         """Return while it runs.
 
         Raises:
-            SizingError: it ended; the reason is on stderr.
+            KeyboardInterrupt: it was interrupted.
+            SizingError: it ended by itself; the reason is on stderr.
         """
         code = None
         if self.task is not None and self.task.done():
             code = self.task.result()
         if self.process is not None:
             code = self.process.returncode
+        if code == 0:
+            raise KeyboardInterrupt
         if code is not None:
-            msg = f"the worker ended with exit code {code}" if code else "interrupted"
+            msg = f"the worker ended with exit code {code}"
             raise SizingError(msg)
 
     async def stop(self) -> None:

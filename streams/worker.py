@@ -17,7 +17,7 @@ from config.settings import Settings
 from config.watch import Change, Rejected, Watch
 from streams import admin
 from streams.application import Owned, new_app, own
-from streams.connection import Connection
+from streams.connection import Connection, listens, unreachable
 from streams.control import settings_order
 from streams.diagnostics import describe
 from streams.genesis import Origin, origin
@@ -37,6 +37,9 @@ from streams.web import Views, Web
 logger = logging.getLogger(__name__)
 
 TELL_TIME_S = 0.25
+BROKER_LOOK_S = 2.0
+BROKER_PATIENCE_S = 20.0
+"""A broker that is gone for so long ends the worker: exit 6."""
 IDLE_S = 1.0
 """A journal partition without an entry for so long (wall time) gets a tick."""
 
@@ -192,7 +195,9 @@ class Worker:
         """Run until a signal, `stop` or a crash; return the exit code."""
         web = self._web()
         await web.start()
-        self._chores = [asyncio.create_task(chore) for chore in (self._tell_time(), self._follow_settings())]
+        self._chores = [
+            asyncio.create_task(chore) for chore in (self._tell_time(), self._follow_settings(), self._watch_broker())
+        ]
         for chore in self._chores:
             chore.add_done_callback(self._chore_ended)
         try:
@@ -240,6 +245,22 @@ class Worker:
         end = self.app.consumer.highwater(TP(self.names.topic("journal"), partition))
         if end is not None:
             self.metrics.lag(partition, max(0, end - 1 - offset))
+
+    async def _watch_broker(self) -> None:
+        """Stop the worker when no broker is there for long: it could only wait, and its owner should know.
+
+        Raises:
+            BrokerUnreachable: after `BROKER_PATIENCE_S`.
+        """
+        gone_since: float | None = None
+        while True:
+            await asyncio.sleep(BROKER_LOOK_S)
+            if await listens(self.connection):
+                gone_since = None
+                continue
+            gone_since = gone_since or time.monotonic()
+            if time.monotonic() - gone_since >= BROKER_PATIENCE_S:
+                raise unreachable(self.connection.bootstrap, BROKER_PATIENCE_S)
 
     async def _follow_settings(self) -> None:
         """Turn each change of the settings file into one control record; a bad file changes nothing.

@@ -5,6 +5,7 @@ of reach · 130 interrupted.
 """
 
 import importlib
+import logging
 import sys
 from typing import Any
 
@@ -24,6 +25,9 @@ COMMANDS = {
     "worker": "streams.cli.worker_command:worker",
 }
 """Command → where it is; imported when it is asked for, so that `himari --help` is quick."""
+
+CHATTY = ("aiokafka", "faust", "mode")
+"""Libraries that log what they try again; what matters of it reaches the user as an error of ours."""
 
 
 class LazyGroup(click.Group):
@@ -54,6 +58,8 @@ def cli(ctx: click.Context, config: str | None, bootstrap: str | None) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an expected error is one line on stderr and its own exit code."""
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         sys.exit(_run(arguments))
     except SizingError as error:

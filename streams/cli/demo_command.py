@@ -8,9 +8,11 @@ import click
 import orjson
 import uvloop
 
+from schemas.errors import SizingError
 from streams.audit import Verdict
 from streams.cli.audit_commands import told
 from streams.demo import Options, run
+from streams.serve import leave
 
 
 @click.command()
@@ -38,7 +40,7 @@ def demo(
 ) -> None:
     """Broker, topics, worker, market and signals; verifies every allocation at the end. Further FILES follow --data."""
     del no_open
-    summary = uvloop.run(run(Options(seconds, (*data, *more), seed, kafka, as_json)))
+    summary = uvloop.run(_run(Options(seconds, (*data, *more), seed, kafka, as_json)))
     if as_json:
         sys.stdout.write(orjson.dumps(summary).decode() + "\n")
     else:
@@ -46,6 +48,15 @@ def demo(
     audit = summary["audit"]
     if audit["mismatched"] or audit["chain_broken"]:
         click.get_current_context().exit(4)
+
+
+async def _run(options: Options) -> dict[str, Any]:
+    """Run the demo; after an error leave at once: a crashed worker's threads would hold the process."""
+    try:
+        return await run(options)
+    except SizingError as error:
+        click.echo(f"himari: {error}", err=True)
+        leave(error.exit_code)
 
 
 def _tell(summary: dict[str, Any]) -> None:
@@ -57,9 +68,18 @@ def _tell(summary: dict[str, Any]) -> None:
     data = summary["data"]
     if data["rows"]:
         click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} doubled rows")
-    for each in summary["cascade"]["levels"][-8:]:
-        click.echo(f"cascade {each['time']} {each['symbol']}: {each['level']}, score {each['score']}")
+    for each in _worst(summary["cascade"]["levels"]):
+        click.echo(f"worst cascade of {each['symbol']}: {each['level']}, score {each['score']}, {each['time']}")
     ratio = summary["cascade"]["hours_above_monitor_ratio"]
     if ratio is not None and data["rows"]:
         click.echo(f"{ratio:.2%} of hours above MONITOR")
     click.echo(told(Verdict(**summary["audit"])))
+
+
+def _worst(levels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return of each symbol the moment of its highest score."""
+    worst: dict[str, dict[str, Any]] = {}
+    for each in levels:
+        if each["score"] > worst.get(each["symbol"], {"score": 0.0})["score"]:
+            worst[each["symbol"]] = each
+    return [worst[symbol] for symbol in sorted(worst)]

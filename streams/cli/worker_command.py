@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from typing import NoReturn
 
 import click
 import uvloop
@@ -23,11 +24,10 @@ def worker(config: str | None, bootstrap: str | None) -> None:
     logging.basicConfig(
         level=found.settings.monitoring.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    code = uvloop.run(_run(found, config or (click.get_current_context().obj or {}).get("config")))
-    leave(code)
+    uvloop.run(_run(found, config or (click.get_current_context().obj or {}).get("config")))
 
 
-async def _run(found: Loaded, path: str | None) -> int:
+async def _run(found: Loaded, path: str | None) -> NoReturn:
     settings = found.settings
     text = os.environ.get(ENVIRONMENT)
     clock = Clock.parse(text) if text else Clock()
@@ -35,10 +35,9 @@ async def _run(found: Loaded, path: str | None) -> int:
     watch = Watch(path, os.environ, overrides) if path else None
     ready = await prepare(settings, connection(settings), clock.now_ns, watch)
     announce = asyncio.create_task(_announce(ready.not_ready))
-    try:
-        return await ready.run()
-    finally:
-        announce.cancel()
+    code = await ready.run()
+    announce.cancel()
+    leave(code)
 
 
 async def _announce(not_ready: object) -> None:

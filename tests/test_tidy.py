@@ -1,0 +1,417 @@
+"""The house is in order: layers, purity of the core, tests, sources, metrics and settings named where people look."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.diff import leaves
+from config.load import DEFAULT_FILE
+from config.settings import Settings
+from streams.families import FAMILIES, PREFIX
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ("schemas", "engines", "config", "streams")
+"""Each may import itself and those before it."""
+PURE = ("schemas", "engines")
+SOURCES = {layer: sorted((ROOT / layer).rglob("*.py")) for layer in LAYERS}
+ALL = [path for paths in SOURCES.values() for path in paths]
+
+IMPURE_MODULES = frozenset(
+    [
+        "asyncio",
+        "builtins",
+        "concurrent",
+        "ctypes",
+        "datetime",
+        "io",
+        "locale",
+        "logging",
+        "multiprocessing",
+        "os",
+        "pathlib",
+        "pickle",
+        "platform",
+        "random",
+        "secrets",
+        "shutil",
+        "signal",
+        "socket",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "threading",
+        "time",
+        "uuid",
+        "warnings",
+        "weakref",
+    ]
+)
+INEXACT_MODULES = frozenset({"cmath", "decimal", "scipy", "statistics"})
+EXACT_MATH = frozenset(
+    [
+        "ceil",
+        "copysign",
+        "floor",
+        "frexp",
+        "fsum",
+        "gcd",
+        "inf",
+        "isclose",
+        "isfinite",
+        "isinf",
+        "isnan",
+        "isqrt",
+        "ldexp",
+        "modf",
+        "nan",
+        "pi",
+        "sqrt",
+        "trunc",
+        "ulp",
+    ]
+)
+EXACT_NUMPY = frozenset(
+    [
+        "abs",
+        "absolute",
+        "arange",
+        "array",
+        "asarray",
+        "copy",
+        "empty",
+        "empty_like",
+        "float64",
+        "full",
+        "int64",
+        "isfinite",
+        "maximum",
+        "minimum",
+        "ndarray",
+        "ones",
+        "sqrt",
+        "where",
+        "zeros",
+        "zeros_like",
+    ]
+)
+REDUCTIONS = frozenset({"sum", "mean", "dot", "prod", "cumsum", "std", "var", "einsum", "matmul"})
+IMPURE_CALLS = frozenset({"breakpoint", "compile", "eval", "exec", "hash", "id", "input", "open", "print", "vars"})
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), name_of(path))
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield (line, module) of every import, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.lineno, node.module or ""
+
+
+# -- layers ----------------------------------------------------------------------------------------------------------
+def wrong_layers(layer: str, tree: ast.AST) -> list[str]:
+    below = LAYERS[: LAYERS.index(layer) + 1]
+    above = [other for other in (*LAYERS, "tests", "benchmarks") if other not in below]
+    return [
+        f"line {line}: {layer} imports {module}" for line, module in imported(tree) if module.split(".")[0] in above
+    ]
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_imports_point_one_way(path):
+    assert wrong_layers(path.relative_to(ROOT).parts[0], tree_of(path)) == []
+
+
+# -- purity ----------------------------------------------------------------------------------------------------------
+class Impurity(ast.NodeVisitor):
+    """Collects what may differ between two machines, two runs or two moments."""
+
+    def __init__(self, *, numbers: bool) -> None:
+        """`numbers`: hold the rules of exact arithmetic too."""
+        self.numbers = numbers
+        self.found: list[str] = []
+
+    def note(self, node: ast.AST, what: str) -> None:
+        self.found.append(f"line {getattr(node, 'lineno', 0)}: {what}")
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._module(node, alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self._module(node, node.module or "")
+        for alias in node.names:
+            self._member(node, node.module or "", alias.name)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if isinstance(node.value, ast.Name):
+            self._member(node, {"np": "numpy"}.get(node.value.id, node.value.id), node.attr)
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        if self.numbers and isinstance(node.op, ast.Pow) and not _is_constant(node):
+            self.note(node, "** calls the C library's pow")
+        if self.numbers and isinstance(node.op, ast.MatMult):
+            self.note(node, "@ calls BLAS")
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name):
+            if node.func.id in IMPURE_CALLS:
+                self.note(node, f"{node.func.id}() reaches outside")
+            if self.numbers and node.func.id == "pow":
+                self.note(node, "pow calls the C library's")
+            if node.func.id in {"list", "tuple", "sum", "enumerate", "iter", "map", "fsum"}:
+                self._ordered(node, node.args)
+        self._summed(node)
+        self.generic_visit(node)
+
+    def _summed(self, node: ast.Call) -> None:
+        if self.numbers and isinstance(node.func, ast.Attribute) and node.func.attr in REDUCTIONS:
+            axis = [keyword for keyword in node.keywords if keyword.arg == "axis"]
+            first = bool(axis) and isinstance(axis[0].value, ast.Constant) and axis[0].value.value == 0
+            if node.func.attr != "sum" or not first:
+                self.note(node, f".{node.func.attr} may go in another order")
+
+    def visit_For(self, node: ast.For) -> None:
+        self._ordered(node, [node.iter])
+        self.generic_visit(node)
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        self._ordered(node.iter, [node.iter])
+        self.generic_visit(node)
+
+    def visit_SetComp(self, node: ast.SetComp) -> None:
+        self.note(node, "a set comprehension has no order")
+
+    def visit_Global(self, node: ast.Global) -> None:
+        self.note(node, "module state")
+
+    def _ordered(self, node: ast.AST, sources: list[ast.expr]) -> None:
+        for source in sources:
+            unordered = isinstance(source, ast.Set | ast.SetComp) or (
+                isinstance(source, ast.Call)
+                and isinstance(source.func, ast.Name)
+                and source.func.id in {"set", "frozenset"}
+            )
+            if unordered:
+                self.note(node, "a set is gone through: it has no order")
+
+    def _module(self, node: ast.AST, module: str) -> None:
+        first = module.split(".", maxsplit=1)[0]
+        if first in IMPURE_MODULES or (self.numbers and first in INEXACT_MODULES):
+            self.note(node, f"imports {module}")
+
+    def _member(self, node: ast.AST, module: str, name: str) -> None:
+        if self.numbers and module == "math" and name not in EXACT_MATH:
+            self.note(node, f"math.{name} is the C library's")
+        if self.numbers and module == "numpy" and name not in EXACT_NUMPY:
+            self.note(node, f"numpy.{name} is not known to be exact")
+
+
+def _is_constant(node: ast.BinOp) -> bool:
+    """Return whether a power is one of literals with a whole exponent: 2.0**-40 is exact."""
+    exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
+    base_is_two = isinstance(node.left, ast.Constant) and node.left.value in {2, 10}
+    return base_is_two and isinstance(exponent, ast.Constant) and isinstance(exponent.value, int)
+
+
+def impurities(source: str, *, numbers: bool) -> list[str]:
+    visitor = Impurity(numbers=numbers)
+    visitor.visit(ast.parse(source))
+    return visitor.found
+
+
+@pytest.mark.parametrize("path", [p for layer in PURE for p in SOURCES[layer]], ids=name_of)
+def test_the_core_is_pure(path):
+    if path.name == "__main__.py":
+        pytest.skip("writes the JSON Schemas: a tool, not the core")
+    assert impurities(path.read_text(encoding="utf-8"), numbers=path.parts[-2] == "engines") == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from math import exp",
+        "import math\nmath.log(2.0)",
+        "y = x ** 2",
+        "y = 3.1 ** 2",
+        "y = pow(x, 2)",
+        "import numpy as np\nnp.exp(x)",
+        "y = a @ b",
+        "y = a.sum()",
+        "for x in {1, 2}: pass",
+        "for x in set(y): pass",
+        "z = [x for x in frozenset(y)]",
+        "z = sum(set(y))",
+        "z = {x for x in y}",
+        "import time",
+        "from random import random",
+        "import os.path",
+        "import logging",
+        "import asyncio",
+        "print(1)",
+        "open('f')",
+        "hash('a')",
+        "def f():\n    global g",
+    ],
+)
+def test_what_is_not_pure_is_seen(source):
+    assert impurities(source, numbers=True)
+
+
+@pytest.mark.parametrize(
+    "source", ["from math import sqrt, fsum", "y = a.sum(axis=0)", "y = 2.0**-40", "y = x * x", "z = sorted(set(y))"]
+)
+def test_what_is_pure_passes(source):
+    assert impurities(source, numbers=True) == []
+
+
+def test_the_core_keeps_no_state_in_modules():
+    """A module's own names are constants: nothing there is a list or a set, and dicts are tables never written to."""
+    for path in (path for layer in PURE for path in SOURCES[layer]):
+        for node in tree_of(path).body:
+            value = getattr(node, "value", None) if isinstance(node, ast.Assign | ast.AnnAssign) else None
+            exported = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+            assert exported or not isinstance(value, ast.List | ast.Set), f"{name_of(path)}, line {node.lineno}"
+
+
+# -- every engine is tested and sourced ------------------------------------------------------------------------------
+ENGINES = [path for path in SOURCES["engines"] if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", ENGINES, ids=name_of)
+def test_every_engine_has_a_line_in_the_sources_and_a_test_that_stands(path):
+    text = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if f"`{name_of(path)}`" in line]
+    assert lines, f"docs/sources.md has no line for {name_of(path)}"
+    tests = [test for line in lines for test in re.findall(r"`(tests/[^`]+)`", line)]
+    assert tests
+    for test in tests:
+        assert (ROOT / test).exists(), f"docs/sources.md names {test}"
+
+
+def test_every_line_of_the_sources_names_a_file_that_stands():
+    rows = re.findall(
+        r"`((?:engines|streams|schemas|config|tests)/[^`]+)`", (ROOT / "docs/sources.md").read_text("utf-8")
+    )
+    assert [row for row in rows if not (ROOT / row).exists()] == []
+
+
+# -- metrics and settings --------------------------------------------------------------------------------------------
+def test_every_metric_family_is_documented():
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    missing = [family.name for family in FAMILIES if f"`{PREFIX}{family.name}" not in text]
+    assert missing == []
+
+
+def test_every_setting_stands_in_the_file_with_its_default_and_a_comment():
+    text = DEFAULT_FILE.read_text(encoding="utf-8")
+    written = leaves(yaml.safe_load(text))
+    assert written == leaves(Settings().model_dump())
+    bare = [line for line in text.splitlines() if re.match(r"\s*[a-z0-9_]+: \S", line) and "#" not in line]
+    assert [line for line in bare if not line.strip().startswith(("bootstrap_servers", "data_dir"))] == []
+    sections = [i for i, line in enumerate(text.splitlines()) if re.match(r"\s*[a-z0-9_]+:$", line)]
+    above = text.splitlines()
+    assert [above[i] for i in sections if not above[i - 1].strip().startswith("#")] == []
+
+
+# -- the text of the house -------------------------------------------------------------------------------------------
+def tracked() -> list[Path]:
+    """Return the files of the repository: those git knows, or all where there is no git."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    names = done.stdout.decode().split("\0") if done.returncode == 0 else []
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def texts() -> Iterator[tuple[str, int, str]]:
+    """Yield (file, line, text) of all tracked text but this file."""
+    for path in tracked():
+        if path == Path(__file__).resolve():
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        yield from ((name_of(path), number, line) for number, line in enumerate(lines, 1))
+
+
+STALE = re.compile(r"\b(?:TODO|FIXME|XXX|HACK|NotImplementedError)\b")
+MACHINE = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp/[a-z]+)/(?!\.)\w")
+REGISTRIES = re.compile(
+    r"(?:index-url|find-links|registry\.npmjs|artifactory|nexus|pypi\.[a-z]+\.(?!org)|trusted-host)"
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (STALE, "what is not done is said in an issue"),
+        (MACHINE, "a path of one machine"),
+        (REGISTRIES, "a registry of one machine"),
+    ],
+    ids=["stale notes", "machine paths", "registries"],
+)
+def test_no_file_holds(rule, why):
+    found = [f"{name}:{number}: {line.strip()}" for name, number, line in texts() if rule.search(line[:2_000])]
+    assert found == [], why
+
+
+def test_the_rules_of_the_text_see_what_they_look_for():
+    assert STALE.search("# TODO later")
+    assert MACHINE.search("cd /home/me/src")
+    assert not MACHINE.search("../shared/data and config/home/me")
+    assert REGISTRIES.search("--index-url https://x")
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------------
+SCREEN = 60
+LONG_FILE = 400
+LONG = {
+    "streams/demo.py": "the one command that runs everything; its parts have files of their own",
+    "streams/families.py": "a table: one row a metric family",
+}
+"""Files above 400 lines, and why."""
+LONG_FUNCTIONS: dict[str, str] = {
+    "engines/decide.py:decide": "the order of the stages, once, from top to bottom",
+}
+"""Functions above a screen, and why."""
+
+
+@pytest.mark.parametrize("path", ALL, ids=name_of)
+def test_files_and_functions_fit(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONG_FILE or name_of(path) in LONG, f"{name_of(path)} has {lines} lines"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            allowed = length <= SCREEN or f"{name_of(path)}:{node.name}" in LONG_FUNCTIONS
+            assert allowed, f"{name_of(path)}: {node.name} has {length} lines"
+
+
+def test_the_core_can_be_imported_without_the_shell():
+    """engines and schemas bring in neither Faust nor a broker's client nor anything else of the outside."""
+    code = (
+        "import sys, engines.fold, engines.allocation, schemas.registry\n"
+        "bad = [m for m in ('faust', 'aiokafka', 'aiohttp', 'rocksdict', 'prometheus_client', 'streams', 'config') "
+        "if m in sys.modules]\n"
+        "sys.exit(', '.join(bad) or 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
