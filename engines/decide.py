@@ -274,14 +274,18 @@ def _bound_reasons(cells: list[tuple[str, str]], bound: list[tuple[str, str]]) -
 
 
 def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[str]) -> dict[str, float]:
-    """Return each symbol's signed quantity: its target toward zero to the lot, or what is held where the band kept it.
+    """Return each symbol's signed quantity: its target toward zero to the lot, or what is held where nothing changes.
 
-    A net below the minimum is published as nothing.
+    A net below the minimum is published as nothing. What is held is truncated to the cent: brought back to lots it
+    would lose some at every decision.
     """
     minimum = int(100.0 * state.params.validation_criteria.min_position_usd)
     nets: dict[str, int] = {}
-    for (_, symbol), size in zip(holdings.cells, cents, strict=True):
+    changed: dict[str, None] = {}
+    for (_, symbol), size, held in zip(holdings.cells, cents, holdings.cents, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
+        if size != held:
+            changed[symbol] = None
     markets, lots = state.tables["markets"], state.params.position_sizing.lots
     quantities = {}
     for symbol, net in nets.items():
@@ -291,8 +295,10 @@ def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[s
         market: Market | None = markets.get((symbol,))
         if abs(net) < minimum or not net or market is None or market.bars is None:
             quantities[symbol] = 0.0
-            continue
-        quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
+        elif symbol not in changed:
+            quantities[symbol] = holdings.quantities.get(symbol, 0.0)
+        else:
+            quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
     return quantities
 
 

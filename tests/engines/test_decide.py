@@ -1,0 +1,434 @@
+"""Decisions: what they hold to, whatever came before; triggers, cuts by ratio, trading states, positions."""
+
+from decimal import Decimal
+from itertools import permutations
+from math import ulp
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts, signal, targets, tick
+
+from engines.decide import RANKS, Trigger, in_lots, stronger, trading_states
+from engines.effects import Journaled
+from engines.fold import apply
+from engines.parameters import DecisionParams, tree_hash
+from engines.records import TradingStates
+from engines.state import MARKET_WIDE, State
+
+NOW_NS = 1_700_000_000_000_000_000
+
+
+def buy(driver, **given):
+    driver.publish("signals", signal(driver.now_ns, **{"valid_for_s": 86_400, **given}))
+    driver.advance(1.0)
+
+
+def order(driver, kind, control_id="c-1", **payload):
+    driver.publish("control", control(driver.now_ns, kind, payload, control_id))
+    driver.run()
+
+
+def move(driver, price, symbol="BTC-USD"):
+    driver.publish("prices", tick(driver.now_ns, symbol, price), key=symbol.encode())
+    driver.advance(2.0)
+
+
+def level(driver, drop, symbol="BTC-USD"):
+    driver.publish("cascade-indicators", {"symbol": symbol, "timestamp_ns": driver.now_ns, "oi_change_pct": -drop})
+    driver.run()
+
+
+def positions(driver, **quantities):
+    known = {name.replace("_", "-"): quantity for name, quantity in quantities.items()}
+    body = {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": known}
+    driver.publish("positions", body)
+    driver.advance(1.0)
+
+
+def held(driver, portfolio="main"):
+    """Return quantities by symbol, as last published."""
+    return {symbol: target["quantity"] for symbol, target in last(driver, portfolio)["targets"].items()}
+
+
+# -- triggers --------------------------------------------------------------------------------------------------------
+triggers = st.builds(
+    Trigger,
+    st.sampled_from(RANKS),
+    st.sampled_from("xyz"),
+    st.booleans(),
+    st.sampled_from((None, ("a", "BTC"), ("b", "ADA"))),
+)
+
+
+@given(st.lists(triggers, min_size=1, max_size=5))
+def test_of_several_triggers_the_highest_names_the_decision_and_one_full_one_makes_it_full(given_):
+    named = None
+    for trigger in given_:
+        named = stronger(named, trigger)
+    assert RANKS.index(named.kind) == min(RANKS.index(trigger.kind) for trigger in given_)
+    assert named.full == any(trigger.full for trigger in given_)
+
+
+SEVERITIES = ("ACTIVE", "REDUCING", "HALTED")
+
+
+@given(st.dictionaries(st.sampled_from(("all", "portfolio:p", "strategy:s", "symbol:x")), st.sampled_from(SEVERITIES)))
+def test_the_most_severe_of_its_scopes_is_a_cells_state(scopes):
+    state = State(0)
+    state.put("states", (MARKET_WIDE,), TradingStates(tuple(sorted(scopes.items()))))
+    worst = max((SEVERITIES.index(each) for each in scopes.values()), default=0)
+    strangers = {scope: each for scope, each in scopes.items() if scope == "all"}
+    others = max((SEVERITIES.index(each) for each in strangers.values()), default=0)
+    assert trading_states(state, "p", [("s", "x")]) == [SEVERITIES[worst]]
+    assert trading_states(state, "q", [("t", "y")]) == [SEVERITIES[others]]
+
+
+# -- lots ------------------------------------------------------------------------------------------------------------
+@given(st.floats(-1e5, 1e5), st.sampled_from(("1e-8", "0.001", "0.01", "0.1", "0.5", "1", "3", "0.3", "100")))
+def test_lots_are_whole_and_toward_zero(quantity, lot):
+    found = in_lots(quantity, float(lot))
+    count = Decimal(found) / Decimal(lot)
+    assert abs(count - round(count)) <= Decimal(ulp(found)) / Decimal(lot)
+    assert abs(found) <= abs(quantity) * (1 + 1e-12)
+    assert abs(quantity) - abs(found) < float(lot) * (1 + 1e-6)
+    assert found * quantity >= 0
+
+
+@pytest.mark.parametrize(
+    ("quantity", "lot", "found"),
+    [
+        (0.31034482, 1e-8, 0.31034482),
+        (0.29999999999, 0.1, 0.2),
+        (-7.9, 3.0, -6.0),
+        (0.0009, 0.001, 0.0),
+        (12.5, 0.5, 12.5),
+    ],
+)
+def test_lots_by_hand(quantity, lot, found):
+    assert in_lots(quantity, lot) == found
+
+
+def test_a_target_is_published_in_whole_lots_of_its_symbol():
+    tree = DecisionParams().model_dump()
+    tree["position_sizing"]["lots"] = {"BTC-USD": 0.05}
+    driver = priced(Driver(DecisionParams.model_validate(tree)))
+    buy(driver)
+    assert last(driver)["targets"]["BTC-USD"] == {"notional_usd": 13_500.0, "quantity": 0.3, "weight": 0.135}
+
+
+# -- one call --------------------------------------------------------------------------------------------------------
+def folded(entries):
+    """Fold Genesis and entries (kind, body) of one second each; return the state and the last one's effects."""
+    state = State(0)
+    params = DecisionParams()
+    genesis = {
+        "decision_version": 1,
+        "journal_id": "CALLS222",
+        "partitions": 1,
+        "settings": params.model_dump(),
+        "settings_hash": tree_hash(params),
+    }
+    found = None
+    for offset, (kind, body) in enumerate([("genesis", genesis), *entries]):
+        now_ns = NOW_NS + offset * 1_000_000_000
+        found = apply(state, Journaled(offset, kind, "", 0, 0, 0, now_ns, body, orjson.dumps(body)))
+    return state, found
+
+
+HASHES = {"inputs_hash", "previous_hash"}
+
+
+def known(state):
+    """Return all records, without what only names bytes."""
+    tables = {table: dict(records) for table, records in state.tables.items()}
+    tables["books"] = {key: book._replace(last_hash="") for key, book in tables["books"].items()}
+    tables["predictions"] = {k: c._replace(seen=tuple(sorted(c.seen))) for k, c in tables["predictions"].items()}
+    return tables
+
+
+calls = st.lists(
+    st.builds(
+        lambda strategy, symbol, portfolio, action, size, regime: signal(
+            NOW_NS,
+            strategy_id=strategy,
+            symbol=symbol,
+            portfolio_id=portfolio,
+            action=action,
+            expected_return=-size if "sell" in action else size,
+            regime=regime,
+        ),
+        st.sampled_from(("a", "b", "c")),
+        st.sampled_from(SYMBOLS),
+        st.sampled_from(("main", "other")),
+        st.sampled_from(("buy", "sell", "hold", "strong_buy")),
+        st.floats(0.001, 0.05),
+        st.sampled_from(("ranging", "crisis", "trending_up", "high_volatility")),
+    ),
+    min_size=2,
+    max_size=5,
+    unique_by=lambda each: (each["portfolio_id"], each["strategy_id"], each["symbol"]),
+)
+
+
+@settings(max_examples=50)
+@given(calls, calls, st.randoms(use_true_random=False))
+def test_the_order_of_the_signals_of_one_call_changes_nothing(before, signals, chance):
+    before = [{**each, "signal_id": f"s-{i}"} for i, each in enumerate(before)]
+    signals = [{**each, "signal_id": f"t-{i}"} for i, each in enumerate(signals)]
+    shuffled = chance.sample(signals, len(signals))
+    first = ("call", {"prices": PRICES, "signals": before})
+    one, its = folded([first, ("call", {"prices": PRICES, "signals": signals})])
+    other, others = folded([first, ("call", {"prices": PRICES, "signals": shuffled})])
+    assert known(one) == known(other)
+    for here, there in zip(its.allocations, others.allocations, strict=True):
+        left, right = orjson.loads(here.value), orjson.loads(there.value)
+        assert {k: v for k, v in left.items() if k not in HASHES} == {k: v for k, v in right.items() if k not in HASHES}
+
+
+def test_every_signal_of_a_call_leaves_a_claim():
+    signals = [signal(NOW_NS, symbol=symbol, signal_id=f"s-{symbol}") for symbol in SYMBOLS]
+    for order_ in permutations(signals):
+        state, _ = folded([("call", {"prices": PRICES, "signals": list(order_)})])
+        for symbol in SYMBOLS:
+            (claim,) = state.get("predictions", ("main", "momentum", symbol)).claims
+            assert claim.signal_id == f"s-{symbol}"
+            assert claim.weight > 0
+
+
+# -- a decision again ------------------------------------------------------------------------------------------------
+@settings(max_examples=50)
+@given(scripts)
+def test_deciding_again_changes_nothing(script):
+    driver = priced()
+    play(driver, script)
+    for number in range(2):
+        order(driver, "trading_state", f"again-{number}", scope="all", state="ACTIVE")
+    for portfolio in ("main", "alpha", "beta"):
+        two = sorted(driver.allocations(portfolio), key=lambda each: each["sequence"])[-2:]
+        if len(two) == 2 and all(each["trigger"]["id"].startswith("again") for each in two):
+            _same_targets(*two)
+
+
+@settings(max_examples=50)
+@given(scripts, st.sampled_from(SYMBOLS))
+def test_a_hold_leaves_every_target_as_it_is(script, symbol):
+    driver = priced()
+    play(driver, script)
+    order(driver, "trading_state", "fresh", scope="all", state="ACTIVE")
+    for number in range(2):
+        hold = signal(driver.now_ns, action="hold", symbol=symbol, strategy_id="carry", signal_id=f"hold-{number}")
+        driver.publish("signals", hold)
+        driver.run()
+    found = sorted(driver.allocations("main"), key=lambda each: each["sequence"])
+    assert [each["trigger"]["id"] for each in found[-2:]] == ["hold-0", "hold-1"]
+    for one, other in zip(found[-3:], found[-2:], strict=False):
+        _same_targets(one, other)
+
+
+def _same_targets(one, other):
+    """Quantities to the last digit; notionals to what a lot of 1e-8 coins leaves of a cent."""
+    for symbol in one["targets"].keys() & other["targets"].keys():
+        before, after = one["targets"][symbol], other["targets"][symbol]
+        assert after["quantity"] == before["quantity"], symbol
+        assert after["notional_usd"] == pytest.approx(before["notional_usd"], abs=0.02), symbol
+    gone = one["targets"].keys() - other["targets"].keys()
+    assert all(one["targets"][symbol]["quantity"] == 0 for symbol in gone)
+
+
+# -- cuts ------------------------------------------------------------------------------------------------------------
+def test_a_cut_is_taken_once_and_a_deeper_one_takes_the_rest():
+    driver = priced()
+    buy(driver, expected_return=0.004)
+    before = held(driver)["BTC-USD"]
+    for drop, left in ((0.095, 1 / 2), (0.096, 1 / 2), (0.115, 1 / 4), (0.1, 1 / 4), (0.0, 1 / 4)):
+        level(driver, drop)
+        assert held(driver)["BTC-USD"] == pytest.approx(before * left, rel=1e-5)
+    assert [each["trigger"]["kind"] for each in driver.allocations()] == ["signal", "cascade", "cascade"]
+
+
+def test_what_was_cut_stays_cut_while_the_level_falls_and_a_signal_restores_it():
+    driver = priced()
+    buy(driver, expected_return=0.004, valid_for_s=86_400 * 3)
+    before = held(driver)["BTC-USD"]
+    level(driver, 0.10)
+    half = held(driver)["BTC-USD"]
+    level(driver, 0.0)
+    for _ in range(6):
+        driver.advance(3_600.0)
+    move(driver, PRICES["BTC-USD"])
+    order(driver, "portfolio_value", portfolio_id="main", value_usd=100_000.0)
+    assert last(driver)["trigger"]["kind"] == "value"
+    assert held(driver)["BTC-USD"] == half
+    buy(driver, expected_return=0.004)
+    assert held(driver)["BTC-USD"] == pytest.approx(before, rel=1e-6)
+
+
+def test_cuts_of_drawdown_and_cascade_multiply():
+    driver = priced()
+    order(driver, "portfolio_value", "v-1", portfolio_id="main", value_usd=100_000.0)
+    buy(driver, expected_return=0.004)
+    before = held(driver)["BTC-USD"]
+    level(driver, 0.10)
+    order(driver, "portfolio_value", "v-2", portfolio_id="main", value_usd=90_000.0)
+    fall = (1 - 0.7 / 0.9) / 0.3
+    assert held(driver)["BTC-USD"] == pytest.approx(before * 0.5 * fall, rel=1e-5)
+
+
+def test_by_ratio_the_cap_is_cut_with_the_cell():
+    driver = priced()
+    buy(driver)
+    assert targets(last(driver)) == {"BTC-USD": 13_500.0}
+    level(driver, 0.10)
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(6_750.0, abs=0.02)
+    move(driver, PRICES["BTC-USD"] * 1.2)
+    assert last(driver)["trigger"]["kind"] == "cap"
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(6_750.0, abs=0.02)
+
+
+def test_a_level_of_the_other_side_cuts_nothing():
+    driver = priced()
+    buy(driver, expected_return=0.004)
+    before = held(driver)
+    reading = {"symbol": "BTC-USD", "timestamp_ns": driver.now_ns, "exchange_netflow_zscore": -5.0}
+    driver.publish("cascade-indicators", reading)
+    driver.run()
+    assert held(driver) == before
+    buy(driver, symbol="ETH-USD", signal_id="eth")
+    assert held(driver)["BTC-USD"] == before["BTC-USD"]
+
+
+# -- trading states --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("scope", ["all", "portfolio:main", "strategy:momentum", "symbol:BTC-USD"])
+def test_reducing_lets_only_smaller_sizes_of_the_same_sign_pass(scope):
+    driver = priced()
+    buy(driver, expected_return=0.004, signal_id="s-1")
+    before = targets(last(driver))["BTC-USD"]
+    order(driver, "trading_state", scope=scope, state="REDUCING")
+    buy(driver, expected_return=0.006, signal_id="s-2")
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(before, abs=0.02)
+    assert last(driver)["waterfall"][-2]["reason"] == "REDUCING"
+    buy(driver, expected_return=0.0038, signal_id="s-3")
+    smaller = targets(last(driver))["BTC-USD"]
+    assert 0 < smaller < before
+    buy(driver, action="sell", expected_return=-0.01, signal_id="s-4")
+    assert targets(last(driver))["BTC-USD"] == 0.0
+    buy(driver, action="buy", expected_return=0.01, signal_id="s-5")
+    assert targets(last(driver)).get("BTC-USD", 0.0) == 0.0, "nothing is opened"
+
+
+def test_a_halt_of_one_strategy_leaves_the_others():
+    driver = priced()
+    buy(driver, strategy_id="a", signal_id="s-1", expected_return=0.004)
+    buy(driver, strategy_id="b", signal_id="s-2", expected_return=0.004)
+    both = targets(last(driver))["BTC-USD"]
+    order(driver, "trading_state", scope="strategy:a", state="HALTED")
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(both / 2, abs=0.02)
+    assert last(driver)["portfolio_waterfall"][1]["stage"] == "cut"
+
+
+# -- sides, expiry, sizes --------------------------------------------------------------------------------------------
+def test_opposite_cells_net_and_both_count_for_the_symbols_cap():
+    driver = priced()
+    buy(driver, strategy_id="a", signal_id="s-1")
+    buy(driver, strategy_id="b", signal_id="s-2", action="sell", expected_return=-0.01)
+    found = last(driver)
+    assert targets(found) == {"BTC-USD": 0.0}
+    assert found["totals"] == {"gross_usd": 13_500.0, "net_usd": 0.0, "utilization_ratio": 0.135}
+    assert held(driver) == {"BTC-USD": 0.0}
+    buy(driver, strategy_id="b", signal_id="s-3", action="sell", expected_return=-0.004)
+    net = targets(last(driver))["BTC-USD"]
+    assert 0 < net < 13_500.0
+
+
+def test_shorts_are_a_reduction_to_zero_where_they_are_off():
+    tree = DecisionParams().model_dump()
+    tree["risk_management"]["allow_short"] = False
+    driver = priced(Driver(DecisionParams.model_validate(tree)))
+    buy(driver, signal_id="s-1")
+    buy(driver, signal_id="s-2", action="sell", expected_return=-0.01)
+    assert targets(last(driver)) == {"BTC-USD": 0.0}
+    assert last(driver)["waterfall"][0]["reason"] == "shorts are off"
+
+
+def test_a_forecast_that_is_sent_again_lives_from_then_on():
+    driver = priced()
+    buy(driver, valid_for_s=30, signal_id="s-1", expected_return=0.004)
+    driver.advance(20.0)
+    buy(driver, valid_for_s=30, signal_id="s-2", expected_return=0.004)
+    driver.advance(20.0)
+    driver.advance(1.0)
+    assert targets(last(driver))["BTC-USD"] > 0
+    driver.advance(20.0)
+    driver.advance(1.0)
+    assert targets(last(driver)) == {"BTC-USD": 0.0}
+    assert [each["trigger"]["kind"] for each in driver.allocations()] == ["signal", "signal", "expiry"]
+
+
+def test_one_cell_that_expires_leaves_the_other_as_it_is():
+    driver = priced()
+    buy(driver, strategy_id="a", valid_for_s=30, signal_id="s-1", expected_return=0.004)
+    alone = held(driver)["BTC-USD"]
+    buy(driver, strategy_id="b", valid_for_s=3_000, signal_id="s-2", expected_return=0.004)
+    driver.advance(31.0)
+    driver.advance(1.0)
+    assert last(driver)["trigger"] == {"id": "a/BTC-USD", "kind": "expiry"}
+    assert held(driver)["BTC-USD"] == pytest.approx(alone, rel=1e-6)
+
+
+def test_the_largest_position_holds_for_each_side_of_a_symbol():
+    tree = DecisionParams().model_dump()
+    tree["validation_criteria"]["max_position_usd"] = 5_000.0
+    driver = priced(Driver(DecisionParams.model_validate(tree)))
+    buy(driver, strategy_id="a", signal_id="s-1")
+    buy(driver, strategy_id="b", signal_id="s-2")
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(5_000.0, abs=0.02)
+    buy(driver, strategy_id="c", signal_id="s-3", action="sell", expected_return=-0.01)
+    found = last(driver)
+    assert found["totals"]["gross_usd"] <= 10_000.0
+    assert found["waterfall"][-2]["reason"] in {"", "max_position_usd"}
+    move(driver, PRICES["BTC-USD"] * 1.3)
+    assert last(driver)["totals"]["gross_usd"] <= 10_000.0
+
+
+# -- positions -------------------------------------------------------------------------------------------------------
+def test_known_positions_are_what_is_held():
+    driver = priced()
+    buy(driver, expected_return=0.004)
+    wanted = held(driver)["BTC-USD"]
+    positions(driver, BTC_USD=wanted / 2)
+    found = last(driver)
+    assert (found["basis"], found["trigger"]) == ("positions", {"id": "positions", "kind": "value"})
+    assert found["portfolio_waterfall"][0]["gross_after_cents"] == pytest.approx(wanted / 2 * 4_350_000, abs=2)
+    buy(driver, expected_return=0.004, signal_id="s-2")
+    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_position_of_no_strategy_counts_for_the_caps():
+    driver = priced()
+    positions(driver, ETH_USD=100.0)
+    found = last(driver)
+    assert targets(found) == {"ETH-USD": pytest.approx(15_000.0, abs=0.02)}
+    assert "symbol:ETH-USD" in found["bound"] or "cell:-/ETH-USD" in found["bound"]
+
+
+def test_older_positions_change_nothing():
+    driver = priced()
+    positions(driver, BTC_USD=0.1)
+    count = len(driver.allocations())
+    body = {"portfolio_id": "main", "timestamp_ns": driver.now_ns - 10**10, "quantities": {"BTC-USD": 5.0}}
+    driver.publish("positions", body)
+    driver.advance(1.0)
+    assert len(driver.allocations()) == count
+    assert held(driver) == {"BTC-USD": 0.1}
+
+
+def test_positions_may_bring_the_equity():
+    driver = priced()
+    body = {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": {}, "equity": 200_000.0}
+    driver.publish("positions", body)
+    driver.advance(1.0)
+    assert last(driver)["portfolio_value"] == 200_000.0
+    buy(driver)
+    assert targets(last(driver)) == {"BTC-USD": 27_000.0}
