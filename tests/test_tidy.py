@@ -240,7 +240,7 @@ def impurities(source: str, *, numbers: bool) -> list[str]:
 @pytest.mark.parametrize("path", [p for layer in PURE for p in SOURCES[layer]], ids=name_of)
 def test_the_core_is_pure(path):
     if path.name == "__main__.py":
-        pytest.skip("writes the JSON Schemas: a tool, not the core")
+        return  # writes the JSON Schemas: a tool, not the core
     assert impurities(path.read_text(encoding="utf-8"), numbers=path.parts[-2] == "engines") == []
 
 
