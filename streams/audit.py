@@ -52,21 +52,27 @@ class Ledger:
         self.chain_broken = 0
         self.forked: list[str] = []
         self.last_offset = -1
-        reader = AllocationReader()
-        for value in published:
-            self._take(reader, value)
+        reader = AllocationReader(whole=True)
+        for number, value in enumerate(published):
+            try:
+                self._take(reader, value)
+            except (AllocationFork, AllocationGap) as error:
+                self._broken(str(error))
+            except (KeyError, TypeError, ValueError):
+                self._broken(f"record {number} of the partition is no allocation")
         self.repeats = reader.repeats
 
     def _take(self, reader: AllocationReader, value: bytes) -> None:
         fields = orjson.loads(value)
         identity = Identity(fields["portfolio_id"], fields["sequence"])
-        self.last_offset = max(self.last_offset, fields["journal"]["offset"])
-        try:
-            reader.take(value)
-        except (AllocationFork, AllocationGap) as error:
-            self.chain_broken += 1
-            self.forked.append(str(error))
+        last_offset = max(self.last_offset, fields["journal"]["offset"])
         self.hashes.setdefault(identity, hashlib.sha256(value).digest())
+        self.last_offset = last_offset
+        reader.take(value)
+
+    def _broken(self, finding: str) -> None:
+        self.chain_broken += 1
+        self.forked.append(finding)
 
 
 async def verify(

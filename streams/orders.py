@@ -17,14 +17,13 @@ async def settings_in_force(connection: Connection, names: Names) -> dict[str, A
 
     A change that is not folded yet is taken as applied if its base fits, as sizing will.
     """
-    place = TopicPartition(names.changelog(PROGRESS["journal"]), 0)
     tree: dict[str, Any] = {}
     known, first = "", 0
-    async for record in read.records(connection, place, 0):
-        if record.value is not None:
-            progress = orjson.loads(record.value)
-            tree, known = progress["meta"]["settings"], progress["meta"]["settings_hash"]
-            first = progress["offset"] + 1
+    value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS["journal"]), 0))
+    if value is not None:
+        progress = orjson.loads(value)
+        tree, known = progress["meta"]["settings"], progress["meta"]["settings_hash"]
+        first = progress["offset"] + 1
     async for record in read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first):
         entry = journal.read(record.offset, record.value)
         if entry.kind == "genesis":

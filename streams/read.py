@@ -56,6 +56,18 @@ async def first_offset(connection: Connection, partition: TopicPartition) -> int
         return found
 
 
+async def newest(connection: Connection, partition: TopicPartition) -> bytes | None:
+    """Return the value of the last record that has one: what a compacted partition of one key says now."""
+    end = (await high_watermarks(connection, [partition]))[partition]
+    for first in (end - 1, 0) if end else ():
+        value = None
+        async for record in records(connection, partition, first, end):
+            value = record.value or value
+        if value is not None:
+            return bytes(value)
+    return None
+
+
 async def partitions(client: Any, topic: str) -> list[TopicPartition]:
     """Return the partitions of a topic, none where it is missing; `client` is a started consumer.
 

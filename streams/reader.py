@@ -34,10 +34,14 @@ class _Portfolio:
 
 
 class AllocationReader:
-    """The reader's rule over the records of `allocations`, portfolio by portfolio."""
+    """The reader's rule over the records of `allocations`, portfolio by portfolio.
 
-    def __init__(self) -> None:
+    `whole`: the log is read from its beginning, so that each portfolio has to begin with sequence 1.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
         self.repeats = 0
+        self._whole = whole
         self._portfolios: dict[str, _Portfolio] = {}
 
     def take(self, value: bytes) -> Taken | None:
@@ -52,6 +56,9 @@ class AllocationReader:
         known = self._portfolios.get(portfolio)
         digest = hashlib.sha256(value).digest()
         if known is None:
+            if self._whole and sequence != 1:
+                msg = f"allocations of {portfolio}: sequence must be 1, was {sequence}"
+                raise AllocationGap(msg)
             known = self._portfolios[portfolio] = _Portfolio()
         elif sequence <= known.last:
             self._recognise(portfolio, sequence, digest, known)

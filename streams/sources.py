@@ -1,6 +1,7 @@
 """Source topics over time: their epochs, and whether one was created anew under the workers' feet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,36 +15,40 @@ from streams.topics import INPUTS, PROGRESS, Names
 
 async def epochs(connection: Connection, names: Names) -> dict[str, int]:
     """Return the epoch of each source topic that was ever adopted: what `progress` knows, and the journal after it."""
-    place = TopicPartition(names.changelog(PROGRESS["journal"]), 0)
-    known: dict[str, int] = {}
-    first = 0
-    async for record in read.records(connection, place, 0):
-        if record.value is not None:
-            progress = orjson.loads(record.value)
-            sources = progress["meta"].get("sources", {})
-            known = {topic: source["epoch"] for topic, source in sources.items() if source["epoch"]}
-            first = progress["offset"] + 1
-    async for record in read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first):
+    progress = await _progress(connection, names, 0)
+    known = {topic: source["epoch"] for topic, source in progress["meta"].get("sources", {}).items()}
+    tail = read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), progress["offset"] + 1)
+    async for record in tail:
         entry = journal.read(record.offset, record.value)
         if entry.kind == "adopt":
             known[entry.body["topic"]] = entry.body["epoch"]
     return known
 
 
-async def refuse_recreated(connection: Connection, names: Names, topics: Sequence[str]) -> None:
-    """Return if no source ends below what the group has committed.
+async def refuse_recreated(
+    connection: Connection, names: Names, partitions: int, epochs_now: Mapping[str, int]
+) -> None:
+    """Return if every source still holds what the journal has taken from it.
 
     Raises:
-        ProcessorStopped: one does, so it was created anew; the text names what to run.
+        ProcessorStopped: one ends below, so it was created anew; the text names what to run.
     """
-    for topic in topics:
-        for partition, (committed, end) in (await _places(connection, names, topic)).items():
-            if committed > end:
-                msg = (
-                    f"{names.topic(topic)}[{partition}] ends at {end}, below the committed {committed}: the topic was "
-                    f"created anew. If that is right, run: himari topics adopt {topic}"
-                )
-                raise ProcessorStopped(msg)
+    taken: dict[TopicPartition, int] = {}
+    for partition in range(partitions):
+        progress = await _progress(connection, names, partition)
+        for topic, source in progress["meta"].get("sources", {}).items():
+            if source["epoch"] == epochs_now.get(topic, 0):
+                for number, offset in source["offsets"].items():
+                    place = TopicPartition(names.topic(topic), int(number))
+                    taken[place] = max(offset, taken.get(place, -1))
+    for place, end in (await read.high_watermarks(connection, sorted(taken))).items():
+        if end <= taken[place]:
+            logical = names.logical(place.topic)
+            msg = (
+                f"{place.topic}[{place.partition}] ends at {end}, but the journal has its offset {taken[place]}: "
+                f"the topic was created anew. If that is right, run: himari topics adopt {logical}"
+            )
+            raise ProcessorStopped(msg)
 
 
 async def adopt(connection: Connection, names: Names, topic: str, now_ns: int) -> int:
@@ -62,18 +67,11 @@ async def adopt(connection: Connection, names: Names, topic: str, now_ns: int) -
     return epoch
 
 
-async def _places(connection: Connection, names: Names, topic: str) -> dict[int, tuple[int, int]]:
-    """Return (committed offset or 0, end) of each partition of a topic."""
-    consumer = _group_member(connection, names)
-    await reach(consumer, connection.bootstrap)
-    try:
-        partitions = await read.partitions(consumer, names.topic(topic))
-        consumer.assign(partitions)
-        committed = {each: await consumer.committed(each) or 0 for each in partitions}
-        ends = await read.ends(consumer, partitions)
-        return {each.partition: (committed[each], ends[each]) for each in partitions}
-    finally:
-        await consumer.stop()
+async def _progress(connection: Connection, names: Names, partition: int) -> dict[str, Any]:
+    """Return the newest `progress` of a journal partition; before the first one it stands before entry 0."""
+    value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS["journal"]), partition))
+    progress: dict[str, Any] = {"offset": -1, "meta": {}} if value is None else orjson.loads(value)
+    return progress
 
 
 async def _commit_beginning(connection: Connection, names: Names, topic: str) -> None:

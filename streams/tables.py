@@ -112,14 +112,7 @@ class FaustPorts:
 
     async def progress(self) -> bytes | None:
         """Return the newest `progress` of this partition, read from its changelog, or None."""
-        end = (await read.high_watermarks(self._connection, [self._progress]))[self._progress]
-        for first in (end - 1, 0) if end else ():
-            value = None
-            async for record in read.records(self._connection, self._progress, first, end):
-                value = record.value
-            if value is not None:
-                return bytes(value)
-        return None
+        return await read.newest(self._connection, self._progress)
 
     async def write_progress(self, value: bytes) -> None:
         """Write `progress` to its changelog; return when it is acknowledged."""

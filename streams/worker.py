@@ -21,7 +21,7 @@ from streams.connection import Connection, listens, unreachable
 from streams.control import settings_order
 from streams.diagnostics import describe
 from streams.genesis import Origin, origin
-from streams.ingest import INTAKES, ingest
+from streams.ingest import ingest
 from streams.journal import Place
 from streams.metrics import Metrics
 from streams.ports import Send
@@ -329,7 +329,7 @@ async def prepare(
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
     began = await origin(connection, names, settings.topics.partitions)
     known = await epochs(connection, names)
-    await refuse_recreated(connection, names, list(INTAKES))
+    await refuse_recreated(connection, names, settings.topics.partitions, known)
     embedded = await admin.embedded(connection)
     return Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
 

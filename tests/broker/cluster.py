@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from config.settings import Settings
 from streams import admin, audit, read
@@ -100,6 +101,19 @@ class Cluster:
             await append(producer, TopicPartition(self.names.topic(topic), partition), lines)
         finally:
             await producer.stop()
+
+    async def create_anew(self, topic: str) -> None:
+        """Delete a topic and create it again, as somebody might by mistake."""
+        client = AIOKafkaAdminClient(**self.connection.options())
+        await client.start()
+        try:
+            await client.delete_topics([self.names.topic(topic)])
+            async with asyncio.timeout(PATIENCE_S):
+                while self.names.topic(topic) in await client.list_topics():
+                    await asyncio.sleep(0.1)
+        finally:
+            await client.close()
+        await admin.apply(self.connection, self.names, PARTITIONS)
 
     async def price(self, symbol: str, price: float) -> None:
         message = {"symbol": symbol, "price": price, "timestamp_ns": time.time_ns()}
