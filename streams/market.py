@@ -100,7 +100,9 @@ class MarketFold:
         """
         if not self.symbols or now_ns < (self.step + 1) * self.step_s * SECOND_NS + SECOND_NS:
             return []
-        return self._close()
+        closed = self._close()
+        self.step += 1
+        return closed
 
     def flush(self) -> list[Send]:
         """Return the open step, whatever the clock says: nothing follows."""

@@ -1,0 +1,206 @@
+"""Market: ticks become steps; an obvious fold over all ticks is the oracle."""
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams import journal
+from streams.market import MarketFold
+from streams.memory import Stored
+
+SECOND_NS = 1_000_000_000
+START_NS = 1_700_000_000 * SECOND_NS
+
+
+class Bench:
+    """A fold with a clock and a width that the test moves; what it notes is kept."""
+
+    def __init__(self, step_s=1, partitions=2):
+        self.now_ns, self.step_s = START_NS + 10**6 * SECOND_NS, step_s
+        self.notes = []
+        self.fold = MarketFold(
+            3, partitions, lambda: self.step_s, lambda: self.now_ns, lambda *note: self.notes.append(note)
+        )
+        self.offset = -1
+
+    def ticks(self, *ticks, **one):
+        self.offset += 1
+        body = {"ticks": list(ticks)} if ticks else one
+        return self.fold.fold(Stored(self.offset, b"BTC", orjson.dumps(body)))
+
+
+def tick(second, price=100.0, symbol="BTC", **given):
+    return {"symbol": symbol, "price": price, "timestamp_ns": START_NS + int(second * SECOND_NS), **given}
+
+
+def steps(sends):
+    """Return (step, symbols) of the steps that the first journal partition gets."""
+    read = [journal.read(0, send.value) for send in sends if send.topic == "journal" and send.partition == 0]
+    return [(entry.body["step"], entry.body["symbols"]) for entry in read]
+
+
+def step_of(second, step_s=1):
+    return (START_NS + int(second * SECOND_NS) - 1) // (step_s * SECOND_NS)
+
+
+def test_a_step_is_journaled_when_a_tick_of_a_later_one_comes():
+    bench = Bench()
+    assert bench.ticks(**tick(0.2, 100.0, volume=1.0)) == []
+    assert bench.ticks(**tick(0.7, 90.0, low=80.0, high=95.0, volume=2.0)) == []
+    assert bench.ticks(**tick(0.5, 95.0)) == []
+    sends = bench.ticks(**tick(1.5, 91.0))
+    assert steps(sends) == [(step_of(0.5), {"BTC": [100.0, 100.0, 80.0, 95.0, 3.0, 3]})]
+
+
+def test_it_goes_to_every_journal_partition_alike_with_its_source():
+    bench = Bench(partitions=5)
+    bench.ticks(**tick(0.2))
+    sends = bench.ticks(**tick(1.2))
+    assert [send.partition for send in sends] == [0, 1, 2, 3, 4]
+    assert len({send.value for send in sends}) == 1
+    entry = journal.read(0, sends[0].value)
+    assert (entry.body["source_partition"], entry.body["step_s"]) == (3, 1)
+    assert orjson.loads(sends[0].value)["event_time_ns"] == (step_of(0.2) + 1) * SECOND_NS
+    assert entry.journaled_at_ns == bench.now_ns
+
+
+def test_a_tick_on_the_second_belongs_to_the_step_that_ends_there():
+    bench = Bench()
+    bench.ticks(**tick(1.0))
+    bench.ticks(**tick(0.1))
+    assert steps(bench.ticks(**tick(1.000000001)))[0][1]["BTC"][5] == 2
+
+
+def test_a_late_tick_is_counted_and_reopens_nothing():
+    bench = Bench()
+    bench.ticks(**tick(0.5))
+    bench.ticks(**tick(3.5))
+    assert bench.ticks(tick(0.6, 50.0), tick(1.5, 40.0), tick(3.6, 101.0)) == []
+    assert bench.notes == [("late_tick", 2)]
+    assert steps(bench.fold.flush()) == [(step_of(3.5), {"BTC": [100.0, 101.0, 100.0, 101.0, 0.0, 2]})]
+
+
+def test_the_clock_closes_a_step_one_second_past_its_end():
+    bench = Bench()
+    bench.ticks(**tick(0.5))
+    assert bench.fold.elapse(START_NS + 2 * SECOND_NS - 1) == []
+    assert len(steps(bench.fold.elapse(START_NS + 2 * SECOND_NS))) == 1
+    assert bench.fold.elapse(START_NS + 9 * SECOND_NS) == []
+    assert bench.ticks(**tick(0.7)) == [], "it is closed"
+    assert bench.notes == [("late_tick", 1)]
+
+
+def test_many_ticks_of_many_symbols_and_steps_in_one_message():
+    bench = Bench()
+    ticks = [tick(n / 10, 100.0 + n, ("BTC", "ETH", "SOL")[n % 3]) for n in range(1, 1_000)]
+    found = steps(bench.ticks(*ticks))
+    assert len(found) == 99
+    assert all(sum(prices[5] for prices in symbols.values()) == 10 for _, symbols in found)
+
+
+def test_another_width_closes_the_open_step_and_begins_anew():
+    bench = Bench()
+    bench.ticks(**tick(0.5))
+    bench.step_s = 10
+    sends = bench.ticks(**tick(0.6))
+    assert [journal.read(0, send.value).body["step_s"] for send in sends] == [1, 1]
+    sends = bench.ticks(**tick(30.0))
+    assert [journal.read(0, send.value).body["step_s"] for send in sends] == [10, 10]
+    assert steps(sends)[0][0] == step_of(0.6, 10)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"ticks": []}, None),
+        ({"symbol": "BTC", "price": 0.0, "timestamp_ns": START_NS}, "out_of_range"),
+        ({"symbol": "BTC", "price": 1.0, "timestamp_ns": START_NS, "low": 2.0}, "inconsistent"),
+        ({"ticks": [tick(0.1), tick(10**7)]}, "in_future"),
+        ({"ticks": [tick(0.1), {**tick(0.2), "price": "1"}]}, "wrong_type"),
+    ],
+)
+def test_a_bad_message_goes_whole_to_the_dead_letters_and_opens_nothing(body, code):
+    bench = Bench()
+    (send,) = bench.ticks(**body)
+    assert (send.topic, orjson.loads(send.value)) == ("prices.dlq", body)
+    headers = dict(send.headers)
+    assert headers["__streams.errors.partition"] == b"3"
+    assert code is None or headers["himari.error.code"].decode() == code
+    assert bench.notes == [(headers["himari.error.code"].decode(), 1)]
+    assert bench.fold.flush() == []
+    assert not bench.fold.touched
+
+
+def test_a_bad_message_leaves_the_open_step_as_it_is():
+    bench = Bench()
+    bench.ticks(**tick(0.5))
+    bench.ticks(symbol="BTC", price=-1.0, timestamp_ns=START_NS)
+    assert steps(bench.fold.flush()) == [(step_of(0.5), {"BTC": [100.0, 100.0, 100.0, 100.0, 0.0, 1]})]
+
+
+drawn = st.lists(
+    st.lists(
+        st.tuples(st.integers(1, 60), st.sampled_from(("BTC", "ETH")), st.integers(1, 100), st.integers(0, 3)),
+        min_size=1,
+        max_size=6,
+    ),
+    max_size=12,
+)
+
+
+def expected(messages):
+    """Fold all ticks the slow way: in order, a step is closed once a later one was seen."""
+    newest, order, kept, late = -1, [], {}, 0
+    for message in messages:
+        for tenths, symbol, price, volume in message:
+            step = step_of(tenths / 10)
+            if step < newest:
+                late += 1
+                continue
+            if step > newest:
+                newest = step
+                order.append(step)
+            kept.setdefault((step, symbol), []).append((float(price), float(volume)))
+    found = []
+    for step in order:
+        symbols = {}
+        for (of, symbol), rows in kept.items():
+            if of == step:
+                prices = [price for price, _ in rows]
+                traded = sum(volume for _, volume in rows)
+                symbols[symbol] = [prices[0], max(prices), min(prices), prices[-1], traded, len(rows)]
+        found.append((step, symbols))
+    return found, late
+
+
+@settings(max_examples=100)
+@given(drawn, st.integers(0, 12))
+def test_the_steps_are_those_of_the_slow_fold_also_after_a_restart(messages, restart):
+    bench = Bench()
+    sends = []
+    for number, message in enumerate(messages):
+        if number == restart:
+            saved = {("open-steps", b"open"): bench.fold.encode(("open-steps", b"open"))}
+            bench.fold.restore({}, saved)
+        ticks = [tick(tenths / 10, price, symbol, volume=volume) for tenths, symbol, price, volume in message]
+        sends += bench.ticks(*ticks)
+    sends += bench.fold.flush()
+    wanted, late = expected(messages)
+    assert steps(sends) == wanted
+    assert sum(count for name, count in bench.notes if name == "late_tick") == late
+
+
+def test_what_a_fold_touched_is_named_with_the_offset_of_its_message():
+    bench = Bench()
+    bench.ticks(**tick(0.5))
+    bench.ticks(**tick(0.6))
+    assert bench.fold.touched == {("open-steps", b"open"): 1}
+
+
+def test_a_fold_that_has_nothing_to_come_back_to_begins_empty():
+    bench = Bench()
+    bench.ticks(**tick(0.5))
+    bench.fold.restore(None, {})
+    assert bench.fold.flush() == []
+    assert bench.fold.touched == {}
