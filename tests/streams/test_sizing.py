@@ -1,5 +1,7 @@
 """The main job on the Driver: what a signal, a cascade, an expiry and an operator lead to."""
 
+from itertools import pairwise
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -165,7 +167,7 @@ def test_whatever_comes_the_books_stay_whole(script):
         _nothing_grows_after_the_regime(fields)
     for portfolio, count in sequences.items():
         assert sorted(f["sequence"] for f in driver.allocations(portfolio)) == list(range(1, count + 1))
-    assert not [r for r in driver.read("signals.dlq")]
+    assert not driver.read("signals.dlq")
 
 
 def _steps_add_up(fields):
@@ -176,7 +178,7 @@ def _steps_add_up(fields):
     ):
         if rows:
             assert rows[0][before] == 0
-            assert all(one[after] == two[before] for one, two in zip(rows, rows[1:], strict=False))
+            assert all(one[after] == two[before] for one, two in pairwise(rows))
     assert fields["portfolio_waterfall"][-1]["gross_after_cents"] == round(fields["totals"]["gross_usd"] * 100)
 
 
