@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 import orjson
@@ -79,10 +79,10 @@ def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
 
 @click.command()
 @click.argument("topic")
-@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--keep-going", is_flag=True, help="Send the good lines although others are bad.")
 @common
-def publish(topic: str, file: TextIO, config: str | None, bootstrap: str | None, *, keep_going: bool) -> None:
+def publish(topic: str, file: BinaryIO, config: str | None, bootstrap: str | None, *, keep_going: bool) -> None:
     """Publish JSON lines to an input TOPIC, each validated first."""
     if topic not in {*INTAKES, "prices"}:
         msg = f"{topic} takes no input; there are {', '.join([*INTAKES, 'prices'])}"
@@ -98,10 +98,10 @@ def publish(topic: str, file: TextIO, config: str | None, bootstrap: str | None,
         click.get_current_context().exit(5)
 
 
-def _sorted_out(topic: str, file: TextIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, InvalidMessage]]]:
+def _sorted_out(topic: str, file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, InvalidMessage]]]:
     good, bad = [], []
     for number, text in enumerate(file, start=1):
-        raw = text.strip().encode()
+        raw = text.strip()
         if not raw:
             continue
         try:

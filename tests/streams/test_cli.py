@@ -1,0 +1,201 @@
+"""The command line where no broker answers: what is checked before, and what is said."""
+
+import json
+import re
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from worlds import START_NS, control, signal, tick
+
+from config.load import DEFAULT_FILE
+from config.settings import Settings
+from streams import cli, connection
+from streams.cli import COMMANDS, main
+
+NOWHERE = "127.0.0.1:1"
+TICK = tick(START_NS)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    monkeypatch.delenv("HIMARI__KAFKA__BOOTSTRAP_SERVERS", raising=False)
+
+
+def run(*arguments, stdin=None):
+    """Return exit code, stdout and stderr of a command, as a shell gets them."""
+    with_main = CliRunner()
+    found = {}
+
+    def call(arguments_):
+        try:
+            main(arguments_)
+        except SystemExit as done:
+            found["code"] = done.code
+
+    with with_main.isolation(input=stdin) as (out, err, _):
+        call(list(map(str, arguments)))
+        return found["code"], out.getvalue().decode(), err.getvalue().decode()
+
+
+def lines(*messages):
+    return b"\n".join(each if isinstance(each, bytes) else orjson.dumps(each) for each in messages) + b"\n"
+
+
+# -- the whole -------------------------------------------------------------------------------------------------------
+def test_help_names_every_command_and_asks_for_nothing():
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", out, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"bench"}))
+def test_every_command_has_help(name):
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert "Usage:" in out
+
+
+def test_the_version_is_the_packages():
+    code, out, _ = run("--version")
+    assert code == 0
+    assert re.search(r"\d+\.\d+\.\d+", out)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dance"], ["publish"], ["tail", "signals", "--max", "0"], ["config", "diff", "one"], ["--what"]]
+)
+def test_a_wrong_word_is_usage_exit_2(arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage:" in err
+
+
+# -- config ----------------------------------------------------------------------------------------------------------
+def test_config_stands_before_or_after_the_command(tmp_path):
+    file = tmp_path / "other.yaml"
+    file.write_text("topics:\n  partitions: 3\n")
+    for arguments in (["--config", file, "config", "show"], ["config", "show", "--config", file]):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "topics.partitions: 3" in out
+
+
+def test_validate_show_and_diff(tmp_path):
+    file = tmp_path / "other.yaml"
+    file.write_text("sentiment:\n  weight: 0.2\n")
+    assert run("config", "validate", file)[0] == 0
+    code, out, _ = run("config", "show", "--json", "--origin", "--config", file)
+    assert code == 0
+    told = json.loads(out)
+    assert told["settings"]["sentiment"]["weight"] == 0.2
+    assert told["origin"]["sentiment.weight"] == "file"
+    assert told["origin"]["sentiment.enabled"] != "file"
+    assert told["settings"]["kafka"] == Settings().model_dump()["kafka"]
+    code, out, _ = run("config", "diff", DEFAULT_FILE, file)
+    assert (code, out) == (0, "sentiment.weight: 0.15 → 0.2\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("sentiment:\n  weigth: 0.2\n", "sentiment.weigth"),
+        ("sentiment:\n  weight: 0.9\n", "sentiment.weight"),
+        ("sentiment: [1\n", "line"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [["config", "validate"], ["publish", "signals", "-"], ["tail", "signals"], ["worker"]]
+)
+def test_a_bad_file_is_exit_5_and_one_line_that_names_file_and_key(tmp_path, text, place, command):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    code, out, err = run("--config", file, *command, stdin=b"")
+    assert (code, out) == (5, "")
+    assert err.startswith("himari: ")
+    assert err.count("\n") == 1
+    assert str(file) in err
+    assert place in err
+
+
+# -- publish ---------------------------------------------------------------------------------------------------------
+BAD_LINES = {
+    "signals": (signal(START_NS, confidence=2.0), "confidence"),
+    "prices": ({**TICK, "price": -1.0}, "price"),
+    "outcomes": ({"symbol": "BTC-USD"}, "strategy_id"),
+    "positions": ({"portfolio_id": "main", "timestamp_ns": START_NS, "quantities": {"BTC": "1"}}, "quantities"),
+    "cascade-indicators": ({"timestamp_ns": START_NS}, "funding_rate"),
+    "control": (control(START_NS, "trading_state", {"scope": "all", "state": "SLEEPING"}), "payload"),
+}
+
+
+@pytest.mark.parametrize("topic", BAD_LINES)
+def test_a_bad_line_is_named_with_number_and_field_before_any_connection(topic):
+    message, field = BAD_LINES[topic]
+    code, out, err = run("--bootstrap", NOWHERE, "publish", topic, "-", stdin=lines(b"", message))
+    assert (code, out) == (5, "")
+    assert err.startswith(f"line 2: {field}")
+
+
+def test_every_bad_line_is_named_and_none_of_the_good_ones():
+    stdin = lines(TICK, b"no JSON", TICK, b"\xff\xfe", {"ticks": []}, {"ticks": [TICK, {}]})
+    code, _, err = run("--bootstrap", NOWHERE, "publish", "prices", "-", stdin=stdin)
+    assert code == 5
+    assert re.findall(r"^line (\d+):", err, re.MULTILINE) == ["2", "4", "5", "6"]
+
+
+def test_a_file_is_read_as_stdin_is(tmp_path):
+    file = tmp_path / "ticks.jsonl"
+    file.write_bytes(lines(TICK, b"\xff"))
+    code, _, err = run("--bootstrap", NOWHERE, "publish", "prices", file)
+    assert code == 5
+    assert err.startswith("line 2: record: ")
+
+
+def test_a_file_that_is_not_there_is_usage():
+    assert run("publish", "prices", "nowhere.jsonl")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["publish", "tail"])
+def test_a_topic_that_is_not_ours_is_not_found_exit_3(command):
+    code, out, err = run("--bootstrap", NOWHERE, command, "quotes", stdin=b"")
+    assert (code, out) == (3, "")
+    assert "quotes" in err
+    assert "signals" in err, "it says which there are"
+
+
+def test_nothing_is_published_to_what_only_we_write():
+    assert run("--bootstrap", NOWHERE, "publish", "allocations", "-", stdin=b"")[0] == 3
+    assert run("--bootstrap", NOWHERE, "publish", "journal", "-", stdin=b"")[0] == 3
+
+
+# -- out of reach ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["topics", "check"],
+        ["topics", "apply"],
+        ["tail", "signals", "--max", "1"],
+        ["audit", "verify"],
+        ["publish", "prices", "-"],
+    ],
+    ids=" ".join,
+)
+def test_a_broker_out_of_reach_is_one_line_and_exit_6(command, monkeypatch):
+    monkeypatch.setattr(connection.reach, "__defaults__", (0.2,))  # it tries for ten seconds
+    code, out, err = run("--bootstrap", NOWHERE, *command, stdin=lines(TICK))
+    assert (code, out) == (6, "")
+    told = [line for line in err.splitlines() if line.startswith("himari: ")]
+    assert len(told) == 1
+    assert NOWHERE in told[0]
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_is_exit_130(monkeypatch):
+    def interrupted(_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    code, out, err = run("worker")
+    assert (code, out, err) == (130, "", "himari: interrupted\n")
