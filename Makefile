@@ -29,8 +29,9 @@ fmt: $(READY) ## format, and fix what lint can fix
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-docs: $(READY) ## write generated files again: JSON Schemas
+docs: $(READY) ## write generated files again: JSON Schemas, topology, the table of metrics
 	@$(BIN)/python -m schemas
+	@$(BIN)/python -m streams.drawing
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
