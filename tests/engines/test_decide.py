@@ -265,6 +265,31 @@ def test_what_was_cut_stays_cut_while_the_level_falls_and_a_signal_restores_it()
     assert held(driver)["BTC-USD"] == pytest.approx(before, rel=1e-6)
 
 
+def test_a_level_that_comes_again_takes_nothing_more_of_what_it_cut():
+    driver = priced()
+    buy(driver, expected_return=0.004, valid_for_s=86_400 * 3)
+    for wave in range(3):
+        level(driver, 0.095)
+        if not wave:
+            half = held(driver)["BTC-USD"]
+        level(driver, 0.0)
+        for _ in range(6):
+            driver.advance(3_600.0)
+    kinds = [each["trigger"]["kind"] for each in driver.allocations()]
+    assert kinds.count("cascade") == 6, "up and down, three times"
+    assert held(driver)["BTC-USD"] == half
+
+
+def test_a_hold_leaves_the_forecast_too():
+    driver = priced()
+    buy(driver, expected_return=0.004, signal_id="s-1")
+    before = held(driver)
+    buy(driver, action="hold", expected_return=0.0, signal_id="s-2")
+    order(driver, "trading_state", scope="all", state="ACTIVE")
+    assert last(driver)["trigger"]["kind"] == "resume"
+    assert held(driver) == before
+
+
 def test_cuts_of_drawdown_and_cascade_multiply():
     driver = priced()
     order(driver, "portfolio_value", "v-1", portfolio_id="main", value_usd=100_000.0)

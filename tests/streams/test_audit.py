@@ -1,6 +1,7 @@
 """`audit verify` finds whatever was done to what was published, and names it."""
 
 import asyncio
+import hashlib
 
 import orjson
 import pytest
@@ -106,6 +107,16 @@ def test_an_allocation_that_the_journal_does_not_decide_is_found(change):
     found = verify([*PUBLISHED, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)])
     assert not found.ok
     assert fields["portfolio_id"] in found.first_mismatch
+
+
+def test_one_more_that_continues_the_chain_is_found_all_the_same():
+    last = orjson.loads(PUBLISHED[-1])
+    chained = {**last, "sequence": last["sequence"] + 1, "previous_hash": hashlib.sha256(PUBLISHED[-1]).hexdigest()}
+    stranger = {**last, "sequence": 1, "portfolio_id": "stranger"}
+    for fields in (chained, stranger):
+        found = verify([*PUBLISHED, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)])
+        assert (found.mismatched, found.chain_broken) == (1, 0)
+        assert "the journal does not decide it" in found.first_mismatch
 
 
 def test_a_changed_input_is_found_from_there_on():

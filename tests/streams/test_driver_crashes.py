@@ -5,12 +5,14 @@ starts the worker again from tables and topics.
 """
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
 import orjson
 import pytest
+from golden import replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import SECOND_NS, Driver, control, play, priced, scripts, signal, tick
@@ -19,7 +21,7 @@ from engines.effects import Journaled
 from engines.fold import apply
 from engines.state import State
 from streams import audit, journal
-from streams.memory import LocalStore, MemoryCluster, MemoryPorts
+from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
 from streams.processor import Processor
 from streams.reader import AllocationReader
 from streams.sizing import SizingFold
@@ -262,3 +264,15 @@ def test_a_cap_that_a_rising_price_breaks_is_seen_after_a_recovery_too(wiped):
     records = driver.cluster.log(journal.TOPIC, partition).read(0)
     for cut in range(len(records)):
         assert folded_with_cuts(records, partition, [(cut, cut)], wiped=wiped) == whole, cut
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+@pytest.mark.parametrize("lost", [0, 7])
+def test_the_golden_journal_cut_at_forty_places_gives_the_same_bytes(wiped, lost):
+    """It has every kind of entry and every trigger (tests/test_golden.py), so every record is brought back."""
+    records = [Stored(offset, None, line) for offset, line in enumerate(replay.read())]
+    whole = folded_with_cuts(records, 0, [], wiped=wiped)
+    chance = random.Random(lost)
+    cuts = sorted(chance.sample(range(len(records) - lost), 40))
+    assert folded_with_cuts(records, 0, [(cut, cut + lost) for cut in cuts], wiped=wiped) == whole
+    assert len(whole) == replay.replay(replay.read())["outputs"]["allocations"]

@@ -168,16 +168,25 @@ def test_what_only_sizing_can_judge_comes_back_whole_too():
 
 def test_what_was_ingested_twice_counts_once():
     driver = priced(Driver())
-    driver.publish("signals", signal(NOW))
+    driver.publish("signals", signal(NOW, signal_id="s-1"))
+    driver.publish("control", control(NOW, "trading_state", {"scope": "all", "state": "ACTIVE"}))
+    driver.publish("outcomes", {**GOOD["outcomes"], "portfolio_id": "main"})
     driver.run()
-    count = len(driver.allocations())
+    outputs = ("allocations", "alerts", "outcomes.dlq")
+    before = {topic: driver.read(topic) for topic in outputs}
+    entries = len(driver.read("journal"))
     driver.committed = dict.fromkeys(driver.committed, 0)
     driver.crash()
     driver.run()
-    entries = [orjson.loads(record.value) for record in driver.read("journal")]
-    signals = [entry for entry in entries if entry["kind"] == "signal"]
-    assert len(signals) == 2, "ingest wrote it again"
-    assert len(driver.allocations()) == count == 1, "and sizing dropped it"
+    assert len(driver.read("journal")) == entries + 4, "ingest wrote all of it again"
+    again = {topic: driver.read(topic) for topic in outputs}
+    assert again["allocations"] == before["allocations"]
+    assert {record.value for record in again["alerts"]} == {record.value for record in before["alerts"]}
+    driver.checkpoint()
+    driver.committed = dict.fromkeys(driver.committed, 0)
+    driver.crash()
+    driver.run()
+    assert {topic: driver.read(topic) for topic in outputs} == again, "and sizing dropped it"
 
 
 def test_an_entry_is_read_as_it_was_written():

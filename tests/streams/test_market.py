@@ -47,10 +47,10 @@ def step_of(second, step_s=1):
 def test_a_step_is_journaled_when_a_tick_of_a_later_one_comes():
     bench = Bench()
     assert bench.ticks(**tick(0.2, 100.0, volume=1.0)) == []
-    assert bench.ticks(**tick(0.7, 90.0, low=80.0, high=95.0, volume=2.0)) == []
+    assert bench.ticks(**tick(0.7, 90.0, low=80.0, high=105.0, volume=2.0)) == []
     assert bench.ticks(**tick(0.5, 95.0)) == []
     sends = bench.ticks(**tick(1.5, 91.0))
-    assert steps(sends) == [(step_of(0.5), {"BTC": [100.0, 100.0, 80.0, 95.0, 3.0, 3]})]
+    assert steps(sends) == [(step_of(0.5), {"BTC": [100.0, 105.0, 80.0, 95.0, 3.0, 3]})]
 
 
 def test_it_goes_to_every_journal_partition_alike_with_its_source():
