@@ -20,6 +20,8 @@ from engines.parameters import DrawdownBound, KellyParams
 
 __all__ = ["KellySize", "Posterior", "decide", "drawdown_limit", "fraction", "observe", "resize", "shrink", "win_rate"]
 
+LARGEST_LEVERAGE: Final = 1e12
+"""x²/K counts as at most this: a claim that dwarfs all before it has a huge variance, but a finite one."""
 ROUNDING: Final = 2.0**-40
 """Below this share of Σz² the residual is what rounding left of a difference, not data."""
 SMALLEST_VARIANCE: Final = 2.0**-1000
@@ -241,7 +243,11 @@ def _belief(posterior: Posterior, square_claim: float, params: KellyParams) -> B
 def _predictive(belief: Belief, square_claim: float) -> float:
     """Return the predictive variance in claimed variances: v·(1 + x²/K)."""
     v = belief.residual_variance
-    return v + v * square_claim / belief.precision if belief.precision > 0.0 else v
+    if belief.precision <= 0.0:
+        return v
+    if square_claim > LARGEST_LEVERAGE * belief.precision:
+        return v + v * LARGEST_LEVERAGE
+    return v + v * square_claim / belief.precision
 
 
 def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -> float:

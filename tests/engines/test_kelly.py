@@ -394,3 +394,10 @@ def test_busseti_ryu_and_boyds_finite_outcomes_grow_as_they_computed(risk_aversi
     assert -found.fun == pytest.approx(growth, abs=2e-6)
     if risk_aversion == 0.0:
         assert found.x[[3, 18]] == pytest.approx([0.8735, 0.1265], abs=2e-4)
+
+
+def test_a_claim_that_dwarfs_all_before_it_has_a_finite_variance():
+    posterior = kelly.observe(None, 7.6e-160, 0.0, won=False, weight=1.0, params=PARAMS)
+    size = kelly.decide(posterior, 1.0, 0.02, 0.02, 0.001, PARAMS)
+    assert 0.0 < size.variance < 1e12
+    assert size.fraction == 0.0 or size.mean > 0.0
