@@ -1,0 +1,1 @@
+"""How fast: each benchmark beside a yardstick in the same run, medians of several runs, ratios rather than times."""

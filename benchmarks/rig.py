@@ -1,0 +1,182 @@
+"""A broker, a log to work off, contestants as processes of their own, and a consumer that counts what comes out."""
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from config.settings import Settings
+from streams import admin, journal
+from streams.broker import embedded
+from streams.connection import Connection
+from streams.genesis import begin, genesis, new_journal_id
+from streams.kafka_jars import apache_kafka
+from streams.tables import Line, append
+from streams.topics import Names
+
+START_NS = 1_700_000_000_000_000_000
+SYMBOLS = ("ADA-USD", "BNB-USD", "BTC-USD", "ETH-USD", "SOL-USD")
+PATIENCE_S = 180.0
+
+
+class Lane(NamedTuple):
+    """One prefix on one broker: the topics that one contestant works on."""
+
+    connection: Connection
+    names: Names
+    folder: Path
+
+    def settings(self) -> Settings:
+        """Return a worker's settings for it."""
+        return Settings.model_validate(
+            {
+                "kafka": {
+                    "bootstrap_servers": self.connection.bootstrap,
+                    "data_dir": str(self.folder / self.names.prefix),
+                    "session_timeout_s": 2.0 if "embedded" in self.folder.name else 6.0,
+                },
+                "topics": {"prefix": self.names.prefix, "partitions": 1},
+                "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},
+                "validation_criteria": {"max_price_age_s": 1e6},
+            }
+        )
+
+
+@asynccontextmanager
+async def broker(kind: str) -> AsyncIterator[tuple[Connection, Path]]:
+    """Run a broker, "embedded" or "kafka", while the context lasts."""
+    with tempfile.TemporaryDirectory(prefix=f"himari-bench-{kind}-") as name:
+        folder = Path(name)
+        process = (apache_kafka if kind == "kafka" else embedded)(folder)
+        process.start()
+        try:
+            await process.ready()
+            yield Connection(process.bootstrap), folder
+        finally:
+            process.stop()
+
+
+async def lane(connection: Connection, folder: Path) -> Lane:
+    """Lay the topics of a new prefix, and begin its journal."""
+    made = Lane(connection, Names(f"b{uuid4().hex[:8]}"), folder)
+    settings = made.settings()
+    await admin.apply(connection, made.names, 1)
+    value = genesis(new_journal_id(1), 1, settings.decision(), START_NS)
+    await begin(connection, made.names, 1, value)
+    return made
+
+
+async def preload(to: Lane, topic: str, values: Sequence[bytes]) -> None:
+    """Append records to partition 0 of a topic."""
+    producer = AIOKafkaProducer(**to.connection.options(), max_request_size=9 << 20, max_batch_size=1 << 20)
+    await producer.start()
+    try:
+        for first in range(0, len(values), 5_000):
+            lines = [Line(None, value) for value in values[first : first + 5_000]]
+            await append(producer, TopicPartition(to.names.topic(topic), 0), lines)
+    finally:
+        await producer.stop()
+
+
+def entries(count: int, portfolios: int = 10) -> list[bytes]:
+    """Return journal entries: a price of every symbol, then so many signals, a millisecond apart."""
+    body = {
+        "source_partition": 0,
+        "step": START_NS // 10**9 - 1,
+        "step_s": 1,
+        "symbols": {symbol: [100.0, 100.0, 100.0, 100.0, 1.0, 1] for symbol in SYMBOLS},
+    }
+    found = [journal.internal("step", body, START_NS)]
+    for number in range(count):
+        now_ns = START_NS + number * 1_000_000
+        place = journal.Place("signals", 0, 0, number)
+        value = orjson.dumps(signal(number, now_ns, portfolios)).decode()
+        found.append(journal.entry("signal", value, now_ns, event_time_ns=now_ns, place=place))
+    return found
+
+
+def signal(number: int, now_ns: int, portfolios: int) -> dict[str, Any]:
+    """Return one of a mix of signals over portfolios and symbols."""
+    return {
+        "signal_id": f"s-{number}",
+        "portfolio_id": f"p{number % portfolios}",
+        "strategy_id": "momentum",
+        "symbol": SYMBOLS[number // portfolios % len(SYMBOLS)],
+        "action": "buy" if number % 3 else "sell",
+        "confidence": 0.5 + number % 5 / 10,
+        "risk_score": 0.2,
+        "regime": "ranging",
+        "timestamp_ns": now_ns,
+        "expected_return": 0.004 if number % 3 else -0.004,
+        "predicted_volatility": 0.02,
+        "horizon_s": 86_400,
+    }
+
+
+@asynccontextmanager
+async def contestant(at: Lane, name: str, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a contestant: `worker`, or one of `benchmarks.contestants`."""
+    if name == "worker":
+        path = at.folder / f"{at.names.prefix}.yaml"
+        path.write_text(json.dumps(at.settings().model_dump(exclude_defaults=True)))
+        command = ["-m", "streams", "worker", "--config", str(path)]
+    else:
+        command = ["-m", "benchmarks.contestants", name, at.connection.bootstrap, at.names.prefix, str(count)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[1]
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def rate(at: Lane, name: str, topic: str, count: int, skip: int = 0) -> float:
+    """Return records per second that a contestant writes to a topic, from the first chunk seen to the last of `count`.
+
+    `skip`: records that are there before.
+    """
+    consumer = AIOKafkaConsumer(
+        **at.connection.options(),
+        enable_auto_commit=False,
+        fetch_max_wait_ms=50,
+        max_partition_fetch_bytes=16 << 20,
+    )
+    await consumer.start()
+    place = TopicPartition(at.names.topic(topic), 0)
+    consumer.assign([place])
+    consumer.seek(place, skip)
+    seen = first = 0
+    began = time.perf_counter()
+    try:
+        async with contestant(at, name, count), asyncio.timeout(PATIENCE_S):
+            while seen < count:
+                for records in (await consumer.getmany(timeout_ms=50)).values():
+                    seen += len(records)
+                    if not first:
+                        first, began = seen, time.perf_counter()
+            return (seen - first) / (time.perf_counter() - began)
+    finally:
+        await consumer.stop()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratios(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Return the spread of one over the other, run by run."""
+    return spread([a / b for a, b in zip(one, other, strict=True)])
