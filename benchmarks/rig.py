@@ -111,7 +111,7 @@ def signal(number: int, now_ns: int, portfolios: int) -> dict[str, Any]:
         "signal_id": f"s-{number}",
         "portfolio_id": f"p{number % portfolios}",
         "strategy_id": "momentum",
-        "symbol": SYMBOLS[number // portfolios % len(SYMBOLS)],
+        "symbol": SYMBOLS[number % portfolios % len(SYMBOLS)],
         "action": "buy" if number % 3 else "sell",
         "confidence": 0.5 + number % 5 / 10,
         "risk_score": 0.2,
