@@ -1,0 +1,87 @@
+"""What the pages name is there: commands, files, settings, topics and stages."""
+
+import re
+
+import click
+import pytest
+from pages import PAGES, ROOT, run
+
+from config.diff import leaves
+from config.settings import Settings
+from streams.cli import COMMANDS, cli
+from streams.topics import DLQ
+from streams.topology import TOPOLOGY
+
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+LATER = {"audit explain"}
+"""Commands that docs/metrics.md names ahead of their time."""
+every_page = pytest.mark.parametrize("name", TEXTS)
+
+
+def commands(text):
+    """Return the commands that a text names, `audit verify` in two words."""
+    return {" ".join(found).strip() for found in re.findall(r"\bhimari (?:--?\S+ )*([a-z]+)(?: ([a-z]+))?", text)}
+
+
+def exists(words):
+    name, _, rest = words.partition(" ")
+    if name not in COMMANDS:
+        return False
+    command = cli.get_command(click.Context(cli), name)
+    return not isinstance(command, click.Group) or not rest or rest in command.commands
+
+
+@every_page
+def test_a_page_names_only_commands_that_exist(name):
+    assert {words for words in commands(TEXTS[name]) - LATER if not exists(words)} == set()
+
+
+@every_page
+def test_links_lead_somewhere(name):
+    folder = (ROOT / name).parent
+    links = re.findall(r"\]\(([^)#:]+)\)", TEXTS[name])
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+@every_page
+def test_files_that_a_page_names_are_there(name):
+    found = re.findall(r"`((?:schemas|engines|config|streams|tests|docs|examples)/[\w/.-]*)`", TEXTS[name])
+    found += re.findall(r"`((?:schemas|engines|config|streams|tests)/\w+\.py):", TEXTS[name])
+    assert [path for path in found if not (ROOT / path).exists()] == []
+
+
+@every_page
+def test_a_page_names_no_place_of_one_machine(name):
+    assert re.findall(r"/(?:work|root|home|tmp|Users)/\S*|https?://\S+", TEXTS[name]) == []
+
+
+@every_page
+def test_settings_that_a_page_names_exist(name):
+    tree = Settings().model_dump()
+    keys = {*leaves(tree), *tree}
+    sections = "|".join(tree)
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z_])`", TEXTS[name]))
+    assert {key for key in named if not any(known == key or known.startswith(f"{key}.") for known in keys)} <= {
+        "kafka.security"  # named as absent
+    }
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md"])
+def test_the_drawing_for_terminals_has_every_stage_and_topic(name):
+    drawn = TEXTS[name].split("```")[1]
+    words = {stage.name for stage in TOPOLOGY} | {stage.source for stage in TOPOLOGY}
+    words |= {topic for stage in TOPOLOGY for topic in stage.outputs if not topic.endswith(DLQ)}
+    assert {word for word in words if word not in drawn} == set()
+
+
+def test_the_library_example_of_the_readme_is_true():
+    ran = run(ROOT / "README.md")
+    assert (ran.failed, ran.attempted > 4) == (0, True)
+
+
+def test_the_index_of_decisions_is_whole():
+    folder = ROOT / "docs/decisions"
+    records = sorted(path.name for path in folder.glob("0*.md"))
+    assert [name[:4] for name in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
+    for name in records:
+        assert name in TEXTS["docs/decisions/README.md"]
