@@ -61,7 +61,7 @@ class Step(Message):
     refused_as: ClassVar[type[InvalidMessage]] = InvalidEntryException
 
     source_partition: Index = Field(description="Partition of `prices`; with `step` it is the step's identity.")
-    step: Offset = Field(description="floor(event time / step_s); strictly increasing per source partition.")
+    step: Offset = Field(description="k covers (k·step_s, (k+1)·step_s]; strictly increasing per source partition.")
     step_s: Annotated[int, Field(ge=1, le=60)] = Field(description="Width of the step in seconds.")
     symbols: dict[Id, Prices] = Field(description="By symbol: open, high, low, close (USD), volume (coins), ticks.")
 

@@ -24,7 +24,8 @@ def describe(state: State) -> dict[str, Any]:
 
 def _portfolio(state: State, portfolio: str) -> dict[str, Any]:
     book = state.book(portfolio)
-    cells = state.cells(portfolio)
+    said = [(key[1], key[2]) for key in state.tables["predictions"] if key[0] == portfolio]
+    cells = sorted(dict.fromkeys([*said, *state.cells(portfolio)]))
     states = trading_states(state, portfolio, cells)
     return {
         **book._asdict(),

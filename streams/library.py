@@ -163,14 +163,16 @@ class Layer3Phase1:
             now_ns = max(now_ns, readings["timestamp_ns"])
         return self._decide(body, now_ns)
 
-    def record_outcome(self, outcome: TradeOutcome | Mapping[str, Any]) -> None:
-        """Learn from a trade's outcome.
+    def record_outcome(self, outcome: TradeOutcome | Mapping[str, Any]) -> list[PositionSizingDecision]:
+        """Learn from a trade's outcome; return the allocations that time led to meanwhile (forecasts expired).
 
         Raises:
             SizingError: no claim of this portfolio is settled by it.
         """
         body = _plain(TradeOutcome, outcome)
-        _raise_refusal(self._core.feed("outcome", body, body["timestamp_ns"]))
+        folded = self._core.feed("outcome", body, body["timestamp_ns"])
+        _raise_refusal(folded)
+        return [PositionSizingDecision(published.value) for published in folded.allocations]
 
     update_from_trade_result = record_outcome
 

@@ -57,14 +57,14 @@ async def first_offset(connection: Connection, partition: TopicPartition) -> int
 
 
 async def newest(connection: Connection, partition: TopicPartition) -> bytes | None:
-    """Return the value of the last record that has one: what a compacted partition of one key says now."""
+    """Return the value of the last record, None where it is a tombstone: what a compacted partition of one key says."""
     end = (await high_watermarks(connection, [partition]))[partition]
     for first in (end - 1, 0) if end else ():
-        value = None
+        last = None
         async for record in records(connection, partition, first, end):
-            value = record.value or value
-        if value is not None:
-            return bytes(value)
+            last = record
+        if last is not None:
+            return None if last.value is None else bytes(last.value)
     return None
 
 

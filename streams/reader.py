@@ -76,6 +76,12 @@ class AllocationReader:
             known.hashes.popitem(last=False)
         return Taken(fields, value)
 
+    def resume(self, portfolio: str, sequence: int, last_hash: str) -> None:
+        """Go on after the allocation with this sequence and sha256 (hex), which was taken in an earlier life."""
+        known = self._portfolios[portfolio] = _Portfolio()
+        known.last, known.last_hash = sequence, last_hash
+        known.hashes[sequence] = bytes.fromhex(last_hash)
+
     def last(self, portfolio: str) -> int:
         """Return the last sequence taken of a portfolio, 0 before the first."""
         known = self._portfolios.get(portfolio)

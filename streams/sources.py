@@ -4,18 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError
 
 from schemas.errors import NotFound, ProcessorStopped
 from streams import journal, read
 from streams.connection import Connection, reach
 from streams.genesis import appended
+from streams.market import OPEN
+from streams.tables import Line, append
 from streams.topics import INPUTS, PROGRESS, Names
 
 
 async def epochs(connection: Connection, names: Names) -> dict[str, int]:
     """Return the epoch of each source topic that was ever adopted: what `progress` knows, and the journal after it."""
-    progress = await _progress(connection, names, 0)
+    progress = await _progress(connection, names, "journal", 0)
     known = {topic: source["epoch"] for topic, source in progress["meta"].get("sources", {}).items()}
     tail = read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), progress["offset"] + 1)
     async for record in tail:
@@ -33,9 +36,9 @@ async def refuse_recreated(
     Raises:
         ProcessorStopped: one ends below, so it was created anew; the text names what to run.
     """
-    taken: dict[TopicPartition, int] = {}
+    taken = await _ticks_taken(connection, names)
     for partition in range(partitions):
-        progress = await _progress(connection, names, partition)
+        progress = await _progress(connection, names, "journal", partition)
         for topic, source in progress["meta"].get("sources", {}).items():
             if source["epoch"] == epochs_now.get(topic, 0):
                 for number, offset in source["offsets"].items():
@@ -56,20 +59,45 @@ async def adopt(connection: Connection, names: Names, topic: str, now_ns: int) -
 
     Raises:
         NotFound: no input topic has that name.
+        ProcessorStopped: workers are still in the group; nothing is changed then.
     """
     if topic not in {each.name for each in INPUTS}:
         msg = f"{topic} is no input topic; there are {', '.join(each.name for each in INPUTS)}"
         raise NotFound(msg)
+    await _commit_beginning(connection, names, topic)
+    if topic == "prices":
+        await _forget_steps(connection, names)
     epoch = (await epochs(connection, names)).get(topic, 0) + 1
     value = journal.internal("adopt", {"epoch": epoch, "topic": topic}, now_ns)
     await appended(connection, names, value)
-    await _commit_beginning(connection, names, topic)
     return epoch
 
 
-async def _progress(connection: Connection, names: Names, partition: int) -> dict[str, Any]:
-    """Return the newest `progress` of a journal partition; before the first one it stands before entry 0."""
-    value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS["journal"]), partition))
+async def _ticks_taken(connection: Connection, names: Names) -> dict[TopicPartition, int]:
+    """Return the last offset of each partition of `prices` that the market has folded."""
+    async with read.reader(connection, []) as consumer:
+        places = await read.partitions(consumer, names.topic("prices"))
+    progress = {place: await _progress(connection, names, "prices", place.partition) for place in places}
+    return {place: each["offset"] for place, each in progress.items() if each["offset"] >= 0}
+
+
+async def _forget_steps(connection: Connection, names: Names) -> None:
+    """Write tombstones over the market's checkpoint: it begins anew with its source."""
+    producer = AIOKafkaProducer(**connection.options(), acks="all", enable_idempotence=False)
+    await reach(producer, connection.bootstrap)
+    try:
+        for place in await _ticks_taken(connection, names):
+            prefix = place.partition.to_bytes(4, "big")
+            for table, key in (OPEN, (PROGRESS["prices"], b"")):
+                target = TopicPartition(names.changelog(table), place.partition)
+                await append(producer, target, [Line(prefix + key, None)])
+    finally:
+        await producer.stop()
+
+
+async def _progress(connection: Connection, names: Names, source: str, partition: int) -> dict[str, Any]:
+    """Return the newest `progress` on a source's partition; before the first one it stands before record 0."""
+    value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS[source]), partition))
     progress: dict[str, Any] = {"offset": -1, "meta": {}} if value is None else orjson.loads(value)
     return progress
 
@@ -81,6 +109,9 @@ async def _commit_beginning(connection: Connection, names: Names, topic: str) ->
         partitions = await read.partitions(consumer, names.topic(topic))
         consumer.assign(partitions)
         await consumer.commit(await consumer.beginning_offsets(partitions))
+    except CommitFailedError as error:
+        msg = f"group {names.application} still has members: stop the workers, wait a session timeout, and try again"
+        raise ProcessorStopped(msg) from error
     finally:
         await consumer.stop()
 

@@ -85,7 +85,7 @@ OUTPUTS: Final = (
     Topic(
         "alerts",
         "input",
-        "portfolio_id",
+        "subject",
         "what an operator should know",
         config=MappingProxyType({"retention.ms": str(30 * DAY_MS)}),
     ),

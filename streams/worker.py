@@ -13,7 +13,8 @@ import orjson
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
-from config.settings import Settings
+from config.diff import diff
+from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Change, Rejected, Watch
 from streams import admin
 from streams.application import Owned, new_app, own
@@ -24,6 +25,7 @@ from streams.genesis import Origin, origin
 from streams.ingest import ingest
 from streams.journal import Place
 from streams.metrics import Metrics
+from streams.orders import settings_in_force
 from streams.ports import Send
 from streams.processor import Processor
 from streams.serve import serve
@@ -113,6 +115,8 @@ class Worker:
         self.metrics = Metrics(clock=clock)
         self.began, self.epochs = began, epochs_known
         self.step_s = began.params.market.step_s
+        self._in_force = ""
+        """Hash of the decision settings in force, as the partitions here know it; "" before the first one does."""
         headers = (("himari.version", began.version.encode()),)
         self.context = Context(settings.topics.partitions, lambda: self.step_s, clock, self.metrics, headers)
         self.app = new_app(
@@ -239,6 +243,7 @@ class Worker:
             for offset, fold in self._sizing():
                 if fold.state.progress is not None:
                     self.step_s = fold.state.params.market.step_s
+                    self._in_force = fold.state.settings_hash
                 self._tell_lag(fold.state.partition, offset)
 
     def _tell_lag(self, partition: int, offset: int) -> None:
@@ -282,7 +287,8 @@ class Worker:
         else:
             logging.getLogger().setLevel(found.loaded.settings.monitoring.log_level)
             if found.decision is not None:
-                order = settings_order(found.decision, "the settings file changed", "hot reload", self.clock())
+                based = found.decision | {"base_hash": self._in_force or found.decision["base_hash"]}
+                order = settings_order(based, "the settings file changed", "hot reload", self.clock())
                 await self.send([Send("control", None, b"settings", orjson.dumps(order))])
         self.metrics.config_callbacks(len(self.owners))
         self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
@@ -328,6 +334,12 @@ async def prepare(
     names = Names(settings.topics.prefix)
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
     began = await origin(connection, names, settings.topics.partitions)
+    in_force = await settings_in_force(connection, names)
+    if settings_hash(in_force) != settings_hash(decision_tree(settings)):
+        keys = ", ".join(key for key, _, _ in diff(in_force, decision_tree(settings)))
+        logger.warning(
+            "the journal's decision settings stay in force; these here differ: %s (himari config apply)", keys
+        )
     known = await epochs(connection, names)
     await refuse_recreated(connection, names, settings.topics.partitions, known)
     embedded = await admin.embedded(connection)

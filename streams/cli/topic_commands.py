@@ -194,7 +194,9 @@ async def _client(client: Any, way: Connection) -> AsyncIterator[Any]:
 def _line(record: Any) -> str:
     place = f"{record.topic}[{record.partition}]@{record.offset}"
     value = (record.value or b"").decode(errors="replace")
-    return f"{place} {value if len(value) <= 400 else value[:399] + '…'}"
+    why = dict(record.headers).get("__streams.errors.message", b"").decode(errors="replace")
+    shown = value if len(value) <= 400 else value[:399] + "…"
+    return f"{place} {why}: {shown}" if why else f"{place} {shown}"
 
 
 def _portfolio(value: bytes | None) -> str | None:
