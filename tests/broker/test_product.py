@@ -110,18 +110,23 @@ async def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster):
     print(f"kills {KILLS}, signals {sent}, lost {lost}, published twice {twice} (equal bytes), {verdict}")  # noqa: T201
 
 
-async def test_a_source_that_was_created_anew_is_refused_until_it_is_adopted(cluster):
+@pytest.mark.parametrize("topic", ["signals", "prices"])
+async def test_a_source_that_was_created_anew_is_refused_until_it_is_adopted(cluster, topic):
     await cluster.lay()
     async with cluster.worker():
+        await cluster.price("BTC-USD", 43_500.0)
         await cluster.publish("signals", some_signals(0, 5))
         await cluster.answered([f"s-{number}" for number in range(5)])
-    await cluster.create_anew("signals")
+        code, _, err = await cluster.himari("topics", "adopt", topic)
+        assert (code, "stop the workers" in err) == (1, True)
+    await cluster.create_anew(topic)
     code, _, err = await cluster.himari("worker")
     assert code == 1
-    assert "himari topics adopt signals" in err
-    code, out, _ = await cluster.himari("topics", "adopt", "signals")
-    assert (code, "epoch 1" in out) == (0, True)
+    assert f"himari topics adopt {topic}" in err
+    code, out, err = await cluster.himari("topics", "adopt", topic)
+    assert (code, "epoch 1" in out) == (0, True), err
     async with cluster.worker():
+        await cluster.price("BTC-USD", 43_500.0)
         await cluster.publish("signals", some_signals(5, 2))
         await cluster.answered(["s-5", "s-6"])
     verdict = await cluster.verify()
