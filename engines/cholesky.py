@@ -24,7 +24,10 @@ DIVISION: Final = "numpy"
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function of arrays to machine code with exact arithmetic: nothing fused, nothing put in other order."""
+    """Compile a function of arrays to machine code with exact arithmetic: nothing fused, nothing put in other order.
+
+    numba keeps the code beside the function's file and does not see that options here have changed: then delete it.
+    """
     machine_code: Function = njit(cache=True, error_model=DIVISION)(function)
     return machine_code
 

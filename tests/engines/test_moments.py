@@ -217,6 +217,13 @@ def test_a_symbol_without_bars_for_long_is_forgotten_by_event_time():
     assert correlation.shrunk(state, params).matrix.shape == (0, 0)
 
 
+def test_one_symbol_is_forgotten_and_the_next_has_its_last_hour():
+    params = CorrelationParams(inactive_after_s=2 * 3_600)
+    first, second, third = {"A": 0.01, "B": 0.01, "C": 0.01}, {"B": 0.01, "C": 0.01}, {"C": 0.01}
+    state = observed([first, second, third, third], params)
+    assert state.symbols == ("B", "C")
+
+
 def test_a_symbol_that_comes_back_after_it_was_forgotten_begins_anew():
     params = CorrelationParams(inactive_after_s=3_600)
     state = observed([{"A": 0.01, "B": 0.01}] * 3 + [{"A": 0.01}] * 3 + [{"A": 0.01, "B": 0.04}], params)
