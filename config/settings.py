@@ -23,7 +23,7 @@ class KafkaSettings(Frozen):
         "127.0.0.1:9092", description="brokers, HOST:PORT, comma-separated"
     )
     fetch_max_wait_ms: Annotated[int, Ge(1), Le(10_000)] = Field(
-        50, description="milliseconds the broker may gather records"
+        10, description="milliseconds a fetch may wait for records; at least 50 on the embedded broker"
     )
     session_timeout_s: Annotated[float, Ge(1), Le(300)] = Field(
         6.0, description="seconds until a silent worker loses its partitions"

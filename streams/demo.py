@@ -227,7 +227,6 @@ def _settings(broker: BrokerProcess, folder: Path, files: list[Candles]) -> Sett
                 "bootstrap_servers": f"127.0.0.1:{broker.port}",
                 "data_dir": str(folder / "state"),
                 "session_timeout_s": 2 if broker.name != "Apache Kafka" else 6,
-                "fetch_max_wait_ms": 50,
             },
             "topics": {"partitions": PARTITIONS},
             "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},

@@ -39,6 +39,8 @@ from streams.web import Views, Web
 logger = logging.getLogger(__name__)
 
 TELL_TIME_S = 0.25
+EMBEDDED_WAIT_MS = 50
+"""The embedded broker looks through all batches of a partition within a fetch's wait, and gives up when it ends."""
 BROKER_LOOK_S = 2.0
 BROKER_PATIENCE_S = 20.0
 """A broker that is gone for so long ends the worker: exit 6."""
@@ -127,7 +129,7 @@ class Worker:
             sparse=[stage.source for stage in TOPOLOGY if not (isinstance(stage, Stage) and stage.contiguous)],
             idempotent=not embedded,
             chunk_records=settings.kafka.chunk_records,
-            fetch_max_wait_ms=settings.kafka.fetch_max_wait_ms,
+            fetch_max_wait_ms=max(settings.kafka.fetch_max_wait_ms, EMBEDDED_WAIT_MS if embedded else 0),
             session_timeout_s=settings.kafka.session_timeout_s,
         )
         self.owners = [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]

@@ -457,7 +457,7 @@ def level_after_a_change(settings: Settings) -> int:
 
 WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
     "kafka.bootstrap_servers": ("127.0.0.2:9092", app("broker")),
-    "kafka.fetch_max_wait_ms": (7, lambda settings: worker(settings).app.transport.fetch_max_wait_ms),
+    "kafka.fetch_max_wait_ms": (70, lambda settings: worker(settings).app.transport.fetch_max_wait_ms),
     "kafka.session_timeout_s": (30.0, app("broker_session_timeout")),
     "kafka.chunk_records": (7, app("broker_max_poll_records")),
     "kafka.checkpoint_interval_s": (7.0, processor),
