@@ -18,6 +18,8 @@ from schemas.words import RECOMMENDATIONS
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
 EMPTY = Market(None, (None,) * 7, None, None, -1)
+FUNDING = 0
+"""Place of the funding rate among a market's gauges."""
 
 
 def fold_step(state: State, entry: Journaled, folded: Folded) -> None:
@@ -78,7 +80,7 @@ def look_again(state: State, offset: int, folded: Folded) -> None:
 
 def readings(market: Market, now_ns: int, levels: CascadeLevels) -> Readings:
     """Return the gauges that are not too old, as the cascade detector takes them."""
-    oldest_ns = now_ns - int(levels.max_reading_age_s * SECOND_NS)
+    oldest_ns = _oldest_ns(now_ns, levels)
     funding, oi, volume, whale, netflow, liquidations, interest = (
         gauge[0] if gauge is not None and gauge[1] >= oldest_ns else None for gauge in market.gauges
     )
@@ -89,9 +91,14 @@ def readings(market: Market, now_ns: int, levels: CascadeLevels) -> Readings:
 def funding_8h(state: State, symbol: str) -> float | None:
     """Return the symbol's funding rate per 8 h, where a fresh one is known."""
     market: Market | None = state.get("markets", (symbol,))
-    if market is None:
+    gauge = None if market is None else market.gauges[FUNDING]
+    if gauge is None or gauge[1] < _oldest_ns(_now(state), state.params.risk_management.cascade_levels):
         return None
-    return readings(market, _now(state), state.params.risk_management.cascade_levels).funding_8h
+    return gauge[0]
+
+
+def _oldest_ns(now_ns: int, levels: CascadeLevels) -> int:
+    return now_ns - int(levels.max_reading_age_s * SECOND_NS)
 
 
 def _now(state: State) -> int:
@@ -115,18 +122,17 @@ def _readings_of(body: dict[str, Any]) -> tuple[float | None, ...]:
 def _store(state: State, symbol: str, market: Market, offset: int, folded: Folded) -> None:
     """Store a symbol's market with its latches stepped; a changed level calls for decisions."""
     before = state.get("markets", (symbol,)) or EMPTY
+    known = readings(market, _now(state), state.params.risk_management.cascade_levels)
     after = market._replace(
-        long=_stepped(state, symbol, market, 1, folded), short=_stepped(state, symbol, market, -1, folded)
+        long=_stepped(state, symbol, market, 1, known, folded), short=_stepped(state, symbol, market, -1, known, folded)
     )
     state.put_market(symbol, after)
     if _levels(before) != _levels(after):
         _tell(state, symbol, before, after, offset, folded)
 
 
-def _stepped(state: State, symbol: str, market: Market, side: int, folded: Folded) -> Latch | None:
+def _stepped(state: State, symbol: str, market: Market, side: int, known: Readings, folded: Folded) -> Latch | None:
     risk = state.params.risk_management
-    now_ns = _now(state)
-    known = readings(market, now_ns, risk.cascade_levels)
     excursion, ratio = _of_bars(state, market.bars, side)
     parts = cascade.components(
         known,
@@ -140,7 +146,7 @@ def _stepped(state: State, symbol: str, market: Market, side: int, folded: Folde
     latch = market.long if side > 0 else market.short
     if raw is None and latch is None:
         return None
-    after = cascade.step(latch, raw, now_ns, risk.cascade_levels)
+    after = cascade.step(latch, raw, _now(state), risk.cascade_levels)
     folded.looks.append(Look(symbol, side, parts, after.score, after.level))
     return after
 
