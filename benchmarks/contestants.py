@@ -16,12 +16,12 @@ import faust
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streams.connection import Connection
+from streams.kafka.append import Line, append
+from streams.kafka.connection import Connection
 from streams.market import MarketFold
 from streams.memory import Stored
 from streams.ports import Fold, Send
 from streams.sizing import SizingFold
-from streams.tables import Line, append
 from streams.topics import Names
 
 CHUNK = 2_000

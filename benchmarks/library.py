@@ -19,7 +19,7 @@ PARTS = {
     "render": "render",
     "market": "fold_price",
 }
-"""Part → function whose cumulative time it is; parts lie in one another: validate | fold > (market, decide > size, render)."""
+"""Part → function whose cumulative time it is; they nest: validate | fold > (market, decide > size, render)."""
 
 
 def _signal(number: int) -> dict[str, Any]:

@@ -16,12 +16,14 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from config.settings import Settings
-from streams import admin, journal
-from streams.broker import embedded
-from streams.connection import Connection
-from streams.genesis import begin, genesis, new_journal_id
-from streams.kafka_jars import apache_kafka
-from streams.tables import Line, append
+from streams import journal
+from streams.genesis import genesis, new_journal_id
+from streams.kafka import admin
+from streams.kafka.append import Line, append
+from streams.kafka.broker import embedded
+from streams.kafka.connection import Connection
+from streams.kafka.jars import apache_kafka
+from streams.kafka.origin import begin
 from streams.topics import Names
 
 START_NS = 1_700_000_000_000_000_000

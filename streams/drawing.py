@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from streams import families
 from streams.journal import TOPIC as JOURNAL
+from streams.monitoring import families
 from streams.topics import DLQ, HOUR_MS, TABLES, TOPICS, Topic
 from streams.topology import TOPOLOGY, Stage
 

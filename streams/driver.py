@@ -12,7 +12,7 @@ from streams.genesis import genesis
 from streams.ingest import INTAKES, ingest
 from streams.journal import Place
 from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
-from streams.metrics import Metrics
+from streams.monitoring.metrics import Metrics
 from streams.ports import Send
 from streams.processor import Processor
 from streams.sizing import SizingFold

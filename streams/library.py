@@ -25,8 +25,8 @@ from schemas.outcome import TradeOutcome
 from schemas.signal import TacticalSignal
 from streams import journal
 from streams.control import settings_order
-from streams.diagnostics import describe
-from streams.metrics import Metrics
+from streams.monitoring.diagnostics import describe
+from streams.monitoring.metrics import Metrics
 
 JOURNAL_ID = "LIBRARY0"
 DEFAULT_PORTFOLIO = "main"

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from streams.ingest import INTAKES
 from streams.market import MarketFold
-from streams.metrics import Metrics
+from streams.monitoring.metrics import Metrics
 from streams.ports import Fold, Headers, Send
 from streams.sizing import SizingFold
 

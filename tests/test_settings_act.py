@@ -21,11 +21,11 @@ from config.load import Loaded
 from config.settings import Settings
 from config.watch import Change
 from engines.parameters import DecisionParams, tree_hash
-from streams.admin import Cluster
-from streams.connection import Connection
-from streams.genesis import Origin
+from streams.kafka.admin import Cluster
+from streams.kafka.connection import Connection
+from streams.kafka.origin import Origin
+from streams.live.worker import Worker
 from streams.memory import Stored
-from streams.worker import Worker
 
 Story = Callable[[Driver], None]
 HOUR_S = 3600

@@ -9,9 +9,9 @@ from aiokafka import TopicPartition
 
 from config.settings import Settings
 from streams import audit as audits
-from streams import read
 from streams.audit import Verdict
 from streams.cli.settings import common, connection, loaded, names
+from streams.kafka import read
 from streams.sizing import Observer
 
 

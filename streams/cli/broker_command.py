@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from streams.broker import embedded, running
-from streams.kafka_jars import apache_kafka
+from streams.kafka.broker import embedded, running
+from streams.kafka.jars import apache_kafka
 
 
 @click.command()

@@ -16,7 +16,7 @@ from config.settings import decision_tree, settings_hash
 from schemas.errors import ConfigurationException, SizingError
 from streams.cli.settings import common, connection, loaded, names
 from streams.control import settings_order
-from streams.orders import give, give_and_wait, settings_in_force
+from streams.kafka.orders import give, give_and_wait, settings_in_force
 
 
 class _Group(click.Group):

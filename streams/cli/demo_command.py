@@ -11,8 +11,8 @@ import uvloop
 from schemas.errors import SizingError
 from streams.audit import Verdict
 from streams.cli.audit_commands import told
-from streams.demo import Options, run
-from streams.serve import leave
+from streams.demo.show import Options, run
+from streams.live.serve import leave
 
 
 @click.command()

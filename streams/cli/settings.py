@@ -9,7 +9,7 @@ import click
 
 from config.load import Loaded, load
 from config.settings import Settings
-from streams.connection import Connection
+from streams.kafka.connection import Connection
 from streams.topics import Names
 
 

@@ -13,11 +13,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas import wire
 from schemas.errors import InvalidMessage, NotFound, TopicsUnfit
-from streams import admin, read, sources
 from streams.cli.settings import common, connection, loaded, names
-from streams.connection import Connection, reach
-from streams.genesis import begin, genesis, new_journal_id
+from streams.genesis import genesis, new_journal_id
 from streams.ingest import INTAKES
+from streams.kafka import admin, read, sources
+from streams.kafka.connection import Connection, reach
+from streams.kafka.origin import begin
 from streams.topics import TOPICS, Names
 
 

@@ -12,8 +12,8 @@ from config.load import Loaded
 from config.watch import Watch
 from streams.cli.settings import common, connection, loaded
 from streams.clock import ENVIRONMENT, Clock
-from streams.serve import leave
-from streams.worker import prepare
+from streams.live.serve import leave
+from streams.live.worker import prepare
 
 
 @click.command()

@@ -16,12 +16,14 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from config.settings import Settings
-from streams import admin, audit, read
+from streams import audit
 from streams.audit import Verdict
-from streams.connection import Connection
-from streams.genesis import begin, genesis, new_journal_id
+from streams.genesis import genesis, new_journal_id
+from streams.kafka import admin, read
+from streams.kafka.append import Line, append
+from streams.kafka.connection import Connection
+from streams.kafka.origin import begin
 from streams.partitioner import partition_of
-from streams.tables import Line, append
 from streams.topics import Names
 
 PARTITIONS = 2

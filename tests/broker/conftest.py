@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import BrokerUnreachable
-from streams import broker as brokers
-from streams.connection import Connection
-from streams.kafka_jars import apache_kafka
+from streams.kafka import broker as brokers
+from streams.kafka.connection import Connection
+from streams.kafka.jars import apache_kafka
 from streams.topics import Names
 
 

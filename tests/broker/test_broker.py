@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from schemas.errors import BrokerUnreachable, PortTaken
-from streams import broker
-from streams.connection import answers
+from streams.kafka import broker
+from streams.kafka.connection import answers
 
 pytestmark = [pytest.mark.broker]
 
 PARENT = """
 import sys, pathlib
-from streams import broker
+from streams.kafka import broker
 child = broker.embedded(pathlib.Path(sys.argv[1]))
 child.start()
 print(child.port, child.child.pid, flush=True)

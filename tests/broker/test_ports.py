@@ -8,10 +8,10 @@ import pytest
 from aiokafka import TopicPartition
 from broker.toy import build
 
-from streams import admin, read
-from streams.connection import Connection
+from streams.kafka import admin, read
+from streams.kafka.connection import Connection
+from streams.live.tables import FaustPorts
 from streams.ports import Send
-from streams.tables import FaustPorts
 from streams.topics import Names
 
 pytestmark = [pytest.mark.broker]

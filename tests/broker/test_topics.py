@@ -4,9 +4,10 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from schemas.errors import BrokerUnreachable, TopicsUnfit
-from streams import admin, broker, topics
-from streams.admin import Cluster, Difference
-from streams.connection import Connection, is_embedded
+from streams import topics
+from streams.kafka import admin, broker
+from streams.kafka.admin import Cluster, Difference
+from streams.kafka.connection import Connection, is_embedded
 from streams.topics import Names
 
 pytestmark = [pytest.mark.broker]
@@ -96,7 +97,7 @@ async def test_the_embedded_broker_is_told_from_apache_kafka(embedded_broker, ka
 
 
 async def test_a_broker_that_does_not_answer_is_named(monkeypatch, names):
-    monkeypatch.setattr("streams.connection.reach.__defaults__", (0.3,))
+    monkeypatch.setattr("streams.kafka.connection.reach.__defaults__", (0.3,))
     port = broker.free_port()
     with pytest.raises(BrokerUnreachable, match=f"kafka.bootstrap_servers 127.0.0.1:{port}") as gone:
         await admin.check(Connection(f"127.0.0.1:{port}"), names, 2)

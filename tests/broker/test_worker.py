@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from broker.toy import POISON, Toy
 
-from streams import admin, read
-from streams.connection import Connection
-from streams.tables import Line, append
+from streams.kafka import admin, read
+from streams.kafka.append import Line, append
+from streams.kafka.connection import Connection
 from streams.topics import Names
 
 pytestmark = [pytest.mark.broker]

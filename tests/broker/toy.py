@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from streams.application import Owned, new_app, own
-from streams.connection import Connection
+from streams.kafka.connection import Connection
+from streams.live.application import Owned, new_app, own
+from streams.live.serve import leave, serve
+from streams.live.tables import FaustPorts, make_tables
 from streams.ports import Identity, Record, RecordKey, Send
 from streams.processor import Processor
-from streams.serve import leave, serve
-from streams.tables import FaustPorts, make_tables
 from streams.topics import Names
 
 MODULUS = 1_000_000_007

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from schemas import wire
 from schemas.errors import ConfigurationException, InvalidPriceException
 from schemas.price import PriceTick
-from streams import candles
-from streams.candles import Candle, Candles, Found
+from streams.history import candles
+from streams.history.candles import Candle, Candles, Found
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HOUR = 3_600

@@ -10,8 +10,9 @@ from worlds import START_NS, control, signal, tick
 
 from config.load import DEFAULT_FILE
 from config.settings import Settings
-from streams import cli, connection
+from streams import cli
 from streams.cli import COMMANDS, main
+from streams.kafka import connection
 
 NOWHERE = "127.0.0.1:1"
 TICK = tick(START_NS)

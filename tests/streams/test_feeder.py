@@ -8,8 +8,8 @@ from worlds import PRICES, SYMBOLS, Driver, signal
 
 from streams import journal
 from streams.driver import START_NS
-from streams.feed import Event, event, sort
-from streams.feeder import LIVE_EPOCH, Feeder
+from streams.history.feed import Event, event, sort
+from streams.history.feeder import LIVE_EPOCH, Feeder
 from streams.ingest import INTAKES
 from streams.memory import Stored
 from streams.sizing import SizingFold

@@ -21,15 +21,15 @@ from engines import kelly, sizing
 from engines.parameters import DecisionParams
 from streams import journal
 from streams.clock import ManualClock
-from streams.families import CODES, FAMILIES, GATES, NAMED, OTHER, PREFIX, REGIMES, markdown
 from streams.genesis import genesis
 from streams.ingest import ingest
 from streams.journal import Place
 from streams.market import MarketFold
 from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
-from streams.metrics import NOTES, Metrics
+from streams.monitoring.families import CODES, FAMILIES, GATES, NAMED, OTHER, PREFIX, REGIMES, markdown
+from streams.monitoring.metrics import NOTES, Metrics
+from streams.monitoring.samples import Histogram
 from streams.processor import Processor
-from streams.samples import Histogram
 from streams.sizing import SizingFold
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from schemas.cascade import CascadeIndicators
 from schemas.outcome import TradeOutcome
 from schemas.price import PriceTick
 from schemas.signal import TacticalSignal
-from streams import simulation
-from streams.simulation import CALIBRATION, COINS, STEPS_PER_HOUR, SYMBOLS, Simulation
+from streams.history import simulation
+from streams.history.simulation import CALIBRATION, COINS, STEPS_PER_HOUR, SYMBOLS, Simulation
 
 MODELS = {
     "prices": PriceTick,

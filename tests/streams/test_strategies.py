@@ -11,10 +11,10 @@ from schemas import wire
 from schemas.outcome import TradeOutcome
 from schemas.price import PriceTick
 from schemas.signal import TacticalSignal
-from streams import candles, strategies
-from streams.candles import Candle, Candles, Found
-from streams.feed import ORDER
-from streams.strategies import HORIZON, REACTION_NS, STRATEGIES, WARMUP
+from streams.history import candles, strategies
+from streams.history.candles import Candle, Candles, Found
+from streams.history.feed import ORDER
+from streams.history.strategies import HORIZON, REACTION_NS, STRATEGIES, WARMUP
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL = sorted(DATA.glob("*USDT_1h_*.csv.gz"))

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from streams import table
-from streams.board import NEWS_MAX, TRAIL_MAX, Board
-from streams.table import MEDIUM, ROWS_MAX, WIDE, Picture, Screen
+from streams.demo import screen as table
+from streams.demo.board import NEWS_MAX, TRAIL_MAX, Board
+from streams.demo.screen import MEDIUM, ROWS_MAX, WIDE, Picture, Screen
 
 NOW_NS = 1_767_286_800_000_000_000
 KELLY = (

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.errors import ConfigurationException, PortTaken, SizingError
-from streams.web import TOKEN, Views, Web, is_loopback
+from streams.monitoring.web import TOKEN, Views, Web, is_loopback
 
 SECRET = "a-token-of-some-length"
 

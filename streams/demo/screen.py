@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from streams.board import CALM, Board, Key, News, Row, Step
+from streams.demo.board import CALM, Board, Key, News, Row, Step
 
 ROWS_MAX = 24
 WIDE, MEDIUM = 128, 96

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from schemas.errors import BrokerUnreachable
-from streams.broker import HOST, BrokerProcess, free_port
+from streams.kafka.broker import HOST, BrokerProcess, free_port
 
 KAFKA_VERSION = "4.4.0"
 """The newest 4.x when this was written; $HIMARI_KAFKA_VERSION names another, or a Maven range such as [4.0,5.0)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streams.connection import Connection, reach
+from streams.kafka.connection import Connection, reach
 
 FETCH_WAIT_MS = 50
 """Shorter, and the embedded broker gives up on a long log before it has found anything."""

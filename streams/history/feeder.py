@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from streams import journal
 from streams.clock import ManualClock
-from streams.feed import Event
+from streams.history.feed import Event
 from streams.ingest import INTAKES, ingest
 from streams.journal import Place
 from streams.market import MarketFold

@@ -29,8 +29,8 @@ from faust.transport.drivers.aiokafka import (
 from faust.types import TP
 
 from schemas.errors import ProcessorStopped
-from streams.connection import Connection
-from streams.read import high_watermarks
+from streams.kafka.connection import Connection
+from streams.kafka.read import high_watermarks
 
 CLOSED_GATE_WAIT_S = 0.02
 YIELD_EVERY = 100

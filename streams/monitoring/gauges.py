@@ -7,8 +7,8 @@ import orjson
 from engines.decide import Decision
 from engines.effects import Look, Published
 from engines.sizing import CellSize
-from streams.families import BUDGETS, COMPONENTS, REGIMES
-from streams.samples import Labels
+from streams.monitoring.families import BUDGETS, COMPONENTS, REGIMES
+from streams.monitoring.samples import Labels
 
 SECOND_NS = 1_000_000_000
 

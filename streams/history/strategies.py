@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from schemas.words import Regime
-from streams.candles import Candle, Candles, tick
-from streams.feed import SECOND_NS, Event, event, in_order
+from streams.history.candles import Candle, Candles, tick
+from streams.history.feed import SECOND_NS, Event, event, in_order
 
 WARMUP = 48
 """Candles before the first signal."""

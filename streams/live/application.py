@@ -9,11 +9,11 @@ import faust
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 
-from streams.connection import Connection
+from streams.kafka.connection import Connection
+from streams.live.transport import BatchTransport
 from streams.ports import Send
 from streams.processor import Processor
 from streams.topics import JOURNAL_BYTES_MAX, ROOM, Names
-from streams.transport import BatchTransport
 
 CHUNK_RECORDS = 5_000
 BATCH_BYTES = 512 * 1024
@@ -39,7 +39,7 @@ def new_app(
     """Return an application without agents and tables, on the batched transport, that stops at an agent's error.
 
     `batched` and `sparse` are logical names of topics (see `BatchTransport`). `idempotent` must be False on the
-    embedded broker (`streams.connection.is_embedded` tells). `settings` go to Faust and win over those here.
+    embedded broker (`streams.kafka.connection.is_embedded` tells). `settings` go to Faust and win over those here.
     """
     app = faust.App(
         **{

@@ -16,25 +16,25 @@ from faust.types import TP
 from config.diff import diff
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Change, Rejected, Watch
-from streams import admin
-from streams.application import Owned, new_app, own
-from streams.connection import Connection, listens, unreachable
 from streams.control import settings_order
-from streams.diagnostics import describe
-from streams.genesis import Origin, origin
 from streams.ingest import ingest
 from streams.journal import Place
-from streams.metrics import Metrics
-from streams.orders import settings_in_force
+from streams.kafka import admin
+from streams.kafka.connection import Connection, listens, unreachable
+from streams.kafka.orders import settings_in_force
+from streams.kafka.origin import Origin, origin
+from streams.kafka.sources import epochs, refuse_recreated
+from streams.live.application import Owned, new_app, own
+from streams.live.serve import serve
+from streams.live.tables import FaustPorts, make_tables
+from streams.monitoring.diagnostics import describe
+from streams.monitoring.metrics import Metrics
+from streams.monitoring.web import Views, Web
 from streams.ports import Send
 from streams.processor import Processor
-from streams.serve import serve
 from streams.sizing import SizingFold
-from streams.sources import epochs, refuse_recreated
-from streams.tables import FaustPorts, make_tables
 from streams.topics import Names
 from streams.topology import TOPOLOGY, Context, IngestStage, Stage, Timed
-from streams.web import Views, Web
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Every metric family, as data: `streams/metrics.py` records them, `docs/metrics.md` is this table for people."""
+"""Every metric family, as data: `metrics.py` beside it records them, `docs/metrics.md` is this table for people."""
 
 from itertools import product
 from typing import Final, Literal, NamedTuple, get_args

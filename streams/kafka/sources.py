@@ -8,11 +8,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
 from schemas.errors import NotFound, ProcessorStopped
-from streams import journal, read
-from streams.connection import Connection, reach
-from streams.genesis import appended
+from streams import journal
+from streams.kafka import read
+from streams.kafka.append import Line, append
+from streams.kafka.connection import Connection, reach
+from streams.kafka.origin import appended
 from streams.market import OPEN
-from streams.tables import Line, append
 from streams.topics import INPUTS, PROGRESS, Names
 
 

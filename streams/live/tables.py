@@ -8,17 +8,18 @@ which cannot say when a changelog has a record, but to RocksDB and the changelog
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import faust
 import rocksdict
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from streams import read
-from streams.connection import Connection
+from streams.kafka import read
+from streams.kafka.append import Line, append
+from streams.kafka.connection import Connection
 from streams.partitioner import partition_of
-from streams.ports import Headers, Record, RecordKey, Send
+from streams.ports import Record, RecordKey, Send
 from streams.topics import PROGRESS, TABLES, Names
 
 STORE_OPTIONS = {
@@ -28,14 +29,6 @@ STORE_OPTIONS = {
     "max_open_files": 64,
 }
 """Small: there is one database a table and partition, and a state lives in memory anyway."""
-
-
-class Line(NamedTuple):
-    """One record on its way to a topic."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
 
 
 def make_tables(app: faust.App, source: str) -> dict[str, faust.Table]:
@@ -203,33 +196,3 @@ class FaustPorts:
             KafkaError: a batch was not acknowledged; whoever called must stop.
         """
         return await append(self._producer, target, lines)
-
-
-async def append(producer: Any, target: TopicPartition, lines: Sequence[Line]) -> list[int]:
-    """Append lines to one partition with an aiokafka producer, in order; return their offsets when acknowledged.
-
-    Batches are made here, because the producer spends far more on a record that it is given alone.
-
-    Raises:
-        KafkaError: a batch was not acknowledged.
-    """
-    pending = []
-    for batch, count in _batches(producer, lines):
-        pending.append((await producer.send_batch(batch, target.topic, partition=target.partition), count))
-    offsets: list[int] = []
-    for metadata, (_, count) in zip(await asyncio.gather(*(sent for sent, _ in pending)), pending, strict=True):
-        offsets.extend(range(metadata.offset, metadata.offset + count))
-    return offsets
-
-
-def _batches(producer: Any, lines: Sequence[Line]) -> Iterable[tuple[Any, int]]:
-    """Yield full batches with the number of their records; a record too large for a batch has one of its own."""
-    batch, count = producer.create_batch(), 0
-    for line in lines:
-        if batch.append(key=line.key, value=line.value, timestamp=None, headers=list(line.headers)) is None:
-            yield batch, count
-            batch, count = producer.create_batch(), 0
-            batch.append(key=line.key, value=line.value, timestamp=None, headers=list(line.headers))
-        count += 1
-    if count:
-        yield batch, count

@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnreachable, TopicsUnfit
-from streams.connection import REACH_TIMEOUT_S, Connection, is_embedded, reach
+from streams.kafka.connection import REACH_TIMEOUT_S, Connection, is_embedded, reach
 from streams.topics import ALL, Names, Topic
 
 REPLICAS = 3

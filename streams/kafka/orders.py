@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from streams import journal, read
-from streams.connection import Connection, reach
+from streams import journal
+from streams.kafka import read
+from streams.kafka.connection import Connection, reach
 from streams.topics import PROGRESS, Names
 
 

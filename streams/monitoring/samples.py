@@ -6,7 +6,7 @@ from math import inf
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from streams.families import Family
+from streams.monitoring.families import Family
 
 Labels = tuple[str, ...]
 

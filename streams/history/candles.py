@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from schemas.errors import ConfigurationException, InvalidPriceException
 from schemas.words import ErrorCode
-from streams.feed import Event, event, in_order
+from streams.history.feed import Event, event, in_order
 
 SECOND_NS = 1_000_000_000
 TIMES = ("unix", "timestamp", "time", "open_time", "open time", "unix timestamp", "timestamp_ms")

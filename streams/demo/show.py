@@ -19,25 +19,27 @@ from config.settings import Settings
 from engines.effects import Folded, Journaled, Look
 from schemas.errors import SizingError
 from schemas.words import RECOMMENDATIONS
-from streams import admin, candles, strategies
-from streams.board import Board
-from streams.broker import BrokerProcess, embedded
-from streams.candles import Candles, Found
 from streams.cli.audit_commands import verify_all
 from streams.clock import ENVIRONMENT, SECOND_NS, Clock
-from streams.connection import Connection, reach
-from streams.feed import Event
-from streams.feeder import Feeder
-from streams.genesis import begin, genesis, new_journal_id
-from streams.kafka_jars import apache_kafka
+from streams.demo.board import Board
+from streams.demo.screen import Screen
+from streams.genesis import genesis, new_journal_id
+from streams.history import candles, strategies
+from streams.history.candles import Candles, Found
+from streams.history.feed import Event
+from streams.history.feeder import Feeder
+from streams.history.simulation import Simulation
+from streams.kafka import admin
+from streams.kafka.append import Line, append
+from streams.kafka.broker import BrokerProcess, embedded
+from streams.kafka.connection import Connection, reach
+from streams.kafka.jars import apache_kafka
+from streams.kafka.origin import begin
+from streams.live.worker import prepare
 from streams.partitioner import partition_of
 from streams.ports import Send
 from streams.reader import AllocationReader
-from streams.simulation import Simulation
-from streams.table import Screen
-from streams.tables import Line, append
 from streams.topics import JOURNAL_BYTES_MAX, ROOM, Names
-from streams.worker import prepare
 
 FACTOR = 3_600
 """One wall second of the live demo is an hour of its market."""

@@ -20,10 +20,10 @@ from engines.cascade import BREACH
 from engines.decide import Decision
 from engines.effects import Folded, Journaled, Look, Note, Published
 from schemas.words import RECOMMENDATIONS
-from streams.families import COMPONENTS, FAMILIES, GATES, NAMED, OTHER, REGIMES, Family
-from streams.gauges import Last
+from streams.monitoring.families import COMPONENTS, FAMILIES, GATES, NAMED, OTHER, REGIMES, Family
+from streams.monitoring.gauges import Last
+from streams.monitoring.samples import Histogram, Labels, empty, zeros
 from streams.ports import Send
-from streams.samples import Histogram, Labels, empty, zeros
 
 SECOND_NS: Final = 1_000_000_000
 STRATEGIES_MAX: Final = 64

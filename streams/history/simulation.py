@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.words import Regime
-from streams.candles import Candle, tick
-from streams.feed import SECOND_NS, Event, event, sort
-from streams.strategies import outcome
+from streams.history.candles import Candle, tick
+from streams.history.feed import SECOND_NS, Event, event, sort
+from streams.history.strategies import outcome
 
 LIVE_START_NS = 1_767_225_600 * SECOND_NS
 """2026-01-01 00:00 UTC: where the demo's clock begins."""

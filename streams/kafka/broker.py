@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from schemas.errors import BrokerUnreachable, PortTaken
-from streams.connection import answers
+from streams.kafka.connection import answers
 
 HOST = "127.0.0.1"
 PARENT_DEATH_SIGNAL = 1

@@ -1,0 +1,1 @@
+"""The demo: everything in one command, and the table that shows it."""

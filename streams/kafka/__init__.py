@@ -1,0 +1,1 @@
+"""Kafka from outside any consumer group: brokers, topics, and reading and writing partitions."""
