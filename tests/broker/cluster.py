@@ -16,13 +16,13 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from config.settings import Settings
-from streams import audit
 from streams.audit import Verdict
 from streams.genesis import genesis, new_journal_id
 from streams.kafka import admin, read
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
 from streams.kafka.origin import begin
+from streams.kafka.verification import verify_cluster
 from streams.partitioner import partition_of
 from streams.topics import Names
 
@@ -143,13 +143,7 @@ class Cluster:
                 await asyncio.sleep(0.1)
 
     async def verify(self) -> Verdict:
-        total = Verdict()
-        for partition in range(PARTITIONS):
-            allocations = TopicPartition(self.names.topic("allocations"), partition)
-            published = [record.value async for record in read.records(self.connection, allocations, 0)]
-            journal = read.records(self.connection, TopicPartition(self.names.topic("journal"), partition), 0)
-            total += await audit.verify(partition, journal, published)
-        return total
+        return await verify_cluster(self.connection, self.names, PARTITIONS)
 
 
 def _environment() -> dict[str, str]:
