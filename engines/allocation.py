@@ -40,7 +40,7 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
     for (_, symbol), size in zip(decision.holdings.cells, cents, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
         gross += abs(size)
-    minimum = int(100.0 * state.params.validation_criteria.min_position_usd)
+    minimum = state.limits.minimum_cents
     targets = {
         symbol: _target(net, minimum, book.value_usd, decision.quantities[symbol]) for symbol, net in nets.items()
     }
@@ -92,10 +92,12 @@ def _billionths(ratio: float) -> float:
 
 def _portfolio_waterfall(decision: Decision) -> list[dict[str, Any]]:
     rows = []
-    net_before = gross_before = 0
+    cents: list[int] = []
+    net = gross = net_before = gross_before = 0
     for stage in decision.stages:
-        net = sum(stage.cents)
-        gross = sum(map(abs, stage.cents))
+        if stage.cents != cents:
+            cents = stage.cents
+            net, gross = sum(cents), sum(map(abs, cents))
         rows.append(
             {
                 "gross_after_cents": gross,

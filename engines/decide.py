@@ -13,7 +13,6 @@ from engines import band, caps, cascade, drawdown, sizing
 from engines.caps import Limits
 from engines.headroom import headroom
 from engines.holdings import Holdings, hold
-from engines.parameters import DecisionParams
 from engines.records import Book, Market, Target
 from engines.sizing import STAGES, CellSize, Surroundings
 from engines.state import MARKET_WIDE, State
@@ -95,18 +94,6 @@ def stronger(one: Trigger | None, other: Trigger) -> Trigger:
     return named._replace(full=one.full or other.full)
 
 
-def limits_of(params: DecisionParams) -> Limits:
-    """Return the limits of stages 11 and 13."""
-    risk, criteria = params.risk_management, params.validation_criteria
-    return Limits(
-        position=risk.max_position_pct,
-        strategy=risk.max_strategy_allocation,
-        gross=min(risk.max_portfolio_allocation, risk.max_leverage),
-        minimum_cents=int(100.0 * criteria.min_position_usd),
-        maximum_cents=int(100.0 * criteria.max_position_usd),
-    )
-
-
 def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     """Return the portfolio's targets; the state is only read."""
     params = state.params
@@ -118,7 +105,7 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     )
     before = sized.stages[-1].cents
 
-    limits = limits_of(params)
+    limits = state.limits
     capped = caps.caps(holdings.cells, before, sized.cap_factors, book.value_usd, limits)
     limited = caps.limits(holdings.cells, capped.cents, holdings.cents, states, limits)
     forced = [
@@ -177,8 +164,8 @@ def breaks_a_cap(state: State, portfolio: str) -> bool:
     """Return whether what the portfolio holds, at present prices, breaks a cap of stage 11 or the maximum of 13."""
     holdings = hold(state, portfolio)
     factors = [0.0 if target is None else target.cap_factor for target in holdings.targets]
-    limits = limits_of(state.params)
-    return headroom(holdings.cells, holdings.cents, factors, state.book(portfolio).value_usd, limits) < 1.0
+    value_usd = state.book(portfolio).value_usd
+    return headroom(holdings.cells, holdings.cents, factors, value_usd, state.limits) < 1.0
 
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
@@ -222,10 +209,12 @@ def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states
         )
         sizes.append(sizing.size(cell.forecast, around, state.params))
     rows = [sizing.NOTHING if size is None else size.cents for size in sizes]
+    columns = zip(*rows, strict=True) if rows else [()] * len(STAGES)
     reasons = {
         i: "no forecast" if size is None else size.reason for i, size in enumerate(sizes) if size is None or size.reason
     }
-    stages = [Stage(name, [row[k] for row in rows], reasons if k == 0 else {}) for k, name in enumerate(STAGES)]
+    stages = [Stage(name, list(column), {}) for name, column in zip(STAGES, columns, strict=True)]
+    stages[0] = stages[0]._replace(reasons=reasons)
     return _Sized(
         stages,
         sizes,
@@ -279,7 +268,7 @@ def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[s
     A net below the minimum is published as nothing. What is held is truncated to the cent: brought back to lots it
     would lose some at every decision.
     """
-    minimum = int(100.0 * state.params.validation_criteria.min_position_usd)
+    minimum = state.limits.minimum_cents
     nets: dict[str, int] = {}
     changed: dict[str, None] = {}
     for (_, symbol), size, held in zip(holdings.cells, cents, holdings.cents, strict=True):

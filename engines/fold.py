@@ -44,7 +44,8 @@ def apply(state: State, entry: Journaled) -> Folded:
     state.progress = progress = progress._replace(
         now_ns=max(progress.now_ns, entry.journaled_at_ns), inputs_hash=inputs_hash
     )
-    _expire(state, folded)
+    for key in state.due(progress.now_ns):
+        _expire(state, key, folded)
     if entry.topic and not _is_new(progress, entry):
         folded.note("duplicate", entry.topic)
     else:
@@ -161,15 +162,14 @@ def _is_new(progress: Progress, entry: Journaled) -> bool:
     return True
 
 
-def _expire(state: State, folded: Folded) -> None:
-    for key in state.due(state.progress.now_ns if state.progress else 0):
-        cell: Cell = state.tables["predictions"][key]
-        state.put("predictions", key, cell._replace(forecast=None))
-        if state.get("targets", key) is None:
-            state.forget_idle_cells(key[0])
-        else:
-            trigger = Trigger("expiry", f"{key[1]}/{key[2]}", full=True, cell=(key[1], key[2]))
-            folded.call_for(key[0], trigger)
+def _expire(state: State, key: tuple[str, ...], folded: Folded) -> None:
+    cell: Cell = state.tables["predictions"][key]
+    state.put("predictions", key, cell._replace(forecast=None))
+    if state.get("targets", key) is None:
+        state.forget_idle_cells(key[0])
+    else:
+        trigger = Trigger("expiry", f"{key[1]}/{key[2]}", full=True, cell=(key[1], key[2]))
+        folded.call_for(key[0], trigger)
 
 
 def _signal(state: State, entry: Journaled, folded: Folded) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from engines import codec
+from engines.caps import Limits
 from engines.parameters import DecisionParams, tree_hash
 from engines.records import Book, Cell, Market, Target
 
@@ -40,8 +41,7 @@ class State:
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.progress: Progress | None = None
-        self.params = DecisionParams()
-        self.settings_hash = tree_hash(self.params)
+        self.use(DecisionParams())
         self.tables: dict[str, dict[Key, Any]] = {table: {} for table in TABLES}
         self.touched: dict[tuple[str, Key], None] = {}
         self.cells_of: dict[str, list[tuple[str, str]]] = {}
@@ -69,6 +69,7 @@ class State:
         """Put settings in force."""
         self.params = params
         self.settings_hash = tree_hash(params)
+        self.limits = _limits(params)
 
     # -- books and cells -------------------------------------------------------------------------------------------
     def book(self, portfolio: str) -> Book:
@@ -135,6 +136,8 @@ class State:
 
     def due(self, now_ns: int) -> list[Key]:
         """Take the cells whose forecast has expired by now, sorted; each is told once."""
+        if not self._expiries or self._expiries[0][0] > now_ns:
+            return []
         expired: dict[Key, None] = {}
         while self._expiries and self._expiries[0][0] <= now_ns:
             expires_ns, key = heapq.heappop(self._expiries)
@@ -191,3 +194,15 @@ class State:
                     self.holders.setdefault(symbol, {})[portfolio] = None
         for (symbol,), market in self.tables["markets"].items():
             self._raise_or_lower(symbol, market)
+
+
+def _limits(params: DecisionParams) -> Limits:
+    """Return the limits of stages 11 and 13."""
+    risk, criteria = params.risk_management, params.validation_criteria
+    return Limits(
+        position=risk.max_position_pct,
+        strategy=risk.max_strategy_allocation,
+        gross=min(risk.max_portfolio_allocation, risk.max_leverage),
+        minimum_cents=int(100.0 * criteria.min_position_usd),
+        maximum_cents=int(100.0 * criteria.max_position_usd),
+    )
