@@ -19,7 +19,6 @@ from engines.state import MARKET_WIDE, State
 from schemas.words import TradingState
 
 RANKS = ("signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap")
-LAST_STAGES = ("caps", "limits", "band")
 HALTED: TradingState = "HALTED"
 ACTIVE: TradingState = "ACTIVE"
 SEVERITY: dict[TradingState, int] = {ACTIVE: 0, "REDUCING": 1, HALTED: 2}
