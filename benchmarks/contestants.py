@@ -1,4 +1,4 @@
-"""What the worker is measured against, each a process of its own: python -m benchmarks.contestants NAME …
+"""What the worker is measured against, a process each: python -m benchmarks.contestants NAME BOOTSTRAP PREFIX
 
 bare       an aiokafka loop that calls the same sizing fold and publishes the same outputs; no checkpoint
 forward    an aiokafka loop that only decodes and forwards
@@ -76,7 +76,7 @@ def stock(connection: Connection, names: Names) -> faust.App:
     target = app.topic(names.topic("allocations"), key_serializer="raw", value_serializer="raw")
     fold = SizingFold(0)
 
-    @app.agent(source)
+    @app.agent(source)  # type: ignore[untyped-decorator]
     async def size(stream: faust.StreamT) -> None:
         async for event in stream.events():
             record = Stored(event.message.offset, None, event.value)

@@ -2,25 +2,30 @@
 
 from typing import Any
 
-from benchmarks.rig import broker, entries, lane, preload, rate, ratios, spread
+from benchmarks.rig import Course, entries, race, ratios, spread
 
 TARGETS = {"bare": 0.7, "forward": 0.15, "stock": 5.0}
+COUNTS = {"worker": 20_000, "bare": 20_000, "forward": 60_000, "stock": 3_000}
+"""Entries that each works off: enough to take it a second or more, but for the fastest."""
 
 
-async def run(kind: str, count: int = 20_000, runs: int = 3, stock: int = 3_000) -> dict[str, Any]:
-    """Return records per second of each contestant, and the worker's ratio to each."""
-    found: dict[str, list[float]] = {name: [] for name in ("worker", *TARGETS)}
-    async with broker(kind) as (connection, folder):
-        for _ in range(runs):
-            for name, rates in found.items():
-                number = stock if name == "stock" else count
-                at = await lane(connection, folder)
-                await preload(at, "journal", entries(number))
-                rates.append(await rate(at, name, "allocations", number))
+async def run(kind: str, *, quick: bool = False, cells: int = 1, contestants: tuple[str, ...] = tuple(COUNTS)) -> Any:
+    """Return records per second of each contestant, and the worker's ratio to each.
+
+    Ten portfolios of `cells` cells each; checkpoints are on.
+    """
+    counts = {name: COUNTS[name] // 10 if quick else COUNTS[name] for name in contestants}
+    journaled = entries(max(counts.values()), cells=cells)
+    courses = {
+        name: Course(name, "journal", journaled[: count + 1], "allocations", count) for name, count in counts.items()
+    }
+    found = await race(kind, 1 if quick else 5, courses)
+    others = [name for name in contestants if name != "worker"]
     return {
         "broker": kind,
-        "entries": count,
+        "entries": counts,
+        "cells_a_portfolio": cells,
         "per_second": {name: spread(rates) for name, rates in found.items()},
-        "worker_over": {name: ratios(found["worker"], found[name]) for name in TARGETS},
-        "targets": TARGETS,
+        "worker_over": {name: ratios(found["worker"], found[name]) for name in others},
+        "targets": {name: TARGETS[name] for name in others},
     }

@@ -1,25 +1,40 @@
 """One decision in process, warm, and where its time goes; beside json.dumps of the allocation in the same run."""
 
-import cProfile
 import json
-import pstats
 import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from time import perf_counter_ns
 from typing import Any
 
-from benchmarks.rig import START_NS
+from benchmarks.rig import START_NS, ratios, spread
+from engines import allocation, band, caps, decide, fold, sizing
+from streams import journal, library
 from streams.library import Layer3Phase1
 
 TARGET = 2.5
-PARTS = {
-    "validate": "model_validate",
-    "fold": "apply",
-    "decide": "decide",
-    "size": "_afresh",
-    "render": "render",
-    "market": "fold_price",
+PARTS: dict[str, tuple[Any, str]] = {
+    "validate": (library, "_plain"),
+    "entry": (journal, "internal"),
+    "fold": (fold, "apply"),
+    "fold: price": (fold, "fold_price"),
+    "fold: signal": (fold, "fold_signal"),
+    "decide": (fold, "decide"),
+    "decide: held": (decide, "hold"),
+    "decide: stages 1-8": (decide, "_afresh"),
+    "decide: kelly": (sizing, "_kelly"),
+    "decide: caps": (caps, "caps"),
+    "decide: limits": (caps, "limits"),
+    "decide: band": (band, "settle"),
+    "decide: headroom": (decide, "headroom"),
+    "decide: quantities": (decide, "_quantities"),
+    "claim": (fold, "_claim"),
+    "render and hash": (fold, "render"),
+    "render: fields": (allocation, "fields"),
+    "read back": (library, "PositionSizingDecision"),
 }
-"""Part → function whose cumulative time it is; they nest: validate | fold > (market, decide > size, render)."""
+"""Part → where it is called from. They nest: fold holds all below it but the last, decide and render their own."""
 
 
 def _signal(number: int) -> dict[str, Any]:
@@ -37,39 +52,74 @@ def _signal(number: int) -> dict[str, Any]:
     }
 
 
-def run(calls: int = 4_000) -> dict[str, Any]:
-    """Return µs a call, µs of json.dumps, their ratio, and shares of the time by part."""
-    layer3 = Layer3Phase1(portfolio_value=100_000, enable_metrics=False)
-    took, dumped = [], []
-    for number in range(calls):
+class Warm:
+    """A library object that has decided before."""
+
+    def __init__(self, calls: int) -> None:
+        self.layer3 = Layer3Phase1(portfolio_value=100_000, enable_metrics=False)
+        self.number = 0
+        for _ in range(calls):
+            self.call()
+
+    def call(self) -> Any:
+        """Decide once more."""
+        self.number += 1
+        return self.layer3.calculate_position(_signal(self.number), None, 43_500.0)
+
+    def times(self, calls: int) -> tuple[float, float]:
+        """Return median µs of a call and of json.dumps of what came out, taken in turn."""
+        took, dumped = [], []
+        for _ in range(calls):
+            began = perf_counter_ns()
+            decision = self.call()
+            took.append(perf_counter_ns() - began)
+            fields = decision.to_dict()
+            began = perf_counter_ns()
+            json.dumps(fields)
+            dumped.append(perf_counter_ns() - began)
+        return statistics.median(took) / 1e3, statistics.median(dumped) / 1e3
+
+    def part(self, module: Any, name: str, calls: int) -> float:
+        """Return median µs that a call spends in a part. One part is timed at a time, so that none pays for others."""
+        with _timed(module, name) as spent:
+            per_call = []
+            for _ in range(calls):
+                spent.clear()
+                self.call()
+                per_call.append(sum(spent))
+        return statistics.median(per_call) / 1e3
+
+
+@contextmanager
+def _timed(module: Any, name: str) -> Iterator[list[int]]:
+    """Note the ns of each call of a module's function while the context lasts."""
+    plain: Callable[..., Any] = getattr(module, name)
+    spent: list[int] = []
+
+    @wraps(plain, updated=())
+    def timed(*args: Any, **kwargs: Any) -> Any:
         began = perf_counter_ns()
-        decision = layer3.calculate_position(_signal(number), None, 43_500.0)
-        ended = perf_counter_ns()
-        fields = decision.to_dict()
-        again = perf_counter_ns()
-        json.dumps(fields)
-        dumped.append(perf_counter_ns() - again)
-        took.append(ended - began)
-    warm = calls // 4
-    call_us, dump_us = (statistics.median(each[warm:]) / 1e3 for each in (took, dumped))
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            spent.append(perf_counter_ns() - began)
+
+    setattr(module, name, timed)
+    try:
+        yield spent
+    finally:
+        setattr(module, name, plain)
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return µs of a call and of json.dumps, their ratio, and µs of each part of a call."""
+    runs, calls = (1, 300) if quick else (7, 1_000)
+    warm = Warm(calls)
+    call_us, dumps_us = zip(*(warm.times(calls) for _ in range(runs)), strict=True)
     return {
-        "call_us": call_us,
-        "json_dumps_us": dump_us,
-        "call_over_json_dumps": call_us / dump_us,
+        "call_us": spread(call_us),
+        "json_dumps_us": spread(dumps_us),
+        "call_over_json_dumps": ratios(call_us, dumps_us),
         "target": TARGET,
-        "share_of_call": _shares(layer3, calls),
+        "parts_us": {part: warm.part(*place, calls) for part, place in PARTS.items()},
     }
-
-
-def _shares(layer3: Layer3Phase1, first: int) -> dict[str, float]:
-    profile = cProfile.Profile()
-    profile.enable()
-    for number in range(first, first + 1_000):
-        layer3.calculate_position(_signal(number), None, 43_500.0)
-    profile.disable()
-    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    by_name: dict[str, float] = {}
-    for (_, _, name), (_, _, _, cumulative, _) in stats.items():
-        by_name[name] = max(by_name.get(name, 0.0), cumulative)
-    whole = by_name["calculate_position"]
-    return {part: round(by_name.get(name, 0.0) / whole, 3) for part, name in PARTS.items()}

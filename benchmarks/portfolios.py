@@ -4,7 +4,7 @@ import statistics
 from time import perf_counter_ns
 from typing import Any
 
-from benchmarks.rig import START_NS, broker, entries, lane, preload, rate
+from benchmarks.rig import START_NS, Course, entries, race, ratios, spread
 from engines.parameters import DecisionParams
 from streams.genesis import genesis, new_journal_id
 from streams.memory import Stored
@@ -26,13 +26,22 @@ def fold_us(portfolios: int, count: int = 6_000) -> float:
     return statistics.median(took[len(took) // 2 :]) / 1e3
 
 
-async def run(kind: str, count: int = 15_000) -> dict[str, Any]:
-    """Return, by number of portfolios, µs a fold and events a second of a worker."""
-    curve: dict[str, Any] = {}
-    async with broker(kind) as (connection, folder):
-        for portfolios in CURVE:
-            at = await lane(connection, folder)
-            await preload(at, "journal", entries(count, portfolios))
-            through = await rate(at, "worker", "allocations", count)
-            curve[str(portfolios)] = {"fold_us": fold_us(portfolios), "worker_per_second": through}
+async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
+    """Return, by number of portfolios, µs a fold, events a second of a worker, and what both are of one portfolio's."""
+    runs, count = (1, 3_000) if quick else (3, 15_000)
+    courses = {
+        str(portfolios): Course("worker", "journal", entries(count, portfolios), "allocations", count)
+        for portfolios in CURVE
+    }
+    folds = {name: [fold_us(int(name), count // 3) for _ in range(runs)] for name in courses}
+    rates = await race(kind, runs, courses)
+    curve = {
+        name: {
+            "fold_us": spread(folds[name]),
+            "worker_per_second": spread(rates[name]),
+            "fold_over_one": ratios(folds[name], folds["1"])["median"],
+            "worker_over_one": ratios(rates[name], rates["1"])["median"],
+        }
+        for name in courses
+    }
     return {"broker": kind, "curve": curve}

@@ -6,7 +6,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,30 +90,35 @@ async def preload(to: Lane, topic: str, values: Sequence[bytes]) -> None:
         await producer.stop()
 
 
-def entries(count: int, portfolios: int = 10) -> list[bytes]:
+def entries(count: int, portfolios: int = 10, cells: int = 1) -> list[bytes]:
     """Return journal entries: a price of every symbol, then so many signals, a millisecond apart."""
-    body = {
-        "source_partition": 0,
-        "step": START_NS // 10**9 - 1,
-        "step_s": 1,
-        "symbols": {symbol: [100.0, 100.0, 100.0, 100.0, 1.0, 1] for symbol in SYMBOLS},
-    }
-    found = [journal.internal("step", body, START_NS)]
+    found = [prices(START_NS)]
     for number in range(count):
         now_ns = START_NS + number * 1_000_000
         place = journal.Place("signals", 0, 0, number)
-        value = orjson.dumps(signal(number, now_ns, portfolios)).decode()
+        value = orjson.dumps(signal(number, now_ns, portfolios, cells)).decode()
         found.append(journal.entry("signal", value, now_ns, event_time_ns=now_ns, place=place))
     return found
 
 
-def signal(number: int, now_ns: int, portfolios: int) -> dict[str, Any]:
-    """Return one of a mix of signals over portfolios and symbols."""
+def prices(now_ns: int) -> bytes:
+    """Return the journal entry of a step that ends now, with a price of every symbol."""
+    body = {
+        "source_partition": 0,
+        "step": now_ns // 10**9 - 1,
+        "step_s": 1,
+        "symbols": {symbol: [100.0, 100.0, 100.0, 100.0, 1.0, 1] for symbol in SYMBOLS},
+    }
+    return journal.internal("step", body, now_ns)
+
+
+def signal(number: int, now_ns: int, portfolios: int, cells: int = 1) -> dict[str, Any]:
+    """Return one of a mix of signals over portfolios, each of which has so many cells, a symbol each."""
     return {
         "signal_id": f"s-{number}",
         "portfolio_id": f"p{number % portfolios}",
         "strategy_id": "momentum",
-        "symbol": SYMBOLS[number % portfolios % len(SYMBOLS)],
+        "symbol": SYMBOLS[(number % portfolios + number // portfolios % cells) % len(SYMBOLS)],
         "action": "buy" if number % 3 else "sell",
         "confidence": 0.5 + number % 5 / 10,
         "risk_score": 0.2,
@@ -126,14 +131,14 @@ def signal(number: int, now_ns: int, portfolios: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def contestant(at: Lane, name: str, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def contestant(at: Lane, name: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a contestant: `worker`, or one of `benchmarks.contestants`."""
     if name == "worker":
         path = at.folder / f"{at.names.prefix}.yaml"
         path.write_text(json.dumps(at.settings().model_dump(exclude_defaults=True)))
         command = ["-m", "streams", "worker", "--config", str(path)]
     else:
-        command = ["-m", "benchmarks.contestants", name, at.connection.bootstrap, at.names.prefix, str(count)]
+        command = ["-m", "benchmarks.contestants", name, at.connection.bootstrap, at.names.prefix]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, stderr=asyncio.subprocess.DEVNULL, cwd=Path(__file__).parents[1]
     )
@@ -145,11 +150,31 @@ async def contestant(at: Lane, name: str, count: int) -> AsyncIterator[asyncio.s
         await process.wait()
 
 
-async def rate(at: Lane, name: str, topic: str, count: int, skip: int = 0) -> float:
-    """Return records per second that a contestant writes to a topic, from the first chunk seen to the last of `count`.
+class Course(NamedTuple):
+    """What a contestant works off, and where its outputs are counted."""
 
-    `skip`: records that are there before.
-    """
+    contestant: str
+    source: str
+    values: Sequence[bytes]
+    target: str
+    outputs: int
+    skip: int = 0
+    """Records that the target holds before."""
+
+
+async def race(kind: str, runs: int, courses: Mapping[str, Course]) -> dict[str, list[float]]:
+    """Return outputs per second by name of the course, run by run; within a run they take turns."""
+    found: dict[str, list[float]] = {name: [] for name in courses}
+    async with broker(kind) as (connection, folder):
+        for _ in range(runs):
+            for name, course in courses.items():
+                found[name].append(await _rate(await lane(connection, folder), course))
+    return found
+
+
+async def _rate(at: Lane, course: Course) -> float:
+    """Return outputs per second as a consumer sees them: from the first chunk it gets to the last record."""
+    await preload(at, course.source, course.values)
     consumer = AIOKafkaConsumer(
         **at.connection.options(),
         enable_auto_commit=False,
@@ -157,21 +182,25 @@ async def rate(at: Lane, name: str, topic: str, count: int, skip: int = 0) -> fl
         max_partition_fetch_bytes=16 << 20,
     )
     await consumer.start()
-    place = TopicPartition(at.names.topic(topic), 0)
+    place = TopicPartition(at.names.topic(course.target), 0)
     consumer.assign([place])
-    consumer.seek(place, skip)
+    consumer.seek(place, course.skip)
     seen = first = 0
-    began = time.perf_counter()
+    began = ended = 0.0
     try:
-        async with contestant(at, name, count), asyncio.timeout(PATIENCE_S):
-            while seen < count:
+        async with contestant(at, course.contestant), asyncio.timeout(PATIENCE_S):
+            while seen < course.outputs:
                 for records in (await consumer.getmany(timeout_ms=50)).values():
                     seen += len(records)
+                    ended = time.perf_counter()
                     if not first:
-                        first, began = seen, time.perf_counter()
-            return (seen - first) / (time.perf_counter() - began)
+                        first, began = seen, ended
     finally:
         await consumer.stop()
+    if seen == first:
+        msg = f"{course.contestant}: all {seen} records came in one chunk, nothing to time"
+        raise ValueError(msg)
+    return (seen - first) / (ended - began)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -4,10 +4,12 @@ from typing import Any
 
 import orjson
 
-from benchmarks.rig import START_NS, SYMBOLS, broker, lane, preload, rate, ratios, spread
+from benchmarks.rig import START_NS, SYMBOLS, Course, race, ratios, spread
 
 TARGET = 0.5
 TICKS_PER_STEP = 100
+COUNTS = {1: 60_000, 100: 1_000_000}
+"""Ticks, by ticks a message."""
 
 
 def messages(count: int, each: int) -> list[bytes]:
@@ -27,20 +29,21 @@ def messages(count: int, each: int) -> list[bytes]:
     return found
 
 
-async def run(kind: str, runs: int = 3) -> dict[str, Any]:
+async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
     """Return ticks per second of worker and bare loop, and their ratio, by ticks a message."""
+    courses = {}
+    for each, count in COUNTS.items():
+        ticks = count // 10 if quick else count
+        values = messages(ticks, each)
+        steps = ticks // TICKS_PER_STEP - 1
+        for name in ("worker", "ticks"):
+            courses[f"{name} {each}"] = Course(name, "prices", values, "journal", steps, skip=1)
+    rates = await race(kind, 1 if quick else 5, courses)
     report: dict[str, Any] = {"broker": kind, "target": TARGET}
-    async with broker(kind) as (connection, folder):
-        for each, count in ((1, 60_000), (100, 400_000)):
-            found: dict[str, list[float]] = {"worker": [], "ticks": []}
-            for _ in range(runs):
-                for name, rates in found.items():
-                    at = await lane(connection, folder)
-                    await preload(at, "prices", messages(count, each))
-                    steps = count // TICKS_PER_STEP - 1
-                    rates.append(TICKS_PER_STEP * await rate(at, name, "journal", steps, skip=1))
-            report[f"{each}_a_message"] = {
-                "per_second": {"worker": spread(found["worker"]), "bare": spread(found["ticks"])},
-                "worker_over_bare": ratios(found["worker"], found["ticks"]),
-            }
+    for each in COUNTS:
+        worker, bare = ([TICKS_PER_STEP * rate for rate in rates[f"{name} {each}"]] for name in ("worker", "ticks"))
+        report[f"{each}_a_message"] = {
+            "ticks_per_second": {"worker": spread(worker), "bare": spread(bare)},
+            "worker_over_bare": ratios(worker, bare),
+        }
     return report

@@ -1,0 +1,52 @@
+"""Start: `himari demo`, from the start of its process to the first allocation that it reads back."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from benchmarks.rig import spread
+from streams.demo import show
+from streams.demo.tally import Tally
+
+TARGET_S = 8.0
+SECONDS = 5
+"""Length of the demo's live part; the first allocation comes at its beginning."""
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return seconds to the first allocation on the embedded broker, and to the end of a short demo."""
+    first, whole = [], []
+    for _ in range(1 if quick else 5):
+        began = time.monotonic()
+        child = subprocess.run(
+            [sys.executable, "-m", "benchmarks.start"], cwd=Path(__file__).parents[1], capture_output=True, check=True
+        )
+        whole.append(time.monotonic() - began)
+        first.append(json.loads(child.stdout)["first_at"] - began)
+    return {"first_allocation_s": spread(first), "whole_s": spread(whole), "live_s": SECONDS, "target_s": TARGET_S}
+
+
+class Noted(Tally):
+    """The demo's tally, kept where it can be read at the end. Its clock is monotonic, the same for all processes."""
+
+    all: list["Noted"] = []  # noqa: RUF012 (a process has one demo)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.all.append(self)
+
+
+def main() -> None:
+    """Run a demo, and print when its first allocation was read."""
+    show.Tally = Noted  # type: ignore[assignment, attr-defined]
+    uvloop.run(show.run(show.Options(SECONDS, (), 7, kafka=False, as_json=True)))
+    print(json.dumps({"first_at": Noted.all[0].first_at}))
+
+
+if __name__ == "__main__":
+    main()
