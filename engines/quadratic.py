@@ -39,7 +39,7 @@ SPRING: Final = 0.1
 """Stiffness that holds Σ|w| to G during descent, in means of M's diagonal."""
 SMALLEST_STEP: Final = 1e-12
 """Descent alone ends when no weight moves further in a sweep."""
-MOST_SWEEPS: Final = 20_000
+MOST_SWEEPS: Final = 2_000
 MOST_PRICES: Final = 100
 ROUNDING: Final = 1e-13
 """What counts as equal, relative to the size of the terms."""
@@ -210,6 +210,8 @@ def _finish(
 ) -> tuple[bool, float, int]:
     """Guess which weights are free from where they are, solve, correct the guess; put the weights in where it held.
 
+    Whether the budget binds is guessed as well, and left to the next descent where that was wrong.
+
     Returns:
         Whether it held, the price, and the number of solves.
     """
@@ -217,24 +219,23 @@ def _finish(
     marks = _marks(weights, lower, upper)
     slack = _slack(pull, M)
     binding = price > 0.0
-    for change in range(CHANGES):
+    solves = 0
+    for _ in range(CHANGES):
         at, slope = np.zeros(n), pull.copy()
         free, held = _hold(marks, M, lower, upper, at, slope)
         if binding and free.size == 0 and held > gross * (1.0 + ROUNDING):
             _release(marks, slope)
             continue
+        solves += 1
         price, solved = _solve_free(free, marks, M, at, slope, held, gross, binding)
-        if not solved:
+        turned = price < 0.0 if binding else _gross(at) > gross * (1.0 + ROUNDING)
+        if turned or not solved:
             break
-        total = _gross(at)
-        wrong = _correct(marks, at, slope, lower, upper, price, slack)
-        turned = price < 0.0 if binding else total > gross * (1.0 + ROUNDING)
-        if wrong == 0 and not turned:
+        if _correct(marks, at, slope, lower, upper, price, slack) == 0:
             for i in range(n):
                 weights[i] = min(max(at[i], lower[i]), upper[i])
-            return True, price, change + 1
-        binding = binding != turned
-    return False, price, CHANGES
+            return True, price, solves
+    return False, price, solves
 
 
 @compiled

@@ -47,7 +47,9 @@ def test_two_equal_symbols_at_one_half_keep_two_thirds():
 
 
 def test_a_book_of_long_and_short_is_not_grown_where_they_hedge_each_other():
-    assert reduced({"A": 1_500_000, "B": -1_500_000}, alike(2, 0.5)).shares == {"A": 1.0, "B": 1.0}
+    found = reduced({"A": 1_500_000, "B": -1_500_000}, alike(2, 0.5))
+    assert found.shares == {"A": 1.0, "B": 1.0}
+    assert found.weights == {"A": 0.15, "B": -0.15}
 
 
 def test_a_hedge_that_kelly_would_open_by_itself_is_not_opened():
