@@ -23,9 +23,9 @@ async def started(connection: Connection, names: Names, directory, kind: str) ->
     app, owned = build(connection, names, directory, embedded=kind == "embedded")
     await app.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while len(owned.processors) < 2:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.02)
         yield app, owned
     finally:
         await app.stop()

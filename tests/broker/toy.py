@@ -72,7 +72,7 @@ def build(
         data_dir=data_dir,
         batched=["journal"],
         idempotent=not embedded,
-        session_timeout_s=2.0,
+        session_timeout_s=2.0 if embedded else 6.0,
         **settings,
     )
     tables = make_tables(app, "journal")
