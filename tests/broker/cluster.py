@@ -27,7 +27,7 @@ from streams.partitioner import partition_of
 from streams.topics import Names
 
 PARTITIONS = 2
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class Cluster:
