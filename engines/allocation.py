@@ -1,6 +1,7 @@
 """What is published of a decision: one JSON object with sorted keys, and its hash."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -92,11 +93,12 @@ def _billionths(ratio: float) -> float:
 
 def _portfolio_waterfall(decision: Decision) -> list[dict[str, Any]]:
     rows = []
-    cents: list[int] = []
+    cents: Sequence[int] = ()
     net = gross = net_before = gross_before = 0
-    for stage in decision.stages:
-        if stage.cents != cents:
-            cents = stage.cents
+    waterfall = decision.waterfall
+    for name, after in zip(waterfall.names, waterfall.columns, strict=True):
+        if after != cents:
+            cents = after
             net, gross = sum(cents), sum(map(abs, cents))
         rows.append(
             {
@@ -104,7 +106,7 @@ def _portfolio_waterfall(decision: Decision) -> list[dict[str, Any]]:
                 "gross_before_cents": gross_before,
                 "net_after_cents": net,
                 "net_before_cents": net_before,
-                "stage": stage.name,
+                "stage": name,
             }
         )
         net_before, gross_before = net, gross
@@ -147,14 +149,15 @@ def _of_the_cell(state: State, decision: Decision) -> dict[str, Any]:
 def _waterfall(decision: Decision, index: int) -> list[dict[str, Any]]:
     rows = []
     before = 0
-    for stage in decision.stages:
-        after = stage.cents[index]
+    waterfall = decision.waterfall
+    for name, column, reasons in zip(waterfall.names, waterfall.columns, waterfall.reasons, strict=True):
+        after = column[index]
         rows.append(
             {
                 "after_cents": after,
                 "before_cents": before,
-                "reason": stage.reasons.get(index, ""),
-                "stage": stage.name,
+                "reason": reasons.get(index, ""),
+                "stage": name,
             }
         )
         before = after
@@ -193,8 +196,8 @@ def _diagnostics(size: CellSize, forecast: Forecast, market: Market | None) -> d
         "side": forecast.side,
         "volatility": forecast.volatility,
     }
-    if size.kelly is not None and size.conformal is not None and size.sentiment is not None:
-        shown["kelly"] = size.kelly._asdict()
-        shown["conformal"] = size.conformal._asdict()
+    if size.bet is not None and size.sentiment is not None:
+        shown["kelly"] = size.bet.kelly._asdict()
+        shown["conformal"] = size.bet.conformal._asdict()
         shown["sentiment"] = size.sentiment._asdict()
     return shown

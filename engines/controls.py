@@ -38,7 +38,7 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
         _begin_bars_anew(state)
     state.use(params)
     if state.progress is not None:
-        state.progress = state.progress._replace(settings=params.model_dump(), settings_hash=state.settings_hash)
+        state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
     for portfolio in _holding(state, lambda _cell: True):
         folded.call_for(portfolio, Trigger("settings", control_id, full=False, cell=None))
     return "applied"

@@ -7,16 +7,20 @@ runs after them.
 Source: the pipeline specification.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engines import band, caps, cascade, drawdown, sizing
 from engines.caps import Limits
 from engines.headroom import headroom
 from engines.holdings import Holdings, hold
-from engines.records import Book, Market, Target
-from engines.sizing import STAGES, CellSize, Surroundings
+from engines.records import Book, Target
+from engines.sizing import STAGES, CellSize
 from engines.state import MARKET_WIDE, State
-from schemas.words import TradingState
+from engines.waterfall import Waterfall
+from schemas.words import Regime, TradingState
+
+Cells = Sequence[tuple[str, str]]
 
 RANKS = ("signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap")
 HALTED: TradingState = "HALTED"
@@ -36,16 +40,6 @@ class Trigger(NamedTuple):
     """(strategy, symbol) whose waterfall is shown, where there is one."""
 
 
-class Stage(NamedTuple):
-    """The book after one stage."""
-
-    name: str
-    cents: list[int]
-    """Signed size of each cell."""
-    reasons: dict[int, str]
-    """Why, by index of the cell, where there is something to say."""
-
-
 class Decision(NamedTuple):
     """Targets of one portfolio, and how they came about."""
 
@@ -53,7 +47,7 @@ class Decision(NamedTuple):
     trigger: Trigger
     book: Book
     holdings: Holdings
-    stages: list[Stage]
+    waterfall: Waterfall
     sizes: list[CellSize | None]
     """Stages 1-8 of each cell; None where the decision was by ratio or the cell has no forecast."""
     targets: list[Target]
@@ -69,17 +63,20 @@ class Decision(NamedTuple):
     """Those of stages 11 and 13 that were in force."""
 
     @property
-    def cents(self) -> list[int]:
+    def cents(self) -> Sequence[int]:
         """Final signed size of each cell."""
-        return self.stages[-1].cents
+        return self.waterfall.last
 
 
 class _Sized(NamedTuple):
-    stages: list[Stage]
+    """A book before its caps."""
+
+    waterfall: Waterfall
     sizes: list[CellSize | None]
     cuts: list[float]
     cap_factors: list[float]
     forced: list[bool]
+    """Whether a cell was made smaller by a cut or a trading state."""
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:
@@ -94,67 +91,49 @@ def stronger(one: Trigger | None, other: Trigger) -> Trigger:
 
 
 def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
-    """Return the portfolio's targets; the state is only read."""
-    params = state.params
+    """Return the portfolio's targets; of the state nothing changes but what it keeps of stages 2 and 3."""
     book = state.book(portfolio)
     holdings = hold(state, portfolio)
-    states = trading_states(state, portfolio, holdings.cells)
-    sized = (
-        _afresh(state, portfolio, book, holdings, states) if trigger.full else _by_ratio(state, book, holdings, states)
-    )
-    before = sized.stages[-1].cents
+    cells, held = holdings.cells, holdings.cents
+    states = trading_states(state, portfolio, cells)
+    size_all = _afresh if trigger.full else _by_ratio
+    waterfall, sizes, cuts, factors, forced = size_all(state, portfolio, book, holdings, states)
 
     limits = state.limits
-    capped = caps.caps(holdings.cells, before, sized.cap_factors, book.value_usd, limits)
-    limited = caps.limits(holdings.cells, capped.cents, holdings.cents, states, limits)
-    forced = [
-        (was or abs(now) < abs(cents)) and abs(final) < abs(held)
-        for was, cents, now, final, held in zip(
-            sized.forced, before, capped.cents, limited.cents, holdings.cents, strict=True
-        )
-    ]
-    levels = [
-        _level(state, symbol, cents or held)
-        for (_, symbol), cents, held in zip(holdings.cells, limited.cents, holdings.cents, strict=True)
-    ]
+    wanted = waterfall.last
+    capped = caps.caps(cells, wanted, factors, book.value_usd, limits)
+    waterfall.add("caps", capped.cents, _bound_reasons(cells, capped.bound))
+    limited = caps.limits(cells, capped.cents, held, states, limits)
+    waterfall.add("limits", limited.cents, limited.reasons)
     settled = band.settle(
-        holdings.cells,
+        cells,
         limited.cents,
-        holdings.cents,
-        forced,
-        levels,
+        held,
+        _forced(forced, wanted, capped.cents, limited.cents, held),
+        _levels(state, cells, limited.cents, held),
         states,
-        sized.cap_factors,
+        factors,
         book.value_usd,
         limits,
-        params.position_sizing.band_ratio,
+        state.params.position_sizing.band_ratio,
     )
-    stages = [
-        *sized.stages,
-        Stage("caps", capped.cents, _bound_reasons(holdings.cells, capped.bound)),
-        Stage("limits", limited.cents, limited.reasons),
-        Stage("band", settled.cents, {}),
-    ]
+    waterfall.add("band", settled.cents)
     quantities = _quantities(state, holdings, settled.cents, settled.kept)
-    targets = [
-        Target(cents, quantities[symbol], cut, factor)
-        for (_, symbol), cents, cut, factor in zip(
-            holdings.cells, settled.cents, sized.cuts, sized.cap_factors, strict=True
-        )
-    ]
-    room = headroom(holdings.cells, settled.cents, sized.cap_factors, book.value_usd, limits)
     return Decision(
         portfolio,
         trigger,
         book,
         holdings,
-        stages,
-        sized.sizes,
-        targets,
+        waterfall,
+        sizes,
+        [
+            Target(cents, quantities[cell[1]], cut, factor)
+            for cell, cents, cut, factor in zip(cells, settled.cents, cuts, factors, strict=True)
+        ],
         quantities,
         capped.bound,
         settled.kept,
-        room,
+        headroom(cells, settled.cents, factors, book.value_usd, limits),
         limits,
     )
 
@@ -186,71 +165,106 @@ def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -
 
 
 def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
-    tables = state.tables
-    whole = tables["markets"].get((MARKET_WIDE,))
-    now_ns = state.progress.now_ns if state.progress else 0
-    sizes: list[CellSize | None] = []
-    for (strategy, symbol), trading in zip(holdings.cells, states, strict=True):
-        key = (portfolio, strategy, symbol)
-        cell = tables["predictions"].get(key)
-        if cell is None or cell.forecast is None:
-            sizes.append(None)
-            continue
-        around = Surroundings(
-            now_ns,
-            book,
-            tables["markets"].get((symbol,)),
-            whole,
-            tables["kelly-posteriors"].get(key),
-            tables["conformal-scores"].get(key),
-            tables["regimes"].get((portfolio, symbol)),
-            trading == HALTED,
-        )
-        sizes.append(sizing.size(cell.forecast, around, state.params))
-    rows = [sizing.NOTHING if size is None else size.cents for size in sizes]
-    columns = zip(*rows, strict=True) if rows else [()] * len(STAGES)
-    reasons = {
-        i: "no forecast" if size is None else size.reason for i, size in enumerate(sizes) if size is None or size.reason
-    }
-    stages = [Stage(name, list(column), {}) for name, column in zip(STAGES, columns, strict=True)]
-    stages[0] = stages[0]._replace(reasons=reasons)
-    return _Sized(
-        stages,
-        sizes,
-        [1.0 if size is None else size.cut for size in sizes],
-        [0.0 if size is None else size.cap_factor for size in sizes],
-        [row[-1] != row[4] or trading == HALTED for row, trading in zip(rows, states, strict=True)],
-    )
-
-
-def _by_ratio(state: State, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
+    """Stages 1-8 of every cell."""
     fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
+    sizes: list[CellSize | None] = []
+    rows, cuts, factors, forced, reasons = [], [], [], [], {}
+    for index, (cell, trading) in enumerate(zip(holdings.cells, states, strict=True)):
+        size = _cell(state, (portfolio, *cell), trading, book.value_usd, fall)
+        sizes.append(size)
+        if size is None:
+            reasons[index] = "no forecast"
+            rows.append(sizing.NOTHING)
+            cuts.append(1.0)
+            factors.append(0.0)
+            forced.append(trading == HALTED)
+            continue
+        if size.reason:
+            reasons[index] = size.reason
+        cents = size.cents
+        rows.append(cents)
+        cuts.append(size.cut)
+        factors.append(size.cap_factor)
+        forced.append(cents[-1] != cents[4] or trading == HALTED)
+    waterfall = Waterfall()
+    columns = zip(*rows, strict=True) if rows else [()] * len(STAGES)
+    for name, column in zip(STAGES, columns, strict=True):
+        waterfall.add(name, column)
+    waterfall.reasons[0] = reasons
+    return _Sized(waterfall, sizes, cuts, factors, forced)
+
+
+def _cell(
+    state: State, key: tuple[str, str, str], trading: TradingState, value_usd: float, fall: float
+) -> CellSize | None:
+    """Stages 1-8 of one cell, None where it has no forecast."""
+    tables = state.tables
+    known = tables["predictions"].get(key)
+    if known is None or known.forecast is None:
+        return None
+    forecast, markets, now_ns = known.forecast, tables["markets"], state.now_ns
+    market = markets.get((key[2],))
+    level = sizing.level_of(market, markets.get((MARKET_WIDE,)), forecast.side)
+    reason = sizing.why_not(forecast, market, trading == HALTED, now_ns, state.params)
+    if reason:
+        return sizing.nothing(reason, level, fall)
+    learned, scores = tables["kelly-posteriors"].get(key), tables["conformal-scores"].get(key)
+    bet = state.bets.get(key)
+    if bet is None or bet.forecast is not forecast or bet.learned is not learned or bet.scores is not scores:
+        bet = state.bets[key] = sizing.bet(forecast, learned, scores, state.params)
+    regime = tables["regimes"].get((key[0], key[2]))
+    confirmed: Regime = "ranging" if regime is None else regime.confirmed
+    return sizing.size(bet, level, fall, confirmed, value_usd, now_ns, state.params)
+
+
+def _by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
+    """Stages 7 and 8 on what is held."""
+    fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
+    levels = _levels(state, holdings.cells, holdings.cents, holdings.cents)
     cents, cuts, factors, reasons = [], [], [], {}
-    for index, ((_, symbol), held, target, trading) in enumerate(
-        zip(holdings.cells, holdings.cents, holdings.targets, states, strict=True)
+    for index, (held, target, level, trading) in enumerate(
+        zip(holdings.cents, holdings.targets, levels, states, strict=True)
     ):
-        now = cascade.MULTIPLIER[_level(state, symbol, held)] * fall
+        now = cascade.MULTIPLIER[level] * fall
         was = now if target is None else target.cut
         ratio = now / was if now < was else 1.0
-        cents.append(0 if trading == HALTED else sizing.scaled(held, ratio))
+        cents.append(0 if trading == HALTED else int(held * ratio))
         cuts.append(min(was, now))
         factors.append((1.0 if target is None else target.cap_factor) * ratio)
         if trading == HALTED and held:
             reasons[index] = "halted"
         elif ratio < 1.0:
             reasons[index] = f"cut from {was:.4g} to {now:.4g}"
+    waterfall = Waterfall()
+    waterfall.add("held", holdings.cents)
+    waterfall.add("cut", cents, reasons)
     forced = [now != held for now, held in zip(cents, holdings.cents, strict=True)]
-    stages = [Stage("held", holdings.cents, {}), Stage("cut", cents, reasons)]
-    return _Sized(stages, [None] * len(cents), cuts, factors, forced)
+    return _Sized(waterfall, [None] * len(cents), cuts, factors, forced)
 
 
-def _level(state: State, symbol: str, cents: int) -> int:
+def _levels(state: State, cells: Cells, cents: Sequence[int], held: Sequence[int]) -> list[int]:
+    """Return the cascade level of each cell's side, of what it holds where its target is 0."""
+    if not state.elevated:
+        return [0] * len(cells)
     markets = state.tables["markets"]
-    side = 1 if cents >= 0 else -1
-    return sizing.level_of(markets.get((symbol,)), markets.get((MARKET_WIDE,)), side)
+    whole = markets.get((MARKET_WIDE,))
+    return [
+        sizing.level_of(markets.get((symbol,)), whole, 1 if (size or now) >= 0 else -1)
+        for (_, symbol), size, now in zip(cells, cents, held, strict=True)
+    ]
 
 
-def _bound_reasons(cells: list[tuple[str, str]], bound: list[tuple[str, str]]) -> dict[int, str]:
+def _forced(
+    before: Sequence[bool], wanted: Sequence[int], capped: Sequence[int], limited: Sequence[int], held: Sequence[int]
+) -> list[bool]:
+    """Return whether each cell is held down: by a cut, a trading state or a cap, and below what it holds."""
+    return [
+        (was or abs(cap) < abs(want)) and abs(limit) < abs(now)
+        for was, want, cap, limit, now in zip(before, wanted, capped, limited, held, strict=True)
+    ]
+
+
+def _bound_reasons(cells: Cells, bound: list[tuple[str, str]]) -> dict[int, str]:
     """Say at each cell which caps bound it."""
     reasons: dict[int, str] = {}
     for level, name in bound:
@@ -261,7 +275,7 @@ def _bound_reasons(cells: list[tuple[str, str]], bound: list[tuple[str, str]]) -
     return reasons
 
 
-def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[str]) -> dict[str, float]:
+def _quantities(state: State, holdings: Holdings, cents: Sequence[int], kept: list[str]) -> dict[str, float]:
     """Return each symbol's signed quantity: its target toward zero to the lot, or what is held where nothing changes.
 
     A net below the minimum is published as nothing. What is held is truncated to the cent: brought back to lots it
@@ -280,7 +294,7 @@ def _quantities(state: State, holdings: Holdings, cents: list[int], kept: list[s
         if symbol in kept:
             quantities[symbol] = holdings.quantities.get(symbol, 0.0)
             continue
-        market: Market | None = markets.get((symbol,))
+        market = markets.get((symbol,))
         if abs(net) < minimum or not net or market is None or market.bars is None:
             quantities[symbol] = 0.0
         elif symbol not in changed:

@@ -40,10 +40,8 @@ def apply(state: State, entry: Journaled) -> Folded:
     if progress is None:
         msg = f"journal partition {state.partition}: entry {entry.offset} is a {entry.kind}, Genesis must come first"
         raise ValueError(msg)
-    inputs_hash = hashlib.sha256(bytes.fromhex(progress.inputs_hash) + entry.value).hexdigest()
-    state.progress = progress = progress._replace(
-        now_ns=max(progress.now_ns, entry.journaled_at_ns), inputs_hash=inputs_hash
-    )
+    progress.now_ns = max(progress.now_ns, entry.journaled_at_ns)
+    progress.inputs_hash = hashlib.sha256(bytes.fromhex(progress.inputs_hash) + entry.value).hexdigest()
     for key in state.due(progress.now_ns):
         _expire(state, key, folded)
     if entry.topic and not _is_new(progress, entry):
@@ -92,7 +90,7 @@ def _claim(state: State, entry: Journaled, decision: Decision, cells: list[tuple
 def _claim_of(state: State, entry: Journaled, key: tuple[str, ...], forecast: Forecast, size: CellSize) -> Claim:
     target = state.get("targets", key)
     scores = state.get("conformal-scores", key)
-    wanted = size.kelly
+    wanted = None if size.bet is None else size.bet.kelly
     return Claim(
         entry.offset,
         forecast.signal_id,
@@ -165,6 +163,7 @@ def _is_new(progress: Progress, entry: Journaled) -> bool:
 def _expire(state: State, key: tuple[str, ...], folded: Folded) -> None:
     cell: Cell = state.tables["predictions"][key]
     state.put("predictions", key, cell._replace(forecast=None))
+    state.bets.pop(key, None)
     if state.get("targets", key) is None:
         state.forget_idle_cells(key[0])
     else:

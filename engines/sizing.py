@@ -5,29 +5,34 @@ Source: the pipeline specification, stages 1-8; methods 1-5.
 
 from typing import NamedTuple
 
-from engines import cascade, conformal, drawdown, kelly, regime, sentiment
+from engines import cascade, conformal, kelly, regime, sentiment
 from engines.conformal import ConformalScale
 from engines.kelly import KellySize
 from engines.parameters import DecisionParams
-from engines.records import Bars, Book, Forecast, Learned, Market, RegimeState, Scores
+from engines.records import Forecast, Learned, Market, Scores
 from engines.sentiment import SentimentScale
+from schemas.words import Regime
 
 SECOND_NS = 1_000_000_000
 
 STAGES = ("kelly", "conformal", "risk_score", "sentiment", "regime", "cascade", "drawdown")
 
 
-class Surroundings(NamedTuple):
-    """What a cell is sized in, beside its own forecast."""
+class Bet(NamedTuple):
+    """Stages 2 and 3: what a cell's forecast is worth after what its outcomes taught, whatever the moment.
 
-    now_ns: int
-    book: Book
-    market: Market | None
-    whole_market: Market | None
+    It is the same as long as the three that it is made of are, so it is kept from one decision to the next.
+    """
+
+    forecast: Forecast
     learned: Learned | None
     scores: Scores | None
-    regime: RegimeState | None
-    halted: bool
+    kelly: KellySize
+    conformal: ConformalScale
+    resized: float
+    """The fraction after stage 3."""
+    narrowing: float
+    """(S + m²)/(S_eff + m²)."""
 
 
 class CellSize(NamedTuple):
@@ -43,8 +48,7 @@ class CellSize(NamedTuple):
     """c_ji of stage 11: what every cut left of the cell's cap."""
     level: int
     """Cascade level in force for the cell's side, 0-3."""
-    kelly: KellySize | None
-    conformal: ConformalScale | None
+    bet: Bet | None
     sentiment: SentimentScale | None
     risk_multiplier: float
     regime_multiplier: float
@@ -69,108 +73,91 @@ def level_of(market: Market | None, whole_market: Market | None, side: int) -> i
     return level
 
 
-def price_problem(bars: Bars | None, now_ns: int, params: DecisionParams) -> str:
-    """Return why a symbol cannot be priced now, or ""."""
-    if bars is None:
+def why_not(forecast: Forecast, market: Market | None, halted: bool, now_ns: int, params: DecisionParams) -> str:  # noqa: FBT001
+    """Stage 1: return why a cell is not live, or ""."""
+    if halted:
+        return "halted"
+    if forecast.expires_ns <= now_ns:
+        return "forecast expired"
+    if forecast.side < 0 and not params.risk_management.allow_short:
+        return "shorts are off"
+    if market is None or market.bars is None:
         return "no price"
-    if now_ns - bars.last_ns > params.validation_criteria.max_price_age_s * SECOND_NS:
+    if now_ns - market.bars.last_ns > params.validation_criteria.max_price_age_s * SECOND_NS:
         return "stale price"
     return ""
 
 
-def why_not(forecast: Forecast, around: Surroundings, params: DecisionParams) -> str:
-    """Stage 1: return why the cell is not live, or ""."""
-    if around.halted:
-        return "halted"
-    if forecast.expires_ns <= around.now_ns:
-        return "forecast expired"
-    if forecast.side < 0 and not params.risk_management.allow_short:
-        return "shorts are off"
-    return price_problem(None if around.market is None else around.market.bars, around.now_ns, params)
+def nothing(reason: str, level: int, fall: float) -> CellSize:
+    """Return the size of a cell that is not live."""
+    return CellSize(NOTHING, reason, cascade.MULTIPLIER[level] * fall, 0.0, level, None, None, 1.0, 1.0, fall)
 
 
-def size(forecast: Forecast, around: Surroundings, params: DecisionParams) -> CellSize:
-    """Stages 1-8: return the cell's size after each stage.
-
-    Every multiplier is taken once; sizes are truncated toward zero at each stage, so a stage's step is exact.
-    """
-    side = forecast.side
-    book = around.book
+def bet(forecast: Forecast, learned: Learned | None, scores: Scores | None, params: DecisionParams) -> Bet:
+    """Stages 2 and 3: return what to bet on a forecast, given what the cell's outcomes taught."""
     sizing = params.position_sizing
-    level = level_of(around.market, around.whole_market, side)
-    fall = drawdown.multiplier(book.peak_usd, book.value_usd, params.risk_management.max_drawdown_pct)
-    cut = cascade.MULTIPLIER[level] * fall
-    problem = why_not(forecast, around, params)
-    if problem:
-        return CellSize(NOTHING, problem, cut, 0.0, level, None, None, None, 1.0, 1.0, fall)
-
-    wanted = _kelly(forecast, around.learned, params)
-    widened = conformal.decide(around.scores, wanted.variance, forecast.volatility, sizing.conformal_prediction)
-    resized = min(wanted.fraction, _fraction(wanted, widened.variance, params))
-    mood = _sentiment(forecast, around.now_ns, params)
-    confirmed = "ranging" if around.regime is None else around.regime.confirmed
-    weather = regime.multiplier(confirmed, side, sizing.regime_adjustment)
-    risk = 1.0 - sizing.risk_score_weight * forecast.risk_score
-
-    stakes = 100.0 * book.value_usd * side
-    first = int(stakes * wanted.fraction)
-    second = int(stakes * resized)
-    third = scaled(second, risk)
-    fourth = scaled(third, mood.multiplier)
-    fifth = scaled(fourth, weather)
-    sixth = scaled(fifth, cascade.MULTIPLIER[level])
-    seventh = scaled(sixth, fall)
-
+    edge = forecast.confidence * forecast.expected_return
+    wanted = kelly.decide(
+        None if learned is None else learned.posterior,
+        edge / forecast.volatility,
+        edge,
+        forecast.volatility,
+        forecast.costs,
+        sizing.bayesian_kelly,
+        sizing.stop_loss_ratio,
+        sizing.drawdown_bound,
+    )
+    widened = conformal.decide(scores, wanted.variance, forecast.volatility, sizing.conformal_prediction)
+    resized = kelly.resize(
+        wanted, widened.variance, sizing.bayesian_kelly, sizing.stop_loss_ratio, sizing.drawdown_bound
+    )
     square = wanted.mean * wanted.mean
     narrowing = (wanted.variance + square) / (widened.variance + square)
-    cap_factor = narrowing * risk * min(1.0, mood.multiplier) * min(1.0, weather) * cut
+    return Bet(forecast, learned, scores, wanted, widened, resized, narrowing)
+
+
+def size(
+    bet: Bet, level: int, fall: float, confirmed: Regime, value_usd: float, now_ns: int, params: DecisionParams
+) -> CellSize:
+    """Stages 2-8: return a live cell's size after each stage.
+
+    Every multiplier is taken once; sizes are truncated toward zero at each stage, so a stage's step is exact.
+
+    Args:
+        bet: stages 2 and 3 of the cell's forecast.
+        level: cascade level in force for its side, 0-3.
+        fall: the drawdown multiplier.
+        confirmed: regime of the symbol in this portfolio.
+        value_usd: V.
+        now_ns: journal time.
+        params: the settings in force.
+    """
+    forecast = bet.forecast
+    side = forecast.side
+    sentiment_age_s = max(0, now_ns - forecast.sentiment_ns) / SECOND_NS
+    mood = sentiment.multiplier(
+        side, forecast.sentiment_score, forecast.sentiment_confidence, sentiment_age_s, params.sentiment
+    )
+    weather = regime.multiplier(confirmed, side, params.position_sizing.regime_adjustment)
+    risk = 1.0 - params.position_sizing.risk_score_weight * forecast.risk_score
+    alarm = cascade.MULTIPLIER[level]
+
+    stakes = 100.0 * value_usd * side
+    second = int(stakes * bet.resized)
+    third = int(second * risk)
+    fourth = int(third * mood.multiplier)
+    fifth = int(fourth * weather)
+    sixth = int(fifth * alarm)
+    cut = alarm * fall
     return CellSize(
-        (first, second, third, fourth, fifth, sixth, seventh),
-        wanted.reason,
+        (int(stakes * bet.kelly.fraction), second, third, fourth, fifth, sixth, int(sixth * fall)),
+        bet.kelly.reason,
         cut,
-        cap_factor,
+        bet.narrowing * risk * min(1.0, mood.multiplier) * min(1.0, weather) * cut,
         level,
-        wanted,
-        widened,
+        bet,
         mood,
         risk,
         weather,
         fall,
-    )
-
-
-def claim_of(forecast: Forecast) -> float:
-    """Return x = conf·e/s: the claim in claimed standard deviations."""
-    return forecast.confidence * forecast.expected_return / forecast.volatility
-
-
-def _kelly(forecast: Forecast, learned: Learned | None, params: DecisionParams) -> KellySize:
-    return kelly.decide(
-        None if learned is None else learned.posterior,
-        claim_of(forecast),
-        forecast.confidence * forecast.expected_return,
-        forecast.volatility,
-        forecast.costs,
-        params.position_sizing.bayesian_kelly,
-        params.position_sizing.stop_loss_ratio,
-        params.position_sizing.drawdown_bound,
-    )
-
-
-def _fraction(wanted: KellySize, variance: float, params: DecisionParams) -> float:
-    if wanted.fraction <= 0.0:
-        return 0.0
-    return kelly.resize(
-        wanted,
-        variance,
-        params.position_sizing.bayesian_kelly,
-        params.position_sizing.stop_loss_ratio,
-        params.position_sizing.drawdown_bound,
-    )
-
-
-def _sentiment(forecast: Forecast, now_ns: int, params: DecisionParams) -> SentimentScale:
-    age_s = max(0, now_ns - forecast.sentiment_ns) / SECOND_NS
-    return sentiment.multiplier(
-        forecast.side, forecast.sentiment_score, forecast.sentiment_confidence, age_s, params.sentiment
     )

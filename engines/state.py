@@ -2,12 +2,14 @@
 
 import heapq
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from engines import codec
 from engines.caps import Limits
 from engines.parameters import DecisionParams, tree_hash
 from engines.records import Book, Cell, Market, Target
+from engines.sizing import Bet
 
 TABLES = ("kelly-posteriors", "conformal-scores", "predictions", "markets", "regimes", "books", "targets", "states")
 MARKET_WIDE = "*"
@@ -15,8 +17,9 @@ MARKET_WIDE = "*"
 Key = tuple[str, ...]
 
 
-class Progress(NamedTuple):
-    """What is true of the whole partition and travels with its offset."""
+@dataclass(slots=True)
+class Progress:
+    """What is true of the whole partition and travels with its offset; the one record that is changed in place."""
 
     journal_id: str
     partitions: int
@@ -41,6 +44,8 @@ class State:
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.progress: Progress | None = None
+        self.bets: dict[Key, Bet] = {}
+        """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
         self.use(DecisionParams())
         self.tables: dict[str, dict[Key, Any]] = {table: {} for table in TABLES}
         self.touched: dict[tuple[str, Key], None] = {}
@@ -49,6 +54,11 @@ class State:
         self.watches: dict[str, dict[str, float]] = {}
         self.elevated: dict[str, None] = {}
         self._expiries: list[tuple[int, Key]] = []
+
+    @property
+    def now_ns(self) -> int:
+        """Journal time, 0 before Genesis."""
+        return 0 if self.progress is None else self.progress.now_ns
 
     # -- records ---------------------------------------------------------------------------------------------------
     def get(self, table: str, key: Key) -> Any:
@@ -69,6 +79,7 @@ class State:
         """Put settings in force."""
         self.params = params
         self.settings_hash = tree_hash(params)
+        self.bets.clear()
         self.limits = _limits(params)
 
     # -- books and cells -------------------------------------------------------------------------------------------
@@ -114,7 +125,7 @@ class State:
         return self.cells_of.get(portfolio, [])
 
     def forget_idle_cells(self, portfolio: str) -> None:
-        """Drop from the index the cells that have neither forecast nor target."""
+        """Drop from the indexes the cells that have neither forecast nor target."""
         predictions, targets = self.tables["predictions"], self.tables["targets"]
 
         def busy(cell: tuple[str, str]) -> bool:

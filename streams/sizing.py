@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from time import perf_counter_ns
 from typing import Any
 
@@ -86,7 +87,7 @@ class SizingFold:
 
     def meta(self) -> dict[str, object]:
         """Return settings in force, source high-waters, journal time and the inputs hash."""
-        return {} if self.state.progress is None else self.state.progress._asdict()
+        return {} if self.state.progress is None else asdict(self.state.progress)
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         """Become the state of a checkpoint."""

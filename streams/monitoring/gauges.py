@@ -79,17 +79,15 @@ def utilization(decision: Decision) -> tuple[float, float, float, float]:
 
 
 def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:
-    kelly, widened, mood = size.kelly, size.conformal, size.sentiment
+    bet, mood = size.bet, size.sentiment
     yield "kelly_position_size_usd", (), size.cents[0] / 100
     yield "risk_score_multiplier", (), size.risk_multiplier
-    if kelly is not None:
-        yield "kelly_fraction", (), kelly.fraction
-        yield "bayesian_win_rate", (), kelly.win_rate
-        yield "bayesian_edge", (), kelly.edge_sd
-    if kelly is not None and widened is not None:
-        square = kelly.mean * kelly.mean
-        yield "conformal_scale_factor", (), (kelly.variance + square) / (widened.variance + square)
-        yield "conformal_samples", (), widened.samples
+    if bet is not None:
+        yield "kelly_fraction", (), bet.kelly.fraction
+        yield "bayesian_win_rate", (), bet.kelly.win_rate
+        yield "bayesian_edge", (), bet.kelly.edge_sd
+        yield "conformal_scale_factor", (), bet.narrowing
+        yield "conformal_samples", (), bet.conformal.samples
     if mood is not None:
         yield "sentiment_multiplier", (), mood.multiplier
 

@@ -225,18 +225,19 @@ class SizingMetrics:
         if size is not None and trigger.kind == "signal":
             last.signal = (published, index)
             self._levels[LEVELS[size.level]] += 1.0
-            if size.kelly is not None:
+            if size.bet is not None:
                 last.sized = (published, index)
 
     def _reduced(self, decision: Decision, index: int) -> None:
         """Count the stages that made a cell smaller, or the gate that kept it at zero."""
-        first = decision.stages[0].cents[index]
+        waterfall = decision.waterfall
+        first = waterfall.columns[0][index]
         size = decision.sizes[index]
         if size is not None and size.reason:
             self._reductions[(GATES.get(size.reason, OTHER),)] += 1.0
-        elif first and first != decision.stages[-1].cents[index]:
+        elif first and first != waterfall.last[index]:
             before = abs(first)
-            for name, cents, _ in decision.stages:
+            for name, cents in zip(waterfall.names, waterfall.columns, strict=True):
                 after = abs(cents[index])
                 if after < before:
                     self._reductions[(name,)] += 1.0
