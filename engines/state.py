@@ -158,11 +158,10 @@ class State:
         return sorted(expired)
 
     def _enter(self, key: Key) -> None:
-        cells = self.cells_of.setdefault(key[0], [])
+        cells = self.cells_of.get(key[0], [])
         cell = (key[1], key[2])
         if cell not in cells:
-            cells.append(cell)
-            cells.sort()
+            self.cells_of[key[0]] = sorted([*cells, cell])
 
     def _watch(self, portfolio: str, book: Book) -> None:
         for symbol, price in book.watches:
