@@ -17,7 +17,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from engines import correlation, moments
-from engines.moments import CorrelationParams, Moments
+from engines.moments import Moments
+from engines.parameters import CorrelationParams
 
 PARAMS = CorrelationParams()
 HOUR_NS = 3_600 * 10**9

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engines import ensemble, portfolio, quadratic
+from engines.parameters import EnsembleParams
 
 TARGETS_US = {10: 20.0, 50: 100.0, 200: 1_500.0}
 RHOS = (0.3, 0.6, 0.9)
@@ -89,7 +90,7 @@ def stage_9(strategies: int, symbols: int) -> Callable[[], Any]:
 
 def outcome(strategies: int) -> Callable[[], Any]:
     """Return a call that takes one outcome into the weights."""
-    params = ensemble.EnsembleParams()
+    params = EnsembleParams()
     weights = ensemble.begin([f"j{j:02}" for j in range(strategies)])
     return lambda: ensemble.observe(weights, "j01", 0.4, params)
 

@@ -1,18 +1,19 @@
 """What is published of a decision: one JSON object with sorted keys, and its hash."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from engines import aggregation, strategies
 from engines.decide import Decision
 from engines.records import Forecast, Market
 from engines.sizing import CellSize
 from engines.state import State
 from schemas.words import RECOMMENDATIONS
 
-DECISION_VERSION = 1
+DECISION_VERSION = 2
 """Raised when, and only when, a golden byte changes."""
 
 BILLION = 1_000_000_000
@@ -35,10 +36,10 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         msg = "an allocation needs a journal that began with Genesis"
         raise ValueError(msg)
     book = decision.book
-    cents = decision.cents
+    cells, cents = decision.holdings.cells, decision.cents
     nets: dict[str, int] = {}
     gross = 0
-    for (_, symbol), size in zip(decision.holdings.cells, cents, strict=True):
+    for (_, symbol), size in zip(cells, cents, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
         gross += abs(size)
     minimum = state.limits.minimum_cents
@@ -50,6 +51,11 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         "allocations": {symbol: target["notional_usd"] for symbol, target in targets.items()},
         "basis": decision.holdings.basis,
         "bound": [f"{level}:{name}" for level, name in decision.bound],
+        "cells": [
+            {"cents": size, "strategy_id": strategy, "symbol": symbol}
+            for (strategy, symbol), size in zip(cells, cents, strict=True)
+            if size
+        ],
         "decision_id": f"{progress.journal_id}-{state.partition}-{offset}-{decision.portfolio_id}",
         "decision_version": DECISION_VERSION,
         "final": True,
@@ -70,8 +76,23 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         "utilization_pct": utilization,
         "valid_until_ns": _valid_until(state, decision),
     }
+    published.update(_of_the_portfolio(state, decision, nets))
     published.update(_of_the_cell(state, decision))
     return published
+
+
+def _of_the_portfolio(state: State, decision: Decision, nets: Mapping[str, int]) -> dict[str, Any]:
+    """Return what several strategies and symbols make of each other."""
+    drift = strategies.drift_of(state, decision.portfolio_id)
+    diversified = aggregation.diversification(state, nets)
+    return {
+        "correlation_penalties": decision.penalties,
+        "diversification": None if diversified is None else diversified._asdict(),
+        "drift": {"alert": drift.alert, "ratio": drift.ratio},
+        "drifted_strategies": drift.drifted,
+        "max_drift_pct": drift.largest,
+        "strategy_weights": decision.strategy_weights,
+    }
 
 
 def _target(net: int, minimum: int, value_usd: float, quantity: float) -> dict[str, float]:
@@ -92,25 +113,11 @@ def _billionths(ratio: float) -> float:
 
 
 def _portfolio_waterfall(decision: Decision) -> list[dict[str, Any]]:
-    rows = []
-    cents: Sequence[int] = ()
-    net = gross = net_before = gross_before = 0
     waterfall = decision.waterfall
-    for name, after in zip(waterfall.names, waterfall.columns, strict=True):
-        if after != cents:
-            cents = after
-            net, gross = sum(cents), sum(map(abs, cents))
-        rows.append(
-            {
-                "gross_after_cents": gross,
-                "gross_before_cents": gross_before,
-                "net_after_cents": net,
-                "net_before_cents": net_before,
-                "stage": name,
-            }
-        )
-        net_before, gross_before = net, gross
-    return rows
+    return [
+        {"gross_cents": sum(map(abs, cents)), "net_cents": sum(cents), "stage": name}
+        for name, cents in zip(waterfall.names, waterfall.columns, strict=True)
+    ]
 
 
 def _valid_until(state: State, decision: Decision) -> int | None:
@@ -150,16 +157,9 @@ def _waterfall(decision: Decision, index: int) -> list[dict[str, Any]]:
     rows = []
     before = 0
     waterfall = decision.waterfall
-    for name, column, reasons in zip(waterfall.names, waterfall.columns, waterfall.reasons, strict=True):
-        after = column[index]
-        rows.append(
-            {
-                "after_cents": after,
-                "before_cents": before,
-                "reason": reasons.get(index, ""),
-                "stage": name,
-            }
-        )
+    for name, cents, reasons in zip(waterfall.names, waterfall.columns, waterfall.reasons, strict=True):
+        after = cents[index]
+        rows.append({"after_cents": after, "before_cents": before, "reason": reasons.get(index, ""), "stage": name})
         before = after
     return rows
 

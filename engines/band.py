@@ -68,6 +68,8 @@ def settle(
         if net and symbol not in moving and abs(distances[symbol]) <= max(limits.minimum_cents, band_ratio * abs(net))
     }
     targets = list(cents)
+    if not kept:
+        return Settled(targets, [])
     mixed = [now if cell[1] in kept else target for cell, target, now in zip(cells, targets, held, strict=True)]
     smaller = all(map(le, map(abs, mixed), map(abs, targets)))  # nowhere above a book that is within every cap
     if not smaller and not fits(cells, mixed, cap_factors, value_usd, limits):

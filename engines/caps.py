@@ -119,18 +119,21 @@ def limits(
         states: trading state of each cell, the most severe of all that it belongs to.
         limits: minimum and maximum.
     """
+    least, most = limits.minimum_cents, limits.maximum_cents
+    gross: dict[str, int] = {}
+    for (_, symbol), size in zip(cells, cents, strict=True):
+        gross[symbol] = gross.get(symbol, 0) + abs(size)
+    totals = gross.values()
     reasons: dict[int, str] = {}
-    symbols = [symbol for _, symbol in cells]
     after = list(cents)
-    gross = _gross(symbols, map(abs, after))
-    if max(gross.values(), default=0) > limits.maximum_cents:
-        after = _at_most(symbols, after, limits.maximum_cents, reasons)
-        gross = _gross(symbols, map(abs, after))
-    after = _at_least(symbols, after, gross, limits.minimum_cents, reasons)
+    if max(totals, default=0) > most:
+        after = _at_most(cells, after, most, reasons)
+        after = _at_least(cells, after, least, reasons)
+    elif min(totals, default=least) < least:
+        after = _at_least(cells, after, least, reasons)
     if states.count("ACTIVE") != len(states):
         after = _allowed(after, held, states, reasons)
-        gross = _gross(symbols, map(abs, after))
-        after = _at_least(symbols, after, gross, limits.minimum_cents, reasons)
+        after = _at_least(cells, after, least, reasons)
     return Limited(after, reasons)
 
 
@@ -190,9 +193,9 @@ def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, g
     return Capped([size if cents >= 0 else -size], bound)
 
 
-def _at_most(symbols: list[str], cents: list[int], most: int, reasons: dict[int, str]) -> list[int]:
+def _at_most(cells: Sequence[tuple[str, str]], cents: list[int], most: int, reasons: dict[int, str]) -> list[int]:
     """Return the targets with each symbol's long side and its short side at most this."""
-    sides = [(symbol, size > 0) for symbol, size in zip(symbols, cents, strict=True)]
+    sides = [(symbol, size > 0) for (_, symbol), size in zip(cells, cents, strict=True)]
     over = {side: total for side, total in _gross(sides, map(abs, cents)).items() if total > most}
     if not over:
         return cents
@@ -204,12 +207,10 @@ def _at_most(symbols: list[str], cents: list[int], most: int, reasons: dict[int,
     return after
 
 
-def _at_least(
-    symbols: list[str], cents: list[int], gross: dict[str, int], least: int, reasons: dict[int, str]
-) -> list[int]:
+def _at_least(cells: Sequence[tuple[str, str]], cents: list[int], least: int, reasons: dict[int, str]) -> list[int]:
     """Return the targets without the symbols whose gross is below this."""
-    if not any(0 < total < least for total in gross.values()):
-        return cents
+    symbols = [symbol for _, symbol in cells]
+    gross = _gross(symbols, map(abs, cents))
     after = [size if gross[symbol] >= least else 0 for symbol, size in zip(symbols, cents, strict=True)]
     _explain(reasons, cents, after, "min_position_usd")
     return after

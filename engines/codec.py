@@ -8,8 +8,9 @@ import orjson
 from engines.bars import Bars
 from engines.cascade import Latch
 from engines.conformal import Scores
+from engines.ensemble import Drift, ForecastCorrelation
 from engines.kelly import Posterior
-from engines.records import Book, Cell, Claim, Forecast, Learned, Market, Target, TradingStates
+from engines.records import Book, Cell, Claim, Forecast, Learned, Market, Strategies, Target, TradingStates
 from engines.regime import RegimeState
 
 
@@ -43,12 +44,20 @@ def _market(row: tuple[Any, ...]) -> Market:
     return Market(bars and Bars(*bars), gauges, long and Latch(*long), short and Latch(*short), source_partition)
 
 
+def _strategies(row: tuple[Any, ...]) -> Strategies:
+    names, weights, references, heard_ns, forecasts, drift = row
+    return Strategies(
+        names, weights, references, heard_ns, forecasts and ForecastCorrelation(*forecasts), Drift(*drift)
+    )
+
+
 _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "kelly-posteriors": _learned,
     "conformal-scores": Scores._make,
     "predictions": _cell,
     "markets": _market,
     "regimes": RegimeState._make,
+    "strategies": _strategies,
     "books": Book._make,
     "targets": Target._make,
     "states": TradingStates._make,

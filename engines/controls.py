@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engines import returns
 from engines.decide import ACTIVE, Trigger
 from engines.effects import Folded, Journaled, alert
 from engines.parameters import DecisionParams, tree_hash
@@ -49,6 +50,7 @@ def _begin_bars_anew(state: State) -> None:
     for (symbol,), market in list(state.tables["markets"].items()):
         if market.bars is not None:
             state.put_market(symbol, market._replace(bars=None))
+    returns.begin_anew(state)
 
 
 def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:

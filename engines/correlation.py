@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engines.cholesky import compiled, smallest_pivot
-from engines.moments import CorrelationParams, Counts, Flags, Floats, Moments, Times
+from engines.moments import Counts, Flags, Floats, Moments, Times
+from engines.parameters import CorrelationParams
 
 __all__ = ["Crossing", "Diversification", "Shrunk", "alerts", "diversification", "raw", "shrunk", "stressed"]
 

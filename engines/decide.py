@@ -10,10 +10,11 @@ Source: the pipeline specification.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engines import band, caps, cascade, drawdown, sizing
+from engines import aggregation, band, caps, cascade, drawdown, sizing
 from engines.caps import Limits
 from engines.headroom import headroom
 from engines.holdings import Holdings, hold
+from engines.portfolio import Reduction
 from engines.records import Book, Target
 from engines.sizing import STAGES, CellSize
 from engines.state import MARKET_WIDE, State
@@ -54,13 +55,17 @@ class Decision(NamedTuple):
     quantities: dict[str, float]
     """Signed target quantity by symbol, in coins."""
     bound: list[tuple[str, str]]
-    """(level, name) of each cap that bound in stage 11."""
+    """(level, name) of each cap that bound in stages 10 and 11."""
     kept: list[str]
     """Symbols that the band left as they were held."""
     headroom: float
     """Prices may rise by this factor, at least 1, before any cap can break."""
     limits: Limits
     """Those of stages 11 and 13 that were in force."""
+    strategy_weights: dict[str, float]
+    """h of the live strategies in stage 9; empty where the decision was by ratio."""
+    penalties: dict[str, float]
+    """What stage 10 took of each symbol, as a share; empty where the decision was by ratio."""
 
     @property
     def cents(self) -> Sequence[int]:
@@ -77,6 +82,9 @@ class _Sized(NamedTuple):
     cap_factors: list[float]
     forced: list[bool]
     """Whether a cell was made smaller by a cut or a trading state."""
+    strategy_weights: dict[str, float]
+    reduction: Reduction | None
+    """Stage 10, where it ran."""
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:
@@ -97,7 +105,7 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     cells, held = holdings.cells, holdings.cents
     states = trading_states(state, portfolio, cells)
     size_all = _afresh if trigger.full else _by_ratio
-    waterfall, sizes, cuts, factors, forced = size_all(state, portfolio, book, holdings, states)
+    waterfall, sizes, cuts, factors, forced, weights, reduction = size_all(state, portfolio, book, holdings, states)
 
     limits = state.limits
     wanted = waterfall.last
@@ -131,19 +139,24 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
             for cell, cents, cut, factor in zip(cells, settled.cents, cuts, factors, strict=True)
         ],
         quantities,
-        capped.bound,
+        capped.bound if reduction is None else [*reduction.bound, *capped.bound],
         settled.kept,
         headroom(cells, settled.cents, factors, book.value_usd, limits),
         limits,
+        weights,
+        {} if reduction is None else reduction.penalties,
     )
 
 
 def breaks_a_cap(state: State, portfolio: str) -> bool:
     """Return whether what the portfolio holds, at present prices, breaks a cap of stage 11 or the maximum of 13."""
-    holdings = hold(state, portfolio)
+    return room_of(state, hold(state, portfolio), state.book(portfolio).value_usd) < 1.0
+
+
+def room_of(state: State, holdings: Holdings, value_usd: float) -> float:
+    """Return the smallest cap over size of what is held; below 1 a cap is broken."""
     factors = [0.0 if target is None else target.cap_factor for target in holdings.targets]
-    value_usd = state.book(portfolio).value_usd
-    return headroom(holdings.cells, holdings.cents, factors, value_usd, state.limits) < 1.0
+    return headroom(holdings.cells, holdings.cents, factors, value_usd, state.limits)
 
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
@@ -191,7 +204,9 @@ def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states
     for name, column in zip(STAGES, columns, strict=True):
         waterfall.add(name, column)
     waterfall.reasons[0] = reasons
-    return _Sized(waterfall, sizes, cuts, factors, forced)
+    weights = aggregation.of_strategies(state, portfolio, holdings.cells, sizes, waterfall)
+    reduction = aggregation.of_symbols(state, book.value_usd, holdings.cells, sizes, factors, waterfall)
+    return _Sized(waterfall, sizes, cuts, factors, forced, weights, reduction)
 
 
 def _cell(
@@ -239,7 +254,7 @@ def _by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, sta
     waterfall.add("held", holdings.cents)
     waterfall.add("cut", cents, reasons)
     forced = [now != held for now, held in zip(cents, holdings.cents, strict=True)]
-    return _Sized(waterfall, [None] * len(cents), cuts, factors, forced)
+    return _Sized(waterfall, [None] * len(cents), cuts, factors, forced, {}, None)
 
 
 def _levels(state: State, cells: Cells, cents: Sequence[int], held: Sequence[int]) -> list[int]:

@@ -10,27 +10,21 @@ Source: the methods specification §8; Freund and Schapire 1997 (Hedge); Herbste
 
 from collections.abc import Mapping, Sequence
 from math import fsum, sqrt
-from typing import Annotated, Final, NamedTuple
-
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import Field
+from typing import Final, NamedTuple
 
 from engines.exact import exp, ln
-from schemas.base import Frozen
+from engines.parameters import EnsembleParams
 
 __all__ = [
     "Drift",
-    "EnsembleParams",
     "ForecastCorrelation",
     "StrategyWeight",
-    "WeightRecord",
     "aggregate",
     "begin",
     "correlation",
     "drift",
     "forecast",
     "hedge",
-    "history",
     "join",
     "leave",
     "loss",
@@ -45,22 +39,6 @@ LOSS_RANGE_SD: Final = 3.0
 """Claimed volatilities at which an outcome costs nothing, or all."""
 LARGEST_SQUARE: Final = 1e100
 """Forecasts whose mean square is beyond are no forecasts."""
-
-
-class EnsembleParams(Frozen):
-    """How alike strategies are taken to be, and how fast their weights follow their outcomes."""
-
-    prior_correlation: Annotated[float, Ge(0), Le(1)] = Field(
-        0.7, description="correlation of the forecasts until enough have been seen"
-    )
-    correlation_samples: Annotated[int, Ge(1)] = Field(50, description="samples before the measured one counts")
-    correlation_decay: Annotated[float, Gt(0), Lt(1)] = Field(0.99, description="decay of its moments, per sample")
-    horizon_outcomes: Annotated[int, Ge(1)] = Field(2_000, description="outcomes that the learning rate is made for")
-    fixed_share: Annotated[float, Ge(0), Lt(1)] = Field(
-        0.001, description="share that all strategies get at an outcome"
-    )
-    weight_floor: Annotated[float, Ge(0), Lt(1)] = Field(0.05, description="smallest weight, at most 1/(4N)")
-    reference_outcomes: Annotated[float, Gt(1)] = Field(200.0, description="memory of the drift reference, in outcomes")
 
 
 class ForecastCorrelation(NamedTuple):
@@ -89,19 +67,8 @@ class Drift(NamedTuple):
     alert: bool
     drifted: tuple[str, ...]
     """Strategies whose own |w − w_ref| has reached the threshold, by name."""
-
-
-class WeightRecord(NamedTuple):
-    """One row of the weight history: a strategy on a symbol at a decision. The fields are the columns of the export."""
-
-    timestamp_ns: int
-    strategy_id: str
-    symbol: str
-    weight: float
-    """w of the strategy."""
-    total_allocated_usd: float
-    num_strategies: int
-    drift_alert: bool
+    largest: float
+    """The largest of these |w − w_ref|."""
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------------
@@ -248,24 +215,12 @@ def drift(weights: Mapping[str, StrategyWeight], threshold: float) -> Drift:
     """Return how far the weights are from their reference, and whether that has reached the threshold."""
     moves = {name: abs(weights[name].weight - weights[name].reference) for name in sorted(weights)}
     ratio = 0.5 * fsum(moves.values())
-    return Drift(ratio, ratio >= threshold, tuple(name for name, move in moves.items() if move >= threshold))
-
-
-def history(
-    timestamp_ns: int,
-    cells: Sequence[tuple[str, str]],
-    weights: Mapping[str, StrategyWeight],
-    total_allocated_usd: float,
-    drifted: Drift,
-) -> list[WeightRecord]:
-    """Return a decision's rows of the weight history, by cell; a strategy without a weight has no row."""
-    return [
-        WeightRecord(
-            timestamp_ns, strategy, symbol, weights[strategy].weight, total_allocated_usd, len(weights), drifted.alert
-        )
-        for strategy, symbol in sorted(cells)
-        if strategy in weights
-    ]
+    return Drift(
+        ratio,
+        ratio >= threshold,
+        tuple(name for name, move in moves.items() if move >= threshold),
+        max(moves.values(), default=0.0),
+    )
 
 
 def _decayed(before: float, value: float, decay: float) -> float:

@@ -9,13 +9,17 @@ Source: the pipeline specification, stage 0 and triggers.
 import hashlib
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
+import orjson
+
+from engines import returns, strategies
 from engines.allocation import DECISION_VERSION, render
 from engines.controls import fold_control
-from engines.decide import Decision, Trigger, decide
-from engines.effects import Folded, Journaled, Published, Refusal
+from engines.decide import Decision, Trigger, decide, room_of
+from engines.effects import Folded, Journaled, Published, Refusal, alert
 from engines.market import fold_price, fold_readings, fold_step, look_again
-from engines.outcomes import learn, remember
+from engines.outcomes import Learnt, learn, remember
 from engines.parameters import DecisionParams
 from engines.records import Cell, Claim, Forecast, Market
 from engines.signals import fold_signal
@@ -54,6 +58,8 @@ def apply(state: State, entry: Journaled) -> Folded:
         handler(state, entry, folded)
     for portfolio in sorted(folded.triggers):
         decision = decide(state, portfolio, folded.triggers[portfolio])
+        if decision.trigger.kind == "cap":
+            _warn_of_budget(state, entry, decision, folded)
         folded.allocations.append(_publish(state, entry, decision, folded.claimed.get(portfolio, [])))
     return folded
 
@@ -69,11 +75,39 @@ def _publish(state: State, entry: Journaled, decision: Decision, claimed: list[t
             state.put_target(key, target)
         idle = idle or not target.cents
     _claim(state, entry, decision, claimed)
+    _forecasts(state, decision, claimed)
     watches = _watches(state, decision.quantities, decision.headroom)
     state.put_book(portfolio, book._replace(sequence=book.sequence + 1, last_hash=value_hash, watches=watches))
     if idle:
         state.forget_idle_cells(portfolio)
     return Published(decision, book.sequence + 1, value)
+
+
+def _warn_of_budget(state: State, entry: Journaled, decision: Decision, folded: Folded) -> None:
+    """Tell that prices have carried what a portfolio holds over one of its caps: by how much, null over a cap of 0."""
+    room = room_of(state, decision.holdings, decision.book.value_usd)
+    alert(
+        state,
+        folded,
+        entry.offset,
+        "risk_budget",
+        decision.portfolio_id,
+        severity="warning",
+        value=1.0 / room if room else None,
+        threshold=1.0,
+    )
+
+
+def _forecasts(state: State, decision: Decision, claimed: list[tuple[str, str]]) -> None:
+    """Let the forecasts of all live cells on the symbols of this entry's signals tell how alike strategies are."""
+    for symbol in sorted(dict.fromkeys(symbol for _, symbol in claimed)):
+        ratios = [
+            size.bet.forecast_ratio
+            for (_, name), size in zip(decision.holdings.cells, decision.sizes, strict=True)
+            if name == symbol and size is not None and size.bet is not None
+        ]
+        if len(ratios) > 1:
+            strategies.forecasted(state, decision.portfolio_id, ratios)
 
 
 def _claim(state: State, entry: Journaled, decision: Decision, cells: list[tuple[str, str]]) -> None:
@@ -188,8 +222,29 @@ def _outcome(state: State, entry: Journaled, folded: Folded) -> None:
     if isinstance(learnt, str):
         folded.refusals.append(Refusal(entry.topic, "unmatched", "decision_id", f"{entry.topic}: {learnt}"))
     else:
+        _of_strategies(state, entry, learnt, folded)
         folded.note("trade", "win" if learnt.won else "loss")
         folded.note("residual", "", learnt.residual)
+
+
+def _of_strategies(state: State, entry: Journaled, learnt: Learnt, folded: Folded) -> None:
+    """Let an outcome move the weights of the portfolio's strategies; a drift that reaches the threshold alerts."""
+    portfolio, strategy, _ = learnt.key
+    claim = learnt.claim
+    drifted = strategies.learn(
+        state, portfolio, strategy, claim.side, entry.body["realized_return"], claim.volatility, learnt.weight
+    )
+    if drifted:
+        alert(
+            state,
+            folded,
+            entry.offset,
+            "drift",
+            portfolio,
+            severity="warning",
+            value=strategies.drift_of(state, portfolio).ratio,
+            threshold=state.params.risk_management.drift_alert_threshold,
+        )
 
 
 def _positions(state: State, entry: Journaled, folded: Folded) -> None:
@@ -237,9 +292,18 @@ def _call(state: State, entry: Journaled, folded: Folded) -> None:
         fold_price(state, entry, folded, symbol, [price, price, price, price, 0.0, 1], end_ns, 0)
     for readings in body.get("cascade", ()):
         fold_readings(state, entry, readings, folded)
+    returns.close(state, entry.journaled_at_ns, entry.offset, folded)
+    if "returns" in body:
+        returns.take(state, body["returns"], entry.journaled_at_ns, entry.offset, folded)
     look_again(state, entry.offset, folded)
-    for signal in body.get("signals", ()):
+    for signal in sorted(body.get("signals", ()), key=_canonical):
         fold_signal(state, entry, signal, folded)
+
+
+def _canonical(signal: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what orders the signals of one call, whose own order must change nothing."""
+    cell = (signal.get("portfolio_id", "main"), signal["strategy_id"], signal["symbol"])
+    return (*cell, signal["timestamp_ns"], orjson.dumps(signal, option=orjson.OPT_SORT_KEYS))
 
 
 HANDLERS: dict[str, Callable[[State, Journaled, Folded], None]] = {

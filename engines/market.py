@@ -5,7 +5,7 @@ Source: the pipeline specification, stage 0; methods 5.
 
 from typing import Any
 
-from engines import bars, cascade
+from engines import bars, cascade, returns
 from engines.cascade import Readings
 from engines.decide import Trigger, breaks_a_cap
 from engines.effects import Folded, Journaled, Look, alert
@@ -34,6 +34,7 @@ def fold_step(state: State, entry: Journaled, folded: Folded) -> None:
     steps[str(source)] = end_ns
     for symbol, prices in body["symbols"].items():
         fold_price(state, entry, folded, symbol, prices, end_ns, source)
+    returns.close(state, end_ns, entry.offset, folded)
     look_again(state, entry.offset, folded)
 
 
@@ -47,6 +48,7 @@ def fold_price(
         return
     open_, high, low, close, volume = prices[:5]
     moved = bars.fold(market.bars, open_, high, low, close, volume, end_ns, state.params.market)
+    returns.rolled(state, symbol, market.bars, moved)
     _store(state, symbol, market._replace(bars=moved, source_partition=source), entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
         if close >= price and breaks_a_cap(state, portfolio):

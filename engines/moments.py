@@ -10,19 +10,17 @@ Source: the methods specification §6; RiskMetrics 1996 (EWMA).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import orjson
-from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
-from pydantic import Field
 
 from engines.cholesky import compiled
-from schemas.base import Frozen
+from engines.parameters import CorrelationParams
 from schemas.errors import ProcessorStopped
 
-__all__ = ["CorrelationParams", "Moments", "add", "begin", "from_parts", "observe", "remove", "to_parts"]
+__all__ = ["Moments", "add", "begin", "from_parts", "observe", "remove", "to_parts"]
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.uint16]
@@ -38,18 +36,6 @@ PART_BYTES: Final = 240_000
 """Longest part of a checkpoint; a whole number of elements of every kind."""
 TRIANGLES: Final = (("cross", "<f8"), ("bars", "<u2"), ("high", "|u1"))
 """Triangles of a checkpoint, and how their elements are written."""
-
-
-class CorrelationParams(Frozen):
-    """How long returns are remembered, and how far their correlations are believed."""
-
-    decay: Annotated[float, Ge(0.94), Le(0.99)] = Field(0.97, description="decay of the moments, per bar")
-    shrink: Annotated[float, Ge(0), Le(1)] = Field(0.3, description="weight of the mean correlation in each pair")
-    alert_threshold: Annotated[float, Gt(0), Le(1)] = Field(0.7, description="absolute correlation that alerts")
-    clip: Annotated[float, Gt(0)] = Field(6.0, description="volatilities at which returns are clipped")
-    inactive_after_s: Annotated[int, Ge(3_600)] = Field(
-        604_800, description="a symbol without a bar for so long is forgotten"
-    )
 
 
 @dataclass(slots=True, eq=False)

@@ -76,6 +76,23 @@ class RegimeParams(Frozen):
     multipliers: RegimeMultipliers = RegimeMultipliers()
 
 
+class EnsembleParams(Frozen):
+    """How alike strategies are taken to be, and how fast their weights follow their outcomes."""
+
+    prior_correlation: Ratio = Field(0.7, description="correlation of the forecasts until enough have been seen")
+    correlation_samples: Count = Field(50, description="samples before the measured one counts")
+    correlation_decay: Decay = Field(0.99, description="decay of its moments, per sample")
+    horizon_outcomes: Count = Field(2_000, description="outcomes that the learning rate is made for")
+    fixed_share: Annotated[float, Ge(0), Lt(1)] = Field(
+        0.001, description="share that all strategies get at an outcome"
+    )
+    weight_floor: Annotated[float, Ge(0), Lt(1)] = Field(0.05, description="smallest weight, at most 1/(4N)")
+    reference_outcomes: Annotated[float, Gt(1)] = Field(200.0, description="memory of the drift reference, in outcomes")
+    inactive_after_s: Annotated[int, Ge(3_600)] = Field(
+        604_800, description="a strategy without a signal for so long has no weight any more"
+    )
+
+
 class Costs(Frozen):
     """Trading costs, as ratios of the notional, one way."""
 
@@ -96,6 +113,7 @@ class PositionSizing(Frozen):
     bayesian_kelly: KellyParams = KellyParams()
     conformal_prediction: ConformalParams = ConformalParams()
     regime_adjustment: RegimeParams = RegimeParams()
+    ensemble: EnsembleParams = EnsembleParams()
     risk_score_weight: Ratio = Field(0.5, description="size taken away at risk_score 1")
     costs: Costs = Costs()
     defaults: Defaults = Defaults()
@@ -155,6 +173,18 @@ class CascadeLevels(Frozen):
         return self
 
 
+class CorrelationParams(Frozen):
+    """How long returns are remembered, and how far their correlations are believed."""
+
+    decay: Annotated[float, Ge(0.94), Le(0.99)] = Field(0.97, description="decay of the moments, per bar")
+    shrink: Ratio = Field(0.3, description="weight of the mean correlation in each pair")
+    alert_threshold: Annotated[float, Gt(0), Le(1)] = Field(0.7, description="absolute correlation that alerts")
+    clip: Positive = Field(6.0, description="volatilities at which returns are clipped")
+    inactive_after_s: Annotated[int, Ge(3_600)] = Field(
+        604_800, description="a symbol without a bar for so long is forgotten"
+    )
+
+
 class RiskManagement(Frozen):
     """What a position, a strategy and a portfolio may hold, as ratios of its value."""
 
@@ -167,6 +197,10 @@ class RiskManagement(Frozen):
     cascade_thresholds: CascadeThresholds = CascadeThresholds()
     cascade_weights: CascadeWeights = CascadeWeights()
     cascade_levels: CascadeLevels = CascadeLevels()
+    correlation: CorrelationParams = CorrelationParams()
+    drift_alert_threshold: Annotated[float, Gt(0), Le(1)] = Field(
+        0.20, description="distance of the strategies' weights from their reference that alerts"
+    )
 
 
 class SentimentParams(Frozen):

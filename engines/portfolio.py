@@ -12,7 +12,7 @@ Source: the pipeline specification, stage 10 in detail; the methods specificatio
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import fsum, nan, sqrt
 from typing import Final, NamedTuple
 
@@ -41,6 +41,7 @@ RIDGED: Final = 1
 AS_ONE: Final = 2
 REASONS: Final = ("", "correlations nearly singular: ridge added", "correlations not positive definite: sized as one")
 """By how the weights were found."""
+POSITION_LIMIT: Final = "position limit"
 
 
 class Correlations(NamedTuple):
@@ -72,6 +73,12 @@ class Reduction(NamedTuple):
     def penalties(self) -> dict[str, float]:
         """`correlation_penalties`: 1 − q_i, by symbol."""
         return {symbol: 1.0 - share for symbol, share in self.shares.items()}
+
+    @property
+    def bound(self) -> list[tuple[str, str]]:
+        """(level, name) of each limit that held a symbol below its target, as `engines.caps` names them."""
+        symbols = [("symbol", symbol) for symbol, reason in self.reasons.items() if reason == POSITION_LIMIT]
+        return [*symbols, ("portfolio", "all")] if self.price > 0.0 else symbols
 
 
 def second_moment(variance: float, mean: float, horizon_s: float) -> float:
@@ -155,7 +162,7 @@ def _sound(variance: float) -> bool:
 def _cause(size: float, cap: float, price: float, state: int) -> str:
     """Return what held a symbol below its target."""
     if size >= cap * (1.0 - UNCHANGED):
-        return "position limit"
+        return POSITION_LIMIT
     if state == AS_ONE:
         return "taken to move as one"
     return "gross limit" if price > 0.0 else "correlation"
@@ -171,17 +178,34 @@ def _weights(
     """Return the weights by symbol, the price of the budget, and how they were found."""
     if not targets:
         return {}, 0.0, SOLVED
-    rows = [_row(correlations.symbols, symbol) for symbol in targets]
+    if len(targets) == 1:
+        [(symbol, target)] = targets.items()
+        return _alone(symbol, target, variances[symbol], caps.get(symbol, 0.0), gross)
     found, price, state = _solved(
         np.array(list(targets.values())),
         np.array([sqrt(variances[symbol]) for symbol in targets]),
         np.array([caps.get(symbol, 0.0) for symbol in targets]),
-        np.array(rows, np.int64),
+        rows_of(correlations, targets),
         correlations.matrix,
         correlations.mean,
         gross,
     )
     return dict(zip(targets, found.tolist(), strict=True)), price, state
+
+
+def _alone(
+    symbol: str, target: float, variance: float, cap: float, gross: float
+) -> tuple[dict[str, float], float, int]:
+    """Return the answer for one symbol: its target, its cap or the budget, whichever is least."""
+    wanted = min(abs(target), max(0.0, cap))
+    size = min(wanted, gross)
+    price = variance * (abs(target) - gross) if gross < wanted else 0.0
+    return {symbol: size if target > 0.0 else -size}, price, SOLVED
+
+
+def rows_of(correlations: Correlations, symbols: Iterable[str]) -> NDArray[np.int64]:
+    """Return the place of each symbol among the correlations, `UNKNOWN` for one that has none."""
+    return np.array([_row(correlations.symbols, symbol) for symbol in symbols], np.int64)
 
 
 def _row(symbols: tuple[str, ...], symbol: str) -> int:
@@ -200,7 +224,7 @@ def _solved(
     for i in range(n):
         if caps[i] > 0.0:
             limits[i] = min(abs(targets[i]), caps[i])
-    moments = _correlated(rows, matrix, mean)
+    moments = correlated(rows, matrix, mean)
     state = SOLVED
     if not factor(moments.copy(), SMALLEST_PIVOT) >= SMALLEST_PIVOT:
         state = RIDGED
@@ -217,26 +241,26 @@ def _solved(
 
 
 @compiled
-def _correlated(rows: NDArray[np.int64], matrix: Floats, mean: float) -> Floats:
+def correlated(rows: NDArray[np.int64], matrix: Floats, mean: float) -> Floats:
     """Return C of these rows, the mean where one has no correlations."""
     n = rows.size
-    correlated = np.empty((n, n))
+    chosen = np.empty((n, n))
     for i in range(n):
-        correlated[i, i] = 1.0
+        chosen[i, i] = 1.0
         for l in range(i + 1, n):
             pair = mean if rows[i] < 0 or rows[l] < 0 else matrix[rows[i], rows[l]]
-            correlated[i, l] = correlated[l, i] = pair
-    return correlated
+            chosen[i, l] = chosen[l, i] = pair
+    return chosen
 
 
 @compiled
-def _add_ridge(correlated: Floats, sigma: Floats) -> None:
+def _add_ridge(matrix: Floats, sigma: Floats) -> None:
     """Add 1e-4 of the largest variance to every variance; the matrix is in units of each symbol's own deviation."""
     largest = 0.0
     for each in sigma:
         largest = max(largest, each)
     for i in range(sigma.size):
-        correlated[i, i] += RIDGE * (largest / sigma[i]) * (largest / sigma[i])
+        matrix[i, i] += RIDGE * (largest / sigma[i]) * (largest / sigma[i])
 
 
 @compiled

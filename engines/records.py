@@ -9,6 +9,7 @@ from typing import NamedTuple
 from engines.bars import Bars
 from engines.cascade import Latch
 from engines.conformal import Scores
+from engines.ensemble import Drift, ForecastCorrelation
 from engines.kelly import Posterior
 from engines.regime import RegimeState
 
@@ -24,6 +25,7 @@ __all__ = [
     "Posterior",
     "RegimeState",
     "Scores",
+    "Strategies",
     "Target",
     "TradingStates",
 ]
@@ -130,6 +132,21 @@ class Market(NamedTuple):
     short: Latch | None
     source_partition: int
     """Partition of `prices` that the symbol comes from; -1 before the first step."""
+
+
+class Strategies(NamedTuple):
+    """The strategies of one portfolio, by name ascending."""
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    """w, summing to 1."""
+    references: tuple[float, ...]
+    """Where the weights stood in the long run, summing to 1."""
+    heard_ns: tuple[int, ...]
+    """When each was last known to speak, to the hour."""
+    forecasts: ForecastCorrelation | None
+    drift: Drift
+    """As of the last move of the weights."""
 
 
 class TradingStates(NamedTuple):

@@ -54,6 +54,8 @@ def step(
     lost; an older one is ignored.
     """
     period = timestamp_ns // (params.regime_period_s * SECOND_NS)
+    if state is not None and state.votes and _adds_nothing(state.votes[-1], period, regime):
+        return state, None
     before = RegimeState("ranging", None, (), "ranging") if state is None else state
     opened = _opened(before, period, regime, params)
     if opened is None:
@@ -87,6 +89,11 @@ def progress(state: RegimeState, params: RegimeParams) -> float:
     """Return how much of a confirmation the candidate has, in [0, 1): its votes over h; 0 without one."""
     votes = sum(regime == state.candidate for _, regime in state.votes)
     return votes / params.hysteresis_periods
+
+
+def _adds_nothing(newest: Vote, period: int, regime: Regime) -> bool:
+    """Return whether a signal is of the open period or before it, and no worse than the vote that stands."""
+    return period <= newest[0] and SEVERITY[regime] <= SEVERITY[newest[1]]
 
 
 def _opened(

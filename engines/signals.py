@@ -5,7 +5,7 @@ Source: the pipeline specification, stages 0 and 1.
 
 from typing import Any
 
-from engines import bars, regime
+from engines import bars, regime, strategies
 from engines.decide import Trigger
 from engines.effects import Folded, Journaled, Refusal
 from engines.market import funding_8h
@@ -39,6 +39,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)
     claims = () if cell is None else cell.claims
     if side:
+        strategies.seen(state, portfolio, strategy)
         forecast: Forecast | None = _forecast(state, body, signal_id, side)
         folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)

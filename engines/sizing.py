@@ -5,7 +5,7 @@ Source: the pipeline specification, stages 1-8; methods 1-5.
 
 from typing import NamedTuple
 
-from engines import cascade, conformal, kelly, regime, sentiment
+from engines import cascade, conformal, ensemble, kelly, portfolio, regime, sentiment
 from engines.conformal import ConformalScale
 from engines.kelly import KellySize
 from engines.parameters import DecisionParams
@@ -33,6 +33,10 @@ class Bet(NamedTuple):
     """The fraction after stage 3."""
     narrowing: float
     """(S + m²)/(S_eff + m²)."""
+    moment: float
+    """(S_eff + m²)/H, the second moment per hour that stage 10 takes the symbol's variance from."""
+    forecast_ratio: float
+    """f = side·m/s, what stage 9 compares between strategies."""
 
 
 class CellSize(NamedTuple):
@@ -113,7 +117,17 @@ def bet(forecast: Forecast, learned: Learned | None, scores: Scores | None, para
     )
     square = wanted.mean * wanted.mean
     narrowing = (wanted.variance + square) / (widened.variance + square)
-    return Bet(forecast, learned, scores, wanted, widened, resized, narrowing)
+    return Bet(
+        forecast,
+        learned,
+        scores,
+        wanted,
+        widened,
+        resized,
+        narrowing,
+        portfolio.second_moment(widened.variance, wanted.mean, forecast.horizon_s),
+        ensemble.forecast(forecast.side, wanted.mean, forecast.volatility),
+    )
 
 
 def size(

@@ -5,14 +5,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engines import codec
+import orjson
+
+from engines import codec, correlation, moments
 from engines.caps import Limits
 from engines.parameters import DecisionParams, tree_hash
+from engines.portfolio import Correlations
 from engines.records import Book, Cell, Market, Target
 from engines.sizing import Bet
 
-TABLES = ("kelly-posteriors", "conformal-scores", "predictions", "markets", "regimes", "books", "targets", "states")
+TABLES = (
+    "kelly-posteriors",
+    "conformal-scores",
+    "predictions",
+    "correlations",
+    "markets",
+    "regimes",
+    "strategies",
+    "books",
+    "targets",
+    "states",
+)
 MARKET_WIDE = "*"
+GATHERED = "gathered"
+"""Key in `correlations` of the returns that belong to no closed bar yet; its other keys are parts of the moments."""
 
 Key = tuple[str, ...]
 
@@ -46,6 +62,13 @@ class State:
         self.progress: Progress | None = None
         self.bets: dict[Key, Bet] = {}
         """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
+        self.moments = moments.begin()
+        self.gathered: dict[int, dict[str, float]] = {}
+        """Log return of each symbol over bars that are not closed for all, by bar."""
+        self.closed_bar = -1
+        """Newest bar that is closed for all."""
+        self._parts: dict[str, bytes] = {}
+        self._sized_with: Correlations | None = None
         self.use(DecisionParams())
         self.tables: dict[str, dict[Key, Any]] = {table: {} for table in TABLES}
         self.touched: dict[tuple[str, Key], None] = {}
@@ -80,6 +103,7 @@ class State:
         self.params = params
         self.settings_hash = tree_hash(params)
         self.bets.clear()
+        self._sized_with = None
         self.limits = _limits(params)
 
     # -- books and cells -------------------------------------------------------------------------------------------
@@ -119,6 +143,24 @@ class State:
         """Store a symbol's market."""
         self.put("markets", (symbol,), market)
         self._raise_or_lower(symbol, market)
+
+    def put_moments(self) -> None:
+        """Store the moments, after a bar has moved them."""
+        before, self._parts = self._parts, moments.to_parts(self.moments)
+        for name in (*before, *self._parts):
+            self.touched["correlations", (name,)] = None
+        self._sized_with = None
+
+    def put_gathered(self) -> None:
+        """Store the returns that belong to no closed bar yet, after one has come or gone."""
+        self.touched["correlations", (GATHERED,)] = None
+
+    def correlations(self) -> Correlations:
+        """Return the shrunk correlations of all symbols, which last until the next bar or other settings."""
+        if self._sized_with is None:
+            found = correlation.shrunk(self.moments, self.params.risk_management.correlation)
+            self._sized_with = Correlations(self.moments.symbols, found.matrix, found.mean)
+        return self._sized_with
 
     def cells(self, portfolio: str) -> list[tuple[str, str]]:
         """Return (strategy, symbol) of the portfolio's cells with a forecast or a target, sorted."""
@@ -176,8 +218,16 @@ class State:
     # -- checkpoint ------------------------------------------------------------------------------------------------
     def encode(self, table: str, key: Key) -> bytes | None:
         """Return a record as JSON bytes, or None where it is deleted."""
+        if table == "correlations":
+            return self._part(key[0])
         record = self.tables[table].get(key)
         return None if record is None else codec.encode(record)
+
+    def _part(self, name: str) -> bytes | None:
+        """Return a part of what correlations are made of, None where it is needed no more."""
+        if name == GATHERED:
+            return orjson.dumps([self.closed_bar, [[bar, rows] for bar, rows in sorted(self.gathered.items())]])
+        return self._parts.get(name)
 
     def restore(self, progress: Progress | None, records: Mapping[tuple[str, Key], bytes]) -> None:
         """Become the state that a checkpoint holds."""
@@ -186,8 +236,20 @@ class State:
         if progress is not None:
             self.use(DecisionParams.model_validate(progress.settings))
         for (table, key), value in sorted(records.items()):
-            self.tables[table][key] = codec.decode(table, value)
+            if table != "correlations":
+                self.tables[table][key] = codec.decode(table, value)
+        self._restore_correlations(
+            {key[0]: value for (table, key), value in records.items() if table == "correlations"}
+        )
         self._derive()
+
+    def _restore_correlations(self, parts: dict[str, bytes]) -> None:
+        gathered = parts.pop(GATHERED, None)
+        if gathered is not None:
+            self.closed_bar, rows = orjson.loads(gathered)
+            self.gathered = dict(rows)
+        if parts:
+            self.moments, self._parts = moments.from_parts(parts), parts
 
     def _derive(self) -> None:
         for key, cell in self.tables["predictions"].items():

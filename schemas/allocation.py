@@ -28,13 +28,11 @@ class WaterfallStep(Message):
 
 
 class PortfolioStep(Message):
-    """One stage over all cells of the portfolio."""
+    """What one stage left of all cells of the portfolio."""
 
     stage: str = Field(description="name of the stage")
-    net_before_cents: int = Field(description="sum of signed sizes before, cents")
-    net_after_cents: int = Field(description="sum of signed sizes after, cents")
-    gross_before_cents: int = Field(description="sum of sizes before, cents")
-    gross_after_cents: int = Field(description="sum of sizes after, cents")
+    net_cents: int = Field(description="sum of signed sizes after the stage, cents")
+    gross_cents: int = Field(description="sum of sizes after the stage, cents")
 
 
 class Totals(Message):
@@ -43,6 +41,28 @@ class Totals(Message):
     gross_usd: Money = Field(description="sum of sizes, USD")
     net_usd: Money = Field(description="sum of signed sizes, USD")
     utilization_ratio: float = Field(description="gross over the portfolio's value")
+
+
+class Cell(Message):
+    """What one strategy is to hold of one symbol."""
+
+    strategy_id: str
+    symbol: str
+    cents: int = Field(description="signed size, cents")
+
+
+class DriftShown(Message):
+    """How far a portfolio's strategy weights are from where they were in the long run."""
+
+    ratio: float = Field(ge=0, le=1, description="total variation, half the sum of distances")
+    alert: bool = Field(description="whether that has reached drift_alert_threshold")
+
+
+class Diversified(Message):
+    """What holding several symbols takes away from the risk of holding them one by one."""
+
+    ratio: float = Field(description="DR: risks one by one over the risk together; 1 for one symbol")
+    score: float = Field(description="DR squared over the number of symbols held; 1: uncorrelated and of equal risk")
 
 
 class TriggeredBy(Message):
@@ -79,6 +99,13 @@ class Allocation(Message):
     basis: Literal["positions", "targets"] = Field(description="what was held was known from positions or from targets")
     targets: dict[str, Target] = Field(description="by symbol; a symbol that is not named is not held")
     allocations: dict[str, Money] = Field(description="signed notional by symbol, USD")
+    cells: list[Cell] = Field(description="every cell that is not 0, by strategy and symbol")
+    strategy_weights: dict[str, float] = Field(description="weights of the live strategies; empty: decided by ratio")
+    drift: DriftShown = Field(description="distance of the portfolio's strategy weights from their slow reference")
+    drifted_strategies: list[str] = Field(description="strategies whose own weight has drifted to the threshold")
+    max_drift_pct: float = Field(description="largest distance of one strategy's weight from its reference, a ratio")
+    diversification: Diversified | None = Field(description="null: nothing held, or a volatility is not known yet")
+    correlation_penalties: dict[str, float] = Field(description="share of each symbol that stage 10 took")
     totals: Totals
     total_allocated_usd: Money = Field(description="gross, USD")
     portfolio_value: Money = Field(description="equity V, USD")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from engines import correlation, moments
-from engines.moments import CorrelationParams
+from engines.parameters import CorrelationParams
 
 HOUR_NS = 3_600 * 10**9
 

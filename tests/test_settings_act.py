@@ -317,7 +317,7 @@ def essence(driver: Driver) -> list[Any]:
             fields["trigger"],
             fields["targets"],
             [(row["stage"], row["after_cents"]) for row in fields["waterfall"]],
-            [(row["stage"], row["net_after_cents"]) for row in fields["portfolio_waterfall"]],
+            [(row["stage"], row["net_cents"]) for row in fields["portfolio_waterfall"]],
         )
         for fields in driver.allocations()
     ]

@@ -50,6 +50,8 @@ STAGES: Final = (
     "regime",
     "cascade",
     "drawdown",
+    "ensemble",
+    "portfolio",
     "cut",
     "caps",
     "limits",

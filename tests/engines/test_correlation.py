@@ -20,7 +20,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.datasets import load_iris
 
 from engines import correlation, moments
-from engines.moments import CorrelationParams
+from engines.parameters import CorrelationParams
 
 PARAMS = CorrelationParams()
 ROOT = Path(__file__).parents[2]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts, signal, targets, tick
 
+from engines.allocation import DECISION_VERSION
 from engines.decide import RANKS, Trigger, in_lots, stronger, trading_states
 from engines.effects import Journaled
 from engines.fold import apply
@@ -124,7 +125,7 @@ def folded(entries):
     state = State(0)
     params = DecisionParams()
     genesis = {
-        "decision_version": 1,
+        "decision_version": DECISION_VERSION,
         "journal_id": "CALLS222",
         "partitions": 1,
         "settings": params.model_dump(),
@@ -425,7 +426,7 @@ def test_known_positions_are_what_is_held():
     positions(driver, BTC_USD=wanted / 2)
     found = last(driver)
     assert (found["basis"], found["trigger"]) == ("positions", {"id": "positions", "kind": "value"})
-    assert found["portfolio_waterfall"][0]["gross_after_cents"] == pytest.approx(wanted / 2 * 4_350_000, abs=2)
+    assert found["portfolio_waterfall"][0]["gross_cents"] == pytest.approx(wanted / 2 * 4_350_000, abs=2)
     buy(driver, expected_return=0.004, signal_id="s-2")
     assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=1e-6)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import ensemble
-from engines.ensemble import EnsembleParams, ForecastCorrelation, StrategyWeight
+from engines.ensemble import ForecastCorrelation, StrategyWeight
+from engines.parameters import EnsembleParams
 
 PARAMS = EnsembleParams()
 BARE = EnsembleParams(fixed_share=0.0, weight_floor=0.0)
@@ -329,17 +330,11 @@ def test_it_names_the_strategies_that_drifted_themselves():
     found = ensemble.drift(last, 0.2)
     assert found.drifted == ("a",)
     assert found.ratio == pytest.approx(last["a"].weight - last["a"].reference)
-    assert ensemble.drift({}, 0.2) == (0.0, False, ())
+    assert found.largest == last["a"].weight - last["a"].reference
+    assert ensemble.drift({}, 0.2) == (0.0, False, (), 0.0)
 
 
 def test_the_alert_is_at_the_threshold_itself():
     weights = {"a": StrategyWeight(0.75, 0.5), "b": StrategyWeight(0.25, 0.5)}
     assert ensemble.drift(weights, 0.25).alert
     assert not ensemble.drift(weights, 0.2500001).alert
-
-
-def test_the_history_has_a_row_for_each_weighted_cell():
-    weights = {"a": StrategyWeight(0.75, 0.5), "b": StrategyWeight(0.25, 0.5)}
-    cells = [("b", "ETH"), ("a", "BTC"), ("-", "BTC")]
-    rows = ensemble.history(7, cells, weights, 1_234.5, ensemble.drift(weights, 0.2))
-    assert rows == [(7, "a", "BTC", 0.75, 1_234.5, 2, True), (7, "b", "ETH", 0.25, 1_234.5, 2, True)]

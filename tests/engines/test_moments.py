@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from engines import bars as candles
 from engines import correlation, moments
-from engines.moments import CorrelationParams
-from engines.parameters import MarketParams
+from engines.parameters import CorrelationParams, MarketParams
 from schemas.errors import ProcessorStopped
 
 PARAMS = CorrelationParams()

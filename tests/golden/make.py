@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from golden import replay  # noqa: E402 (the path comes first)
 
+from engines.allocation import DECISION_VERSION  # noqa: E402
 from engines.parameters import DecisionParams, tree_hash  # noqa: E402
 from streams import journal  # noqa: E402
 from streams.driver import Driver  # noqa: E402
@@ -184,7 +185,7 @@ ORDERS = {
     230: lambda world: world.positions("beta"),
     240: lambda world: world.change(allow_short=True, max_drawdown_pct=0.2),
     250: lambda world: world.append("adopt", {"topic": "outcomes", "epoch": 0}),
-    255: lambda world: world.append("engine", {"from_version": 1, "to_version": 1}),
+    255: lambda world: world.append("engine", {"from_version": DECISION_VERSION, "to_version": DECISION_VERSION}),
     270: lambda world: world.control("rl_mode", mode="live"),
     280: lambda world: world.call(),
     320: lambda world: world.control("trading_state", scope="all", state="HALTED"),

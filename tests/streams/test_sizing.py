@@ -171,15 +171,15 @@ def test_whatever_comes_the_books_stay_whole(script):
 
 
 def _steps_add_up(fields):
-    for rows, before, after in (
-        (fields["waterfall"], "before_cents", "after_cents"),
-        (fields["portfolio_waterfall"], "net_before_cents", "net_after_cents"),
-        (fields["portfolio_waterfall"], "gross_before_cents", "gross_after_cents"),
-    ):
-        if rows:
-            assert rows[0][before] == 0
-            assert all(one[after] == two[before] for one, two in pairwise(rows))
-    assert fields["portfolio_waterfall"][-1]["gross_after_cents"] == round(fields["totals"]["gross_usd"] * 100)
+    last = fields["portfolio_waterfall"][-1]
+    cells = {(cell["strategy_id"], cell["symbol"]): cell["cents"] for cell in fields["cells"]}
+    assert last["gross_cents"] == round(fields["totals"]["gross_usd"] * 100) == sum(map(abs, cells.values()))
+    assert last["net_cents"] == sum(cells.values())
+    rows = fields["waterfall"]
+    if rows:
+        assert rows[0]["before_cents"] == 0
+        assert all(above["after_cents"] == row["before_cents"] for above, row in pairwise(rows))
+        assert rows[-1]["after_cents"] == cells.get((fields["strategy_id"], fields["symbol"]), 0)
 
 
 def _no_cap_is_broken(fields):
