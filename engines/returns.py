@@ -69,6 +69,7 @@ def take(state: State, returns: Mapping[str, float], end_ns: int, offset: int, f
             result=f"{len(raised)} of {len(state.moments.symbols)} symbols' pairs rose above the threshold",
         )
     state.put_moments()
+    folded.note("correlation_mean", str(len(state.moments.symbols)), state.correlations().mean)
 
 
 def begin_anew(state: State) -> None:

@@ -240,6 +240,25 @@ FAMILIES: Final = (
         "Decisions of signals; the first 64 strategies by name, then other.",
         ("strategy_id",),
     ),
+    Family("ensemble_strategies", "gauge", "strategies", DECISION, "Live strategies of the last full decision."),
+    Family(
+        "ensemble_weight_current",
+        "gauge",
+        "ratio",
+        DECISION,
+        "Weight of each strategy in the last full decision; the first 64 strategies by name, the rest as other.",
+        ("strategy_id",),
+    ),
+    Family("ensemble_weight_drift_ratio", "gauge", "ratio", DECISION, "Drift of the last full decision's weights."),
+    Family("ensemble_weight_total_usd", "gauge", "usd", DECISION, "Gross of the last full decision."),
+    Family("ensemble_utilization_ratio", "gauge", "ratio", DECISION, "The same, of the portfolio's value."),
+    Family("correlation_alerts_total", "counter", "pairs", SHARED, "Pairs of symbols that rose above the threshold."),
+    Family("correlation_mean_ratio", "gauge", "ratio", SHARED, "Mean correlation that pairs are drawn to, newest bar."),
+    Family("correlation_symbols", "gauge", "symbols", SHARED, "Symbols whose correlations are known."),
+    Family(
+        "correlation_penalty_ratio", "gauge", "ratio", DECISION, "Largest share stage 10 took of a symbol, last time."
+    ),
+    Family("diversification_ratio", "gauge", "ratio", DECISION, "Risks one by one over the risk together, last time."),
     Family("final_position_size_usd", "gauge", "usd", SIGNAL, "Signed final size of the last signal's cell."),
     Family(
         "position_reductions_total",

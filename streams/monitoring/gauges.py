@@ -1,6 +1,7 @@
 """What gauges show: the last decisions and the last looks at every market, worked out when somebody scrapes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import orjson
 
@@ -19,6 +20,8 @@ class Last:
     def __init__(self) -> None:
         self.decided_ns = 0
         self.decision: Published | None = None
+        self.full: Published | None = None
+        """The last decision that was not by ratio."""
         self.signal: tuple[Published, int] | None = None
         """The last decision of a BUY or SELL, and its cell's index."""
         self.sized: tuple[Published, int] | None = None
@@ -34,6 +37,8 @@ class Last:
             yield "last_decision_timestamp_seconds", (), self.decided_ns / SECOND_NS
             for level, ratio in zip(BUDGETS, utilization(self.decision.decision), strict=True):
                 yield "risk_budget_utilization_ratio", (level,), ratio
+        if self.full is not None:
+            yield from _of_the_portfolio(orjson.loads(self.full.value))
         if self.signal is not None:
             decision, index = self.signal[0].decision, self.signal[1]
             size = decision.sizes[index]
@@ -45,6 +50,10 @@ class Last:
             if size is not None:
                 yield from _of_size(size)
                 yield from _of_regime(orjson.loads(published.value)["current_regime"], size)
+
+    def weights(self) -> dict[str, float]:
+        """Return the strategies' weights in the last full decision."""
+        return {} if self.full is None else self.full.decision.strategy_weights
 
     def _cascade(self) -> Iterator[tuple[str, Labels, float]]:
         looks = list(self.looks.values())
@@ -76,6 +85,16 @@ def utilization(decision: Decision) -> tuple[float, float, float, float]:
         max(strategies.values(), default=0) / (limits.strategy * value),
         gross / (limits.gross * value),
     )
+
+
+def _of_the_portfolio(fields: Mapping[str, Any]) -> Iterator[tuple[str, Labels, float]]:
+    yield "ensemble_strategies", (), len(fields["strategy_weights"])
+    yield "ensemble_weight_drift_ratio", (), fields["drift"]["ratio"]
+    yield "ensemble_weight_total_usd", (), fields["total_allocated_usd"]
+    yield "ensemble_utilization_ratio", (), fields["utilization_pct"]
+    yield "correlation_penalty_ratio", (), max(fields["correlation_penalties"].values(), default=0.0)
+    if fields["diversification"] is not None:
+        yield "diversification_ratio", (), fields["diversification"]["ratio"]
 
 
 def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:

@@ -18,10 +18,11 @@ from prometheus_client.registry import Collector
 from engines.allocation import DECISION_VERSION
 from engines.cascade import BREACH
 from engines.decide import Decision
-from engines.effects import Folded, Journaled, Look, Note, Published
+from engines.effects import Folded, Journaled, Look, Published
 from schemas.words import RECOMMENDATIONS
-from streams.monitoring.families import COMPONENTS, FAMILIES, GATES, NAMED, OTHER, REGIMES, Family
+from streams.monitoring.families import COMPONENTS, FAMILIES, GATES, NAMED, OTHER, Family
 from streams.monitoring.gauges import Last
+from streams.monitoring.notes import NOTES, ignore
 from streams.monitoring.samples import Histogram, Labels, empty, zeros
 from streams.ports import Send
 
@@ -145,7 +146,15 @@ class Metrics(Collector):
         """Return the families as they are now."""
         for name, labels, value in self.last.gauges():
             self.set(name, value, *labels)
+        self._show_weights()
         return map(self._filled, FAMILIES)
+
+    def _show_weights(self) -> None:
+        """Show the last full decision's weights, and no strategy that has gone."""
+        shown = self.counts["ensemble_weight_current"]
+        shown.clear()
+        for strategy, weight in self.last.weights().items():
+            shown[self.strategy(strategy)] += weight
 
     def _filled(self, family: Family) -> Metric:
         metric = empty(family)
@@ -189,7 +198,7 @@ class SizingMetrics:
         self._entries[(entry.kind,)] += 1.0
         if folded.notes:
             for note in folded.notes:
-                NOTES.get(note.name, _ignore)(self._metrics, note, self._partition)
+                NOTES.get(note.name, ignore)(self._metrics, note, self._partition)
         if folded.looks:
             self._look(folded.looks)
         for alert in folded.alerts:
@@ -207,6 +216,8 @@ class SizingMetrics:
         decision, last = published.decision, self._metrics.last
         trigger = decision.trigger
         last.decision = published
+        if trigger.full:
+            last.full = published
         self._decisions[(trigger.kind,)] += 1.0
         for level, _ in decision.bound:
             self._violations[(level,)] += 1.0
@@ -304,72 +315,8 @@ class ProcessorMetrics(SizingMetrics):
         self._metrics.set("checkpoint_offset", offset, self._name, str(self._partition))
 
 
-# -- notes of the engines --------------------------------------------------------------------------------------------
-def _ignore(_metrics: Metrics, _note: Note, _partition: int) -> None:
-    """Take nothing."""
-
-
-def _duplicate(metrics: Metrics, note: Note, _partition: int) -> None:
-    metrics.count("duplicates_dropped_total", by=note.value)
-
-
-def _older(metrics: Metrics, note: Note, _partition: int) -> None:
-    metrics.count("older_inputs_dropped_total", note.name.removeprefix("older_"), by=note.value)
-
-
-def _refused_symbol(metrics: Metrics, note: Note, partition: int) -> None:
-    if partition == 0:
-        metrics.count("refused_symbols_total", by=note.value)
-
-
-def _trade(metrics: Metrics, note: Note, _partition: int) -> None:
-    metrics.count("bayesian_trades_total", note.label, by=note.value)
-
-
-def _residual(metrics: Metrics, note: Note, _partition: int) -> None:
-    metrics.histograms["conformal_residuals"][()].observe(note.value)
-
-
-def _level(metrics: Metrics, note: Note, partition: int) -> None:
-    if partition == 0:
-        metrics.count("cascade_level_changes_total", note.label, by=note.value)
-
-
-def _candidate(metrics: Metrics, note: Note, _partition: int) -> None:
-    progress = metrics.counts["regime_confirmation_progress"]
-    progress.update(NO_CANDIDATE)
-    progress[(note.label,)] = note.value
-
-
-def _transition(metrics: Metrics, note: Note, _partition: int) -> None:
-    before, _, after = note.label.partition(">")
-    metrics.count("regime_transitions_total", before, after, by=note.value)
-    metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
-
-
-def _false_flip(metrics: Metrics, note: Note, _partition: int) -> None:
-    metrics.count("regime_false_flips_total", by=note.value)
-    metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
-
-
-NOTES: Final[dict[str, Callable[[Metrics, Note, int], None]]] = {
-    "duplicate": _duplicate,
-    "duplicate_signal": _duplicate,
-    "older_signal": _older,
-    "older_positions": _older,
-    "refused_symbol": _refused_symbol,
-    "trade": _trade,
-    "residual": _residual,
-    "cascade_level": _level,
-    "regime_candidate": _candidate,
-    "regime_transition": _transition,
-    "regime_false_flip": _false_flip,
-}
-"""What is recorded of each note that an engine leaves."""
-
 LEVELS: Final[tuple[Labels, ...]] = tuple((recommendation,) for recommendation in RECOMMENDATIONS)
 CALM: Final = [False] * len(COMPONENTS)
-NO_CANDIDATE: Final[dict[Labels, float]] = {(regime,): 0.0 for regime in REGIMES}
 
 
 def _version() -> str:

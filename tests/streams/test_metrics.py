@@ -27,7 +27,8 @@ from streams.journal import Place
 from streams.market import MarketFold
 from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
 from streams.monitoring.families import CODES, FAMILIES, GATES, NAMED, OTHER, PREFIX, REGIMES, markdown
-from streams.monitoring.metrics import NOTES, Metrics
+from streams.monitoring.metrics import Metrics
+from streams.monitoring.notes import NOTES
 from streams.monitoring.samples import Histogram
 from streams.processor import Processor
 from streams.sizing import SizingFold
@@ -341,12 +342,12 @@ def test_what_all_partitions_see_the_first_one_counts():
 def test_a_full_budget_is_one_and_a_cut_of_it_a_violation():
     worker = priced()
     worker.signal(risk_score=0.0)
-    assert worker.last()["position_size_usd"] == 15_000.0
-    assert worker.show("risk_budget_utilization_ratio", level="cell") == 1.0
-    assert worker.show("risk_budget_utilization_ratio", level="symbol") == 1.0
-    assert worker.show("risk_budget_utilization_ratio", level="strategy") == 0.375
-    assert worker.show("risk_budget_utilization_ratio", level="portfolio") == 0.1875
-    assert worker.show("risk_budget_violations_total", level="cell") == 1
+    assert worker.last()["position_size_usd"] == 14_999.99
+    assert worker.show("risk_budget_utilization_ratio", level="cell") == pytest.approx(1.0, abs=1e-6)
+    assert worker.show("risk_budget_utilization_ratio", level="symbol") == pytest.approx(1.0, abs=1e-6)
+    assert worker.show("risk_budget_utilization_ratio", level="strategy") == pytest.approx(0.375, abs=1e-6)
+    assert worker.show("risk_budget_utilization_ratio", level="portfolio") == pytest.approx(0.1875, abs=1e-6)
+    assert worker.show("risk_budget_violations_total", level="symbol") == 1
     assert worker.show("risk_budget_violations_total", level="portfolio") == 0
 
 
@@ -354,7 +355,7 @@ def test_a_reduction_is_counted_at_the_stage_that_made_it():
     worker = priced()
     worker.signal(regime="crisis", risk_score=0.5)
     steps = [row for row in worker.last()["waterfall"] if abs(row["after_cents"]) < abs(row["before_cents"])]
-    assert {row["stage"] for row in steps} == {"risk_score", "regime", "caps"}
+    assert {row["stage"] for row in steps} == {"risk_score", "regime", "portfolio"}
     for row in steps:
         assert worker.show("position_reductions_total", reason=row["stage"]) == 1
     assert total(worker.metrics, "position_reductions_total") == 3
@@ -560,6 +561,35 @@ def test_a_histogram_counts_like_the_slow_way(values):
 
 
 # -- all families ----------------------------------------------------------------------------------------------------
+def together(worker):
+    """Let two symbols move as one for sixty hours."""
+    for hour in range(60):
+        worker.clock.advance(3_600.0)
+        for source, (symbol, price) in enumerate((("BTC-USD", 43_500.0), ("ETH-USD", 2_280.0))):
+            worker.price(price * (1.01 if hour % 3 else 0.98), symbol, source)
+
+
+def test_pairs_that_rise_above_the_threshold_are_counted_and_their_mean_is_shown():
+    worker = priced()
+    together(worker)
+    assert worker.show("correlation_alerts_total") == 1
+    assert worker.show("correlation_symbols") == 2
+    assert 0.5 < worker.show("correlation_mean_ratio") <= 0.95
+
+
+def test_the_last_full_decision_shows_what_its_strategies_and_symbols_share():
+    worker = priced()
+    worker.signal(risk_score=0.0)
+    worker.signal(strategy_id="carry", signal_id="c", risk_score=0.0)
+    assert worker.show("ensemble_strategies") == 2
+    assert worker.show("ensemble_weight_current", strategy_id="carry") == 0.5
+    assert worker.show("ensemble_weight_drift_ratio") == 0
+    assert worker.show("ensemble_weight_total_usd") == worker.last()["total_allocated_usd"]
+    assert worker.show("ensemble_utilization_ratio") == worker.last()["utilization_pct"]
+    assert worker.show("correlation_penalty_ratio") == worker.last()["correlation_penalties"]["BTC-USD"] > 0.5
+    assert worker.show("diversification_ratio") == 1.0
+
+
 def walk():
     """Let everything happen once that phase 1 counts; return the worker."""
     worker = priced()
@@ -574,6 +604,8 @@ def walk():
     worker.outcome("a", 0.03)
     worker.outcome("a", 0.03)
     worker.checkpoint()
+    together(worker)
+    worker.signal(signal_id="last")
     metrics = worker.metrics
     metrics.lag(0, 3)
     metrics.config_reload("applied")

@@ -1,0 +1,88 @@
+"""Notes: what the metrics take from each note that an engine leaves."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from engines.effects import Note
+from streams.monitoring.families import REGIMES
+from streams.monitoring.samples import Labels
+
+if TYPE_CHECKING:
+    from streams.monitoring.metrics import Metrics
+
+NO_CANDIDATE: Final[dict[Labels, float]] = {(regime,): 0.0 for regime in REGIMES}
+
+
+def ignore(_metrics: "Metrics", _note: Note, _partition: int) -> None:
+    """Take nothing."""
+
+
+def _duplicate(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("duplicates_dropped_total", by=note.value)
+
+
+def _older(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("older_inputs_dropped_total", note.name.removeprefix("older_"), by=note.value)
+
+
+def _refused_symbol(metrics: "Metrics", note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("refused_symbols_total", by=note.value)
+
+
+def _trade(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("bayesian_trades_total", note.label, by=note.value)
+
+
+def _correlation_alert(metrics: "Metrics", note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("correlation_alerts_total", by=note.value)
+
+
+def _correlation_mean(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.set("correlation_mean_ratio", note.value)
+    metrics.set("correlation_symbols", float(note.label))
+
+
+def _residual(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.histograms["conformal_residuals"][()].observe(note.value)
+
+
+def _level(metrics: "Metrics", note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("cascade_level_changes_total", note.label, by=note.value)
+
+
+def _candidate(metrics: "Metrics", note: Note, _partition: int) -> None:
+    progress = metrics.counts["regime_confirmation_progress"]
+    progress.update(NO_CANDIDATE)
+    progress[(note.label,)] = note.value
+
+
+def _transition(metrics: "Metrics", note: Note, _partition: int) -> None:
+    before, _, after = note.label.partition(">")
+    metrics.count("regime_transitions_total", before, after, by=note.value)
+    metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
+
+
+def _false_flip(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("regime_false_flips_total", by=note.value)
+    metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
+
+
+NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
+    "duplicate": _duplicate,
+    "duplicate_signal": _duplicate,
+    "older_signal": _older,
+    "older_positions": _older,
+    "refused_symbol": _refused_symbol,
+    "trade": _trade,
+    "residual": _residual,
+    "correlation_alert": _correlation_alert,
+    "correlation_mean": _correlation_mean,
+    "cascade_level": _level,
+    "regime_candidate": _candidate,
+    "regime_transition": _transition,
+    "regime_false_flip": _false_flip,
+}
+"""What is recorded of each note that an engine leaves."""
