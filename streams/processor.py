@@ -81,6 +81,10 @@ class Processor:
         """Whether outputs published above `progress` have still to come out again."""
         return self._known.last_entry >= 0
 
+    def pace(self, checkpoint_entries: int, checkpoint_interval_ns: int) -> None:
+        """Let checkpoints be due after so many entries or so much time, from the next chunk on."""
+        self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
+
     # -- recovery ----------------------------------------------------------------------------------------------------
     async def recover(self) -> int:
         """Bring back the state at `progress`; return the offset to read from, whatever the group's commit says.

@@ -7,6 +7,7 @@ complete: a setting without a row fails.
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -24,6 +25,7 @@ from engines.parameters import DecisionParams, tree_hash
 from streams.kafka.admin import Cluster
 from streams.kafka.connection import Connection
 from streams.kafka.origin import Origin
+from streams.live.reload import NOT_LIVE
 from streams.live.worker import Worker
 from streams.memory import Stored
 
@@ -419,8 +421,8 @@ def processor(settings: Settings) -> Any:
     return made._entries_max, made._interval_ns
 
 
-def pages(settings: Settings) -> Any:
-    return worker(settings)._web()._wanted
+def listeners(settings: Settings) -> Any:
+    return worker(settings).pages.places
 
 
 def looks_in_a_minute(settings: Settings) -> int:
@@ -429,7 +431,7 @@ def looks_in_a_minute(settings: Settings) -> int:
 
     async def minute() -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(built._follow_settings(), 60.0)
+            await asyncio.wait_for(built.reload.follow(), 60.0)
 
     with asyncio.Runner(loop_factory=Skipping) as runner:
         runner.run(minute())
@@ -448,8 +450,7 @@ def level_after_a_change(settings: Settings) -> int:
     root = logging.getLogger()
     before = root.level
     try:
-        found = Change(Loaded(settings, {}), None, (), ("monitoring.log_level",))
-        asyncio.run(worker(settings)._settings_changed(found))
+        told(worker(Settings()), settings)
         return root.level
     finally:
         root.setLevel(before)
@@ -466,11 +467,11 @@ WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
     "topics.prefix": ("other", lambda settings: worker(settings).names.topic("signals")),
     "topics.partitions": (3, journal_partitions),
     "topics.replication": (2, lambda settings: Cluster(5, OFF, {}, {}, settings.topics.replication).replicas),
-    "monitoring.metrics_enabled": (OFF, pages),
-    "monitoring.metrics_host": ("127.0.0.2", pages),
-    "monitoring.metrics_port": (9191, pages),
-    "monitoring.web_host": ("127.0.0.2", pages),
-    "monitoring.web_port": (6161, pages),
+    "monitoring.metrics_enabled": (OFF, listeners),
+    "monitoring.metrics_host": ("127.0.0.2", listeners),
+    "monitoring.metrics_port": (9191, listeners),
+    "monitoring.web_host": ("127.0.0.2", listeners),
+    "monitoring.web_port": (6161, listeners),
     "monitoring.log_level": ("DEBUG", level_after_a_change),
     "hot_reload.enabled": (OFF, looks_in_a_minute),
     "hot_reload.poll_interval_sec": (20.0, looks_in_a_minute),
@@ -490,3 +491,127 @@ def test_no_worker_setting_is_left_out():
     assert sorted(WORKER_TABLE) == sorted(
         leaves({k: v for k, v in tree.items() if k not in DecisionParams.model_fields})
     )
+
+
+# -- worker settings, while it runs ----------------------------------------------------------------------------------
+def told(built: Worker, settings: Settings) -> Worker:
+    """Let a worker see that its file says something else now; return it."""
+
+    async def change_and_close() -> None:
+        await built.reload.changed(Change(Loaded(settings, {}), None, (), ()))
+        await built.pages.stop()
+
+    asyncio.run(change_and_close())
+    return built
+
+
+def running(settings: Settings) -> Worker:
+    """Return a worker whose processor of partition 0 is there, though nothing runs."""
+    built = worker(settings)
+    owner = built.owners[-1]
+    owner.processors[0] = owner._make(0)
+    return built
+
+
+def pace(built: Worker) -> Any:
+    processors = (built.owners[-1].processors[0], built.owners[-1]._make(1))
+    return [(each._entries_max, each._interval_ns) for each in processors]
+
+
+def fetches(built: Worker) -> Any:
+    return built.app.transport.fetch_max_wait_ms, built.app.transport.chunk_records
+
+
+def places(built: Worker) -> Any:
+    return built.pages.places
+
+
+def looks(built: Worker) -> Any:
+    return built.settings.hot_reload
+
+
+LIVE_TABLE: dict[str, tuple[Any, Callable[[Worker], Any]]] = {
+    "kafka.fetch_max_wait_ms": (70, fetches),
+    "kafka.chunk_records": (7, fetches),
+    "kafka.checkpoint_interval_s": (7.0, pace),
+    "kafka.checkpoint_entries": (7, pace),
+    "monitoring.metrics_enabled": (OFF, places),
+    "monitoring.metrics_host": ("127.0.0.2", places),
+    "monitoring.metrics_port": (0, places),
+    "monitoring.web_host": ("127.0.0.2", places),
+    "monitoring.web_port": (0, places),
+    "monitoring.log_level": ("DEBUG", lambda _: logging.getLogger().level),
+    "hot_reload.enabled": (OFF, looks),
+    "hot_reload.poll_interval_sec": (20.0, looks),
+}
+"""Key → another value, and where it is seen in a worker that runs already."""
+FREE = (("monitoring.web_port", 0), ("monitoring.metrics_port", 0))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("key", LIVE_TABLE)
+def test_a_worker_setting_acts_while_it_runs(key):
+    value, shown = LIVE_TABLE[key]
+    root, before = logging.getLogger(), logging.getLogger().level
+    base = Settings() if value == 0 else with_(Settings(), *FREE)
+    wanted = with_(with_(base, *FREE), (key, value))
+    try:
+        fresh = shown(running(base))
+        built = told(running(base), wanted)
+        assert shown(built) != fresh, f"{key} = {value!r} changes nothing in a running worker"
+    finally:
+        root.setLevel(before)
+    assert built.settings == wanted
+    assert built.reload.waiting == {}
+    assert built.metrics.counts["config_reloads_total"]["applied",] == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("key", NOT_LIVE)
+def test_a_worker_setting_that_cannot_act_while_it_runs_is_named(key, caplog):
+    value, _ = WORKER_TABLE[key]
+    built = told(running(Settings()), with_(Settings(), (key, value)))
+    assert built.settings == Settings()
+    assert list(built.state()["restart_required"]) == [key]
+    assert built.state()["restart_required"][key]["file"] == value
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "streams.live.reload"]
+    assert key in line
+    assert NOT_LIVE[key] in line
+    assert built.metrics.counts["config_restart_required"][()] == 1
+    assert built.metrics.counts["config_reloads_total"]["unchanged",] == 1
+    told(built, Settings())
+    assert built.state()["restart_required"] == {}
+    assert built.metrics.counts["config_restart_required"][()] == 0
+
+
+def test_every_worker_setting_acts_while_it_runs_or_is_named():
+    assert sorted([*LIVE_TABLE, *NOT_LIVE]) == sorted(WORKER_TABLE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_page_that_cannot_move_stays_and_the_rest_of_the_change_acts(caplog):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        base = with_(Settings(), *FREE)
+        built = running(base)
+        told(built, with_(base, ("monitoring.web_port", taken), ("kafka.checkpoint_entries", 7)))
+    assert built.settings == with_(base, ("kafka.checkpoint_entries", 7))
+    assert f"web port {taken} on 127.0.0.1 is taken" in built.state()["restart_required"]["monitoring.web_port"]["do"]
+    assert "is taken" in caplog.text
+    assert built.metrics.counts["config_reloads_total"]["rejected",] == 1
+
+
+def test_turning_the_looks_off_ends_them_with_a_word(caplog):
+    class Once(Looks):
+        def poll(self) -> Any:
+            super().poll()
+            return Change(Loaded(with_(Settings(), ("hot_reload.enabled", OFF)), {}), None, (), ())
+
+    watch = Once()
+    built = worker(Settings(), watch)
+    with asyncio.Runner(loop_factory=Skipping) as runner:
+        runner.run(built.reload.follow())
+    assert watch.count == 1
+    assert "is not looked at until the next start" in caplog.text

@@ -10,12 +10,11 @@ from faust.auth import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 
 from streams.kafka.connection import Connection
-from streams.live.transport import BatchTransport
+from streams.live.transport import CHUNK_RECORDS, BatchTransport
 from streams.ports import Send
 from streams.processor import Processor
 from streams.topics import JOURNAL_BYTES_MAX, ROOM, Names
 
-CHUNK_RECORDS = 5_000
 BATCH_BYTES = 512 * 1024
 FETCH_BYTES_MAX = 4 << 20
 STREAM_BUFFER_CHUNKS = 4
@@ -77,6 +76,7 @@ def new_app(
         sparse=frozenset(map(names.topic, sparse)),
         idempotent=idempotent,
         fetch_max_wait_ms=fetch_max_wait_ms,
+        chunk_records=chunk_records,
     )
     app._on_agent_error = crash  # noqa: SLF001 `app.agent(on_error=…)` raises TypeError; the default commits past it
     return app

@@ -33,6 +33,7 @@ from streams.kafka.connection import Connection
 from streams.kafka.read import high_watermarks
 
 CLOSED_GATE_WAIT_S = 0.02
+CHUNK_RECORDS = 5_000
 YIELD_EVERY = 100
 """Single records delivered between two turns of the event loop."""
 
@@ -54,13 +55,39 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         """Set the fetch wait, 1,500 ms hard-coded in Faust; it is the latency on the embedded broker."""
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
+        consumer._max_poll_records = transport.chunk_records
         return consumer
+
+    def retune(self, fetch_max_wait_ms: int, chunk_records: int) -> None:
+        """Take another wait and other chunks, from the next fetch on."""
+        if self._consumer is not None and self._consumer._fetcher is not None:
+            self._consumer._fetcher._fetch_max_wait_ms = fetch_max_wait_ms
+            self._consumer._max_poll_records = chunk_records
 
     async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
         """Ask with Fetch: the embedded broker's ListOffsets(latest) is too low."""
         wanted = {ensure_aiokafka_TP(tp): tp for tp in partitions}
         found = await high_watermarks(self.transport.connection, list(wanted))
         return {wanted[tp]: end for tp, end in found.items()}
+
+    async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
+        """Ask with Fetch: the embedded broker's ListOffsets(latest) is too low."""
+        wanted = {ensure_aiokafka_TP(tp): tp for tp in partitions}
+        found = await high_watermarks(self.transport.connection, list(wanted))
+        return {wanted[tp]: end for tp, end in found.items()}
+
+    async def _fetch_records(
+        self, consumer: AIOKafkaConsumer, active_partitions: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Let aiokafka fetch of what is wanted now, and of nothing else.
+
+        It asks for whatever is assigned, and asks a node for nothing for .1 s when it holds records that nobody
+        takes: a checkpoint, whose changelogs came back to the worker that wrote them, stopped all streams so long.
+        """
+        paused = consumer.paused()
+        consumer.pause(*(consumer.assignment() - active_partitions - paused))
+        consumer.resume(*(tp for tp in paused if tp in active_partitions))
+        return await super()._fetch_records(consumer, active_partitions, *args, **kwargs)
 
     async def on_thread_stop(self) -> None:
         """Leave the group in its generation 0 too, with which the embedded broker begins; aiokafka does not."""
@@ -88,7 +115,8 @@ class BatchConsumer(Consumer):
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
-        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread = self.transport.thread = BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        return thread
 
     def on_buffer_full(self, tp: TP) -> None:
         """Do nothing: delivery waits for a free slot, no partition needs a pause."""
@@ -269,6 +297,7 @@ class BatchTransport(Transport):
         sparse: frozenset[str] = frozenset(),
         idempotent: bool = True,
         fetch_max_wait_ms: int = 50,
+        chunk_records: int = CHUNK_RECORDS,
         **kwargs: Any,
     ) -> None:
         """Take topics by their names on the broker.
@@ -282,4 +311,13 @@ class BatchTransport(Transport):
         self.sparse = sparse
         self.idempotent = idempotent
         self.fetch_max_wait_ms = fetch_max_wait_ms
+        self.chunk_records = chunk_records
         self.owners: dict[str, Owner] = {}
+        self.thread: BatchConsumerThread | None = None
+        """The thread that polls, once there is one."""
+
+    def retune(self, fetch_max_wait_ms: int, chunk_records: int) -> None:
+        """Take another fetch wait (ms) and other chunks (records, at most) in a running worker."""
+        self.fetch_max_wait_ms, self.chunk_records = fetch_max_wait_ms, chunk_records
+        if self.thread is not None:
+            self.thread.retune(fetch_max_wait_ms, chunk_records)

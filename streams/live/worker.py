@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
-import orjson
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from config.diff import diff
 from config.settings import Settings, decision_tree, settings_hash
-from config.watch import Change, Rejected, Watch
-from streams.control import settings_order
+from config.watch import Watch
 from streams.ingest import ingest
 from streams.journal import Place
 from streams.kafka import admin
@@ -25,6 +23,7 @@ from streams.kafka.orders import settings_in_force
 from streams.kafka.origin import Origin, origin
 from streams.kafka.sources import epochs, refuse_recreated
 from streams.live.application import Owned, new_app, own
+from streams.live.reload import Reload, Taker
 from streams.live.serve import serve
 from streams.live.tables import FaustPorts, make_tables
 from streams.monitoring.diagnostics import describe
@@ -44,6 +43,7 @@ EMBEDDED_WAIT_MS = 50
 BROKER_LOOK_S = 2.0
 BROKER_PATIENCE_S = 20.0
 """A broker that is gone for so long ends the worker: exit 6."""
+PAGES = ("metrics_enabled", "metrics_host", "metrics_port", "web_host", "web_port")
 IDLE_S = 1.0
 """A journal partition without an entry for so long (wall time) gets a tick."""
 
@@ -112,14 +112,24 @@ class Worker:
         watch: Watch | None = None,
     ) -> None:
         """Build the application; nothing runs yet."""
-        self.settings, self.connection, self.clock, self.watch = settings, connection, clock, watch
+        self.connection, self.clock = connection, clock
         self.names = Names(settings.topics.prefix)
         self.metrics = Metrics(clock=clock)
+        self._embedded = embedded
         self.began, self.epochs = began, epochs_known
         self.step_s = began.params.market.step_s
         self._in_force = ""
         """Hash of the decision settings in force, as the partitions here know it; "" before the first one does."""
         headers = (("himari.version", began.version.encode()),)
+        self.reload = Reload(
+            settings,
+            watch,
+            takers=self._takers(),
+            send=self.send,
+            metrics=self.metrics,
+            clock=clock,
+            in_force=lambda: self._in_force,
+        )
         self.context = Context(settings.topics.partitions, lambda: self.step_s, clock, self.metrics, headers)
         self.app = new_app(
             self.names,
@@ -129,13 +139,19 @@ class Worker:
             sparse=[stage.source for stage in TOPOLOGY if not (isinstance(stage, Stage) and stage.contiguous)],
             idempotent=not embedded,
             chunk_records=settings.kafka.chunk_records,
-            fetch_max_wait_ms=max(settings.kafka.fetch_max_wait_ms, EMBEDDED_WAIT_MS if embedded else 0),
+            fetch_max_wait_ms=self._fetch_wait_ms(settings),
             session_timeout_s=settings.kafka.session_timeout_s,
         )
         self.owners = [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]
         for stage in TOPOLOGY:
             if isinstance(stage, IngestStage):
                 self._take_in(stage)
+        self.pages = self._web(settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that this worker runs with; those of its file may differ (see `reload.waiting`)."""
+        return self.reload.running
 
     # -- building --------------------------------------------------------------------------------------------------
     def _own(self, stage: Stage) -> StageOwner:
@@ -151,13 +167,14 @@ class Worker:
                 partition=partition,
             )
             fold = stage.fold(self.context, partition)
+            entries, interval_ns = _pace(self.settings)
             processor = Processor(
                 fold,
                 ports,
                 partition=partition,
                 clock=time.monotonic_ns,
-                checkpoint_entries=self.settings.kafka.checkpoint_entries,
-                checkpoint_interval_ns=int(self.settings.kafka.checkpoint_interval_s * 1e9),
+                checkpoint_entries=entries,
+                checkpoint_interval_ns=interval_ns,
                 contiguous=stage.contiguous,
                 observer=self.metrics.processor(stage.name, partition),
             )
@@ -199,10 +216,9 @@ class Worker:
     # -- running ---------------------------------------------------------------------------------------------------
     async def run(self, stop: asyncio.Event | None = None) -> int:
         """Run until a signal, `stop` or a crash; return the exit code."""
-        web = self._web()
-        await web.start()
+        await self.pages.start()
         self._chores = [
-            asyncio.create_task(chore) for chore in (self._tell_time(), self._follow_settings(), self._watch_broker())
+            asyncio.create_task(chore) for chore in (self._tell_time(), self.reload.follow(), self._watch_broker())
         ]
         for chore in self._chores:
             chore.add_done_callback(self._chore_ended)
@@ -210,10 +226,10 @@ class Worker:
             return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
         finally:
             self._end_chores()
-            await web.stop()
+            await self.pages.stop()
 
-    def _web(self) -> Web:
-        monitoring = self.settings.monitoring
+    def _web(self, settings: Settings) -> Web:
+        monitoring = settings.monitoring
         views = Views(self.metrics.registry, self.state, self.not_ready)
         metrics_port = monitoring.metrics_port if monitoring.metrics_enabled else None
         return Web(
@@ -269,31 +285,32 @@ class Worker:
             if time.monotonic() - gone_since >= BROKER_PATIENCE_S:
                 raise unreachable(self.connection.bootstrap, BROKER_PATIENCE_S)
 
-    async def _follow_settings(self) -> None:
-        """Turn each change of the settings file into one control record; a bad file changes nothing.
+    # -- settings that act while it runs -------------------------------------------------------------------------------
+    def _takers(self) -> tuple[Taker, ...]:
+        """Return the parts that take worker settings; every key is theirs or in `reload.NOT_LIVE`."""
+        return (
+            Taker(frozenset({"monitoring.log_level"}), _log),
+            Taker(frozenset(f"monitoring.{name}" for name in PAGES), self._move_pages),
+            Taker(frozenset({"kafka.checkpoint_entries", "kafka.checkpoint_interval_s"}), self._set_pace),
+            Taker(frozenset({"kafka.fetch_max_wait_ms", "kafka.chunk_records"}), self._set_fetch),
+            Taker(frozenset({"hot_reload.enabled", "hot_reload.poll_interval_sec"}), _read_at_each_look),
+        )
 
-        A file is believed when two looks find the same, so there are two looks an interval.
-        """
-        if self.watch is None or not self.settings.hot_reload.enabled:
-            return
-        while True:
-            await asyncio.sleep(self.settings.hot_reload.poll_interval_sec / 2)
-            found = self.watch.poll()
-            if found is not None:
-                await self._settings_changed(found)
+    async def _move_pages(self, settings: Settings) -> None:
+        await self.pages.move(self._web(settings))
 
-    async def _settings_changed(self, found: Change | Rejected) -> None:
-        if isinstance(found, Rejected):
-            logger.error("settings file rejected, nothing changes: %s", found.error)
-            await self.send([_rejection(str(found.error), self.clock())])
-        else:
-            logging.getLogger().setLevel(found.loaded.settings.monitoring.log_level)
-            if found.decision is not None:
-                based = found.decision | {"base_hash": self._in_force or found.decision["base_hash"]}
-                order = settings_order(based, "the settings file changed", "hot reload", self.clock())
-                await self.send([Send("control", None, b"settings", orjson.dumps(order))])
-        self.metrics.config_callbacks(len(self.owners))
-        self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
+    async def _set_pace(self, settings: Settings) -> None:
+        """Let checkpoints be due otherwise, from the next chunk on."""
+        for owner in self.owners:
+            for processor in owner.processors.values():
+                processor.pace(*_pace(settings))
+
+    async def _set_fetch(self, settings: Settings) -> None:
+        """Take other chunks, from the next fetch on."""
+        self.app.transport.retune(self._fetch_wait_ms(settings), settings.kafka.chunk_records)
+
+    def _fetch_wait_ms(self, settings: Settings) -> int:
+        return max(settings.kafka.fetch_max_wait_ms, EMBEDDED_WAIT_MS if self._embedded else 0)
 
     # -- looking ---------------------------------------------------------------------------------------------------
     def _sizing(self) -> list[tuple[int, SizingFold]]:
@@ -320,6 +337,7 @@ class Worker:
         """Return the diagnostics of all partitions that are sized here."""
         return {
             "journal_id": self.began.journal_id,
+            "restart_required": {key: waiting._asdict() for key, waiting in self.reload.waiting.items()},
             "partitions": [{"offset": offset, **describe(fold.state)} for offset, fold in self._sizing()],
         }
 
@@ -348,16 +366,14 @@ async def prepare(
     return Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
 
 
-def _rejection(text: str, now_ns: int) -> Send:
-    body = {
-        "alert_id": f"config-rejected-{now_ns}",
-        "journal": None,
-        "kind": "config_rejected",
-        "result": text,
-        "severity": "warning",
-        "subject": "config",
-        "threshold": None,
-        "timestamp_ns": now_ns,
-        "value": None,
-    }
-    return Send("alerts", None, b"config", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+async def _log(settings: Settings) -> None:
+    logging.getLogger().setLevel(settings.monitoring.log_level)
+
+
+async def _read_at_each_look(_settings: Settings) -> None:
+    """Do nothing: `Reload.follow` asks for them each time."""
+
+
+def _pace(settings: Settings) -> tuple[int, int]:
+    """Return what makes a checkpoint due: entries, and ns."""
+    return settings.kafka.checkpoint_entries, int(settings.kafka.checkpoint_interval_s * 1e9)

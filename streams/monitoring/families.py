@@ -401,6 +401,13 @@ FAMILIES: Final = (
     ),
     Family("config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker told of a change of settings."),
     Family(
+        "config_restart_required",
+        "gauge",
+        "keys",
+        WORKER,
+        "Settings of the file that this worker cannot take while it runs.",
+    ),
+    Family(
         "build_info",
         "gauge",
         "1",

@@ -117,6 +117,10 @@ class Metrics(Collector):
         """Take how many parts of the worker are told of a change of settings."""
         self.set("config_callbacks", number)
 
+    def restart_required(self, keys: int) -> None:
+        """Take how many settings of the file do not act in this worker."""
+        self.set("config_restart_required", keys)
+
     # -- samples -----------------------------------------------------------------------------------------------------
     def count(self, name: str, *labels: str, by: float = 1.0) -> None:
         """Add to a counter; a label value outside its closed set is `other`."""

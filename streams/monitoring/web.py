@@ -42,6 +42,14 @@ class Views(NamedTuple):
     """Why the worker should be started anew."""
 
 
+class Place(NamedTuple):
+    """Where one listener stands."""
+
+    host: str
+    port: int
+    """0: any free one."""
+
+
 class Web:
     """The two listeners of one worker; `metrics_port` None: only the first; `metrics_host` None: both on `host`.
 
@@ -59,11 +67,13 @@ class Web:
         metrics_host: str | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        self._wanted, self._apps = {"web": (host, port)}, {"web": pages(views, _token(host, environment))}
+        self._views, self._environment = views, environment
+        self.places = {"web": Place(host, port)}
         if metrics_port is not None:
-            metrics_host = host if metrics_host is None else metrics_host
-            self._wanted["metrics"] = metrics_host, metrics_port
-            self._apps["metrics"] = metrics_page(views, _token(metrics_host, environment))
+            self.places["metrics"] = Place(host if metrics_host is None else metrics_host, metrics_port)
+        for place in self.places.values():
+            _token(place.host, environment)
+        self._standing: dict[str, Place] = {}
         self._runners: dict[str, web.AppRunner] = {}
 
     async def start(self) -> None:
@@ -74,31 +84,53 @@ class Web:
             SizingError: this machine does not let us listen there.
         """
         try:
-            for name, app in self._apps.items():
-                self._runners[name] = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-                await self._listen(name)
+            await self._become(self.places)
         except BaseException:
             await self.stop()
             raise
 
+    async def move(self, to: "Web") -> None:
+        """Listen where `to` would. A listener that stays is not touched; where one cannot move, both stand as before.
+
+        Raises:
+            PortTaken, SizingError: as `start`.
+        """
+        before, self.places = self.places, to.places
+        try:
+            await self._become(self.places)
+        except SizingError:
+            self.places = before
+            await self._become(before)
+            raise
+
     async def stop(self) -> None:
         """Listen no longer; what was never started is none the worse for it."""
-        runners, self._runners = self._runners, {}
-        for runner in runners.values():
-            await runner.cleanup()
+        await self._become({})
 
     @property
     def ports(self) -> dict[str, int]:
         """The ports in use: `web` and `metrics`. Where 0 was asked for, the one that the system chose."""
         return {name: runner.addresses[0][1] for name, runner in self._runners.items() if runner.addresses}
 
-    async def _listen(self, name: str) -> None:
-        runner, (host, port) = self._runners[name], self._wanted[name]
+    async def _become(self, wanted: Mapping[str, Place]) -> None:
+        """Close what is not wanted as it stands, then open what is missing: a port may pass from one to the other."""
+        for name in [name for name, place in self._standing.items() if wanted.get(name) != place]:
+            del self._standing[name]
+            await self._runners.pop(name).cleanup()
+        for name, place in wanted.items():
+            if name not in self._standing:
+                await self._listen(name, place)
+
+    async def _listen(self, name: str, place: Place) -> None:
+        app = PAGES[name](self._views, _token(place.host, self._environment))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, place.host, place.port).start()
         except OSError as error:
-            _refuse(error, name, host, port)
+            await runner.cleanup()
+            _refuse(error, name, *place)
+        self._standing[name], self._runners[name] = place, runner
 
 
 def pages(views: Views, token: str | None) -> web.Application:
@@ -130,6 +162,10 @@ def metrics_page(views: Views, token: str | None) -> web.Application:
     app = web.Application(middlewares=[_guard(token)])
     app.router.add_get("/metrics", metrics)
     return app
+
+
+PAGES = {"web": pages, "metrics": metrics_page}
+"""Listener → what it serves."""
 
 
 def is_loopback(host: str) -> bool:

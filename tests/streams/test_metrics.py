@@ -516,6 +516,8 @@ def test_reloads_are_counted_by_what_came_of_them():
     assert shown(metrics, "config_reloads_total", status="rejected") == 2
     assert shown(metrics, "config_reloads_total", status=OTHER) == 1
     assert shown(metrics, "config_callbacks") == 3
+    metrics.restart_required(2)
+    assert shown(metrics, "config_restart_required") == 2
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=30))
@@ -610,6 +612,7 @@ def walk():
     metrics.lag(0, 3)
     metrics.config_reload("applied")
     metrics.config_callbacks(1)
+    metrics.restart_required(0)
     metrics.processor("market", 0).checkpointed(5, 1, 1_000_000, 300)
     metrics.late_ticks("late_tick", 1)
     for code, field in (("not_finite", ""), ("wrong_type", "realized_return")):

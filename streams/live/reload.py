@@ -1,0 +1,175 @@
+"""What a running worker makes of a change of its settings file.
+
+Decision settings become one `control` record. Worker settings act here and now, by the worker's `Taker`s; what a
+running process cannot take is named: in the log, on `/state`, and as `himari_l3_config_restart_required`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from config.diff import diff, leaves
+from config.settings import Settings, decision_tree
+from config.watch import Change, Rejected, Watch
+from schemas.errors import SizingError
+from streams.control import settings_order
+from streams.monitoring.metrics import Metrics
+from streams.ports import Send
+
+logger = logging.getLogger(__name__)
+
+RESTART: Final = "restart the worker"
+NOT_LIVE: Final[Mapping[str, str]] = {
+    "kafka.bootstrap_servers": RESTART,
+    "kafka.session_timeout_s": RESTART,
+    "kafka.data_dir": RESTART,
+    "topics.prefix": RESTART,
+    "topics.partitions": "fixed for life by the journal: put it back",
+    "topics.replication": "himari topics apply (topics that it creates)",
+}
+"""What no running process can take: connections, membership, open tables, the journal itself. Key → what to do."""
+
+
+class Taker(NamedTuple):
+    """A part of the worker that takes some settings while it runs."""
+
+    keys: frozenset[str]
+    take: Callable[[Settings], Awaitable[None]]
+    """Acts on the settings given. Raises: SizingError where it cannot; all of its keys are as before then."""
+
+
+class Waiting(NamedTuple):
+    """A setting of the file that does not act here."""
+
+    running: Any
+    file: Any
+    do: str
+    """What makes it act, or why it was refused."""
+
+
+class Reload:
+    """The settings that a worker runs with, and the watch on the file that may change them.
+
+    `in_force`: hash of the decision settings in force as the worker knows it, "" where it does not.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        watch: Watch | None,
+        *,
+        takers: tuple[Taker, ...],
+        send: Callable[[list[Send]], Awaitable[None]],
+        metrics: Metrics,
+        clock: Callable[[], int],
+        in_force: Callable[[], str],
+    ) -> None:
+        self.running = settings
+        self.waiting: dict[str, Waiting] = {}
+        self._watch, self._takers, self._send = watch, takers, send
+        self._metrics, self._clock, self._in_force = metrics, clock, in_force
+
+    async def follow(self) -> None:
+        """Look at the file until a change turns looking off.
+
+        A file is believed when two looks find the same, so there are two looks an interval.
+        """
+        while self._watch is not None and self.running.hot_reload.enabled:
+            await asyncio.sleep(self.running.hot_reload.poll_interval_sec / 2)
+            found = self._watch.poll()
+            if found is not None:
+                await self.changed(found)
+        if self._watch is not None:
+            logger.warning("hot_reload.enabled is false: the settings file is not looked at until the next start")
+
+    async def changed(self, found: Change | Rejected) -> None:
+        """Take a change of the file; a file that cannot be used changes nothing."""
+        if isinstance(found, Rejected):
+            logger.error("settings file rejected, nothing changes: %s", found.error)
+            await self._send([rejection(str(found.error), self._clock())])
+            status = "rejected"
+        else:
+            before = self.running
+            refused = await self._take(found.loaded.settings)
+            self._wait(found.loaded.settings, refused)
+            await self._order(found)
+            acted = found.decision is not None or before != self.running
+            status = "rejected" if refused else "applied" if acted else "unchanged"
+        self._metrics.config_callbacks(len(self._takers))
+        self._metrics.config_reload(status)
+
+    async def _take(self, wanted: Settings) -> dict[str, str]:
+        """Let each part take what has changed for it; return why which keys were refused."""
+        refused: dict[str, str] = {}
+        for taker in self._takers:
+            keys = {key for key, _, _ in differing(self.running, wanted)} & taker.keys
+            if not keys:
+                continue
+            try:
+                await taker.take(wanted)
+            except SizingError as error:
+                refused |= dict.fromkeys(keys, str(error))
+            else:
+                self.running = with_keys(self.running, wanted, taker.keys)
+        return refused
+
+    def _wait(self, wanted: Settings, refused: Mapping[str, str]) -> None:
+        """Name what of the file does not act here; say it once, when that changes."""
+        before = self.waiting
+        self.waiting = {
+            key: Waiting(running, file, refused.get(key) or NOT_LIVE[key])
+            for key, running, file in differing(self.running, wanted)
+        }
+        self._metrics.restart_required(len(self.waiting))
+        if self.waiting and self.waiting != before:
+            told = "; ".join(
+                f"{key} stays {orjson.dumps(each.running).decode()}, not {orjson.dumps(each.file).decode()} ({each.do})"
+                for key, each in self.waiting.items()
+            )
+            logger.warning("settings file: not taken while running: %s", told)
+
+    async def _order(self, found: Change) -> None:
+        """Publish a change of decision settings, on the base of what is in force."""
+        if found.decision is not None:
+            based = found.decision | {"base_hash": self._in_force() or found.decision["base_hash"]}
+            order = settings_order(based, "the settings file changed", "hot reload", self._clock())
+            await self._send([Send("control", None, b"settings", orjson.dumps(order))])
+
+
+def worker_tree(settings: Settings) -> dict[str, Any]:
+    """Return the worker sections as plain values."""
+    decides = decision_tree(settings)
+    return {name: section for name, section in settings.model_dump().items() if name not in decides}
+
+
+def differing(running: Settings, wanted: Settings) -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, running, wanted) of the worker settings that differ, sorted by key."""
+    return diff(worker_tree(running), worker_tree(wanted))
+
+
+def with_keys(running: Settings, wanted: Settings, keys: frozenset[str]) -> Settings:
+    """Return the running settings with some dotted keys as wanted."""
+    tree, values = running.model_dump(), leaves(worker_tree(wanted))
+    for key in keys:
+        section, _, name = key.partition(".")
+        tree[section][name] = values[key]
+    return Settings.model_validate(tree)
+
+
+def rejection(text: str, now_ns: int) -> Send:
+    """Return the alert that a settings file cannot be used."""
+    body = {
+        "alert_id": f"config-rejected-{now_ns}",
+        "journal": None,
+        "kind": "config_rejected",
+        "result": text,
+        "severity": "warning",
+        "subject": "config",
+        "threshold": None,
+        "timestamp_ns": now_ns,
+        "value": None,
+    }
+    return Send("alerts", None, b"config", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
