@@ -70,12 +70,6 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         found = await high_watermarks(self.transport.connection, list(wanted))
         return {wanted[tp]: end for tp, end in found.items()}
 
-    async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
-        """Ask with Fetch: the embedded broker's ListOffsets(latest) is too low."""
-        wanted = {ensure_aiokafka_TP(tp): tp for tp in partitions}
-        found = await high_watermarks(self.transport.connection, list(wanted))
-        return {wanted[tp]: end for tp, end in found.items()}
-
     async def _fetch_records(
         self, consumer: AIOKafkaConsumer, active_partitions: Any, *args: Any, **kwargs: Any
     ) -> Any:
