@@ -30,11 +30,13 @@ def of_strategies(
 ) -> dict[str, float]:
     """Stage 9: what several strategies on one symbol are worth together; return the live strategies' weights."""
     live = dict.fromkeys(
-        cell[0] for cell, size in zip(cells, sizes, strict=True) if size is not None and size.bet is not None
+        [cell[0] for cell, size in zip(cells, sizes, strict=True) if size is not None and size.bet is not None]
     )
     weights = strategies.weights_of(state, name, live)
-    rho = strategies.rho_of(state, name)
-    waterfall.add("ensemble", ensemble.aggregate(cells, waterfall.last, weights, rho))
+    cents = waterfall.last
+    if len(live) > 1:
+        cents = ensemble.aggregate(cells, cents, weights, strategies.rho_of(state, name))
+    waterfall.add("ensemble", cents)
     return weights
 
 

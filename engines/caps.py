@@ -123,13 +123,15 @@ def limits(
     gross: dict[str, int] = {}
     for (_, symbol), size in zip(cells, cents, strict=True):
         gross[symbol] = gross.get(symbol, 0) + abs(size)
-    totals = gross.values()
+    large = small = False
+    for total in gross.values():
+        large = large or total > most
+        small = small or 0 < total < least
     reasons: dict[int, str] = {}
     after = list(cents)
-    if max(totals, default=0) > most:
+    if large:
         after = _at_most(cells, after, most, reasons)
-        after = _at_least(cells, after, least, reasons)
-    elif min(totals, default=least) < least:
+    if large or small:
         after = _at_least(cells, after, least, reasons)
     if states.count("ACTIVE") != len(states):
         after = _allowed(after, held, states, reasons)

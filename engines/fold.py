@@ -21,7 +21,7 @@ from engines.effects import Folded, Journaled, Published, Refusal, alert
 from engines.market import fold_price, fold_readings, fold_step, look_again
 from engines.outcomes import Learnt, learn, remember
 from engines.parameters import DecisionParams
-from engines.records import Cell, Claim, Forecast, Market
+from engines.records import Book, Cell, Claim, Forecast, Market
 from engines.signals import fold_signal
 from engines.sizing import CellSize
 from engines.state import Progress, State
@@ -77,7 +77,8 @@ def _publish(state: State, entry: Journaled, decision: Decision, claimed: list[t
     _claim(state, entry, decision, claimed)
     _forecasts(state, decision, claimed)
     watches = _watches(state, decision.quantities, decision.headroom)
-    state.put_book(portfolio, book._replace(sequence=book.sequence + 1, last_hash=value_hash, watches=watches))
+    known = (book.positions, book.positions_ns)
+    state.put_book(portfolio, Book(book.value_usd, book.peak_usd, book.sequence + 1, value_hash, *known, watches))
     if idle:
         state.forget_idle_cells(portfolio)
     return Published(decision, book.sequence + 1, value)

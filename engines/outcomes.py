@@ -80,7 +80,7 @@ def remember(cell: Cell, claim: Claim, now_ns: int, most: int = 256) -> Cell:
     first = max(0, len(claims) - most)
     while first < len(claims) and claims[first].timestamp_ns + int(4 * claims[first].horizon_s * SECOND_NS) < now_ns:
         first += 1
-    return cell._replace(claims=claims[first:])
+    return Cell(cell.forecast, claims[first:] if first else claims, cell.last_ns, cell.seen)
 
 
 def round_trip(params: DecisionParams) -> float:

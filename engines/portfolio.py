@@ -125,10 +125,11 @@ def allocate(
     """
     shares = dict.fromkeys(sorted(nets_cents), 1.0)
     wanted = [symbol for symbol in shares if nets_cents[symbol]]
-    for name, ratio in (("value", value_usd), ("gross", gross)):
-        if not 0.0 < ratio < LARGEST_VARIANCE:
-            nothing = dict.fromkeys(wanted, 0.0)
-            return Reduction(shares | nothing, nothing, 0.0, f"{name} must be positive, was {ratio}", {})
+    if not (0.0 < value_usd < LARGEST_VARIANCE and 0.0 < gross < LARGEST_VARIANCE):
+        nothing = dict.fromkeys(wanted, 0.0)
+        sound = 0.0 < value_usd < LARGEST_VARIANCE
+        reason = f"gross must be positive, was {gross}" if sound else f"value must be positive, was {value_usd}"
+        return Reduction(shares | nothing, nothing, 0.0, reason, {})
     targets: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for symbol in wanted:
@@ -152,6 +153,8 @@ def allocate(
 
 def reduce(cells: Sequence[tuple[str, str]], cents: Sequence[int], shares: Mapping[str, float]) -> list[int]:
     """Return T·q of each row, truncated toward zero."""
+    if all(share == 1.0 for share in shares.values()):
+        return list(cents)
     return [int(size * shares[symbol]) for (_, symbol), size in zip(cells, cents, strict=True)]
 
 

@@ -78,6 +78,9 @@ def resolve(label: str, params: RegimeParams) -> Regime | None:
 
     Any case; spaces and hyphens count as underscores. `regime_aliases` adds labels and cannot take known ones away.
     """
+    found = KNOWN.get(label)
+    if found is not None:
+        return found
     name = _plain(label)
     found = KNOWN.get(name)
     if found is not None:
