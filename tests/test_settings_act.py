@@ -7,10 +7,12 @@ complete: a setting without a row fails.
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -586,6 +588,16 @@ def test_a_worker_setting_that_cannot_act_while_it_runs_is_named(key, caplog):
 
 def test_every_worker_setting_acts_while_it_runs_or_is_named():
     assert sorted([*LIVE_TABLE, *NOT_LIVE]) == sorted(WORKER_TABLE)
+
+
+def test_the_page_for_operators_says_of_every_worker_setting_what_a_change_does():
+    text = (Path(__file__).parents[1] / "docs/operating.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    said = {
+        key: row[1] for row in rows for key in re.findall(r"`((?:kafka|topics|monitoring|hot_reload)\.\w+)`", row[0])
+    }
+    assert sorted(said) == sorted(WORKER_TABLE)
+    assert {key for key, what in said.items() if what.startswith(("not taken", "of no use"))} == set(NOT_LIVE)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,14 +1,18 @@
 """The product as its users run it, on every broker: commands, a worker process, kills, bad records."""
 
 import asyncio
+import json
 import os
 import signal
 import time
 
+import aiohttp
 import orjson
 import pytest
 from broker.cluster import Cluster
 from worlds import signal as a_signal
+
+from streams.kafka.broker import free_port
 
 pytestmark = [pytest.mark.broker]
 
@@ -132,3 +136,39 @@ async def test_a_source_that_was_created_anew_is_refused_until_it_is_adopted(clu
     verdict = await cluster.verify()
     assert verdict.ok
     assert verdict.checked >= 7
+
+
+async def page(port: int, path: str) -> bytes:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+        return await answer.read()
+
+
+async def test_a_change_of_the_file_acts_in_a_running_worker_or_is_named(cluster):
+    await cluster.lay()
+    web, metrics = free_port(), free_port()
+    quick = {"hot_reload": {"poll_interval_sec": 0.2}}
+
+    def write(kafka, monitoring):
+        tree = cluster.settings.model_dump(exclude_defaults=True)
+        cluster.config.write_text(
+            json.dumps(tree | quick | {"kafka": tree["kafka"] | kafka, "monitoring": tree["monitoring"] | monitoring})
+        )
+
+    write({}, {"web_port": web})
+    async with cluster.worker(), asyncio.timeout(60):
+        changed = {"chunk_records": 50, "checkpoint_entries": 3, "fetch_max_wait_ms": 60, "session_timeout_s": 9.0}
+        write(changed, {"web_port": web, "metrics_port": metrics})
+        state = {}
+        while not state.get("restart_required"):
+            state = orjson.loads(await page(web, "/state"))
+        wanted = {"do": "restart the worker", "file": 9.0, "running": 6.0}
+        assert state["restart_required"] == {"kafka.session_timeout_s": wanted}
+        assert b"himari_l3_config_restart_required 1.0" in await page(metrics, "/metrics")
+        await cluster.price("BTC-USD", 43_500.0)
+        await cluster.publish("signals", some_signals(0, 120))
+        await cluster.answered([f"s-{number}" for number in range(120)])
+        write({}, {"web_port": web})
+        while state["restart_required"]:
+            state = orjson.loads(await page(web, "/state"))
+        with pytest.raises(aiohttp.ClientError):
+            await page(metrics, "/metrics")
