@@ -24,8 +24,8 @@ from config.load import Loaded
 from config.settings import Settings
 from config.watch import Change
 from engines.parameters import DecisionParams, tree_hash
-from streams.kafka.admin import Cluster
 from streams.kafka.connection import Connection
+from streams.kafka.fit import Cluster
 from streams.kafka.origin import Origin
 from streams.live.reload import NOT_LIVE
 from streams.live.worker import Worker

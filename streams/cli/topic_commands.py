@@ -18,6 +18,7 @@ from streams.genesis import genesis, new_journal_id
 from streams.ingest import INTAKES
 from streams.kafka import admin, read, sources
 from streams.kafka.connection import Connection, reach
+from streams.kafka.fit import describe
 from streams.kafka.origin import begin
 from streams.topics import TOPICS, Names
 
@@ -31,22 +32,25 @@ def topics() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
 def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Create the topics that are missing, and begin the journal."""
+    """Create the topics that are missing, grow those that may, and begin the journal."""
     settings = loaded(config, bootstrap).settings
     partitions = settings.topics.partitions
     value = genesis(new_journal_id(), partitions, settings.decision(), time.time_ns())
 
-    async def work() -> tuple[list[str], bool]:
-        created = await admin.apply(connection(settings), names(settings), partitions, settings.topics.replication)
-        return created, await begin(connection(settings), names(settings), partitions, value)
+    async def work() -> tuple[admin.Applied, bool]:
+        applied = await admin.apply(connection(settings), names(settings), partitions, settings.topics.replication)
+        return applied, await begin(connection(settings), names(settings), partitions, value)
 
-    created, begun = asyncio.run(work())
+    applied, begun = asyncio.run(work())
     if as_json:
-        _print({"created": created, "journal_begun": begun})
+        _print({**applied._asdict(), "journal_begun": begun})
         return
-    for name in created:
+    for name in applied.created:
         click.echo(f"created {name}")
-    click.echo(f"{len(created)} topics created; journal {'begun' if begun else 'was begun before'}")
+    for name in applied.grown:
+        click.echo(f"added partitions to {name}")
+    grown = f", {len(applied.grown)} grown" if applied.grown else ""
+    click.echo(f"{len(applied.created)} topics created{grown}; journal {'begun' if begun else 'was begun before'}")
 
 
 @topics.command()
@@ -56,15 +60,14 @@ def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
     """Compare the broker's topics with what the settings ask for."""
     settings = loaded(config, bootstrap).settings
     wanted = settings.topics
-    differences = asyncio.run(admin.check(connection(settings), names(settings), wanted.partitions, wanted.replication))
+    found = asyncio.run(admin.check(connection(settings), names(settings), wanted.partitions, wanted.replication))
     if as_json:
-        _print({"differences": admin.describe(differences)})
+        _print({"differences": describe(found.differences), "advice": found.advice})
     else:
-        for difference in differences:
+        for difference in found.differences:
             click.echo(str(difference))
-        if not differences:
-            click.echo("all topics are as declared")
-    if differences:
+        click.echo(found.advice or "all topics are as declared")
+    if found.differences:
         click.get_current_context().exit(6)
 
 

@@ -1,78 +1,57 @@
-"""Topics on the broker against topics as declared: `check` compares, `apply` creates what is missing.
+"""Topics on the broker: `check` compares them with the declared ones, `apply` creates and grows what is missing.
 
 Both ask for *all* topics and never for one by its name: the embedded broker creates a topic that is named.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnreachable, TopicsUnfit
 from streams.kafka.connection import REACH_TIMEOUT_S, Connection, is_embedded, reach
+from streams.kafka.fit import Cluster, Difference, advice, compare, fitting, growable, settings_of
 from streams.topics import ALL, Names, Topic
 
-REPLICAS = 3
-"""On as many brokers or more, unless the settings say otherwise; below it a topic has one replica."""
-SAFE_REPLICAS = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
 CONFIG_VALUE = 1
 CONFIG_SOURCE = 3
 SOURCE_TOPIC = 1
 """Where a setting's value comes from: set on the topic itself."""
 
 
-class Difference(NamedTuple):
-    """One thing on the broker that is not as declared."""
+class Applied(NamedTuple):
+    """What `apply` did, by the topics' names on the broker."""
 
-    topic: str
-    """Name on the broker."""
-    what: str
-    """`topic`, `partitions` or the name of a setting."""
-    wanted: str
-    found: str
-
-    @property
-    def fatal(self) -> bool:
-        """Whether a worker must not start on it: a topic that is missing or has a count that does not fit."""
-        return self.what in {"topic", "partitions"}
-
-    def __str__(self) -> str:
-        """Return place, rule and value in one line."""
-        return f"{self.topic}: {self.what} must be {self.wanted}, was {self.found}"
+    created: list[str]
+    grown: list[str]
+    """Given more partitions."""
 
 
-class Cluster(NamedTuple):
-    """What a broker says of itself and of all its topics."""
+class Checked(NamedTuple):
+    """What `check` found."""
 
-    brokers: int
-    embedded: bool
-    partitions: Mapping[str, int]
-    settings: Mapping[str, Mapping[str, str]]
-    """Of our topics, settings with their values; empty on the embedded broker, which has none."""
-    replication: int | None = None
-    """Replicas that the settings ask for; None: as many as the brokers allow for."""
-
-    @property
-    def replicas(self) -> int:
-        """Return how many replicas a new topic gets."""
-        return self.replication or (REPLICAS if self.brokers >= REPLICAS else 1)
+    differences: list[Difference]
+    advice: str
+    """What to do, "" where nothing differs."""
 
 
-async def check(
-    connection: Connection, names: Names, partitions: int, replication: int | None = None
-) -> list[Difference]:
+async def check(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> Checked:
     """Return what differs between the broker's topics and the declared ones; nothing is changed.
 
     Raises:
         BrokerUnreachable: no broker answers.
     """
     async with _admin(connection) as admin:
-        return compare(await _cluster(admin, names, replication), names, partitions)
+        cluster = await _cluster(admin, names, replication)
+        differences = compare(cluster, names, partitions)
+        unfit = [difference for difference in differences if difference.fatal]
+        settings = "run: himari topics apply" if differences else ""
+        return Checked(differences, advice(cluster, names, unfit) if unfit else settings)
 
 
 async def embedded(connection: Connection) -> bool:
@@ -92,73 +71,32 @@ async def require(connection: Connection, names: Names, partitions: int, replica
         TopicsUnfit: topics are missing or have counts that do not fit; the text says what to run.
         BrokerUnreachable: no broker answers.
     """
-    unfit = [difference for difference in await check(connection, names, partitions, replication) if difference.fatal]
-    if unfit:
-        raise TopicsUnfit(_advice(unfit, connection.bootstrap))
+    found = await check(connection, names, partitions, replication)
+    if any(difference.fatal for difference in found.differences):
+        raise TopicsUnfit(f"{connection.bootstrap}: {found.advice}")
 
 
-async def apply(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> list[str]:
-    """Create the declared topics that are missing and set settings that differ; return the names that were created.
+async def apply(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> Applied:
+    """Create the declared topics that are missing, grow those that may, set settings that differ; return what was done.
 
     Raises:
-        TopicsUnfit: a topic is there with a count that does not fit; nothing is changed then.
+        TopicsUnfit: a topic is there with a count that does not fit and cannot grow; nothing is changed then.
         BrokerUnreachable: no broker answers.
     """
     async with _admin(connection) as admin:
         cluster = await _cluster(admin, names, replication)
         differences = compare(cluster, names, partitions)
-        unfit = [difference for difference in differences if difference.what == "partitions"]
+        counts = [difference for difference in differences if difference.what == "partitions"]
+        unfit = [difference for difference in counts if not growable(cluster, names, difference)]
         if unfit:
-            raise TopicsUnfit(_advice(unfit, connection.bootstrap))
+            raise TopicsUnfit(f"{connection.bootstrap}: {advice(cluster, names, unfit)}")
         missing = {difference.topic for difference in differences if difference.what == "topic"}
         created = [topic for topic in ALL if names.of(topic) in missing]
         await _create(admin, cluster, names, created, partitions)
+        await _grow(admin, counts)
         await _set(admin, cluster, names, {d.topic for d in differences if not d.fatal})
         await _settle(admin, names, partitions, replication)
-        return [names.of(topic) for topic in created]
-
-
-def compare(cluster: Cluster, names: Names, partitions: int) -> list[Difference]:
-    """Return what differs between a cluster and the declared topics, in the order of their declaration."""
-    return [
-        difference
-        for topic in ALL
-        for difference in _differences(cluster, names.of(topic), topic, _fitting(cluster, names, topic, partitions))
-    ]
-
-
-def _differences(cluster: Cluster, name: str, topic: Topic, wanted: int | None) -> Iterable[Difference]:
-    found = cluster.partitions.get(name)
-    if found is None:
-        yield Difference(name, "topic", "there", "missing")
-        return
-    if wanted is not None and found != wanted:
-        yield Difference(name, "partitions", str(wanted), str(found))
-    settings = cluster.settings.get(name, {})
-    for key, value in _settings(cluster, topic).items():
-        if settings.get(key, value) != value:
-            yield Difference(name, key, value, settings[key])
-
-
-def _fitting(cluster: Cluster, names: Names, topic: Topic, partitions: int) -> int | None:
-    """Return the only count that fits a topic, or None where any does."""
-    counts = {"P": partitions, "input": None, "prices": cluster.partitions.get(names.topic("prices"), partitions)}
-    return counts[topic.partitions]
-
-
-def _settings(cluster: Cluster, topic: Topic) -> dict[str, str]:
-    return topic.settings() | (SAFE_REPLICAS if cluster.replicas >= REPLICAS else {})
-
-
-def _advice(unfit: Sequence[Difference], bootstrap: str) -> str:
-    missing = [difference for difference in unfit if difference.what == "topic"]
-    lines = [str(difference) for difference in unfit if difference.what != "topic"]
-    if missing:
-        lines.append(f"{len(missing)} topics are missing on {bootstrap}, {missing[0].topic} first")
-        lines.append("run: himari topics apply")
-    else:
-        lines.append("set topics.partitions to what the journal has; a changed count would part portfolios from state")
-    return "; ".join(lines)
+        return Applied([names.of(topic) for topic in created], [difference.topic for difference in counts])
 
 
 @asynccontextmanager
@@ -203,9 +141,9 @@ async def _create(
     new = [
         NewTopic(
             names.of(topic),
-            _fitting(cluster, names, topic, partitions) or partitions,
+            fitting(cluster, names, topic, partitions) or partitions,
             cluster.replicas,
-            topic_configs=_settings(cluster, topic),
+            topic_configs=settings_of(cluster, topic),
         )
         for topic in topics
     ]
@@ -213,6 +151,11 @@ async def _create(
     for name, code, *message in response.topic_errors:
         if code != TopicAlreadyExistsError.errno:
             _raise_for(code, f"{name}: {' '.join(map(str, message))}")
+
+
+async def _grow(admin: AIOKafkaAdminClient, short: Sequence[Difference]) -> None:
+    if short:
+        await admin.create_partitions({each.topic: NewPartitions(int(each.wanted)) for each in short})
 
 
 async def _settle(admin: AIOKafkaAdminClient, names: Names, partitions: int, replication: int | None) -> None:
@@ -233,7 +176,7 @@ async def _set(admin: AIOKafkaAdminClient, cluster: Cluster, names: Names, topic
     """Set the declared settings of `topics`; what an operator set beside them stays."""
     if not topics:
         return
-    declared = {names.of(topic): _settings(cluster, topic) for topic in ALL if names.of(topic) in topics}
+    declared = {names.of(topic): settings_of(cluster, topic) for topic in ALL if names.of(topic) in topics}
     described = await _described(admin, sorted(topics))
     resources = [
         ConfigResource(ConfigResourceType.TOPIC, name, {k: v for k, (v, at) in own.items() if at == SOURCE_TOPIC} | new)
@@ -248,8 +191,3 @@ async def _set(admin: AIOKafkaAdminClient, cluster: Cluster, names: Names, topic
 def _raise_for(code: int, text: str) -> None:
     if code:
         raise for_code(code)(text)
-
-
-def describe(differences: Sequence[Difference]) -> list[dict[str, Any]]:
-    """Return differences as plain JSON objects, for `himari topics check --json`."""
-    return [{**difference._asdict(), "fatal": difference.fatal} for difference in differences]

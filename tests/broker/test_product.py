@@ -9,6 +9,7 @@ import time
 import aiohttp
 import orjson
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from broker.cluster import Cluster
 from worlds import signal as a_signal
 
@@ -172,3 +173,32 @@ async def test_a_change_of_the_file_acts_in_a_running_worker_or_is_named(cluster
             state = orjson.loads(await page(web, "/state"))
         with pytest.raises(aiohttp.ClientError):
             await page(metrics, "/metrics")
+
+
+async def test_prices_may_grow_between_two_runs(kafka_broker, names, tmp_path):
+    cluster = Cluster(kafka_broker, names, tmp_path)
+    await cluster.lay()
+    async with cluster.worker():
+        await cluster.price("BTC-USD", 43_500.0)
+        await cluster.publish("signals", some_signals(0, 3))
+        await cluster.answered(["s-0", "s-1", "s-2"])
+    client = AIOKafkaAdminClient(**kafka_broker.options())
+    await client.start()
+    await client.create_partitions({names.topic("prices"): NewPartitions(4)})
+    await client.close()
+    code, _, err = await cluster.himari("worker")
+    assert (code, "partitions must be 4, was 2" in err, "run: himari topics apply" in err) == (6, True, True)
+    code, out, _ = await cluster.himari("topics", "apply")
+    assert (code, out.count("added partitions to"), "0 topics created, 2 grown" in out) == (0, 2, True)
+    async with cluster.worker():
+        quote = {"symbol": "ETH-USD", "price": 2_280.0, "timestamp_ns": time.time_ns()}
+        await cluster.publish("prices", [quote], 3)
+        async with asyncio.timeout(60):
+            while not [
+                r for r in await cluster.records("journal") if b'\\"ETH-USD\\"' in r.value and b'"step"' in r.value
+            ]:
+                await asyncio.sleep(0.1)
+        await cluster.publish("signals", [a_signal(time.time_ns(), signal_id="moved", symbol="ETH-USD")])
+        found = await cluster.answered(["moved"])
+        assert next(each for each in found if each["trigger"]["id"] == "moved")["position_size_usd"] > 0
+    assert (await cluster.verify()).ok
