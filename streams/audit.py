@@ -58,6 +58,7 @@ class Ledger:
                 self._take(reader, value)
             except (AllocationFork, AllocationGap) as error:
                 self._broken(str(error))
+                _go_on(reader, value)
             except (KeyError, TypeError, ValueError):
                 self._broken(f"record {number} of the partition is no allocation")
         self.repeats = reader.repeats
@@ -73,6 +74,13 @@ class Ledger:
     def _broken(self, finding: str) -> None:
         self.chain_broken += 1
         self.forked.append(finding)
+
+
+def _go_on(reader: AllocationReader, value: bytes) -> None:
+    """Let the chain go on from the record that broke it, so that each break is counted once; never backwards."""
+    fields = orjson.loads(value)
+    if fields["sequence"] > reader.last(fields["portfolio_id"]):
+        reader.resume(fields["portfolio_id"], fields["sequence"], hashlib.sha256(value).hexdigest())
 
 
 async def verify(

@@ -78,7 +78,7 @@ class AllocationReader:
 
     def resume(self, portfolio: str, sequence: int, last_hash: str) -> None:
         """Go on after the allocation with this sequence and sha256 (hex), which was taken in an earlier life."""
-        known = self._portfolios[portfolio] = _Portfolio()
+        known = self._portfolios.setdefault(portfolio, _Portfolio())
         known.last, known.last_hash = sequence, last_hash
         known.hashes[sequence] = bytes.fromhex(last_hash)
 
