@@ -1,20 +1,14 @@
 """What correlations cost: medians in µs, beside a 200 × 200 float64 numpy product as a yardstick.
 
-    python benchmarks/correlation.py
-
-A bar of correlated symbols, all present (and, in brackets, a tenth missing), after 200 bars of warm-up.
+A bar of correlated symbols, all present or a tenth missing, after 200 bars of warm-up.
 """
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from engines import correlation, moments
 from engines.moments import Moments
@@ -27,34 +21,31 @@ BUDGETS_US = {10: 10.0, 50: 15.0, 200: 60.0}
 """Median microseconds that one bar may cost, by symbols."""
 
 
-def main() -> None:
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return medians in microseconds by number of symbols, each bar beside its target and the yardstick."""
     product = np.random.RandomState(0).standard_normal((200, 200))
-    print(f"200 x 200 product: {_median_us(lambda: product @ product, CALLS):.1f} us\n")
-    print("symbols  observe (10 % missing)  budget      raw   shrunk   alerts  stressed  diversif.    parts   bytes")
-    for n, budget in BUDGETS_US.items():
-        print(_row(n, budget))
+    report: dict[str, Any] = {"product_200_us": _median_us(lambda: product @ product, CALLS)}
+    for n, budget in list(BUDGETS_US.items())[: 1 if quick else None]:
+        report[f"{n} symbols"] = _costs(n, budget)
+    return report
 
 
-def _row(n: int, budget: float) -> str:
+def _costs(n: int, budget: float) -> dict[str, float]:
     state, full = _observed(n, missing=0.0)
     _, gaps = _observed(n, missing=0.1)
     matrix = correlation.raw(state, PARAMS)
     weights = np.full(n, 1.0 / n)
-    calls: tuple[Callable[[], Any], ...] = (
-        lambda: correlation.raw(state, PARAMS),
-        lambda: correlation.shrunk(state, PARAMS),
-        lambda: correlation.alerts(state, matrix, PARAMS),
-        lambda: correlation.stressed(matrix, 0.5),
-        lambda: correlation.diversification(weights, weights, matrix),
-        lambda: moments.to_parts(state),
-    )
-    times = [_median_us(call, CALLS) for call in calls]
-    size = sum(len(part) for part in moments.to_parts(state).values())
-    verdict = "" if full < budget else "  over"
-    return (
-        f"{n:7d} {full:8.1f}        ({gaps:6.1f}) {budget:7.0f} {times[0]:8.1f} {times[1]:8.1f} {times[2]:8.1f}"
-        f" {times[3]:9.1f} {times[4]:10.1f} {times[5]:8.1f} {size:7d}{verdict}"
-    )
+    calls: dict[str, Callable[[], Any]] = {
+        "raw_us": lambda: correlation.raw(state, PARAMS),
+        "shrunk_us": lambda: correlation.shrunk(state, PARAMS),
+        "alerts_us": lambda: correlation.alerts(state, matrix, PARAMS),
+        "stressed_us": lambda: correlation.stressed(matrix, 0.5),
+        "diversification_us": lambda: correlation.diversification(weights, weights, matrix),
+        "parts_us": lambda: moments.to_parts(state),
+    }
+    times = {name: _median_us(call, CALLS) for name, call in calls.items()}
+    size = float(sum(len(part) for part in moments.to_parts(state).values()))
+    return {"bar_us": full, "target_us": budget, "bar_with_gaps_us": gaps, **times, "checkpoint_bytes": size}
 
 
 def _observed(n: int, missing: float) -> tuple[Moments, float]:
@@ -80,7 +71,3 @@ def _median_us(call: Callable[[], Any], calls: int) -> float:
         call()
         times.append(perf_counter_ns() - start)
     return median(times) / 1e3
-
-
-if __name__ == "__main__":
-    main()

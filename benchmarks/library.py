@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from benchmarks.rig import START_NS, ratios, spread
-from engines import allocation, band, caps, decide, fold, sizing
+from engines import aggregation, allocation, band, caps, decide, fold, sizing
 from streams import journal, library
 from streams.library import Layer3Phase1
 
@@ -22,8 +22,10 @@ PARTS: dict[str, tuple[Any, str]] = {
     "fold: signal": (fold, "fold_signal"),
     "decide": (fold, "decide"),
     "decide: held": (decide, "hold"),
-    "decide: stages 1-8": (decide, "_afresh"),
-    "decide: kelly": (sizing, "_kelly"),
+    "decide: stages 1-10": (decide, "_afresh"),
+    "decide: stages 2-3": (sizing, "bet"),
+    "decide: stage 9": (aggregation, "of_strategies"),
+    "decide: stage 10": (aggregation, "of_symbols"),
     "decide: caps": (caps, "caps"),
     "decide: limits": (caps, "limits"),
     "decide: band": (band, "settle"),

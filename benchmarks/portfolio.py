@@ -1,11 +1,10 @@
 """The portfolio engines: the Kelly program beside Clarabel, stage 10 and stage 9 whole, medians in one process.
 
-Run as `python -m benchmarks.portfolio`. Symbols are correlated at .3 to .9, caps and gross active. Where Clarabel is
+Symbols are correlated at .3 to .9, caps and gross active. Where Clarabel is
 not installed it says so and leaves its column out.
 """
 
 import importlib
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -107,8 +106,9 @@ def bound(at: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def run(count: int = 60) -> dict[str, Any]:
+def run(*, quick: bool = False) -> dict[str, Any]:
     """Return medians in microseconds, each beside its target and the yardstick."""
+    count = 4 if quick else 60
     try:
         clarabel = importlib.import_module("clarabel")
     except ImportError:
@@ -131,7 +131,3 @@ def run(count: int = 60) -> dict[str, Any]:
     }
     report["outcome_us"] = {f"{j}_strategies": median_us([outcome(j)], 51) for j in (2, 20)}
     return report
-
-
-if __name__ == "__main__":
-    print(json.dumps(run(), indent=2))

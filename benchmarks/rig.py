@@ -101,13 +101,13 @@ def entries(count: int, portfolios: int = 10, cells: int = 1) -> list[bytes]:
     return found
 
 
-def prices(now_ns: int) -> bytes:
+def prices(now_ns: int, symbols: Sequence[str] = SYMBOLS) -> bytes:
     """Return the journal entry of a step that ends now, with a price of every symbol."""
     body = {
         "source_partition": 0,
         "step": now_ns // 10**9 - 1,
         "step_s": 1,
-        "symbols": {symbol: [100.0, 100.0, 100.0, 100.0, 1.0, 1] for symbol in SYMBOLS},
+        "symbols": {symbol: [100.0, 100.0, 100.0, 100.0, 1.0, 1] for symbol in symbols},
     }
     return journal.internal("step", body, now_ns)
 

@@ -229,7 +229,13 @@ def _cell(
         bet = state.bets[key] = sizing.bet(forecast, learned, scores, state.params)
     regime = tables["regimes"].get((key[0], key[2]))
     confirmed: Regime = "ranging" if regime is None else regime.confirmed
-    return sizing.size(bet, level, fall, confirmed, value_usd, now_ns, state.params)
+    around = (bet, level, fall, confirmed, value_usd)
+    last = state.sizes.get(key)
+    if last is not None and last[0] == around and forecast.sentiment_score is None:
+        return last[1]
+    size = sizing.size(bet, level, fall, confirmed, value_usd, now_ns, state.params)
+    state.sizes[key] = (around, size)
+    return size
 
 
 def _by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:

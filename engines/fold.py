@@ -199,6 +199,7 @@ def _expire(state: State, key: tuple[str, ...], folded: Folded) -> None:
     cell: Cell = state.tables["predictions"][key]
     state.put("predictions", key, cell._replace(forecast=None))
     state.bets.pop(key, None)
+    state.sizes.pop(key, None)
     if state.get("targets", key) is None:
         state.forget_idle_cells(key[0])
     else:

@@ -12,7 +12,7 @@ from engines.caps import Limits
 from engines.parameters import DecisionParams, tree_hash
 from engines.portfolio import Correlations
 from engines.records import Book, Cell, Market, Target
-from engines.sizing import Bet
+from engines.sizing import Bet, CellSize
 
 TABLES = (
     "kelly-posteriors",
@@ -62,6 +62,8 @@ class State:
         self.progress: Progress | None = None
         self.bets: dict[Key, Bet] = {}
         """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
+        self.sizes: dict[Key, tuple[tuple[Any, ...], CellSize]] = {}
+        """The same of stages 2 to 8, beside what they were computed from."""
         self.moments = moments.begin()
         self.gathered: dict[int, dict[str, float]] = {}
         """Log return of each symbol over bars that are not closed for all, by bar."""
@@ -103,6 +105,7 @@ class State:
         self.params = params
         self.settings_hash = tree_hash(params)
         self.bets.clear()
+        self.sizes.clear()
         self._sized_with = None
         self.limits = _limits(params)
 

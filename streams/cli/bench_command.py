@@ -15,7 +15,7 @@ from schemas.errors import NotFound
 ROOT = Path(__file__).parents[2]
 ON_A_BROKER = ("journal", "ticks", "latency", "portfolios")
 SPREAD = {"median", "min", "max"}
-NAMES = ("library", "start", *ON_A_BROKER)
+NAMES = ("library", "correlation", "portfolio", "together", "start", *ON_A_BROKER)
 
 
 @click.command()
