@@ -63,14 +63,17 @@ class MarketFold:
             self.note(error.code, 1)
             return [dead_letter(Place("prices", 0, self.partition, record.offset), record, error)]
         self.touched[OPEN] = record.offset
-        sends = self._follow_width()
+        if not self.symbols:
+            self._follow_width()
+        sends: list[Send] = []
         step_ns = self.step_s * SECOND_NS
         late = 0
         for tick in ticks:
             step = (tick["timestamp_ns"] - 1) // step_ns
             if step > self.step:
                 sends += self._close()
-                self.step = step
+                step_ns = self._follow_width()
+                self.step = (tick["timestamp_ns"] - 1) // step_ns
             elif step < self.step:
                 late += 1
                 continue
@@ -108,14 +111,17 @@ class MarketFold:
         """Return the open step, whatever the clock says: nothing follows."""
         return self._close()
 
-    def _follow_width(self) -> list[Send]:
-        """Close the open step if the settings in force have another width by now."""
+    def _follow_width(self) -> int:
+        """Take the width in force, as nothing is open; return it in ns. What is closed stays closed.
+
+        An open step keeps its width: closed early, its end would lie ahead of the steps that follow, and sizing would
+        drop those as older.
+        """
         width = self.width()
-        if width == self.step_s:
-            return []
-        closed = self._close()
-        self.step_s, self.step = width, -1
-        return closed
+        if width != self.step_s:
+            self.step = self.step * self.step_s // width
+            self.step_s = width
+        return width * SECOND_NS
 
     def _close(self) -> list[Send]:
         if not self.symbols:

@@ -363,7 +363,9 @@ async def prepare(
     known = await epochs(connection, names)
     await refuse_recreated(connection, names, settings.topics.partitions, known)
     embedded = await admin.embedded(connection)
-    return Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
+    made = Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
+    made.step_s = in_force["market"]["step_s"]
+    return made
 
 
 async def _log(settings: Settings) -> None:

@@ -1,5 +1,7 @@
 """Market: ticks become steps; an obvious fold over all ticks is the oracle."""
 
+import itertools
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -99,15 +101,53 @@ def test_many_ticks_of_many_symbols_and_steps_in_one_message():
     assert all(sum(prices[5] for prices in symbols.values()) == 10 for _, symbols in found)
 
 
-def test_another_width_closes_the_open_step_and_begins_anew():
-    bench = Bench()
+def ends(sends):
+    """Return (end in ns, ticks) of the steps that the first journal partition gets."""
+    read = [journal.read(0, send.value) for send in sends if send.topic == "journal" and send.partition == 0]
+    return [
+        ((body["step"] + 1) * body["step_s"] * SECOND_NS, sum(ohlcvn[5] for ohlcvn in body["symbols"].values()))
+        for body in (entry.body for entry in read)
+    ]
+
+
+def test_an_open_step_keeps_its_width_and_the_next_one_has_that_in_force():
+    bench = Bench(step_s=10)
     bench.ticks(**tick(0.5))
-    bench.step_s = 10
-    sends = bench.ticks(**tick(0.6))
-    assert [journal.read(0, send.value).body["step_s"] for send in sends] == [1, 1]
-    sends = bench.ticks(**tick(30.0))
-    assert [journal.read(0, send.value).body["step_s"] for send in sends] == [10, 10]
-    assert steps(sends)[0][0] == step_of(0.6, 10)
+    bench.step_s = 1
+    assert bench.ticks(**tick(3.0)) == []
+    assert ends(bench.ticks(**tick(10.5))) == [(START_NS + 10 * SECOND_NS, 2)]
+    assert ends(bench.ticks(**tick(11.5))) == [(START_NS + 11 * SECOND_NS, 1)]
+
+
+def test_the_width_follows_when_nothing_is_open_and_what_is_closed_stays_closed():
+    bench = Bench(step_s=10)
+    bench.ticks(**tick(0.5))
+    bench.fold.elapse(START_NS + 11 * SECOND_NS)
+    bench.step_s = 1
+    bench.ticks(**tick(9.5))
+    assert bench.notes == [("late_tick", 1)]
+    bench.ticks(**tick(10.5))
+    assert ends(bench.fold.flush()) == [(START_NS + 11 * SECOND_NS, 1)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5_000), st.sampled_from([1, 2, 7, 10, 60]), st.booleans()), min_size=1, max_size=40
+    )
+)
+def test_whatever_widths_come_into_force_no_tick_is_lost_and_ends_only_rise(script):
+    bench, second, sends = Bench(), 0.0, []
+    for pause_ms, width, elapses in script:
+        second += pause_ms / 1000
+        sends += bench.ticks(**tick(second))
+        bench.step_s = width
+        if elapses:
+            sends += bench.fold.elapse(START_NS + int(second * SECOND_NS))
+    sends += bench.fold.flush()
+    found = ends(sends)
+    assert sum(count for _, count in found) == len(script)
+    assert bench.notes == []
+    assert all(before < after for (before, _), (after, _) in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize(
