@@ -40,8 +40,8 @@ def _learned(row: tuple[Any, ...]) -> Learned:
 
 
 def _market(row: tuple[Any, ...]) -> Market:
-    bars, gauges, long, short, source_partition = row
-    return Market(bars and Bars(*bars), gauges, long and Latch(*long), short and Latch(*short), source_partition)
+    bars, gauges, long, short, *rest = row
+    return Market(bars and Bars(*bars), gauges, long and Latch(*long), short and Latch(*short), *rest)
 
 
 def _strategies(row: tuple[Any, ...]) -> Strategies:

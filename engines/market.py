@@ -49,7 +49,8 @@ def fold_price(
     open_, high, low, close, volume = prices[:5]
     moved = bars.fold(market.bars, open_, high, low, close, volume, end_ns, state.params.market)
     returns.rolled(state, symbol, market.bars, moved)
-    _store(state, symbol, market._replace(bars=moved, source_partition=source), entry.offset, folded)
+    priced = Market(moved, market.gauges, market.long, market.short, source)
+    _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
         if close >= price and breaks_a_cap(state, portfolio):
             folded.call_for(portfolio, Trigger("cap", symbol, full=False, cell=None))
@@ -68,7 +69,11 @@ def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: 
 
 
 def look_again(state: State, offset: int, folded: Folded) -> None:
-    """Let the latches that are up decay to now; a level that is left calls for decisions."""
+    """Let the latches that are up decay to now, and tell of prices that have grown too old.
+
+    A level that is left calls for decisions.
+    """
+    _tell_of_stale_prices(state, offset, folded)
     for symbol in sorted(state.elevated):
         market: Market = state.tables["markets"][symbol,]
         after = market._replace(
@@ -78,6 +83,28 @@ def look_again(state: State, offset: int, folded: Folded) -> None:
         if _levels(after) != _levels(market):
             state.put_market(symbol, after)
             _tell(state, symbol, market, after, offset, folded)
+
+
+def _tell_of_stale_prices(state: State, offset: int, folded: Folded) -> None:
+    """Raise an alert for each symbol whose price is too old to size with, once until the next; first partition alone.
+
+    Nothing is looked at before the oldest price that was fresh at the last look can be too old.
+    """
+    max_age_s = state.params.validation_criteria.max_price_age_s
+    limit_ns = _now(state) - int(max_age_s * SECOND_NS)
+    if state.partition != 0 or state.oldest_price_ns >= limit_ns:
+        return
+    oldest_ns = _now(state)
+    for (symbol,), market in sorted(state.tables["markets"].items()):
+        if market.bars is None or market.stale:
+            continue
+        if market.bars.last_ns >= limit_ns:
+            oldest_ns = min(oldest_ns, market.bars.last_ns)
+            continue
+        state.put_market(symbol, market._replace(stale=True))
+        age_s = (_now(state) - market.bars.last_ns) / SECOND_NS
+        alert(state, folded, offset, "stale_price", symbol, severity="warning", value=age_s, threshold=max_age_s)
+    state.oldest_price_ns = oldest_ns
 
 
 def readings(market: Market, now_ns: int, levels: CascadeLevels) -> Readings:

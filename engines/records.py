@@ -132,6 +132,8 @@ class Market(NamedTuple):
     short: Latch | None
     source_partition: int
     """Partition of `prices` that the symbol comes from; -1 before the first step."""
+    stale: bool = False
+    """Whether it has been told that the price is too old; over with the next one."""
 
 
 class Strategies(NamedTuple):

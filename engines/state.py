@@ -69,6 +69,8 @@ class State:
         """Log return of each symbol over bars that are not closed for all, by bar."""
         self.closed_bar = -1
         """Newest bar that is closed for all."""
+        self.oldest_price_ns = 0
+        """No price that counts as fresh is older: before it is too old none has to be looked at."""
         self._parts: dict[str, bytes] = {}
         self._sized_with: Correlations | None = None
         self.use(DecisionParams())
