@@ -39,4 +39,6 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@echo "compiling the loops over matrices (once)" >&2
+	@$(BIN)/python -c 'from engines import aggregation; aggregation.warm()'
 	@touch $(READY)

@@ -15,6 +15,7 @@ from faust.types import TP
 from config.diff import diff
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Watch
+from engines import aggregation
 from streams.ingest import ingest
 from streams.journal import Place
 from streams.kafka import admin
@@ -218,7 +219,13 @@ class Worker:
         """Run until a signal, `stop` or a crash; return the exit code."""
         await self.pages.start()
         self._chores = [
-            asyncio.create_task(chore) for chore in (self._tell_time(), self.reload.follow(), self._watch_broker())
+            asyncio.create_task(chore)
+            for chore in (
+                asyncio.to_thread(aggregation.warm),
+                self._tell_time(),
+                self.reload.follow(),
+                self._watch_broker(),
+            )
         ]
         for chore in self._chores:
             chore.add_done_callback(self._chore_ended)
