@@ -27,6 +27,7 @@ from schemas.outcome import TradeOutcome
 from schemas.signal import TacticalSignal
 from streams import journal, weights
 from streams.control import settings_order
+from streams.export import export_weight_history
 from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
 
@@ -158,7 +159,7 @@ class _Library:
     def export_weight_history(self, path: str | Path) -> int:
         """Write the strategies' weights at the last 1,000 decisions as CSV; return how many rows."""
         rows = [row for value in self._decided for row in weights.of_allocation(orjson.loads(value))]
-        return weights.write(path, rows)
+        return export_weight_history(path, rows)
 
     def get_state(self) -> dict[str, Any]:
         """Return diagnostics: settings in force, books, cells, posteriors, markets, regimes."""

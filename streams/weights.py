@@ -1,16 +1,10 @@
-"""Weights: what each strategy counted at each decision, as rows for people and their spreadsheets."""
+"""Weights: what each strategy counted at each decision, as rows (`streams/export.py` writes them)."""
 
-import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["WeightRecord", "defused", "instant", "of_allocation", "write"]
-
 BILLION = 1_000_000_000
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a text for a formula. Source: OWASP, CSV injection."""
 
 
 class WeightRecord(NamedTuple):
@@ -45,23 +39,6 @@ def of_allocation(fields: Mapping[str, Any]) -> list[WeightRecord]:
         for cell in fields.get("cells", ())
         if cell["strategy_id"] in weights
     ]
-
-
-def write(path: str | Path, records: Iterable[WeightRecord]) -> int:
-    """Write rows as CSV with a header; return how many."""
-    count = 0
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(WeightRecord._fields)
-        for record in records:
-            writer.writerow([defused(cell) for cell in record])
-            count += 1
-    return count
-
-
-def defused(cell: Any) -> Any:
-    """Return a cell that no spreadsheet runs: a text that would be a formula gets an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def instant(timestamp_ns: int) -> str:

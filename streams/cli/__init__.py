@@ -19,6 +19,7 @@ COMMANDS = {
     "broker": "streams.cli.broker_command:broker",
     "config": "streams.cli.config_commands:config",
     "demo": "streams.cli.demo_command:demo",
+    "export": "streams.cli.export_commands:export",
     "publish": "streams.cli.topic_commands:publish",
     "tail": "streams.cli.topic_commands:tail",
     "topics": "streams.cli.topic_commands:topics",

@@ -1,0 +1,32 @@
+"""Points in time on the command line."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(click.ParamType):
+    """ISO 8601 (UTC where no offset is given) or whole nanoseconds since 1970; becomes nanoseconds since 1970."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return ns since 1970; a usage error where the text is no time."""
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) > len("20260101"):
+            return int(text)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{text} must be a time: 2026-01-31T12:00:00Z, 2026-01-31, or ns since 1970", param, ctx)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return (moment - EPOCH) // MICROSECOND * 1_000
+
+
+INSTANT = Instant()
