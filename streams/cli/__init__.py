@@ -20,6 +20,7 @@ COMMANDS = {
     "config": "streams.cli.config_commands:config",
     "demo": "streams.cli.demo_command:demo",
     "export": "streams.cli.export_commands:export",
+    "portfolio": "streams.cli.portfolio_commands:portfolio",
     "publish": "streams.cli.topic_commands:publish",
     "tail": "streams.cli.topic_commands:tail",
     "topics": "streams.cli.topic_commands:topics",

@@ -1,6 +1,8 @@
 """The product as its users run it, on every broker: commands, a worker process, kills, bad records."""
 
 import asyncio
+import csv
+import io
 import json
 import os
 import signal
@@ -8,9 +10,11 @@ import time
 
 import aiohttp
 import orjson
+import pyarrow.parquet
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from broker.cluster import Cluster
+from worlds import control
 from worlds import signal as a_signal
 
 from streams.kafka.broker import free_port
@@ -202,3 +206,41 @@ async def test_prices_may_grow_between_two_runs(kafka_broker, names, tmp_path):
         found = await cluster.answered(["moved"])
         assert next(each for each in found if each["trigger"]["id"] == "moved")["position_size_usd"] > 0
     assert (await cluster.verify()).ok
+
+
+async def test_decisions_and_weights_are_exported_and_a_portfolio_is_shown(cluster, tmp_path):
+    await cluster.lay()
+    async with cluster.worker():
+        await cluster.price("BTC-USD", 43_500.0)
+        while not [record for record in await cluster.records("journal") if b'"kind":"step"' in record.value]:
+            await asyncio.sleep(0.1)
+        await cluster.publish("signals", some_signals(0, 30))
+        await cluster.answered([f"s-{number}" for number in range(30)])
+        halt = {"scope": "portfolio:beta", "state": "HALTED"}
+        await cluster.publish("control", [control(time.time_ns(), "trading_state", halt)])
+        await cluster.until("alerts", 2)
+        code, out, err = await cluster.himari("portfolio", "show", "beta", "--json")
+        assert code == 0, err
+        assert set(orjson.loads(out)["trading_states"].values()) == {"HALTED"}
+    code, out, _ = await cluster.himari("portfolio", "show", "main", "--json")
+    shown = orjson.loads(out)
+    records = [orjson.loads(record.value) for record in await cluster.records("allocations")]
+    newest = max((each for each in records if each["portfolio_id"] == "main"), key=lambda each: each["sequence"])
+    assert (code, shown["sequence"], shown["targets"]) == (0, newest["sequence"], newest["targets"])
+    assert shown["budgets"]["portfolio"][0]["cap_usd"] == 80_000.0
+    code, out, _ = await cluster.himari("portfolio", "show", "main")
+    assert (code, out.splitlines()[0].startswith("main, allocation ")) == (0, True)
+    for command in (("portfolio", "show", "stranger"), ("export", "decisions", "--portfolio", "stranger")):
+        code, _, err = await cluster.himari(*command)
+        assert (code, "portfolio stranger has no allocation" in err) == (3, True)
+    code, out, err = await cluster.himari("export", "decisions")
+    rows = list(csv.DictReader(io.StringIO(out, newline="")))
+    assert (code, f"{len(rows)} rows of {len(records)} allocations" in err) == (0, True)
+    times = [each["timestamp_ns"] for each in records for _ in each["targets"] or [0]]
+    assert [int(row["timestamp_ns"]) for row in rows] == sorted(times)
+    code, out, err = await cluster.himari("export", "weights", "--parquet", str(tmp_path / "w.parquet"), "--json")
+    assert code == 0, err
+    report = orjson.loads(out)
+    rows_there = pyarrow.parquet.read_table(tmp_path / "w.parquet").num_rows
+    assert (report["rows"], report["allocations"]) == (rows_there, len(records))
+    assert report["rows"] == sum(len(each["cells"]) for each in records if each["strategy_weights"]) > 0
