@@ -13,7 +13,7 @@ import orjson
 
 from config.load import load
 from config.watch import Change, Rejected, Watch
-from engines import aggregation
+from engines import aggregation, regime
 from engines import fold as engine
 from engines.allocation import DECISION_VERSION
 from engines.effects import Folded, Journaled
@@ -174,6 +174,11 @@ class _Library:
     ) -> bytes:
         """Fold the inputs of one call, all of one moment; return the bytes of the allocation that they lead to."""
         self._reload()
+        known = self._core.state.params.position_sizing.regime_adjustment
+        for signal in signals:
+            if regime.resolve(signal["regime"], known) is None:
+                msg = f"signal: regime must be a known regime or alias, was {signal['regime']!r}"
+                raise InvalidSignalException("unknown_value", "regime", msg)
         body: dict[str, Any] = {
             "prices": {symbol: _price(symbol, price) for symbol, price in prices.items()},
             "signals": list(signals),
