@@ -2,10 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import orjson
@@ -14,7 +14,7 @@ from schemas.errors import NotFound
 from streams.cli.instant import INSTANT
 from streams.cli.settings import common, connection, loaded, names
 from streams.export import DECISIONS, WEIGHTS, Row, Table, Write, csv_file, csv_text, parquet_file
-from streams.kafka.allocations import Fields, allocations
+from streams.kafka.allocations import Stream, allocations
 
 TABLES = {"weights": WEIGHTS, "decisions": DECISIONS}
 BATCH_ROWS = 10_000
@@ -91,7 +91,7 @@ def _opened(path: str, table: Table, *, parquet: bool) -> Iterator[Write]:
             yield write
 
 
-async def _export(found: AsyncIterator[Fields], wanted: Wanted, write: Write) -> Exported:
+async def _export(found: Stream, wanted: Wanted, write: Write) -> Exported:
     """Write the rows of the allocations that are wanted, in batches.
 
     Raises:
@@ -99,16 +99,17 @@ async def _export(found: AsyncIterator[Fields], wanted: Wanted, write: Write) ->
     """
     rows: list[Row] = []
     seen = count = written = empty = 0
-    async for fields in found:
-        seen += 1
-        if not wanted.since_ns <= fields["timestamp_ns"] < wanted.until_ns:
-            continue
-        own: Any = wanted.table.rows(fields)
-        count, empty = count + 1, empty + (not own)
-        rows += own
-        if len(rows) >= BATCH_ROWS:
-            write(rows)
-            written, rows = written + len(rows), []
+    async with aclosing(found):
+        async for fields in found:
+            seen += 1
+            if not wanted.since_ns <= fields["timestamp_ns"] < wanted.until_ns:
+                continue
+            own = wanted.table.rows(fields)
+            count, empty = count + 1, empty + (not own)
+            rows += own
+            if len(rows) >= BATCH_ROWS:
+                write(rows)
+                written, rows = written + len(rows), []
     if wanted.portfolio is not None and not seen:
         msg = f"portfolio {wanted.portfolio} has no allocation"
         raise NotFound(msg)

@@ -1,7 +1,8 @@
 """Allocations out of a cluster: by the reader's rule, all portfolios in one order of time, or the newest of one."""
 
 import heapq
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import orjson
@@ -19,9 +20,11 @@ WINDOW = 1_000
 """Records that are looked through for a portfolio's newest, from the end; then ten times as many, and so on."""
 
 Fields = dict[str, Any]
+Stream = AsyncGenerator[Fields, None]
+"""Allocations one by one; whoever stops before its end closes it, so that its consumer leaves the broker."""
 
 
-async def allocations(connection: Connection, names: Names, portfolio: str | None = None) -> AsyncIterator[Fields]:
+async def allocations(connection: Connection, names: Names, portfolio: str | None = None) -> Stream:
     """Yield each allocation once, of all portfolios or of one, by the time it was decided at.
 
     Raises:
@@ -30,8 +33,9 @@ async def allocations(connection: Connection, names: Names, portfolio: str | Non
     """
     every = await places(connection, names)
     asked = every if portfolio is None else [every[partition_of(portfolio.encode(), len(every))]]
-    async for fields in merged([taken(read.records(connection, place, 0), portfolio) for place in asked]):
-        yield fields
+    async with aclosing(merged([taken(read.records(connection, place, 0), portfolio) for place in asked])) as found:
+        async for fields in found:
+            yield fields
 
 
 async def newest(connection: Connection, names: Names, portfolio: str) -> Fields:
@@ -70,19 +74,20 @@ async def places(connection: Connection, names: Names) -> list[TopicPartition]:
     return found
 
 
-async def taken(records: AsyncIterator[Record], portfolio: str | None) -> AsyncIterator[Fields]:
+async def taken(records: AsyncGenerator[Record, None], portfolio: str | None) -> Stream:
     """Yield what the reader's rule takes of one partition, of all portfolios or of one."""
     reader = AllocationReader()
-    async for record in records:
-        value = record.value or b""
-        if portfolio is not None and orjson.loads(value)["portfolio_id"] != portfolio:
-            continue
-        allocation = reader.take(value)
-        if allocation is not None:
-            yield allocation.fields
+    async with aclosing(records):
+        async for record in records:
+            value = record.value or b""
+            if portfolio is not None and orjson.loads(value)["portfolio_id"] != portfolio:
+                continue
+            allocation = reader.take(value)
+            if allocation is not None:
+                yield allocation.fields
 
 
-async def merged(streams: Sequence[AsyncIterator[Fields]]) -> AsyncIterator[Fields]:
+async def merged(streams: Sequence[Stream]) -> Stream:
     """Yield what several streams hold, each in order of its times, in one order of time; equal times in their order."""
     heads: list[tuple[int, int, Fields]] = []
 
@@ -91,9 +96,11 @@ async def merged(streams: Sequence[AsyncIterator[Fields]]) -> AsyncIterator[Fiel
         if fields is not None:
             heapq.heappush(heads, (fields["timestamp_ns"], number, fields))
 
-    for number in range(len(streams)):
-        await advance(number)
-    while heads:
-        _, number, fields = heapq.heappop(heads)
-        yield fields
-        await advance(number)
+    async with AsyncExitStack() as open_streams:
+        for number, stream in enumerate(streams):
+            await open_streams.enter_async_context(aclosing(stream))
+            await advance(number)
+        while heads:
+            _, number, fields = heapq.heappop(heads)
+            yield fields
+            await advance(number)

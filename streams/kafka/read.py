@@ -3,7 +3,7 @@
 The end is the high watermark that Fetch reports: the embedded broker's ListOffsets(latest) is too low.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition])
 
 async def records(
     connection: Connection, partition: TopicPartition, first: int, end: int | None = None
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Yield the records from `first` (or the first there is) to before `end`, at most the log's end of this moment."""
     async with reader(connection, [partition]) as consumer:
         known = (await ends(consumer, [partition]))[partition]

@@ -7,7 +7,7 @@ from schemas.errors import BrokerUnreachable, TopicsUnfit
 from streams import topics
 from streams.kafka import admin, broker
 from streams.kafka.connection import Connection, is_embedded
-from streams.kafka.fit import Cluster, Difference, advice, compare, settings_of
+from streams.kafka.fit import Cluster, Difference, advice, compare, growable, settings_of
 from streams.topics import Names
 
 pytestmark = [pytest.mark.broker]
@@ -131,6 +131,8 @@ def test_the_advice_fits_what_differs():
     assert "partitions cannot be taken away" in said(**{steps: 16})
     assert said(**{steps: 4}, embedded=True).count("the embedded broker cannot add partitions") == 1
     assert said(**{names.topic("allocations"): 16}).endswith("if it is empty, then run: himari topics apply")
+    short = Difference(journal, "partitions", "24", "12")
+    assert not growable(Cluster(1, embedded=False, partitions=declared, settings={}), names, short)
     assert "folded anew" not in said(**{names.topic("allocations"): 16})
 
 

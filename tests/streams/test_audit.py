@@ -104,6 +104,11 @@ def test_a_copy_with_other_bytes_is_found_behind_a_gap_too():
     assert verify([*PUBLISHED[:2], *PUBLISHED[4:], copy]).chain_broken == 3
 
 
+def test_a_forged_repeat_is_one_break_and_the_chain_goes_on_where_it_was():
+    copy = PUBLISHED[0].replace(b'"final":true', b'"final": true')
+    assert verify([*PUBLISHED[:6], copy, *PUBLISHED[6:]]).chain_broken == 1
+
+
 def test_a_last_one_that_is_not_out_yet_is_pending_not_wrong():
     found = verify(PUBLISHED[:-1])
     assert (found.ok, found.checked, found.pending) == (True, 7, 1)

@@ -192,3 +192,75 @@ def test_stopping_twice_or_before_the_start_harms_nothing():
         await web.stop()
 
     asyncio.run(run())
+
+
+# -- moving ----------------------------------------------------------------------------------------------------------
+def asked_while(web, act):
+    """Start, let `act` happen, ask both pages; return their ports and what they answered."""
+
+    async def ask():
+        await web.start()
+        try:
+            await act()
+            found = {}
+            async with aiohttp.ClientSession() as session:
+                for name, path in (("web", "/live"), ("metrics", "/metrics")):
+                    if name in web.ports:
+                        async with session.get(f"http://127.0.0.1:{web.ports[name]}{path}") as answer:
+                            found[name] = (web.ports[name], answer.status)
+            return found
+        finally:
+            await web.stop()
+
+    return asyncio.run(ask())
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_page_moves_and_the_other_stays():
+    web, wanted, before = local(), free_port(), {}
+
+    async def move():
+        before.update(web.ports)
+        await web.move(Web(views(), port=wanted, metrics_port=0))
+
+    assert asked_while(web, move) == {"web": (wanted, 200), "metrics": (before["metrics"], 200)}
+
+
+def test_two_pages_may_change_places():
+    first, second = free_port(), free_port()
+    web = Web(views(), port=first, metrics_port=second)
+
+    async def move():
+        await web.move(Web(views(), port=second, metrics_port=first))
+
+    assert asked_while(web, move) == {"web": (second, 200), "metrics": (first, 200)}
+
+
+def test_metrics_may_be_turned_off_and_on_again():
+    web, port = local(), free_port()
+
+    async def off_and_on():
+        await web.move(Web(views(), port=0, metrics_port=None))
+        assert set(web.ports) == {"web"}
+        await web.move(Web(views(), port=0, metrics_port=port))
+
+    assert asked_while(web, off_and_on)["metrics"] == (port, 200)
+
+
+def test_where_one_page_cannot_move_both_stand_as_before():
+    first, second = free_port(), free_port()
+    web = Web(views(), port=first, metrics_port=second)
+
+    async def move():
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            with pytest.raises(PortTaken, match="metrics port"):
+                await web.move(Web(views(), port=free_port(), metrics_port=other.getsockname()[1]))
+
+    assert asked_while(web, move) == {"web": (first, 200), "metrics": (second, 200)}

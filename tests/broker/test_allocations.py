@@ -1,0 +1,76 @@
+"""Allocations out of a cluster: each once, in order of time; the newest wherever it stands."""
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from worlds import Driver, last, priced, signal
+
+from schemas.errors import AllocationFork, NotFound, TopicsUnfit
+from streams.kafka import admin
+from streams.kafka import allocations as source
+from streams.kafka.append import Line, append
+
+pytestmark = [pytest.mark.broker]
+
+PORTFOLIOS = ("main", "alpha", "beta", "gamma")
+
+
+def day() -> Driver:
+    driver = priced(Driver(partitions=2))
+    for number in range(24):
+        name = PORTFOLIOS[number % 4] if number < 8 else PORTFOLIOS[number % 3]
+        driver.publish("signals", signal(driver.now_ns, signal_id=f"s-{number}", portfolio_id=name, valid_for_s=86_400))
+        driver.advance(1.0)
+    return driver
+
+
+DAY = day()
+
+
+async def laid(connection, names, *, twice=False) -> None:
+    """Publish what the driver did, partition by partition."""
+    await admin.apply(connection, names, 2)
+    producer = AIOKafkaProducer(**connection.options(), acks="all")
+    await producer.start()
+    try:
+        for partition in range(2):
+            lines = [Line(None, record.value) for record in DAY.cluster.log("allocations", partition).read(0)]
+            await append(producer, TopicPartition(names.topic("allocations"), partition), lines * (1 + twice))
+    finally:
+        await producer.stop()
+
+
+async def test_every_allocation_comes_once_in_order_of_time_however_often_it_was_published(broker, names):
+    await laid(broker, names, twice=True)
+    found = [fields async for fields in source.allocations(broker, names)]
+    assert sorted(map(orjson.dumps, found)) == sorted(map(orjson.dumps, DAY.allocations()))
+    assert [each["timestamp_ns"] for each in found] == sorted(each["timestamp_ns"] for each in found)
+    mine = [fields["sequence"] async for fields in source.allocations(broker, names, "alpha")]
+    assert mine == list(range(1, last(DAY, "alpha")["sequence"] + 1))
+
+
+@pytest.mark.parametrize("window", [1, 2, 1_000])
+async def test_the_newest_is_found_wherever_it_stands(embedded_broker, names, monkeypatch, window):
+    monkeypatch.setattr(source, "WINDOW", window)
+    await laid(embedded_broker, names)
+    for name in PORTFOLIOS:
+        assert await source.newest(embedded_broker, names, name) == last(DAY, name)
+    with pytest.raises(NotFound, match="portfolio stranger has no allocation in"):
+        await source.newest(embedded_broker, names, "stranger")
+
+
+async def test_a_log_that_forks_is_not_exported(embedded_broker, names):
+    await laid(embedded_broker, names)
+    producer = AIOKafkaProducer(**embedded_broker.options(), acks="all")
+    await producer.start()
+    fields = last(DAY)
+    target = TopicPartition(names.topic("allocations"), fields["journal"]["partition"])
+    await append(producer, target, [Line(None, orjson.dumps({**fields, "kept": ["forged"]}))])
+    await producer.stop()
+    with pytest.raises(AllocationFork, match="published with other bytes"):
+        [fields async for fields in source.allocations(embedded_broker, names, "main")]
+
+
+async def test_without_the_topic_it_is_said_what_to_run(embedded_broker, names):
+    with pytest.raises(TopicsUnfit, match="run: himari topics apply"):
+        await source.newest(embedded_broker, names, "main")
