@@ -181,6 +181,59 @@ def moody(age_s, score=0.8) -> Story:
     return story
 
 
+def rivals(driver, outcomes=(0.02, -0.02), rounds=12, pause_s=1.0):
+    """Two strategies claim the same of one symbol, and one of them is right; then a third one comes too."""
+    priced(driver)
+    names = dict(zip(("carry", "momentum"), outcomes, strict=True))
+    for number in range(rounds):
+        price(driver)
+        for name in names:
+            size = 0.004 + 0.0005 * (number % 3) * (1 if name == "carry" else -1)
+            claim(driver, strategy_id=name, signal_id=f"{name}-{number}", expected_return=size, valid_for_s=600)
+        for name, realised in names.items():
+            outcome = {
+                "strategy_id": name,
+                "symbol": "BTC-USD",
+                "signal_id": f"{name}-{number}",
+                "side": 1,
+                "realized_return": realised,
+                "holding_s": 0.5,
+                "timestamp_ns": driver.now_ns,
+            }
+            driver.publish("outcomes", outcome)
+            driver.advance(1.0)
+    driver.advance(pause_s)
+    price(driver)
+    claim(driver, strategy_id="carry", signal_id="carry-last")
+    claim(driver, strategy_id="value", signal_id="value")
+
+
+def silent(driver):
+    """The same, and one of the two has been silent for two hours when the third one comes."""
+    rivals(driver, pause_s=2 * HOUR_S)
+
+
+def together(bars=60, silence_s=0.0) -> Story:
+    """Bars of a minute in which coins mostly move together, one of them wild; then a claim on each of two."""
+
+    def story(driver):
+        for number in range(bars):
+            shared = 0.01 * ((number * 7 % 11) - 5) / 5
+            for place, symbol in enumerate(ALL):
+                own = 0.003 * ((number * (place + 3) % 7) - 3) / 3
+                wild = 0.012 if number == 30 and symbol == "ETH-USD" else 0.0
+                tick_ = tick(driver.now_ns, symbol, PRICES[symbol] * (1.0 + shared + own + wild))
+                driver.publish("prices", tick_, key=symbol.encode())
+            driver.advance(58.0)
+        driver.advance(silence_s)
+        for symbol in ALL:
+            price(driver, symbol)
+        for symbol in ("BTC-USD", "ETH-USD"):
+            claim(driver, symbol=symbol, signal_id=symbol)
+
+    return story
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 class Row(NamedTuple):
     """What a key is changed to, and the story that shows it; `base` is in force before."""
@@ -205,6 +258,9 @@ falling, kelly = crash(0.9885, 9.0), "position_sizing.bayesian_kelly"
 conformal, regimes = "position_sizing.conformal_prediction", "position_sizing.regime_adjustment"
 thresholds, weights = "risk_management.cascade_thresholds", "risk_management.cascade_weights"
 levels = "risk_management.cascade_levels"
+ensemble, correlation = "position_sizing.ensemble", "risk_management.correlation"
+SEEN = ((f"{ensemble}.correlation_samples", 2),)
+FAST = ((f"{ensemble}.horizon_outcomes", 1), (f"{ensemble}.fixed_share", 0.0))
 YOUNG = ((f"{levels}.max_reading_age_s", 60.0),)
 
 TABLE: dict[str, Row] = {
@@ -236,6 +292,14 @@ TABLE: dict[str, Row] = {
     f"{regimes}.multipliers.ranging": Row(0.5, plain),
     f"{regimes}.multipliers.high_volatility": Row(0.5, votes("high_volatility", 3, 60.0)),
     f"{regimes}.multipliers.crisis": Row(0.5, votes("crisis", 1, 1.0)),
+    f"{ensemble}.prior_correlation": Row(0.1, rivals),
+    f"{ensemble}.correlation_samples": Row(2, rivals),
+    f"{ensemble}.correlation_decay": Row(0.5, rivals, SEEN),
+    f"{ensemble}.horizon_outcomes": Row(20, rivals),
+    f"{ensemble}.fixed_share": Row(0.2, rivals),
+    f"{ensemble}.weight_floor": Row(0.0, lambda driver: rivals(driver, rounds=20), FAST),
+    f"{ensemble}.reference_outcomes": Row(2.0, rivals),
+    f"{ensemble}.inactive_after_s": Row(3_600, silent),
     "position_sizing.risk_score_weight": Row(1.0, plain),
     "position_sizing.costs.fee_ratio": Row(0.0001, plain),
     "position_sizing.costs.slippage_ratio": Row(0.0002, plain),
@@ -251,6 +315,12 @@ TABLE: dict[str, Row] = {
     "risk_management.max_leverage": Row(2.0, many(("momentum",), ALL), WIDE),
     "risk_management.max_drawdown_pct": Row(0.15, fallen),
     "risk_management.allow_short": Row(OFF, one(action="sell", expected_return=-0.004)),
+    f"{correlation}.decay": Row(0.94, together(), SMALL_BARS),
+    f"{correlation}.shrink": Row(1.0, together(), SMALL_BARS),
+    f"{correlation}.alert_threshold": Row(0.3, together(), SMALL_BARS),
+    f"{correlation}.clip": Row(0.5, together(), SMALL_BARS),
+    f"{correlation}.inactive_after_s": Row(3_600, together(silence_s=2 * HOUR_S), SMALL_BARS),
+    "risk_management.drift_alert_threshold": Row(0.01, rivals),
     f"{thresholds}.funding_rate": Row(0.001, read(funding_rate=0.002)),
     f"{thresholds}.oi_drop": Row(0.03, read(oi_change_pct=-0.06)),
     f"{thresholds}.volume_spike": Row(50.0, falling, SMALL_BARS),
@@ -315,16 +385,19 @@ def change(driver: Driver, wanted: DecisionParams, control_id: str = "change") -
 
 
 def essence(driver: Driver) -> list[Any]:
-    """Return what a change of settings has to change: sizes, stage by stage, and quantities."""
-    return [
+    """Return what a change of settings has to change: sizes, stage by stage, quantities, drift, and what alerts."""
+    decided = [
         (
             fields["trigger"],
             fields["targets"],
             [(row["stage"], row["after_cents"]) for row in fields["waterfall"]],
             [(row["stage"], row["net_cents"]) for row in fields["portfolio_waterfall"]],
+            fields["drift"],
         )
         for fields in driver.allocations()
     ]
+    alerts = [orjson.loads(record.value) for record in driver.read("alerts")]
+    return [*decided, *((each["kind"], each["subject"]) for each in alerts if each["kind"] != "control_applied")]
 
 
 @cache
@@ -561,6 +634,7 @@ def test_a_worker_setting_acts_while_it_runs(key):
         fresh = shown(running(base))
         built = told(running(base), wanted)
         assert shown(built) != fresh, f"{key} = {value!r} changes nothing in a running worker"
+        assert shown(built) == shown(running(wanted)), "as if it had been started so"
     finally:
         root.setLevel(before)
     assert built.settings == wanted

@@ -17,7 +17,12 @@ from broker.cluster import Cluster
 from worlds import control
 from worlds import signal as a_signal
 
+from engines.parameters import MarketParams, tree_hash
+from streams.ingest import ingest
+from streams.journal import Place
 from streams.kafka.broker import free_port
+from streams.live.worker import prepare
+from streams.memory import Stored
 
 pytestmark = [pytest.mark.broker]
 
@@ -244,3 +249,19 @@ async def test_decisions_and_weights_are_exported_and_a_portfolio_is_shown(clust
     rows_there = pyarrow.parquet.read_table(tmp_path / "w.parquet").num_rows
     assert (report["rows"], report["allocations"]) == (rows_there, len(records))
     assert report["rows"] == sum(len(each["cells"]) for each in records if each["strategy_weights"]) > 0
+
+
+async def test_a_worker_begins_with_the_width_in_force_and_not_that_of_genesis(embedded_broker, names, tmp_path):
+    cluster = Cluster(embedded_broker, names, tmp_path)
+    await cluster.lay()
+    base = cluster.settings.decision()
+    wanted = base.model_copy(update={"market": MarketParams(step_s=10)})
+    payload = {"base_hash": tree_hash(base), "hash": tree_hash(wanted), "tree": wanted.model_dump()}
+    now_ns = time.time_ns()
+    order = Stored(0, None, orjson.dumps(control(now_ns, "settings", payload)))
+    entries = ingest(Place("control", 0, 0, 0), order, now_ns, 2)
+    assert {send.partition for send in entries} == {0, 1}
+    for send in entries:
+        await cluster.publish("journal", [send.value], send.partition)
+    made = await prepare(cluster.settings, embedded_broker, time.time_ns)
+    assert (made.began.params.market.step_s, made.step_s) == (1, 10)
