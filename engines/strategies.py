@@ -23,17 +23,17 @@ NOBODY = Strategies((), (), (), (), None, Drift(0.0, alert=False, drifted=(), la
 
 
 def seen(state: State, portfolio: str, strategy: str) -> None:
-    """Take that a strategy has sent a signal: it joins if it is new; those silent for too long leave."""
+    """Take that a strategy has sent a signal: those silent for too long leave, then it joins if it is new."""
     record = _of(state, portfolio)
     now_ns = state.now_ns
     if strategy in record.names and now_ns - record.heard_ns[record.names.index(strategy)] < HEARD_EVERY_NS:
         return
-    weights = ensemble.join(_weights(record), strategy)
     heard = {**dict(zip(record.names, record.heard_ns, strict=True)), strategy: now_ns}
     oldest_ns = now_ns - _params(state).inactive_after_s * SECOND_NS
+    weights = _weights(record)
     for name in [name for name, heard_ns in heard.items() if heard_ns < oldest_ns]:
         weights = ensemble.leave(weights, name)
-    _put(state, portfolio, record, weights, heard)
+    _put(state, portfolio, record, ensemble.join(weights, strategy), heard)
 
 
 def learn(

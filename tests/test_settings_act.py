@@ -226,6 +226,9 @@ def together(bars=60, silence_s=0.0) -> Story:
                 driver.publish("prices", tick_, key=symbol.encode())
             driver.advance(58.0)
         driver.advance(silence_s)
+        for _ in range(3):
+            price(driver)
+            driver.advance(60.0)
         for symbol in ALL:
             price(driver, symbol)
         for symbol in ("BTC-USD", "ETH-USD"):
@@ -294,7 +297,7 @@ TABLE: dict[str, Row] = {
     f"{regimes}.multipliers.crisis": Row(0.5, votes("crisis", 1, 1.0)),
     f"{ensemble}.prior_correlation": Row(0.1, rivals),
     f"{ensemble}.correlation_samples": Row(2, rivals),
-    f"{ensemble}.correlation_decay": Row(0.5, rivals, SEEN),
+    f"{ensemble}.correlation_decay": Row(0.5, lambda driver: rivals(driver, (0.006, 0.004)), SEEN),
     f"{ensemble}.horizon_outcomes": Row(20, rivals),
     f"{ensemble}.fixed_share": Row(0.2, rivals),
     f"{ensemble}.weight_floor": Row(0.0, lambda driver: rivals(driver, rounds=20), FAST),
@@ -317,7 +320,7 @@ TABLE: dict[str, Row] = {
     "risk_management.allow_short": Row(OFF, one(action="sell", expected_return=-0.004)),
     f"{correlation}.decay": Row(0.94, together(), SMALL_BARS),
     f"{correlation}.shrink": Row(1.0, together(), SMALL_BARS),
-    f"{correlation}.alert_threshold": Row(0.3, together(), SMALL_BARS),
+    f"{correlation}.alert_threshold": Row(0.99, together(), SMALL_BARS),
     f"{correlation}.clip": Row(0.5, together(), SMALL_BARS),
     f"{correlation}.inactive_after_s": Row(3_600, together(silence_s=2 * HOUR_S), SMALL_BARS),
     "risk_management.drift_alert_threshold": Row(0.01, rivals),
