@@ -132,13 +132,14 @@ class LocalStore:
 
 
 class Flight(NamedTuple):
-    """A record that is sent and has not landed; `place`: of its offset in the answer."""
+    """A record that is sent and has not landed; `place`: of its offset in the answer, which is in `landed` then."""
 
     log: Log
     key: bytes | None
     value: bytes | None
     headers: Headers
     place: int
+    landed: dict[int, int]
 
 
 Pause = Callable[[str], Awaitable[None]]
@@ -203,13 +204,11 @@ class MemoryPorts:
         for key, value in changes.items():
             _put(self.store.records, key, value)
         await self._reach("local written")
-        await self._deliver(
-            [Flight(self._logs[table], key, value, (), i) for i, ((table, key), value) in enumerate(changes.items())]
-        )
+        await self._deliver([(self._logs[table], key, value, ()) for (table, key), value in changes.items()])
 
     async def write_progress(self, value: bytes) -> None:
         """Write `progress` to its changelog; the owner's store then counts as up to date with all changelogs."""
-        await self._deliver([Flight(self._progress, b"", value, (), 0)])
+        await self._deliver([(self._progress, b"", value, ())])
         if self.owner:
             self.store.places.update((table, log.end) for table, log in self._logs.items())
 
@@ -217,7 +216,7 @@ class MemoryPorts:
     async def send(self, sends: Sequence[Send]) -> list[int]:
         """Publish in order; return the offsets."""
         route = self._cluster.route
-        return await self._deliver([Flight(route(s), s.key, s.value, s.headers, i) for i, s in enumerate(sends)])
+        return await self._deliver([(route(send), send.key, send.value, send.headers) for send in sends])
 
     async def outputs(self, topic: str, first: int) -> list[tuple[int, bytes]]:
         """Return (offset, value) of this partition of an output topic from `first` on."""
@@ -245,23 +244,30 @@ class MemoryPorts:
         if self._pause is not None:
             await self._pause(step)
 
-    async def _deliver(self, records: Sequence[Flight]) -> list[int]:
+    async def _deliver(self, records: Sequence[tuple[Log, bytes | None, bytes | None, Headers]]) -> list[int]:
+        """Send records; return their offsets once all of them have landed."""
         if self._pause is None:
-            return [log.append(key, value, headers) for log, key, value, headers, _ in records]
-        self.flight += records
-        return await self.land()
+            return [log.append(key, value, headers) for log, key, value, headers in records]
+        landed: dict[int, int] = {}
+        self.flight += [Flight(*record, place, landed) for place, record in enumerate(records)]
+        while len(landed) < len(records):
+            await self._land_one()
+        await self._reach("acknowledged")
+        return [landed[place] for place in range(len(records))]
 
-    async def land(self) -> list[int]:
-        """Let what is in flight land, a step each; return the offsets."""
-        offsets: dict[int, int] = {}
+    async def land(self) -> None:
+        """Let all that is in flight land, a step each."""
         while self.flight:
-            await self._reach("issued")
-            heads = list({id(sent.log): sent for sent in reversed(self.flight)}.values())[::-1]
+            await self._land_one()
+
+    async def _land_one(self) -> None:
+        """Let one record land: of some log the first, whoever sent it."""
+        await self._reach("issued")
+        heads = list({id(sent.log): sent for sent in reversed(self.flight)}.values())[::-1]
+        if heads:
             sent = heads[self._choose(len(heads))]
             self.flight.remove(sent)
-            offsets[sent.place] = sent.log.append(sent.key, sent.value, sent.headers)
-        await self._reach("acknowledged")
-        return [offsets[place] for place in sorted(offsets)]
+            sent.landed[sent.place] = sent.log.append(sent.key, sent.value, sent.headers)
 
 
 def _put(records: dict[RecordKey, bytes], key: RecordKey, value: bytes | None) -> None:

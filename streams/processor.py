@@ -5,12 +5,12 @@ the state is the fold of the source up to one offset, and every output was publi
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from schemas.errors import ProcessorStopped
-from streams.checkpoint import BEGINNING, Ledger, Progress, Tables, fingerprint, unpack
+from streams.checkpoint import BEGINNING, Batch, Ledger, Progress, Tables, fingerprint, unpack
 from streams.known import Known
 from streams.ports import Fold, Ports, Record, Send
 
@@ -30,6 +30,14 @@ class Observer(Protocol):
         """Take that `progress` stands at an offset, with so many records written for it."""
 
 
+class Taken(NamedTuple):
+    """A checkpoint as it was taken at an offset, before it is written."""
+
+    began_ns: int
+    batch: Batch
+    progress: Progress
+
+
 class Processor:
     """One fold on one partition of its source. Recover it, then hand it the records from the offset it returns.
 
@@ -37,8 +45,13 @@ class Processor:
     `clock` (monotonic, ns), whichever comes first. It is looked at when records come: an idle owner calls
     `checkpoint` itself. `contiguous`: the source's offsets have no gaps (retention and transactions leave some).
 
+    `beside`: starts the writing of a due checkpoint beside the chunks that follow, which then need not wait for it;
+    None: the chunk that makes it due waits. There is one at a time, and `rest` returns when it is written.
+
     A step that fails or is cancelled leaves the memory ahead of what is published: nothing goes on then but `recover`.
     """
+
+    beside: Callable[[Coroutine[Any, Any, None]], object] | None = None
 
     def __init__(
         self,
@@ -55,7 +68,7 @@ class Processor:
         self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
         self._contiguous, self._observer = contiguous, observer
-        self._lock = asyncio.Lock()
+        self._lock, self._writing = asyncio.Lock(), asyncio.Lock()
         self._whole = False
         self._begin(BEGINNING, Ledger({}, -1), Known(fold, partition, (), -1), 0)
 
@@ -65,6 +78,8 @@ class Processor:
         self._offset, self._entries, self._since_ns = progress.offset, 0, self._clock()
         self._last: Record | None = None
         self._waiting: list[Callable[[], None]] = []
+        self._torn = False
+        """Whether the writing of a checkpoint was broken off."""
 
     @property
     def offset(self) -> int:
@@ -94,7 +109,7 @@ class Processor:
 
         Raises: ProcessorStopped where the source, or what was published of it, is not what `progress` knew.
         """
-        async with self._lock:
+        async with self._lock, self._writing:
             self._whole, started_ns = False, self._clock()
             way, progress, ledger = await self._restore()
             self._fold.touched.clear()
@@ -192,7 +207,7 @@ class Processor:
             await self._publish(self._fold_all(records), len(records))
             self._waiting.append(acknowledge)
             if self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns:
-                await self._checkpoint()
+                await self._checkpoint(self.beside)
 
     async def act(self, effect: Callable[[], list[Send]]) -> None:
         """Let the fold do what no record asks for (time has passed), and publish what it decides.
@@ -240,32 +255,59 @@ class Processor:
         async with self._step():
             await self._checkpoint()
 
-    async def _checkpoint(self) -> None:
-        started_ns = self._clock()
-        if self._last is not None:
-            batch = self._ledger.batch(self._fold.touched, self._fold.encode, self._offset)
-            place = self._known.first_due
-            outputs = self._outputs_end if place is None else place
-            progress = Progress(self._offset, batch.digest, fingerprint(self._last), outputs, self._fold.meta())
-            if batch.changes:
-                await self._ports.write(batch.changes)
-            await self._ports.write_progress(progress.to_bytes())
-            self._ledger.settle(batch)
-            self._progress = progress
-            self._fold.touched.clear()
-            self._last = None
-            if self._observer is not None:
-                self._observer.checkpointed(self._offset, len(batch.changes), self._clock() - started_ns)
-        self._entries, self._since_ns = 0, self._clock()
-        waiting, self._waiting = self._waiting, []
-        for acknowledge in waiting:
-            acknowledge()
+    async def rest(self) -> None:
+        """Return when no checkpoint is being written."""
+        async with self._writing:
+            pass
+
+    async def _checkpoint(self, beside: Callable[[Coroutine[Any, Any, None]], object] | None = None) -> None:
+        """Take a checkpoint once the one before is written, and write it: here, or beside what follows."""
+        await self._writing.acquire()
+        writing = self._write(self._take(), self._waiting)
+        self._entries, self._since_ns, self._waiting = 0, self._clock(), []
+        if beside is None:
+            await writing
+        else:
+            beside(writing)
+
+    def _take(self) -> Taken | None:
+        """Take what the tables are to hold, encoded; None: nothing came. What is touched from now on is the next's."""
+        if self._last is None:
+            return None
+        began_ns, fold = self._clock(), self._fold
+        batch = self._ledger.batch(fold.touched, fold.encode, self._offset)
+        place = self._known.first_due
+        outputs = self._outputs_end if place is None else place
+        progress = Progress(self._offset, batch.digest, fingerprint(self._last), outputs, fold.meta())
+        fold.touched.clear()
+        self._last = None
+        return Taken(began_ns, batch, progress)
+
+    async def _write(self, taken: Taken | None, waiting: list[Callable[[], None]]) -> None:
+        """Write a checkpoint, then acknowledge the chunks that it holds. `_writing` is held, and let go of here."""
+        whole = False
+        try:
+            if taken is not None:
+                if taken.batch.changes:
+                    await self._ports.write(taken.batch.changes)
+                await self._ports.write_progress(taken.progress.to_bytes())
+                self._ledger.settle(taken.batch)
+                self._progress = taken.progress
+                if self._observer is not None:
+                    elapsed_ns = self._clock() - taken.began_ns
+                    self._observer.checkpointed(taken.progress.offset, len(taken.batch.changes), elapsed_ns)
+            for acknowledge in waiting:
+                acknowledge()
+            whole = True
+        finally:
+            self._torn = not whole
+            self._writing.release()
 
     @asynccontextmanager
     async def _step(self) -> AsyncIterator[None]:
         """One step at a time, and none after one that was broken off."""
         async with self._lock:
-            if not self._whole:
+            if not self._whole or self._torn:
                 self._stop("not recovered, or an earlier step was broken off")
             self._whole = False
             yield

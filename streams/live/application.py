@@ -1,7 +1,7 @@
 """The Faust application with every setting that the design asks for, and the owner of a topic's processors."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +113,23 @@ class Owned:
         self._app, self._make = app, make
         self.processors: dict[int, Processor] = {}
         self._locks: dict[int, asyncio.Lock] = {}
+        self._writings: set[asyncio.Task[None]] = set()
 
     async def assigned(self, partition: int) -> int:
         """Bring the partition's state back; return the offset to read from."""
         async with self._lock(partition):
             processor = self._make(partition)
+            processor.beside = self._beside
             first = await processor.recover()
             self.processors[partition] = processor
             return first
 
     async def revoked(self, partition: int) -> None:
-        """Let what is being taken finish, then drop the partition's processor."""
+        """Let what is being taken finish, and what is being written, then drop the partition's processor."""
         async with self._lock(partition):
-            self.processors.pop(partition, None)
+            processor = self.processors.pop(partition, None)
+            if processor is not None:
+                await processor.rest()
 
     async def take(self, event: Any) -> None:
         """Hand a chunk to its processor, which acknowledges it; one of before the last rebalance is dropped."""
@@ -148,6 +152,18 @@ class Owned:
             async with self._lock(partition):
                 if partition in self.processors:
                     await self.processors[partition].checkpoint()
+
+    def _beside(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Write a checkpoint beside what follows; a failure stops the worker."""
+        task = asyncio.ensure_future(writing)
+        self._writings.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writings.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._writings.add(asyncio.ensure_future(self._app.crash(error)))
 
     def _lock(self, partition: int) -> asyncio.Lock:
         return self._locks.setdefault(partition, asyncio.Lock())

@@ -93,15 +93,16 @@ class FaustPorts:
         return found
 
     async def write(self, changes: Mapping[RecordKey, bytes | None]) -> None:
-        """Write records (None deletes) to the local store, then to the changelogs; return when all are acknowledged."""
+        """Write records (None deletes) to the local store, then to the changelogs; return when all are acknowledged.
+
+        A table at a time: what is published meanwhile waits for one table's request, not for that of all.
+        """
         by_table: dict[str, list[Line]] = defaultdict(list)
         for (name, key), value in changes.items():
             by_table[name].append(Line(self._prefix + key, value))
         for name, lines in by_table.items():
             self._store(name, lines)
-        sent = await asyncio.gather(*(self._append(self._changelog(name), lines) for name, lines in by_table.items()))
-        for name, offsets in zip(by_table, sent, strict=True):
-            self._persisted(name, max(offsets))
+            self._persisted(name, max(await self._append(self._changelog(name), lines)))
 
     async def progress(self) -> bytes | None:
         """Return the newest `progress` of this partition, read from its changelog, or None."""

@@ -48,6 +48,10 @@ class Tally:
         return Identity(key, int(count)), int(offset)
 
 
+class BrokenError(Exception):
+    """What a test breaks a step with."""
+
+
 class Journey:
     """Ports and observer that write down what happens; `time_ns` is moved by the test."""
 
@@ -222,9 +226,6 @@ def test_nothing_is_taken_before_recovery():
 
 
 def test_a_step_that_was_broken_off_is_followed_by_none_but_recovery():
-    class BrokenError(Exception):
-        pass
-
     async def refuse(step):
         if step == "issued":
             raise BrokenError
@@ -475,3 +476,66 @@ def test_a_record_without_partition_goes_where_its_key_says():
         cluster.publish(Send("steps", None, key, b""))
     places = [[record.key for record in cluster.log("steps", p).records] for p in range(5)]
     assert places == [[b"21", None], [b"foobar"], [b"a-little-bit-long-string"], [], []]
+
+
+class Beside:
+    """Starts the writing of checkpoints as tasks, and knows them."""
+
+    def __init__(self, journey):
+        self.tasks, journey.processor.beside = [], self.start
+
+    def start(self, writing):
+        self.tasks.append(asyncio.create_task(writing))
+
+
+def test_chunks_go_on_while_a_checkpoint_is_written_and_are_not_in_it():
+    async def scenario():
+        gate = asyncio.Event()
+
+        async def hold(step):
+            if step == "before local":
+                await gate.wait()
+
+        journey = Journey(pause=hold, checkpoint_entries=2)
+        await journey.processor.recover()
+        beside = Beside(journey)
+        async with asyncio.timeout(5):
+            await journey.take(journey.tick(b"a", b"b"))
+        await asyncio.wait(beside.tasks, timeout=0)
+        await journey.take(journey.tick(b"a"))
+        assert (journey.processor.offset, journey.processor.checkpointed) == (2, -1)
+        gate.set()
+        await journey.processor.rest()
+        assert journey.processor.checkpointed == 1
+        assert journey.store.records["tallies", b"a"] == pack(Version(0, b"1"))
+        return journey.log[1:]
+
+    assert asyncio.run(scenario()) == [
+        "sends 2",
+        "took 2, sent 2",
+        "writes 2",
+        "sends 1",
+        "took 1, sent 1",
+        "progress 1",
+        "checkpoint at 1, 2 records",
+        "acknowledged",
+    ]
+
+
+def test_nothing_goes_on_after_the_writing_of_a_checkpoint_broke_off():
+    async def scenario():
+        async def refuse(step):
+            if step == "local written":
+                raise BrokenError
+
+        journey = Journey(pause=refuse, checkpoint_entries=1)
+        await journey.processor.recover()
+        beside = Beside(journey)
+        await journey.take(journey.tick(b"a"))
+        await journey.processor.rest()
+        assert isinstance(beside.tasks[0].exception(), BrokenError)
+        with pytest.raises(ProcessorStopped, match="broken off"):
+            await journey.take(journey.tick(b"b"))
+        return journey.log
+
+    assert "acknowledged" not in asyncio.run(scenario())

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ProcessorStopped
 from streams.checkpoint import Ledger, Version, pack, unpack
-from streams.memory import LocalStore, MemoryCluster, MemoryPorts
+from streams.memory import Flight, LocalStore, MemoryCluster, MemoryPorts
 from streams.ports import Identity, Send
 from streams.processor import Processor
 
@@ -160,7 +160,13 @@ class Worker:
         self.processor = world.processor_class(
             self.fold, self.ports, partition=PARTITION, clock=lambda: 0, checkpoint_entries=2, observer=self
         )
-        self.steps = self.life()
+        self.processor.beside = self.beside
+        self.steps, self.waits, self.writer = self.life(), None, None
+
+    def beside(self, writing):
+        """Let the schedule write a checkpoint while the chunks go on."""
+        self.writer = Writer(self, writing)
+        self.world.actors.append(self.writer)
 
     async def pause(self, step):
         self.last = step
@@ -203,6 +209,13 @@ class Worker:
         await self.ports.land()
 
 
+class Writer:
+    """A checkpoint of a worker that is written beside its chunks."""
+
+    def __init__(self, worker, steps):
+        self.name, self.steps, self.idle, self.last, self.waits = f"{worker.name} (writes)", steps, False, "", None
+
+
 class Disk:
     def __init__(self):
         self.disk, self.old = LocalStore(), None
@@ -238,8 +251,10 @@ class World:
     def advance(self, actor):
         """Let one actor do one step; return who is likely next."""
         actor.last = "-"
+        if actor.waits and not actor.waits.done():
+            return actor.writer
         try:
-            actor.steps.send(None)
+            actor.waits = actor.steps.send(None)
         except StopIteration:
             actor.idle = True
         except ProcessorStopped as error:
@@ -254,13 +269,17 @@ class World:
 
     def play(self):
         """Go on until the owner has nothing left to do, then see how the promises held."""
+        asyncio.run(self.played())
+        return self
+
+    async def played(self):
+        """Play within a loop that does nothing: locks ask for one."""
         try:
             self.go_on()
             self.check()
         finally:
             for actor in self.actors:
                 actor.steps.close()
-        return self
 
     def go_on(self):
         now = self.fresh(0)
@@ -284,10 +303,12 @@ class World:
         dead = self.owner
         if what == "moved" and self.zombies:
             return self.fresh(1 - dead.machine)
-        self.actors.remove(dead)
-        dead.steps.close()
+        for actor in (dead, dead.writer):
+            if actor in self.actors:
+                self.actors.remove(actor)
+                actor.steps.close()
         if dead.ports.flight and self.zombies:  # what it had sent may land yet
-            dead.name, dead.steps, dead.idle = f"{dead.name} (dead)", dead.orphans(), False
+            dead.name, dead.steps, dead.idle, dead.waits = f"{dead.name} (dead)", dead.orphans(), False, None
             self.actors.append(dead)
         if what == "moved":
             return self.fresh(1 - dead.machine)
@@ -304,9 +325,9 @@ class World:
         for _ in range(2):
             genesis = self.seen["genesis"]
             self.stores[0].disk.wipe()
-            worker = self.fresh(0)
+            now = worker = self.fresh(0)
             while not worker.idle:
-                self.advance(worker)
+                now = self.advance(now)
             promise(worker.fold.records() == self.clean.states[self.journal.end - 1], "wrong final state")
         promise(self.seen["genesis"] == genesis, "the digest stays wrong: Genesis again at every start")
         published = [record.value for record in self.out.records]
@@ -427,15 +448,11 @@ class OnlyWhatDiffers(MemoryPorts):
 class ProgressBesideTheRecords(MemoryPorts):
     """`progress` does not wait until the records have landed."""
 
-    async def write(self, changes):
-        land, self.land = self.land, self.nothing
-        try:
-            await super().write(changes)
-        finally:
-            self.land = land
-
-    async def nothing(self):
-        return []
+    async def _deliver(self, records):
+        if records and records[0][0] in self._logs.values():
+            self.flight += [Flight(*record, place, {}) for place, record in enumerate(records)]
+            return []
+        return await super()._deliver(records)
 
 
 class WithoutRepair(Processor):
