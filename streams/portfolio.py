@@ -36,7 +36,7 @@ def view(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
         "totals": fields["totals"],
         "targets": fields["targets"],
         "bound": fields["bound"],
-        "strategies": _strategies(fields),
+        "strategies": _strategies(fields, state),
         "drift": fields.get("drift"),
         "max_drift_pct": fields.get("max_drift_pct"),
         "budgets": budgets(fields, state.limits) if in_force else None,
@@ -72,15 +72,21 @@ def _budget(name: str, cents: int, cap_usd: float) -> dict[str, Any]:
     return {"name": name, "held_usd": held, "cap_usd": cap_usd, "ratio": held / cap_usd if cap_usd > 0 else None}
 
 
-def _strategies(fields: Fields) -> dict[str, dict[str, Any]] | None:
-    """Return weight, gross and whether it drifted of each strategy; None where the allocation does not tell."""
+def _strategies(fields: Fields, state: State) -> dict[str, dict[str, Any]] | None:
+    """Return of each strategy its weight in the allocation (null where that was decided by ratio) and as learnt by now.
+
+    And its gross, and whether it had drifted; None where the allocation does not tell cells.
+    """
     weights, cells = fields.get("strategy_weights"), fields.get("cells")
     if weights is None or cells is None:
         return None
-    names = sorted({*weights, *(cell["strategy_id"] for cell in cells)})
+    record = state.get("strategies", (fields["portfolio_id"],))
+    learnt = {} if record is None else dict(zip(record.names, record.weights, strict=True))
+    names = sorted({*weights, *learnt, *(cell["strategy_id"] for cell in cells)})
     return {
         name: {
             "weight": weights.get(name),
+            "weight_now": learnt.get(name),
             "gross_usd": sum(abs(cell["cents"]) for cell in cells if cell["strategy_id"] == name) / 100,
             "drifted": name in fields["drifted_strategies"],
         }
@@ -150,9 +156,9 @@ def _told_strategies(shown: Fields) -> Iterator[str]:
     drift = shown["drift"]
     yield f"strategies (drift {drift['ratio']:.1%}{', ALERT' if drift['alert'] else ''}):"
     for name, strategy in shown["strategies"].items():
-        weight = "–" if strategy["weight"] is None else f"{strategy['weight']:.1%}"
+        weight, now = ("–" if strategy[key] is None else f"{strategy[key]:.1%}" for key in ("weight", "weight_now"))
         drifted = "   drifted" if strategy["drifted"] else ""
-        yield f"  {name:<16} weight {weight:>6} {strategy['gross_usd']:>16,.2f} USD{drifted}"
+        yield f"  {name:<16} {strategy['gross_usd']:>16,.2f} USD   weight {weight:>6}, by now {now:>6}{drifted}"
 
 
 def _told_budgets(shown: Fields) -> Iterator[str]:

@@ -39,6 +39,7 @@ def test_a_portfolio_is_shown_as_its_newest_allocation_says():
     assert (found["sequence"], found["value_usd"]) == (newest["sequence"], 100_000.0)
     assert found["targets"] == newest["targets"]
     assert {name: each["weight"] for name, each in found["strategies"].items()} == newest["strategy_weights"]
+    assert {name: each["weight_now"] for name, each in found["strategies"].items()} == newest["strategy_weights"]
     gross = sum(each["gross_usd"] for each in found["strategies"].values())
     assert gross == pytest.approx(newest["total_allocated_usd"])
     assert found["settings"] == {"hash": newest["settings_hash"], "in_force": True}
@@ -148,4 +149,6 @@ def test_a_portfolio_that_holds_nothing_says_so():
         "portfolio": [{"cap_usd": 80_000.0, "held_usd": 0.0, "name": "all", "ratio": 0.0}],
     }
     assert {target["notional_usd"] for target in found["targets"].values()} == {0.0}
+    weights = [(each["weight"], each["weight_now"]) for each in found["strategies"].values()]
+    assert weights == [(None, 0.5), (None, 0.5)], "decided by ratio, it has no weights of its own"
     assert "targets: nothing is held" in list(told(shown(driver, targets={})))
