@@ -38,12 +38,10 @@ def close(state: State, end_ns: int, offset: int, folded: Folded) -> None:
     newest = (end_ns - GRACE_S * SECOND_NS) // width_ns - 1
     if newest <= state.closed_bar:
         return
-    for bar in sorted({*state.gathered, newest}):
+    _gather_still_open(state, newest)
+    for bar in sorted(state.gathered):
         if bar <= newest:
-            returns = state.gathered.pop(bar, {})
-            returns.update(_still_open(state, bar))
-            if returns:
-                take(state, returns, (bar + 1) * width_ns, offset, folded)
+            take(state, state.gathered.pop(bar), (bar + 1) * width_ns, offset, folded)
     state.closed_bar = newest
     state.put_gathered()
 
@@ -79,15 +77,14 @@ def begin_anew(state: State) -> None:
     state.put_gathered()
 
 
-def _still_open(state: State, bar: int) -> dict[str, float]:
-    """Return the returns of the symbols whose newest bar this still is."""
-    found = {}
-    for (symbol,), market in state.tables["markets"].items():
-        if market.bars is not None and market.bars.bar == bar:
-            change = _change(market.bars)
+def _gather_still_open(state: State, newest: int) -> None:
+    """Gather the returns of the symbols whose newest bar is one that is to be closed now."""
+    for (symbol,), market in sorted(state.tables["markets"].items()):
+        bars = market.bars
+        if bars is not None and state.closed_bar < bars.bar <= newest:
+            change = _change(bars)
             if change is not None:
-                found[symbol] = change
-    return {symbol: found[symbol] for symbol in sorted(found)}
+                state.gathered.setdefault(bars.bar, {})[symbol] = change
 
 
 def _change(bars: Bars) -> float | None:
