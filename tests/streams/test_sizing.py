@@ -165,6 +165,7 @@ def test_whatever_comes_the_books_stay_whole(script):
         _steps_add_up(fields)
         _no_cap_is_broken(fields)
         _nothing_grows_after_the_regime(fields)
+        _the_portfolio_is_told_in_ratios(fields)
     for portfolio, count in sequences.items():
         assert sorted(f["sequence"] for f in driver.allocations(portfolio)) == list(range(1, count + 1))
     assert not driver.read("signals.dlq")
@@ -182,6 +183,20 @@ def _steps_add_up(fields):
         assert rows[-1]["after_cents"] == cells.get((fields["strategy_id"], fields["symbol"]), 0)
 
 
+def _the_portfolio_is_told_in_ratios(fields):
+    weights = fields["strategy_weights"]
+    assert not weights or sum(weights.values()) == pytest.approx(1.0)
+    assert all(0.0 < weight <= 1.0 for weight in weights.values())
+    assert all(0.0 <= taken <= 1.0 for taken in fields["correlation_penalties"].values())
+    assert 0.0 <= fields["max_drift_pct"] <= 1.0
+    assert 0.0 <= fields["drift"]["ratio"] <= 1.0
+    if fields["trigger"]["kind"] == "signal" and fields["diversification"] is not None:
+        assert fields["diversification"]["ratio"] > 0.0
+    strategies = {cell["strategy_id"] for cell in fields["cells"]}
+    gross = {name: sum(abs(c["cents"]) for c in fields["cells"] if c["strategy_id"] == name) for name in strategies}
+    assert all(size <= 0.4 * 100 * fields["portfolio_value"] + 1 for size in gross.values())
+
+
 def _no_cap_is_broken(fields):
     value = fields["portfolio_value"]
     assert fields["totals"]["gross_usd"] <= 0.8 * value + 1e-6
@@ -194,7 +209,7 @@ def _nothing_grows_after_the_regime(fields):
     rows = fields["waterfall"]
     names = [row["stage"] for row in rows]
     for row in rows:
-        if row["stage"] in {"conformal", "cascade", "drawdown", "caps", "limits", "cut"}:
+        if row["stage"] in {"conformal", "cascade", "drawdown", "ensemble", "portfolio", "caps", "limits", "cut"}:
             assert abs(row["after_cents"]) <= abs(row["before_cents"]), row
             assert row["after_cents"] * row["before_cents"] >= 0
     assert names in ([], ["held", "cut", "caps", "limits", "band"]) or names[0] == "kelly"
