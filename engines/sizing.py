@@ -62,11 +62,6 @@ class CellSize(NamedTuple):
 NOTHING = (0,) * len(STAGES)
 
 
-def scaled(cents: int, factor: float) -> int:
-    """Return cents times a factor, truncated toward zero."""
-    return int(cents * factor)
-
-
 def level_of(market: Market | None, whole_market: Market | None, side: int) -> int:
     """Return the cascade level in force for a side: the worse of the symbol's and the market's."""
     level = 0
