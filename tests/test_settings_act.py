@@ -47,6 +47,21 @@ def price(driver, symbol="BTC-USD", factor=1.0, **given):
     driver.advance(2.0)
 
 
+def settle(driver, strategy, signal_id, realised):
+    """Send what came of a long on Bitcoin."""
+    outcome = {
+        "strategy_id": strategy,
+        "symbol": "BTC-USD",
+        "signal_id": signal_id,
+        "side": 1,
+        "realized_return": realised,
+        "holding_s": 0.5,
+        "timestamp_ns": driver.now_ns,
+    }
+    driver.publish("outcomes", outcome)
+    driver.advance(1.0)
+
+
 def one(**given) -> Story:
     """Prices, then one signal; `given` goes into it, None leaves a field away."""
 
@@ -67,17 +82,7 @@ def learning(outcomes, claims=(0.01,)) -> Story:
         for number, realised in enumerate(outcomes):
             claimed = claims[number % len(claims)]
             claim(driver, signal_id=f"s-{number}", expected_return=claimed)
-            outcome = {
-                "strategy_id": "momentum",
-                "symbol": "BTC-USD",
-                "signal_id": f"s-{number}",
-                "side": 1,
-                "realized_return": realised,
-                "holding_s": 0.5,
-                "timestamp_ns": driver.now_ns,
-            }
-            driver.publish("outcomes", outcome)
-            driver.advance(1.0)
+            settle(driver, "momentum", f"s-{number}", realised)
         price(driver)
         claim(driver, signal_id="last", expected_return=claims[-1])
 
@@ -191,17 +196,7 @@ def rivals(driver, outcomes=(0.02, -0.02), rounds=12, pause_s=1.0):
             size = 0.004 + 0.0005 * (number % 3) * (1 if name == "carry" else -1)
             claim(driver, strategy_id=name, signal_id=f"{name}-{number}", expected_return=size, valid_for_s=600)
         for name, realised in names.items():
-            outcome = {
-                "strategy_id": name,
-                "symbol": "BTC-USD",
-                "signal_id": f"{name}-{number}",
-                "side": 1,
-                "realized_return": realised,
-                "holding_s": 0.5,
-                "timestamp_ns": driver.now_ns,
-            }
-            driver.publish("outcomes", outcome)
-            driver.advance(1.0)
+            settle(driver, name, f"{name}-{number}", realised)
     driver.advance(pause_s)
     price(driver)
     claim(driver, strategy_id="carry", signal_id="carry-last")
