@@ -154,8 +154,11 @@ def breaks_a_cap(state: State, portfolio: str) -> bool:
 
 
 def room_of(state: State, holdings: Holdings, value_usd: float) -> float:
-    """Return the smallest cap over size of what is held; below 1 a cap is broken."""
-    factors = [0.0 if target is None else target.cap_factor for target in holdings.targets]
+    """Return the smallest cap over size of what is held, with the factors that a decision by ratio takes.
+
+    Below 1 a cap is broken, and that decision cuts.
+    """
+    factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
     return headroom(holdings.cells, holdings.cents, factors, value_usd, state.limits)
 
 

@@ -9,7 +9,7 @@ def headroom(
     """Return the smallest cap over size of all caps of stage 11 and of stage 13's maximum; below 1 one is broken.
 
     While no price has risen by this factor no cap can break: every size rises at most as much as its price. An empty
-    book has room for ever, which is told as 1e9.
+    book has room for ever, which is told as 1e9. A cell of no size has a part in its symbol's cap, as in the caps.
     """
     value_cents = 100.0 * value_usd
     room = 1e9
@@ -17,17 +17,19 @@ def headroom(
     symbols: dict[str, list[float]] = {}
     strategies: dict[str, int] = {}
     for (strategy, symbol), size, factor in zip(cells, cents, cap_factors, strict=True):
+        cap = limits.position * factor * value_cents
+        held = symbols.setdefault(symbol, [0.0, 0.0, 0.0])
+        held[2] = max(held[2], cap)
         if not size:
             continue
         magnitude = abs(size)
         gross += magnitude
-        cap = limits.position * factor * value_cents
         room = min(room, int(cap) / magnitude)
         strategies[strategy] = strategies.get(strategy, 0) + magnitude
-        held = symbols.setdefault(symbol, [0.0, 0.0, 0.0])
         held[0 if size > 0 else 1] += magnitude
-        held[2] = max(held[2], cap)
     for long, short, cap in symbols.values():
+        if not long + short:
+            continue
         room = min(room, int(cap) / (long + short), limits.maximum_cents / max(long, short))
     for size in strategies.values():
         room = min(room, int(limits.strategy * value_cents) / size)

@@ -418,6 +418,21 @@ def test_the_largest_position_holds_for_each_side_of_a_symbol():
     assert last(driver)["totals"]["gross_usd"] <= 10_000.0
 
 
+def test_a_book_at_its_cap_calls_for_nothing_while_prices_stand():
+    driver = priced()
+    buy(driver, strategy_id="c", signal_id="s-0", expected_return=0.0, risk_score=0.0)
+    for name in "ab":
+        buy(driver, strategy_id=name, signal_id=f"s-{name}", expected_return=0.02, risk_score=0.9)
+    assert last(driver)["bound"] == ["symbol:BTC-USD"], "a symbol's cap is that of its freest cell, held or not"
+    count = len(driver.allocations())
+    for _ in range(3):
+        move(driver, PRICES["BTC-USD"])
+    assert len(driver.allocations()) == count
+    move(driver, PRICES["BTC-USD"] * 1.05)
+    assert last(driver)["trigger"] == {"id": "BTC-USD", "kind": "cap"}
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(15_000.0, abs=0.02)
+
+
 # -- positions -------------------------------------------------------------------------------------------------------
 def test_known_positions_are_what_is_held():
     driver = priced()

@@ -14,7 +14,7 @@ VALUE_USD = 100_000.0
 
 books = st.dictionaries(
     st.tuples(st.sampled_from("abc"), st.sampled_from(("BTC", "ETH", "SOL", "ADA"))),
-    st.tuples(st.integers(-2_000_000, 2_000_000), st.floats(0, 1)),
+    st.tuples(st.one_of(st.just(0), st.integers(-2_000_000, 2_000_000)), st.floats(0, 1)),
     min_size=1,
     max_size=9,
 )
@@ -31,6 +31,7 @@ def of(book, value_usd=VALUE_USD, limits=LIMITS):
         ({("a", "BTC"): (750_000, 1.0)}, 1_200_000 / 750_000),  # the largest size of one symbol
         ({("a", "BTC"): (-750_000, 0.5)}, 1.0),  # the cell's cap, cut to half
         ({("a", "BTC"): (600_000, 1.0), ("b", "BTC"): (-600_000, 1.0)}, 1_500_000 / 1_200_000),  # the symbol's gross
+        ({("a", "BTC"): (700_000, 0.5), ("b", "BTC"): (-700_000, 0.5), ("c", "BTC"): (0, 1.0)}, 1_500 / 1_400),  # of c
         ({("a", s): (1_000_000, 1.0) for s in ("BTC", "ETH", "SOL", "ADA")}, 1.0),  # the strategy's
         ({("a", "BTC"): (0, 1.0)}, 1e9),  # nothing is held
         ({("a", "BTC"): (1, 0.0)}, 0.0),  # no room at all
