@@ -63,7 +63,7 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
     state.put("states", (MARKET_WIDE,), TradingStates(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
     trigger = Trigger("resume" if resumed else "control", control_id, full=resumed, cell=None)
-    for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: _covers(scope, cell)):
+    for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: covers(scope, cell)):
         folded.call_for(portfolio, trigger)
     return "applied"
 
@@ -90,7 +90,8 @@ CONTROLS: dict[str, Callable[[State, dict[str, Any], str, Folded], str]] = {
 }
 
 
-def _covers(scope: str, cell: tuple[str, ...]) -> bool:
+def covers(scope: str, cell: tuple[str, ...]) -> bool:
+    """Return whether a scope names a cell: (portfolio, strategy, symbol)."""
     portfolio, strategy, symbol = cell
     return scope in {"all", f"portfolio:{portfolio}", f"strategy:{strategy}", f"symbol:{symbol}"}
 
@@ -108,5 +109,5 @@ def _live(state: State, scope: str) -> list[str]:
     return sorted(
         portfolio
         for portfolio, cells in state.cells_of.items()
-        if any(_covers(scope, (portfolio, *cell)) for cell in cells)
+        if any(covers(scope, (portfolio, *cell)) for cell in cells)
     )

@@ -16,6 +16,7 @@
     ├── UnwritableMessage                    1   a value that JSON cannot carry
     ├── ProcessorStopped                     1   a broken invariant: the worker stops, loudly
     ├── PortTaken                            1   somebody else listens there
+    ├── NotAllowed                           1   the broker's ACLs forbid it
     ├── NotFound                             3   a portfolio, decision or record that is not there
     ├── VerificationMismatch                 4   an allocation that does not come out again
     ├── AllocationFork                       4   a reader met other bytes, or a broken chain: halt
@@ -123,6 +124,10 @@ class ProcessorStopped(SizingError):
 
 class PortTaken(SizingError):
     """Somebody else listens on the port."""
+
+
+class NotAllowed(SizingError):
+    """The broker does not let this user do what was asked."""
 
 
 class NotFound(SizingError):

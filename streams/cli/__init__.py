@@ -18,6 +18,7 @@ COMMANDS = {
     "bench": "streams.cli.bench_command:bench",
     "broker": "streams.cli.broker_command:broker",
     "config": "streams.cli.config_commands:config",
+    "control": "streams.cli.control_commands:control",
     "demo": "streams.cli.demo_command:demo",
     "export": "streams.cli.export_commands:export",
     "portfolio": "streams.cli.portfolio_commands:portfolio",

@@ -16,7 +16,7 @@ from config.settings import decision_tree, settings_hash
 from schemas.errors import ConfigurationException, SizingError
 from streams.cli.settings import common, connection, loaded, names
 from streams.control import settings_order
-from streams.kafka.orders import give, give_and_wait, settings_in_force
+from streams.kafka.orders import Answers, give, give_and_wait, settings_in_force
 
 
 class _Group(click.Group):
@@ -93,21 +93,20 @@ def apply_settings(
     wanted = decision_tree(load(file).settings)
     way, topics = connection(settings), names(settings)
 
-    async def work() -> dict[int, str]:
+    async def work() -> Answers:
         base = await settings_in_force(way, topics)
         payload = {"base_hash": settings_hash(base), "hash": settings_hash(wanted), "tree": wanted}
         order = settings_order(payload, reason, "config apply", time.time_ns())
         if not wait:
             await give(way, topics, order)
-            return {}
-        return await give_and_wait(way, topics, order, settings.topics.partitions, timeout)
+            return Answers({}, [])
+        return await give_and_wait(way, topics, order, timeout)
 
-    answers = asyncio.run(work())
+    answers, missing = asyncio.run(work())
     click.echo(f"asked for decision settings {settings_hash(wanted)[:12]}")
     for partition, answer in sorted(answers.items()):
         click.echo(f"journal partition {partition}: {answer}")
-    missing = [partition for partition in range(settings.topics.partitions) if partition not in answers]
-    if wait and missing:
+    if missing:
         click.echo(f"no answer from journal partitions {', '.join(map(str, missing))}", err=True)
         click.get_current_context().exit(6)
     if any(answer not in {"applied", "no_op"} for answer in answers.values()):

@@ -1,14 +1,12 @@
 """`himari portfolio`: how a portfolio stands."""
 
 import asyncio
-import os
 import sys
 
 import click
 import orjson
 
-from streams.cli.settings import common, connection, loaded, names
-from streams.clock import ENVIRONMENT, Clock
+from streams.cli.settings import clock, common, connection, loaded, names
 from streams.kafka.allocations import Fields, newest
 from streams.kafka.folded import folded
 from streams.portfolio import told, view
@@ -26,13 +24,11 @@ def portfolio() -> None:
 def show(portfolio_id: str, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
     """Show a portfolio's newest allocation, how full its budgets are, its trading states, and how fresh it all is."""
     settings = loaded(config, bootstrap).settings
-    text = os.environ.get(ENVIRONMENT)
-    clock = Clock.parse(text) if text else Clock()
 
     async def work() -> Fields:
         allocation = await newest(connection(settings), names(settings), portfolio_id)
         state = await folded(connection(settings), names(settings), allocation["journal"]["partition"])
-        return view(allocation, state, clock.now_ns())
+        return view(allocation, state, clock().now_ns())
 
     shown = asyncio.run(work())
     if as_json:

@@ -9,6 +9,7 @@ import click
 
 from config.load import Loaded, load
 from config.settings import Settings
+from streams.clock import ENVIRONMENT, Clock
 from streams.kafka.connection import Connection
 from streams.topics import Names
 
@@ -40,3 +41,9 @@ def connection(settings: Settings) -> Connection:
 def names(settings: Settings) -> Names:
     """Return the topics' names on the broker."""
     return Names(settings.topics.prefix)
+
+
+def clock() -> Clock:
+    """Return the clock of the workers beside which a command runs: the wall's, unless the environment names another."""
+    text = os.environ.get(ENVIRONMENT)
+    return Clock.parse(text) if text else Clock()

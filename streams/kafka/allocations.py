@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from aiokafka import TopicPartition
 
-from schemas.errors import NotFound, TopicsUnfit
+from schemas.errors import NotFound
 from streams.kafka import read
 from streams.kafka.connection import Connection
 from streams.partitioner import partition_of
@@ -65,13 +65,7 @@ async def places(connection: Connection, names: Names) -> list[TopicPartition]:
     Raises:
         TopicsUnfit: there is no such topic.
     """
-    topic = names.topic("allocations")
-    async with read.reader(connection, []) as consumer:
-        found = await read.partitions(consumer, topic)
-    if not found:
-        msg = f"{topic}: no such topic on {connection.bootstrap}; run: himari topics apply"
-        raise TopicsUnfit(msg)
-    return found
+    return await read.places(connection, names.topic("allocations"))
 
 
 async def taken(records: AsyncGenerator[Record, None], portfolio: str | None) -> Stream:

@@ -2,15 +2,22 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from contextlib import aclosing
+from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
+from schemas.errors import NotAllowed
 from streams import journal
+from streams.control import Ordered, asked, behind, ordered
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
 from streams.topics import PROGRESS, Names
+
+WINDOW = 10_000
+"""Journal entries that are looked through for an order, from the end; then ten times as many, and so on."""
 
 
 async def settings_in_force(connection: Connection, names: Names) -> dict[str, Any]:
@@ -37,37 +44,60 @@ async def settings_in_force(connection: Connection, names: Names) -> dict[str, A
 
 
 async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -> None:
-    """Publish a control record; return when it is acknowledged."""
+    """Publish a control record; return when it is acknowledged. Orders of one kind keep their order.
+
+    Raises:
+        TopicsUnfit: there is no such topic.
+        NotAllowed: the broker refuses.
+    """
+    topic = names.topic("control")
+    await read.places(connection, topic)
     producer = AIOKafkaProducer(**connection.options(), acks="all", enable_idempotence=False)
     await reach(producer, connection.bootstrap)
     try:
         value = orjson.dumps(order, option=orjson.OPT_SORT_KEYS)
-        await producer.send_and_wait(names.topic("control"), value, key=str(order["kind"]).encode())
+        await producer.send_and_wait(topic, value, key=str(order["kind"]).encode())
+    except TopicAuthorizationFailedError as error:
+        msg = f"{topic}: the broker does not let this user write; nothing was ordered"
+        raise NotAllowed(msg) from error
     finally:
         await producer.stop()
 
 
-async def give_and_wait(
-    connection: Connection, names: Names, order: Mapping[str, Any], partitions: int, timeout_s: float
-) -> dict[int, str]:
-    """Publish a control record; return each journal partition's answer, as far as they came within `timeout_s`."""
+class Answers(NamedTuple):
+    """What the journal partitions said to an order."""
+
+    answers: dict[int, str]
+    """Partition → applied, no_op, or why not."""
+    missing: list[int]
+    """Partitions that did not answer in time."""
+
+
+async def give_and_wait(connection: Connection, names: Names, order: Mapping[str, Any], timeout_s: float) -> Answers:
+    """Publish a control record; return what the journal partitions that take it said within `timeout_s`.
+
+    Raises:
+        InvalidControlException: it would be a dead letter.
+        TopicsUnfit, NotAllowed: as `give`.
+    """
     consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
     await reach(consumer, connection.bootstrap)
     answers: dict[int, str] = {}
     try:
+        takers = asked(order, len(await read.partitions(consumer, names.topic(journal.TOPIC))))
         places = await read.partitions(consumer, names.topic("alerts"))
         consumer.assign(places)
         await read.ends(consumer, places)
         await give(connection, names, order)
         async with asyncio.timeout(timeout_s):
-            while len(answers) < partitions:
+            while len(answers) < len(takers):
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     answers |= _answers([record.value for record in records], order["control_id"])
     except TimeoutError:
         pass
     finally:
         await consumer.stop()
-    return answers
+    return Answers(answers, [partition for partition in takers if partition not in answers])
 
 
 def _answers(values: list[bytes], control_id: str) -> dict[int, str]:
@@ -77,3 +107,27 @@ def _answers(values: list[bytes], control_id: str) -> dict[int, str]:
         for alert in alerts
         if alert["kind"] == "control_applied" and alert["subject"] == control_id
     }
+
+
+# -- found again -----------------------------------------------------------------------------------------------------
+async def orders(
+    connection: Connection, names: Names, partition: int, first: int = 0, end: int | None = None
+) -> list[Ordered]:
+    """Return the orders in a journal partition from `first` (or the first there is) to before `end`, repeats too."""
+    place = TopicPartition(names.topic(journal.TOPIC), partition)
+    async with aclosing(read.records(connection, place, first, end)) as records:
+        return [order async for record in records if (order := ordered(record.offset, record.value)) is not None]
+
+
+async def orders_behind(
+    connection: Connection, names: Names, partition: int, scopes: Mapping[str, str]
+) -> dict[str, Ordered]:
+    """Return the order behind each trading state in force; the journal is looked through from its end."""
+    place = TopicPartition(names.topic(journal.TOPIC), partition)
+    end, window = (await read.high_watermarks(connection, [place]))[place], WINDOW
+    while True:
+        first = max(0, end - window)
+        found = behind(scopes, await orders(connection, names, partition, first, end))
+        if first == 0 or found.keys() >= scopes.keys():
+            return found
+        window *= 10

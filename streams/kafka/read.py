@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from schemas.errors import TopicsUnfit
 from streams.kafka.connection import Connection, reach
 
 FETCH_WAIT_MS = 50
@@ -56,6 +57,16 @@ async def first_offset(connection: Connection, partition: TopicPartition) -> int
         return found
 
 
+async def offset_at(connection: Connection, partition: TopicPartition, time_ms: int) -> int:
+    """Return the offset of the first record that is not older than a time, or the end where there is none.
+
+    The embedded broker says the first there is, which is never too late.
+    """
+    async with reader(connection, [partition]) as consumer:
+        found = (await consumer.offsets_for_times({partition: max(0, time_ms)}))[partition]
+        return int(found.offset) if found is not None else (await ends(consumer, [partition]))[partition]
+
+
 async def newest(connection: Connection, partition: TopicPartition) -> bytes | None:
     """Return the value of the last record, None where it is a tombstone: what a compacted partition of one key says."""
     end = (await high_watermarks(connection, [partition]))[partition]
@@ -76,6 +87,20 @@ async def partitions(client: Any, topic: str) -> list[TopicPartition]:
     """
     cluster = await client._client.fetch_all_metadata()  # noqa: SLF001 the consumer shows only its subscription
     return [TopicPartition(topic, partition) for partition in sorted(cluster.partitions_for_topic(topic) or ())]
+
+
+async def places(connection: Connection, topic: str) -> list[TopicPartition]:
+    """Return the partitions of a topic.
+
+    Raises:
+        TopicsUnfit: there is no such topic.
+    """
+    async with reader(connection, []) as consumer:
+        found = await partitions(consumer, topic)
+    if not found:
+        msg = f"{topic}: no such topic on {connection.bootstrap}; run: himari topics apply"
+        raise TopicsUnfit(msg)
+    return found
 
 
 async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
