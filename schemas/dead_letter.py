@@ -43,8 +43,10 @@ def headers_of(error: InvalidMessage, topic: str, partition: int, offset: int) -
 
 
 def original(headers: Headers) -> list[tuple[str, bytes]]:
-    """Return the record's own headers: all but ours."""
-    return [(name, value) for name, value in headers if name not in NAMES]
+    """Return the record's own headers: all before ours, which stand at the end."""
+    own = len(headers) - len(NAMES)
+    ours = tuple(name for name, _ in headers[max(own, 0) :]) == NAMES
+    return list(headers[:own] if ours else headers)
 
 
 def read(headers: Iterable[tuple[str, bytes]]) -> DeadLetter | None:

@@ -1,8 +1,20 @@
-"""Dead letters: a refused record, byte for byte, with headers that name place, rule and value."""
+"""Dead letters: a refused record, byte for byte, with headers that name place, rule and value; and its way back."""
 
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from schemas import dead_letter as schema
+from schemas.dead_letter import DeadLetter, headers_of
 from schemas.errors import InvalidMessage
 from streams.journal import Place
 from streams.ports import Headers, Record, Send
+from streams.topics import DLQ
+from streams.weights import instant
+
+REPLAY_OF = "himari.replay.of"
+"""Header of a replayed record: the place of its dead letter, topic/partition/offset."""
+MILLISECOND_NS = 1_000_000
 
 
 def dead_letter(place: Place, record: Record, error: InvalidMessage) -> Send:
@@ -12,13 +24,111 @@ def dead_letter(place: Place, record: Record, error: InvalidMessage) -> Send:
 
 def letter(place: Place, key: bytes | None, value: bytes | None, headers: Headers, error: InvalidMessage) -> Send:
     """Return a dead letter made of the original key, value and headers."""
-    why = (
-        ("__streams.errors.exception", type(error).__name__),
-        ("__streams.errors.message", str(error)),
-        ("__streams.errors.topic", place.topic),
-        ("__streams.errors.partition", str(place.partition)),
-        ("__streams.errors.offset", str(place.offset)),
-        ("himari.error.code", error.code),
-        ("himari.error.field", error.field),
-    )
-    return Send(f"{place.topic}.dlq", None, key, value, (*headers, *((name, text.encode()) for name, text in why)))
+    why = headers_of(error, place.topic, place.partition, place.offset)
+    return Send(f"{place.topic}{DLQ}", None, key, value, (*headers, *why))
+
+
+class Letter(NamedTuple):
+    """One dead letter as it lies in its topic."""
+
+    topic: str
+    """Logical name of the topic that it was refused on: "signals"."""
+    partition: int
+    """Of the dead-letter topic, as is `offset`."""
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def place(self) -> str:
+        """Where it lies: "signals.dlq/0/7"."""
+        return f"{self.topic}{DLQ}/{self.partition}/{self.offset}"
+
+    @property
+    def why(self) -> DeadLetter | None:
+        """What its headers say, None where they are not ours."""
+        return schema.read(self.headers)
+
+
+def again(found: Letter, partitions: int) -> Send:
+    """Return a dead letter's record for the topic that it came from, as it was but for a header that names the letter.
+
+    It goes to the partition that it was read from, where there is one still: `prices` needs that.
+    """
+    why = found.why
+    partition = None if why is None or why.partition >= partitions else why.partition
+    headers = (*schema.original(found.headers), (REPLAY_OF, found.place.encode()))
+    return Send(found.topic, partition, found.key, found.value, headers)
+
+
+# -- replayed before -------------------------------------------------------------------------------------------------
+def replayed(headers: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+    """Yield the places of the dead letters that a record is a replay of: more than one where a replay was refused."""
+    for name, value in headers:
+        if name == REPLAY_OF:
+            yield value.decode(errors="replace")
+
+
+def headers_in(fields: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    """Return the headers of the source record behind a journal entry."""
+    return [(name, base64.b64decode(value)) for name, value in fields["headers"]]
+
+
+# -- shown -----------------------------------------------------------------------------------------------------------
+def summary(found: Letter) -> dict[str, Any]:
+    """Return a dead letter's place, time and reason as plain JSON values; the reason is null where it is not ours."""
+    why = found.why
+    return {
+        "topic": f"{found.topic}{DLQ}",
+        "partition": found.partition,
+        "offset": found.offset,
+        "time": instant(found.timestamp_ms * MILLISECOND_NS),
+        "code": None if why is None else why.code,
+        "field": None if why is None else why.field,
+        "message": None if why is None else why.message,
+    }
+
+
+def whole(found: Letter) -> dict[str, Any]:
+    """Return all of a dead letter as plain JSON values; `value` is null where the bytes are no text."""
+    why = found.why
+    source = None if why is None else {"topic": why.topic, "partition": why.partition, "offset": why.offset}
+    return {
+        **summary(found),
+        "exception": None if why is None else why.exception,
+        "source": source,
+        "key": _text(found.key),
+        "value": _text(found.value),
+        "value_base64": None if found.value is None else base64.b64encode(found.value).decode(),
+        "headers": [[name, value.decode(errors="backslashreplace")] for name, value in found.headers],
+    }
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def line(found: Letter) -> str:
+    """Return a dead letter in one line."""
+    row = summary(found)
+    return f"{row['time']} {found.place} {row['code'] or 'no letter of ours'} {row['field'] or '-'}: {row['message']}"
+
+
+def lines(found: Letter) -> Iterator[str]:
+    """Yield all of a dead letter as lines; bytes that are no text are shown escaped."""
+    yield line(found)
+    yield f"key: {_escaped(found.key)}"
+    yield "headers:"
+    for name, value in found.headers:
+        yield f"  {name}: {_escaped(value)}"
+    yield "value:"
+    yield _escaped(found.value)
+
+
+def _escaped(raw: bytes | None) -> str:
+    return "(none)" if raw is None else raw.decode(errors="backslashreplace")

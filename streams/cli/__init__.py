@@ -20,6 +20,7 @@ COMMANDS = {
     "config": "streams.cli.config_commands:config",
     "control": "streams.cli.control_commands:control",
     "demo": "streams.cli.demo_command:demo",
+    "dlq": "streams.cli.dead_letter_commands:dlq",
     "export": "streams.cli.export_commands:export",
     "portfolio": "streams.cli.portfolio_commands:portfolio",
     "publish": "streams.cli.topic_commands:publish",

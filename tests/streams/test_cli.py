@@ -171,6 +171,23 @@ def test_nothing_is_published_to_what_only_we_write():
     assert run("--bootstrap", NOWHERE, "publish", "journal", "-", stdin=b"")[0] == 3
 
 
+# -- control ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("word", ["halt", "reduce", "resume"])
+def test_an_order_without_scope_or_reason_is_usage_and_a_wrong_scope_exit_5_before_any_connection(word):
+    assert run("control", word, "--scope", "all")[0] == 2
+    assert run("control", word, "--reason", "x")[0] == 2
+    code, out, err = run("--bootstrap", NOWHERE, "control", word, "--scope", "desk:x", "--reason", "x", "--wait")
+    assert (code, out) == (5, "")
+    assert err.startswith("himari: control: payload.scope must ")
+
+
+def test_a_value_that_is_none_is_exit_5_before_any_connection():
+    for usd in ("-1", "nan", "inf", "0"):
+        code, out, err = run("control", "value", "--portfolio", "main", "--usd", usd, "--reason", "x")
+        assert (code, out) == (5, "")
+        assert err.startswith("himari: control: payload.value_usd must ")
+
+
 # -- out of reach ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "command",
@@ -180,6 +197,11 @@ def test_nothing_is_published_to_what_only_we_write():
         ["tail", "signals", "--max", "1"],
         ["audit", "verify"],
         ["publish", "prices", "-"],
+        ["control", "halt", "--scope", "all", "--reason", "x"],
+        ["control", "halt", "--scope", "all", "--reason", "x", "--wait"],
+        ["control", "list"],
+        ["dlq", "list"],
+        ["dlq", "replay", "signals"],
     ],
     ids=" ".join,
 )

@@ -1,0 +1,125 @@
+"""Dead letters on a broker: read, looked for among what was replayed before, and sent back."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
+
+from schemas.errors import NotAllowed, NotFound
+from streams import journal
+from streams.dead_letters import REPLAY_OF, Letter, headers_in, replayed
+from streams.kafka import read
+from streams.kafka.connection import Connection, reach
+from streams.ports import Send
+from streams.topics import DLQ, RECORD_BYTES_MAX, ROOM, Names
+
+AT_ONCE = 4
+"""Partitions that are read side by side."""
+SLACK_MS = 3_600_000
+"""How far the clocks of those who write may be apart."""
+
+
+async def letters(connection: Connection, names: Names, topics: Iterable[str]) -> list[Letter]:
+    """Return the dead letters of source topics, by time.
+
+    Raises:
+        TopicsUnfit: a dead-letter topic is missing.
+    """
+    found = []
+    for topic in topics:
+        places = await read.places(connection, names.topic(topic + DLQ))
+        ends = await read.high_watermarks(connection, places)
+        for place in (place for place in places if ends[place]):
+            async with aclosing(read.records(connection, place, 0)) as records:
+                found += [_letter(topic, record) async for record in records]
+    return sorted(found, key=lambda each: (each.timestamp_ms, each.topic, each.partition, each.offset))
+
+
+async def one(connection: Connection, names: Names, topic: str, partition: int, offset: int) -> Letter:
+    """Return one dead letter.
+
+    Raises:
+        NotFound: it is not there, or no longer.
+        TopicsUnfit: its topic is missing.
+    """
+    place = TopicPartition(names.topic(topic + DLQ), partition)
+    if place in await read.places(connection, place.topic):
+        async with aclosing(read.records(connection, place, offset, offset + 1)) as records:
+            async for record in records:
+                return _letter(topic, record)
+    msg = f"{topic}{DLQ}/{partition}/{offset}: no such dead letter"
+    raise NotFound(msg)
+
+
+def _letter(topic: str, record: Any) -> Letter:
+    return Letter(
+        topic, record.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
+    )
+
+
+# -- replayed before -------------------------------------------------------------------------------------------------
+async def replayed_before(connection: Connection, names: Names, topic: str, since_ms: int) -> dict[str, str]:
+    """Return the dead letters of a source topic that were replayed after a time, and where each replay is.
+
+    Looked for among the headers in the source topic, and in the journal, which keeps them when the topic does not.
+    """
+    sources = await read.places(connection, names.topic(topic))
+    entries = await read.places(connection, names.topic(journal.TOPIC))
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def look(place: TopicPartition, *, journaled: bool) -> dict[str, str]:
+        async with turns:
+            return await _replays(connection, place, since_ms - SLACK_MS, journaled=journaled)
+
+    tasks = [look(place, journaled=True) for place in entries] + [look(place, journaled=False) for place in sources]
+    found: dict[str, str] = {}
+    for each in await asyncio.gather(*tasks):
+        found |= each
+    return found
+
+
+async def _replays(connection: Connection, place: TopicPartition, since_ms: int, *, journaled: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    first = await read.offset_at(connection, place, since_ms)
+    async with aclosing(read.records(connection, place, first)) as records:
+        async for record in records:
+            headers = _journaled(record.value) if journaled else record.headers
+            found |= dict.fromkeys(replayed(headers), f"{place.topic}/{place.partition}/{record.offset}")
+    return found
+
+
+def _journaled(value: bytes | None) -> list[tuple[str, bytes]]:
+    if value is None or REPLAY_OF.encode() not in value:
+        return []
+    return headers_in(orjson.loads(value))
+
+
+# -- sent back -------------------------------------------------------------------------------------------------------
+async def send_back(connection: Connection, names: Names, sends: Sequence[Send]) -> list[str]:
+    """Send records to their topics, one after the other, each acknowledged; return their places.
+
+    Raises:
+        NotAllowed: the broker refuses.
+    """
+    producer = AIOKafkaProducer(
+        **connection.options(), acks="all", enable_idempotence=False, max_request_size=RECORD_BYTES_MAX + ROOM
+    )
+    await reach(producer, connection.bootstrap)
+    places = []
+    try:
+        for send in sends:
+            topic = names.topic(send.topic)
+            sent = await producer.send_and_wait(
+                topic, send.value, send.key, partition=send.partition, headers=list(send.headers)
+            )
+            places.append(f"{topic}/{sent.partition}/{sent.offset}")
+    except TopicAuthorizationFailedError as error:
+        msg = f"{topic}: the broker does not let this user write; {len(places)} of {len(sends)} were sent"
+        raise NotAllowed(msg) from error
+    finally:
+        await producer.stop()
+    return places
