@@ -37,10 +37,11 @@ class DecisionRecord(NamedTuple):
     trigger_kind: str
     trigger_id: str
     bound: str
-    """Caps that bound, as level:name, parted by spaces."""
+    """Caps that bound, as level:name, parted by semicolons."""
     gross_usd: float
     net_usd: float
-    utilization: float
+    utilization_pct: float
+    """Gross over value, a ratio: the allocation's own name for it."""
 
 
 class Table(NamedTuple):
@@ -71,7 +72,7 @@ def decisions_of(fields: Mapping[str, Any]) -> list[DecisionRecord]:
             target["quantity"],
             trigger["kind"],
             trigger["id"],
-            " ".join(fields["bound"]),
+            ";".join(fields["bound"]),
             totals["gross_usd"],
             totals["net_usd"],
             totals["utilization_ratio"],

@@ -9,7 +9,15 @@ from engines.state import State
 from streams.weights import instant
 
 SECOND_NS: Final = 1_000_000_000
-SINCE_VERSION_2: Final = ("cells", "strategy_weights", "drift", "drifted_strategies", "max_drift_pct")
+SINCE_VERSION_2: Final = (
+    "cells",
+    "strategy_weights",
+    "drift",
+    "drifted_strategies",
+    "max_drift_pct",
+    "correlation_penalties",
+    "diversification",
+)
 """Fields that an allocation of decision version 1 has not."""
 
 Fields = Mapping[str, Any]
@@ -35,10 +43,13 @@ def view(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
         "value_usd": fields["portfolio_value"],
         "totals": fields["totals"],
         "targets": fields["targets"],
+        "cells": fields.get("cells"),
         "bound": fields["bound"],
         "strategies": _strategies(fields, state),
         "drift": fields.get("drift"),
         "max_drift_pct": fields.get("max_drift_pct"),
+        "correlation_penalties": fields.get("correlation_penalties"),
+        "diversification": fields.get("diversification"),
         "budgets": budgets(fields, state.limits) if in_force else None,
         "settings": {"hash": fields["settings_hash"], "in_force": in_force},
         "trading_states": _trading(fields, state),
@@ -134,6 +145,7 @@ def told(shown: Fields) -> Iterator[str]:
     )
     yield from _told_targets(shown)
     yield from _told_strategies(shown)
+    yield from _told_correlation(shown)
     yield from _told_budgets(shown)
     halted = {cell: state for cell, state in shown["trading_states"].items() if state != "ACTIVE"}
     yield "trading states: " + (", ".join(f"{cell} {state}" for cell, state in halted.items()) or "all ACTIVE")
@@ -159,6 +171,20 @@ def _told_strategies(shown: Fields) -> Iterator[str]:
         weight, now = ("–" if strategy[key] is None else f"{strategy[key]:.1%}" for key in ("weight", "weight_now"))
         drifted = "   drifted" if strategy["drifted"] else ""
         yield f"  {name:<16} {strategy['gross_usd']:>16,.2f} USD   weight {weight:>6}, by now {now:>6}{drifted}"
+        for cell in shown["cells"]:
+            if cell["strategy_id"] == name:
+                yield f"    {cell['symbol']:<14} {cell['cents'] / 100:>16,.2f} USD"
+
+
+def _told_correlation(shown: Fields) -> Iterator[str]:
+    """Yield what stage 10 took of each symbol, and what holding several of them is worth."""
+    penalties, diversified = shown["correlation_penalties"], shown["diversification"]
+    if penalties is None:
+        return
+    taken = ", ".join(f"{symbol} {share:.1%}" for symbol, share in penalties.items() if share)
+    yield f"correlation, and the caps weighed with it, took: {taken or 'nothing'}"
+    if diversified is not None:
+        yield f"diversification: ratio {diversified['ratio']:.2f}, score {diversified['score']:.2f}"
 
 
 def _told_budgets(shown: Fields) -> Iterator[str]:

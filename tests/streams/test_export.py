@@ -149,10 +149,18 @@ def test_decisions_are_one_row_a_symbol_of_each_decision():
         assert (row.decision_id, row.sequence, row.portfolio_id) == (newest["decision_id"], newest["sequence"], "main")
         assert (row.trigger_kind, row.trigger_id) == ("signal", newest["trigger"]["id"])
         assert (row.gross_usd, row.net_usd) == (newest["totals"]["gross_usd"], newest["totals"]["net_usd"])
-        assert row.bound == " ".join(newest["bound"])
-        assert row.utilization == pytest.approx(row.gross_usd / 100_000, abs=1e-9)
+        assert row.bound.split(";") == (newest["bound"] or [""])
+        assert row.utilization_pct == newest["utilization_pct"] == pytest.approx(row.gross_usd / 100_000, abs=1e-9)
         assert row.timestamp_iso.startswith("20")
     assert sum(abs(row.notional_usd) for row in rows) == pytest.approx(newest["totals"]["gross_usd"])
+
+
+def test_caps_that_bound_share_a_cell_and_come_apart_again():
+    caps = ["symbol:BTC-USD", "strategy:-carry"]
+    (row, *_) = DECISIONS.rows({**last(DAY), "bound": caps})
+    assert row.bound == "symbol:BTC-USD;strategy:-carry"
+    header, found = read(written(DecisionRecord, [row]))
+    assert found[header.index("bound")].split(";") == caps
 
 
 def test_a_decision_that_holds_nothing_is_a_row_without_a_symbol():
@@ -203,5 +211,5 @@ def test_the_columns_are_the_missions():
     )
     assert " ".join(DecisionRecord._fields) == (
         "timestamp_ns timestamp_iso decision_id portfolio_id sequence symbol notional_usd weight quantity "
-        "trigger_kind trigger_id bound gross_usd net_usd utilization"
+        "trigger_kind trigger_id bound gross_usd net_usd utilization_pct"
     )

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
-from worlds import SECOND_NS, SYMBOLS, Driver, control, last, play, priced, scripts, signal
+from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, last, play, priced, scripts, signal, tick
 
 from engines.parameters import DecisionParams
 from streams.portfolio import budgets, told, view
@@ -18,6 +18,22 @@ def held(partitions=2, **risk) -> Driver:
         name = ("momentum", "carry")[number % 2]
         given_ = {"strategy_id": name, "symbol": SYMBOLS[number % 3], "signal_id": f"s-{number}"}
         driver.publish("signals", signal(driver.now_ns, valid_for_s=3_600, **given_))
+        driver.advance(1.0)
+    return driver
+
+
+def correlated() -> Driver:
+    """Two symbols that a hundred minutes have seen move together."""
+    driver = priced(Driver(DecisionParams(market={"bar_s": 60}), partitions=1))
+    prices = {symbol: PRICES[symbol] for symbol in SYMBOLS[:2]}
+    for minute in range(100):
+        together = 0.01 if minute * 7_919 % 11 < 5 else -0.01
+        for own, symbol in enumerate(prices):
+            prices[symbol] *= 1 + together + (0.004 if (minute + own) % 3 else -0.004)
+            driver.publish("prices", tick(driver.now_ns, symbol, prices[symbol]))
+        driver.advance(60.0)
+    for symbol in prices:
+        driver.publish("signals", signal(driver.now_ns, symbol=symbol, signal_id=symbol))
         driver.advance(1.0)
     return driver
 
@@ -46,6 +62,43 @@ def test_a_portfolio_is_shown_as_its_newest_allocation_says():
     assert found["absent"] == []
     assert set(found["trading_states"].values()) == {"ACTIVE"}
     assert orjson.loads(orjson.dumps(found)) == found
+
+
+def test_cells_are_shown_under_their_strategy():
+    driver = held()
+    newest, found = last(driver), shown(driver)
+    assert found["cells"] == newest["cells"]
+    lines = list(told(found))
+    begin, end = lines.index("strategies (drift 0.0%):"), lines.index("budgets:")
+    words = [line.split() for line in lines[begin + 1 : end] if line.startswith("  ")]
+    names = {cell["strategy_id"] for cell in newest["cells"]}
+    strategy, cells = "", {}
+    for name, amount, *_ in words:
+        strategy = name if name in names else strategy
+        if name not in names:
+            cells[strategy, name] = round(100 * float(amount.replace(",", "")))
+    assert cells == {(cell["strategy_id"], cell["symbol"]): cell["cents"] for cell in newest["cells"]}
+    assert len(cells) > 2
+
+
+def test_what_correlation_took_and_what_diversification_is_worth_are_shown():
+    driver = correlated()
+    newest, found = last(driver), shown(driver)
+    assert found["correlation_penalties"] == newest["correlation_penalties"]
+    assert found["diversification"] == newest["diversification"]
+    assert min(newest["correlation_penalties"].values()) > 0.1
+    text = "\n".join(told(found))
+    for symbol, share in newest["correlation_penalties"].items():
+        assert f"{symbol} {100 * share:.1f}%" in text.partition(" took: ")[2].splitlines()[0]
+    ratio, score = newest["diversification"]["ratio"], newest["diversification"]["score"]
+    assert f"diversification: ratio {ratio:.2f}, score {score:.2f}" in text
+    assert score == pytest.approx(ratio * ratio / 2)
+
+
+def test_where_nothing_was_taken_and_no_volatility_is_known_it_is_not_made_up():
+    text = "\n".join(told(shown(held(), correlation_penalties={"BTC-USD": 0.0}, diversification=None)))
+    assert "took: nothing" in text
+    assert "diversification" not in text
 
 
 def test_budgets_are_those_of_the_settings_in_force():
@@ -130,13 +183,23 @@ def test_budgets_of_settings_that_are_not_in_force_are_not_made_up():
 
 def test_an_allocation_of_decision_version_1_is_shown_as_far_as_it_tells():
     driver = held()
-    new = ("cells", "strategy_weights", "drift", "drifted_strategies", "max_drift_pct")
+    new = (
+        "cells",
+        "strategy_weights",
+        "drift",
+        "drifted_strategies",
+        "max_drift_pct",
+        "correlation_penalties",
+        "diversification",
+    )
     fields = {key: value for key, value in last(driver).items() if key not in new}
     state = driver.processors["journal", fields["journal"]["partition"]][0].state
     found = view(fields, state, driver.now_ns)
     assert tuple(found["absent"]) == new
     assert (found["strategies"], found["budgets"], found["drift"]) == (None, None, None)
+    assert (found["cells"], found["correlation_penalties"], found["diversification"]) == (None, None, None)
     assert "budgets: not known, this allocation does not tell its cells" in list(told(found))
+    assert "correlation" not in "\n".join(told(found))
 
 
 def test_a_portfolio_that_holds_nothing_says_so():
