@@ -95,10 +95,10 @@ events = st.one_of(
 scripts = st.lists(events, min_size=1, max_size=25)
 
 
-def play(driver: Driver, script: list[tuple[str, Any]]) -> None:
-    """Publish a script and let time pass as it says."""
+def play(driver: Driver, script: list[tuple[str, Any]], already: int = 0) -> None:
+    """Publish a script and let time pass as it says; its events are numbered from `already` on."""
     sent: list[dict[str, Any]] = []
-    for number, (kind, what) in enumerate(script):
+    for number, (kind, what) in enumerate(script, already):
         now_ns = driver.now_ns
         if kind == "signal":
             sent.append(_signal(now_ns, number, dict(what)))
