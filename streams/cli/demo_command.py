@@ -1,6 +1,7 @@
 """`himari demo`: the main job, all at once."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from streams.audit import Verdict
 from streams.cli.audit_commands import told
 from streams.demo.show import Options, run
 from streams.live.serve import leave
+
+DAYS = ("week_before", "on_the_day")
 
 
 @click.command()
@@ -73,7 +76,25 @@ def _tell(summary: dict[str, Any]) -> None:
     ratio = summary["cascade"]["hours_above_monitor_ratio"]
     if ratio is not None and data["rows"]:
         click.echo(f"{ratio:.2%} of hours above MONITOR")
+    for line in _whole(summary["portfolio"], summary["correlation"]):
+        click.echo(line)
     click.echo(told(Verdict(**summary["audit"])))
+
+
+def _whole(portfolio: dict[str, Any], correlation: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what there is to say of the portfolio, and of the day on which the coins fell together."""
+    yield f"strategies {', '.join(portfolio['strategies'])}; at most {portfolio['largest_gross_ratio']:.1%} in use"
+    if portfolio["bound"]:
+        levels = ", ".join(f"{level} {count}" for level, count in portfolio["bound"].items())
+        yield f"allocations that a cap bound: {levels}; most often {portfolio['most_often']}"
+    if portfolio["mean_diversification"] is not None:
+        yield (
+            f"diversification ratio {portfolio['mean_diversification']:.2f} in the mean; "
+            f"the portfolio stage took at most {portfolio['largest_penalty']:.0%} of a symbol's size"
+        )
+    if correlation is not None:
+        before, on_the_day = ("unknown" if correlation[name] is None else f"{correlation[name]:.2f}" for name in DAYS)
+        yield f"mean correlation on {correlation['day']}: {on_the_day}, in the week before {before}"
 
 
 def _worst(levels: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,6 +4,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from engines.caps import Limits
+from streams.demo.heat import Together
+from streams.portfolio import budgets
+
 Key = tuple[str, str, str]
 """(portfolio, symbol, strategy): the order of the rows."""
 
@@ -47,6 +51,17 @@ class Row(NamedTuple):
     timestamp_ns: int
 
 
+class Strategies(NamedTuple):
+    """How a portfolio weighs its strategies."""
+
+    weights: Mapping[str, float]
+    """Of those that were live when they were last weighed; sums to 1."""
+    drift: float
+    """Total variation from the slow reference, in [0, 1]."""
+    alert: bool
+    drifted: tuple[str, ...]
+
+
 class News(NamedTuple):
     """Something that somebody watching would not want to miss."""
 
@@ -59,8 +74,10 @@ class News(NamedTuple):
 class Board:
     """A model of recent allocations and alerts; the feeder of the table sets the counters and calls `take`."""
 
-    def __init__(self, title: str = "") -> None:
+    def __init__(self, title: str = "", limits: Limits | None = None) -> None:
+        """Show nothing yet; budgets are known where `limits` are given."""
         self.title = title
+        self.limits = limits
         self.rows: dict[Key, Row] = {}
         self.targets: dict[tuple[str, str], float] = {}
         """Net target in force, USD, by (portfolio, symbol)."""
@@ -70,6 +87,13 @@ class Board:
         """Confirmed regime by (portfolio, symbol)."""
         self.values: dict[str, tuple[float, float]] = {}
         """(value, gross) in USD by portfolio."""
+        self.budgets: dict[str, dict[str, dict[str, float]]] = {}
+        """What is held of what may be, by portfolio, level (position, strategy, portfolio) and name."""
+        self.strategies: dict[str, Strategies] = {}
+        """By portfolio."""
+        self.correlations: Together | None = None
+        self.latest = ""
+        """The portfolio that was decided last."""
         self.news: deque[News] = deque(maxlen=NEWS_MAX)
         self.signals = 0
         self.allocations = 0
@@ -89,6 +113,7 @@ class Board:
         self.values[portfolio] = (allocation["portfolio_value"], allocation["total_allocated_usd"])
         shown = {key: value for key, value in self.targets.items() if key[0] != portfolio}
         self.targets = shown | {(portfolio, symbol): usd for symbol, usd in allocation["allocations"].items()}
+        self._take_whole(portfolio, allocation)
         symbol, regime = allocation.get("symbol"), allocation.get("current_regime")
         if symbol is None:
             return
@@ -99,6 +124,23 @@ class Board:
             self.regimes[portfolio, symbol] = regime
             if was != regime:
                 self._tell(now_ns, symbol, f"regime {_words(was)} → {_words(regime)}", grave=regime == "crisis")
+
+    def _take_whole(self, portfolio: str, allocation: Mapping[str, Any]) -> None:
+        """Take what an allocation says of its portfolio: budgets by level, and weights where strategies were live."""
+        self.latest = portfolio
+        known = self.strategies.get(portfolio)
+        weights = allocation["strategy_weights"] or (known.weights if known else {})
+        drift = allocation["drift"]
+        self.strategies[portfolio] = Strategies(
+            weights, drift["ratio"], drift["alert"], tuple(allocation["drifted_strategies"])
+        )
+        full = None if self.limits is None else budgets(allocation, self.limits)
+        if full is not None:
+            was = self.budgets.get(portfolio, {})
+            self.budgets[portfolio] = {
+                level: dict.fromkeys(was.get(level, ()), 0.0) | {row["name"]: row["ratio"] or 0.0 for row in rows}
+                for level, rows in full.items()
+            }
 
     def alert(self, alert: Mapping[str, Any]) -> None:
         """Take an alert's fields; those of kind `cascade` say which level is in force."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,10 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from streams.demo import panels
 from streams.demo.board import CALM, Board, Key, News, Row, Step
+from streams.demo.ink import Ink, column
 
 ROWS_MAX = 24
-WIDE, MEDIUM = 128, 96
+WIDE, MEDIUM = 160, 98
 """Widths of a terminal from which on every stage has a column, and from which on regimes and calibrations have one."""
 PLAIN_EVERY_S = 5.0
 
@@ -29,6 +31,8 @@ STAGES = (
     ("regime", "regime"),
     ("cascade", "casc."),
     ("drawdown", "draw."),
+    ("ensemble", "ens."),
+    ("portfolio", "portf."),
     ("caps", "caps"),
 )
 LEVELS = {
@@ -44,36 +48,17 @@ REGIMES = {
     "high_volatility": ("≈ volatile", "yellow3"),
     "crisis": ("× crisis", "bold red3"),
 }
-BARS = " ▁▂▃▄▅▆▇█"
-ASCII = str.maketrans(
-    {"↗": "/", "↘": "\\", "→": ">", "≈": "~", "×": "x", "▲": "+", "▼": "-", "·": ".", "…": ".", "−": "-"}
-    | dict(zip(BARS, " .:-=+*#@", strict=True))
-)
-
-
 Justify = Literal["left", "right"]
 
 
-class Ink(NamedTuple):
-    """What the terminal can show."""
-
-    width: int
-    ascii_only: bool
-
-    def text(self, text: str, style: str = "") -> Text:
-        """Return text that the terminal's encoding has glyphs for."""
-        shown = text.translate(ASCII) if self.ascii_only else text
-        return Text(shown.encode("ascii", "replace").decode() if self.ascii_only else shown, style=style)
-
-
 class Picture:
-    """A board as a rich renderable; looks at nothing but the board and the console's width and encoding."""
+    """A board as a rich renderable; looks at nothing but the board and the console's size and encoding."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        yield draw(self.board, Ink(options.max_width, options.ascii_only))
+        yield draw(self.board, Ink(options.max_width, options.max_height, options.ascii_only))
 
 
 def draw(board: Board, ink: Ink) -> RenderableType:
@@ -81,8 +66,20 @@ def draw(board: Board, ink: Ink) -> RenderableType:
     parts: list[RenderableType] = [_header(board, ink)]
     if board.total:
         parts.append(_progress(board, ink))
-    parts += [Text(), _table(board, ink), Text(), _news(board, ink)]
+    parts += [Text(), _table(board, ink), Text()]
+    inner = ink._replace(width=ink.width - 2)
+    whole = panels.draw(board, inner, inner.height - _lines(board))
+    if whole is not None:
+        parts += [whole, Text()]
+    parts.append(_news(board, ink))
     return Padding(Group(*parts), (0, 1))
+
+
+def _lines(board: Board) -> int:
+    """Return how many lines all takes but the panels."""
+    shown = _shown(board)
+    table = 2 + len(shown) + len({key[:2] for key in shown}) + (len(board.rows) > len(shown))
+    return 2 + bool(board.total) + 1 + table + 2 + len(board.news)
 
 
 def line(board: Board) -> str:
@@ -98,15 +95,18 @@ def line(board: Board) -> str:
         parts.append(f"{min(1.0, board.done / board.total):.0%} done")
     for portfolio, (value, gross) in sorted(board.values.items()):
         parts.append(f"{portfolio} {gross / value:.0%} in use")
+    mean = None if board.correlations is None else board.correlations.mean
+    if mean is not None:
+        parts.append(f"correlation {mean:.2f}")
     cut = sorted({f"{symbol} {level}" for (symbol, _), level in board.levels.items() if level != CALM})
     return ", ".join(parts + cut)
 
 
 # -- header and footer ---------------------------------------------------------------------------------------------
 def _header(board: Board, ink: Ink) -> RenderableType:
-    grid = Table.grid(expand=True)
-    grid.add_column()
-    grid.add_column(justify="right")
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, justify="right")
     name = Text.assemble(ink.text("HIMARI", "bold deep_sky_blue1"), ink.text(" layer 3", "grey70"))
     if board.title:
         name.append_text(ink.text(f" · {board.title}", "grey50"))
@@ -132,12 +132,8 @@ def _in_use(board: Board, ink: Ink) -> Text:
     """Return how much of the portfolios' value is allocated, as a bar of ten."""
     value, gross = (sum(each) for each in zip(*board.values.values(), strict=True)) if board.values else (0.0, 0.0)
     share = gross / value if value else 0.0
-    filled = min(10, round(10 * share))
     return Text.assemble(
-        ink.text("in use ", "grey50"),
-        ink.text(BARS[5] * filled, "deep_sky_blue1"),
-        ink.text(BARS[1] * (10 - filled), "grey30"),
-        ink.text(f" {share:4.0%}", "bold"),
+        ink.text("in use ", "grey50"), ink.gauge(share, "deep_sky_blue1"), ink.text(f" {share:4.0%}", "bold")
     )
 
 
@@ -257,7 +253,7 @@ def _waterfall(row: Row, ink: Ink) -> Text:
         step = row.steps.get(stage)
         share = abs(step.after) / first if step is not None and first else 0.0
         style = "grey50" if step is None or not step.taken else "light_coral" if step.taken > 0 else "spring_green3"
-        shown.append_text(ink.text(_bar(share), style))
+        shown.append_text(ink.text(column(share), style))
     return shown
 
 
@@ -266,11 +262,7 @@ def _trail(trail: tuple[float, ...], ink: Ink) -> Text:
     if not trail:
         return Text()
     shown = ink.text(f"{trail[-1]:5.2f} ".replace("-", "−"), "spring_green3" if trail[-1] > 0.4 else "light_coral")
-    return shown.append_text(ink.text("".join(_bar(b) for b in trail[-6:]), "grey50"))
-
-
-def _bar(share: float) -> str:
-    return BARS[min(8, max(1, round(8 * share)))] if share > 0 else BARS[1]
+    return shown.append_text(ink.text("".join(column(b) for b in trail[-6:]), "grey50"))
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------

@@ -11,15 +11,19 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from config.settings import Settings
+from engines.caps import Limits
+from engines.state import State
 from schemas.errors import SizingError
 from streams.clock import SECOND_NS, Clock
+from streams.demo import days
 from streams.demo.board import Board
+from streams.demo.heat import Heat
 from streams.demo.host import RunningWorker, hosted
 from streams.demo.screen import Screen
 from streams.demo.stage import PARTITIONS, Stage
 from streams.demo.tally import Hours, Tally
 from streams.history import candles, strategies
-from streams.history.candles import Candles, Found
+from streams.history.candles import Candles
 from streams.history.feed import Event
 from streams.history.feeder import Feeder
 from streams.history.simulation import Simulation
@@ -64,7 +68,7 @@ async def run(options: Options) -> dict[str, Any]:
         settings = _settings(broker, folder, files)
         stage = Stage(settings, options.seed)
         stack.push_async_callback(stage.close)
-        board = Board(_title(options))
+        board = Board(_title(options), _limits(settings))
         show = await (_history(stage, options, board, files) if files else _live(stage, options, board))
         summary = await show(stack, folder)
     return summary
@@ -92,6 +96,13 @@ def _settings(broker: BrokerProcess, folder: Path, files: list[Candles]) -> Sett
     )
 
 
+def _limits(settings: Settings) -> Limits:
+    """Return what a portfolio may hold, as the worker will say."""
+    state = State(0)
+    state.use(settings.decision())
+    return state.limits
+
+
 # -- the two shows -------------------------------------------------------------------------------------------------
 async def _live(stage: Stage, options: Options, board: Board) -> Callable[..., Any]:
     """Weeks of history through the feeder, then a live market for so many seconds."""
@@ -99,7 +110,8 @@ async def _live(stage: Stage, options: Options, board: Board) -> Callable[..., A
 
     async def show(stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
         await stage.lay(simulation.history_start_ns)
-        tally = Tally(board)
+        tally = Tally(board, Heat(stage.settings.decision()))
+        loading = asyncio.create_task(asyncio.to_thread(tally.heat.load))
         feeder = _feeder(stage, simulation.history_start_ns)
         past = list(simulation.history())
         await _feed(stage, feeder, past, tally)
@@ -110,13 +122,14 @@ async def _live(stage: Stage, options: Options, board: Board) -> Callable[..., A
         await stack.enter_async_context(_watching(stage, tally, board))
         clock = worker.clock
         with Screen(board) as screen:
-            drawing = asyncio.create_task(_draw(screen))
+            drawing = asyncio.create_task(_draw(screen, tally))
             await _play(stage, worker, clock, simulation.live(), tally)
             await _drain(worker, tally)
+            await loading
             drawing.cancel()
-            screen.refresh()
+            _look(screen, tally)
         await worker.stop()
-        return await _summary(stage, tally, Found(0, 0, 0), 0)
+        return await _summary(stage, tally, [])
 
     return show
 
@@ -129,20 +142,22 @@ async def _history(stage: Stage, options: Options, board: Board, files: list[Can
     async def show(stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
         start_ns = events[0].time_ns
         await stage.lay(start_ns)
-        tally = Tally(board)
+        tally = Tally(board, Heat(stage.settings.decision()))
+        loading = asyncio.create_task(asyncio.to_thread(tally.heat.load))
         clock = Clock(start_ns, 1, time.time_ns())
         worker = await stack.enter_async_context(hosted(stage, clock, folder, apart=options.kafka))
         await stack.enter_async_context(_watching(stage, tally, board))
         feeder = _feeder(stage, start_ns)
         with Screen(board) as screen:
-            drawing = asyncio.create_task(_draw(screen))
+            drawing = asyncio.create_task(_draw(screen, tally))
             await _feed(stage, feeder, events, tally, board, worker)
             await stage.publish(feeder.close())
             await _drain(worker, tally)
+            await loading
             drawing.cancel()
-            screen.refresh()
+            _look(screen, tally)
         await worker.stop()
-        return await _summary(stage, tally, candles.found(files), files[0].width_s)
+        return await _summary(stage, tally, files)
 
     return show
 
@@ -214,10 +229,16 @@ async def _drain(worker: RunningWorker, tally: Tally) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _draw(screen: Screen) -> None:
+async def _draw(screen: Screen, tally: Tally) -> None:
     while True:
-        screen.refresh()
+        _look(screen, tally)
         await asyncio.sleep(REFRESH_S)
+
+
+def _look(screen: Screen, tally: Tally) -> None:
+    """Draw what is known at the board's time."""
+    tally.board.correlations = tally.heat.at(tally.board.now_ns)
+    screen.refresh()
 
 
 # -- watching ------------------------------------------------------------------------------------------------------
@@ -250,9 +271,9 @@ async def _watching(stage: Stage, tally: Tally, board: Board) -> AsyncIterator[N
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-async def _summary(stage: Stage, tally: Tally, found: Found, width_s: int) -> dict[str, Any]:
-    """Verify every allocation, and return what there is to report; a candle of `width_s` is named by its opening."""
-    hours = Hours(width_s)
+async def _summary(stage: Stage, tally: Tally, files: list[Candles]) -> dict[str, Any]:
+    """Verify every allocation, and return what there is to report; a candle of a file is named by its opening."""
+    hours = Hours(files[0].width_s if files else 0)
     verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observe=hours.observe)
     return {
         "signals": tally.signals,
@@ -263,6 +284,8 @@ async def _summary(stage: Stage, tally: Tally, found: Found, width_s: int) -> di
         "audit": verdict.report(),
         "symbols": sorted(tally.symbols),
         "cascade": hours.report(),
-        "data": found._asdict(),
+        "portfolio": tally.portfolio.report(),
+        "correlation": days.report(files, hours.worst_day()),
+        "data": candles.found(files)._asdict(),
         "dashboard_url": None,
     }

@@ -1,6 +1,10 @@
 """What the demo has seen: the board for the eyes, and the numbers of the summary."""
 
 import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date
+from statistics import fmean
 from typing import Any
 
 import orjson
@@ -9,6 +13,7 @@ from engines.effects import Folded, Journaled, Look
 from schemas.words import RECOMMENDATIONS
 from streams.clock import SECOND_NS
 from streams.demo.board import Board
+from streams.demo.heat import Heat
 from streams.history.feed import Event
 from streams.reader import AllocationReader
 
@@ -37,6 +42,11 @@ class Hours:
         ratio = round(len(self.above) / self.seen, 4) if self.seen else None
         return {"hours_above_monitor_ratio": ratio, "levels": self.above}
 
+    def worst_day(self) -> date | None:
+        """Return the UTC day of the highest score above MONITOR; None where there is none."""
+        worst = max(self.above, key=lambda each: float(each["score"]), default=None)
+        return None if worst is None else date.fromisoformat(worst["time"][:10])
+
 
 def _told(look: Look, time_ns: int) -> dict[str, Any]:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // SECOND_NS))
@@ -48,11 +58,52 @@ def _told(look: Look, time_ns: int) -> dict[str, Any]:
     }
 
 
+class Whole:
+    """What the allocations say of portfolios as a whole."""
+
+    def __init__(self) -> None:
+        self.strategies: set[str] = set()
+        self.largest_gross = 0.0
+        self.largest_penalty = 0.0
+        self.levels: Counter[str] = Counter()
+        """Allocations in which a cap of this level bound."""
+        self.caps: Counter[str] = Counter()
+        """Allocations in which this cap bound, as level:name."""
+        self.ratios: list[float] = []
+        """Diversification ratio of each allocation that holds two symbols or more."""
+
+    def take(self, fields: Mapping[str, Any]) -> None:
+        """Take an allocation's fields."""
+        spoke = fields.get("strategy_id")
+        self.strategies |= {*fields["strategy_weights"], *([spoke] if spoke else [])}
+        self.largest_gross = max(self.largest_gross, fields["totals"]["utilization_ratio"])
+        self.largest_penalty = max(self.largest_penalty, *fields["correlation_penalties"].values(), 0.0)
+        bound = set(fields["bound"])
+        self.caps.update(bound)
+        self.levels.update({cap.partition(":")[0] for cap in bound})
+        if fields["diversification"] is not None and len(fields["targets"]) > 1:
+            self.ratios.append(fields["diversification"]["ratio"])
+
+    def report(self) -> dict[str, Any]:
+        """Return the summary's `portfolio`; ratios are of the value, but the penalty, which is of a symbol's size."""
+        most = min(self.caps, key=lambda cap: (-self.caps[cap], cap), default=None)
+        return {
+            "strategies": sorted(self.strategies),
+            "largest_gross_ratio": round(self.largest_gross, 6),
+            "bound": dict(sorted(self.levels.items())),
+            "most_often": most,
+            "largest_penalty": round(self.largest_penalty, 6),
+            "mean_diversification": round(fmean(self.ratios), 4) if self.ratios else None,
+        }
+
+
 class Tally:
     """What the demo has seen: the board for the eyes, and the numbers of the summary."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, heat: Heat) -> None:
         self.board = board
+        self.heat = heat
+        self.portfolio = Whole()
         self.reader = AllocationReader()
         self.sent_at: dict[str, float] = {}
         self.latencies_ms: list[float] = []
@@ -66,6 +117,7 @@ class Tally:
 
     def sent(self, event: Event, at: float | None) -> None:
         """Take note of a record that is sent; `at`: when, where latency is measured."""
+        self.heat.sent(event)
         if event.topic != "signals":
             return
         fields = orjson.loads(event.value)
@@ -96,6 +148,7 @@ class Tally:
         self.sequence_gaps += fields["sequence"] != expected
         self.portfolios[fields["portfolio_id"]] = fields["sequence"]
         self.board.take(fields)
+        self.portfolio.take(fields)
         if fields["trigger"]["kind"] == "signal":
             self.answered.add(fields["trigger"]["id"])
             sent_at = self.sent_at.pop(fields["trigger"]["id"], None)

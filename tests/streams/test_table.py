@@ -45,6 +45,10 @@ def allocation(steps=KELLY, symbol="BTC-USD", strategy="momentum", **given):
         "cascade_recommendation": "REDUCE_50%",
         "current_regime": "trending_up",
         "diagnostics": {"side": 1, "kelly": {"calibration": 0.62}},
+        "cells": [{"strategy_id": strategy, "symbol": symbol, "cents": round(100 * final)}],
+        "strategy_weights": {strategy: 1.0},
+        "drift": {"ratio": 0.0, "alert": False},
+        "drifted_strategies": [],
         **given,
     }
 
@@ -154,7 +158,7 @@ def test_the_latest_decision_of_each_cell_is_shown_once():
     ]
     drawn = text(shown)
     assert drawn.count("BTC-USD") == 1
-    assert drawn.count("momentum") == 2
+    assert sum("momentum" in each and "▲" in each for each in drawn.splitlines()) == 2
 
 
 def test_a_level_is_that_of_the_rows_own_side():
