@@ -18,7 +18,7 @@ __all__ = ["drift_of", "forecasted", "learn", "rho_of", "seen", "weights_of"]
 
 SECOND_NS = 1_000_000_000
 HEARD_EVERY_NS = 3_600 * SECOND_NS
-"""How often it is written down that a strategy still speaks."""
+"""How often it is written down that a strategy still speaks: so none leaves before it has been silent long enough."""
 NOBODY = Strategies((), (), (), (), None, Drift(0.0, alert=False, drifted=(), largest=0.0))
 
 
@@ -29,7 +29,7 @@ def seen(state: State, portfolio: str, strategy: str) -> None:
     if strategy in record.names and now_ns - record.heard_ns[record.names.index(strategy)] < HEARD_EVERY_NS:
         return
     heard = {**dict(zip(record.names, record.heard_ns, strict=True)), strategy: now_ns}
-    oldest_ns = now_ns - _params(state).inactive_after_s * SECOND_NS
+    oldest_ns = now_ns - _params(state).inactive_after_s * SECOND_NS - HEARD_EVERY_NS
     weights = _weights(record)
     for name in [name for name, heard_ns in heard.items() if heard_ns < oldest_ns]:
         weights = ensemble.leave(weights, name)

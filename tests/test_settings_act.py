@@ -204,8 +204,8 @@ def rivals(driver, outcomes=(0.02, -0.02), rounds=12, pause_s=1.0):
 
 
 def silent(driver):
-    """The same, and one of the two has been silent for two hours when the third one comes."""
-    rivals(driver, pause_s=2 * HOUR_S)
+    """The same, and one of the two has been silent for three hours when the third one comes."""
+    rivals(driver, pause_s=3 * HOUR_S)
 
 
 def together(bars=60, silence_s=0.0) -> Story:

@@ -55,19 +55,26 @@ def slow(ticks, closed_to):
     return bars
 
 
-def ewma(bars, symbols, decay=0.97, clip=6.0):
-    """Return correlations by numpy: standardised by the volatility before, products averaged over a pair's bars."""
-    variance, cross = dict.fromkeys(symbols), {}
+def pairs(bars, symbols, decay=0.97, clip=6.0):
+    """Return variances, products and counts of pairs as they stand after these bars: one plain loop for each."""
+    variance, cross, count = dict.fromkeys(symbols, 0.0), {}, {}
     for bar in sorted(bars):
-        row = bars[bar]
-        z = {}
+        row, z = bars[bar], {}
         for symbol, change in row.items():
             before = variance[symbol]
-            z[symbol] = float(np.clip(change / np.sqrt(before), -clip, clip)) if before else 0.0
-            variance[symbol] = change * change if not before else decay * before + (1 - decay) * change * change
-        for one in row:
-            for other in row:
+            if before:
+                z[symbol] = float(np.clip(change / np.sqrt(before), -clip, clip))
+            variance[symbol] = decay * before + (1 - decay) * change * change if before else change * change
+        for one in z:
+            for other in z:
                 cross[one, other] = decay * cross.get((one, other), 0.0) + (1 - decay) * z[one] * z[other]
+                count[one, other] = count.get((one, other), 0) + 1
+    return variance, cross, count
+
+
+def ewma(bars, symbols):
+    """Return the correlations that numpy finds: products of standardised returns, averaged over the bars of a pair."""
+    _, cross, _ = pairs(bars, symbols)
     return np.array(
         [[cross[i, j] / np.sqrt(cross[i, i] * cross[j, j]) if i != j else 1.0 for j in symbols] for i in symbols]
     )
@@ -84,40 +91,29 @@ quotes = st.lists(
 @settings(max_examples=25)
 @given(quotes)
 def test_the_bars_are_those_of_the_last_ticks_whoever_is_missing(script):
-    driver, told, taken = world(), [], []
-    observe = Watched(taken)
-    for wait_s, symbol, factor in script:
-        driver.advance(float(wait_s))
+    driver, told = world(), []
+
+    def say(symbol, factor):
         quote(driver, symbol, PRICES[symbol] * factor)
         told.append((driver.now_ns, symbol, PRICES[symbol] * factor))
         driver.run()
+
+    for wait_s, symbol, factor in script:
+        driver.advance(float(wait_s))
+        say(symbol, factor)
     for _ in range(3):
         driver.advance(75.0)
-        quote(driver, "BTC-USD", PRICES["BTC-USD"])
-        told.append((driver.now_ns, "BTC-USD", PRICES["BTC-USD"]))
+        say("BTC-USD", 1.0)
         driver.advance(2.0)
-    expected = slow(told, state_of(driver).closed_bar)
-    observe.undo()
-    assert {bar: pytest.approx(row) for bar, row in taken} == expected
-
-
-class Watched:
-    """Takes down what moves the moments."""
-
-    def __init__(self, taken):
-        from engines import returns  # noqa: PLC0415 (what is watched)
-
-        self.module, self.original = returns, returns.moments.observe
-        taken.clear()
-
-        def observe(moments, end_ns, row, given_):
-            taken.append((end_ns // MINUTE_NS - 1, dict(row)))
-            self.original(moments, end_ns, row, given_)
-
-        returns.moments.observe = observe
-
-    def undo(self):
-        self.module.moments.observe = self.original
+    found = state_of(driver)
+    bars = slow(told, found.closed_bar)
+    names = sorted({symbol for row in bars.values() for symbol in row})
+    variance, cross, count = pairs(bars, names)
+    upper = [(one, other) for place, one in enumerate(names) for other in names[place:]]
+    assert found.moments.symbols == tuple(names)
+    assert found.moments.variances.tolist() == pytest.approx([variance[name] for name in names])
+    assert found.moments.cross.tolist() == pytest.approx([cross.get(pair, 0.0) for pair in upper])
+    assert found.moments.bars.tolist() == [count.get(pair, 0) for pair in upper]
 
 
 def test_correlations_of_a_common_factor_are_those_of_numpy():
@@ -158,6 +154,32 @@ def test_a_bar_waits_ten_seconds_for_the_others_and_no_longer():
     assert state_of(driver).closed_bar == ended
     assert state_of(driver).gathered == {}
     assert state_of(driver).moments.symbols == SYMBOLS[:2]
+
+
+def test_a_symbol_that_comes_too_late_is_missing_in_its_bar_and_blocks_nobody():
+    driver = Driver(params(), partitions=3)
+    march(driver, 30)
+    state = state_of(driver)
+    sources = {symbol: state.get("markets", (symbol,)).source_partition for symbol in SYMBOLS[:2]}
+    assert len(set(sources.values())) == 2, "they come by partitions of their own"
+    before = state.moments.bars.tolist()
+    then_ns = driver.now_ns
+    for wait_s in (60.0, 15.0):
+        quote(driver, "BTC-USD", PRICES["BTC-USD"] * 1.001)
+        driver.advance(wait_s)
+    assert [now - was for was, now in zip(before, state.moments.bars.tolist(), strict=True)] == [2, 1, 1], (
+        "the bar that ended in the march is of both, the one after of BTC alone"
+    )
+    late = tick(then_ns + SECOND_NS, "ETH-USD", PRICES["ETH-USD"] * 1.1)
+    driver.publish("prices", late, key=b"ETH-USD")
+    driver.advance(2.0)
+    assert state.moments.bars.tolist() == [before[0] + 2, before[1] + 1, before[2] + 1]
+    assert state.get("markets", ("ETH-USD",)).bars.last_price == PRICES["ETH-USD"] * 1.1
+    for _ in range(2):
+        for symbol in SYMBOLS[:2]:
+            quote(driver, symbol, PRICES[symbol] * 1.1)
+        driver.advance(75.0)
+    assert state.moments.bars[1] > before[1] + 1, "from the next bar on it is there again"
 
 
 # -- state -----------------------------------------------------------------------------------------------------------

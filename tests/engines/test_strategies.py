@@ -120,10 +120,49 @@ def test_a_strategy_that_is_silent_for_too_long_leaves_to_the_others():
     for name in NAMES[:2]:
         claim(driver, name)
     for number in range(1, 6):
-        driver.advance(3_000.0)
+        driver.advance(3_700.0)
         claim(driver, "carry", number)
     assert list(known(driver)) == ["carry"]
     assert known(driver)["carry"] == (1.0, 1.0)
+
+
+def test_a_strategy_that_has_spoken_within_the_time_stays():
+    driver = world(inactive_after_s=3_600)
+    claim(driver, "carry")
+    driver.advance(3_500.0)
+    claim(driver, "carry", 1)
+    driver.advance(200.0)
+    claim(driver, "momentum")
+    assert list(known(driver)) == ["carry", "momentum"]
+
+
+def test_a_strategy_that_has_left_comes_back_by_its_next_signal_as_a_new_one():
+    driver = world(inactive_after_s=3_600)
+    for name in NAMES[:2]:
+        claim(driver, name)
+    settle(driver, "carry", 0.06)
+    driver.advance(3 * 3_600.0)
+    claim(driver, "momentum", 1)
+    assert list(known(driver)) == ["momentum"]
+    claim(driver, "carry", 1)
+    assert known(driver) == {"carry": (0.5, 0.5), "momentum": (0.5, 0.5)}
+
+
+def test_the_order_of_the_signals_of_one_call_makes_no_other_record():
+    from engines.effects import Journaled  # noqa: PLC0415 (only here)
+    from engines.fold import apply  # noqa: PLC0415
+
+    records = []
+    for order in permutations(NAMES):
+        driver = world()
+        state = state_of(driver)
+        rows = [signal(driver.now_ns, strategy_id=name, signal_id=name) for name in order]
+        body = {"signals": [*rows, signal(driver.now_ns, strategy_id="carry", symbol="ETH-USD", signal_id="eth")]}
+        folded = apply(state, Journaled(99, "call", "", 0, 0, 0, driver.now_ns, body, b"a call"))
+        fields = orjson.loads(folded.allocations[0].value)
+        assert fields["strategy_weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
+        records.append((state.get("strategies", ("main",)), fields["targets"], fields["strategy_weights"]))
+    assert all(record == records[0] for record in records)
 
 
 def test_forecasts_of_one_symbol_tell_how_alike_strategies_are():
