@@ -84,8 +84,8 @@ async def give_and_wait(connection: Connection, names: Names, order: Mapping[str
     await reach(consumer, connection.bootstrap)
     answers: dict[int, str] = {}
     try:
-        takers = asked(order, len(await read.partitions(consumer, names.topic(journal.TOPIC))))
-        places = await read.partitions(consumer, names.topic("alerts"))
+        takers = asked(order, len(await read.places(connection, names.topic(journal.TOPIC))))
+        places = await read.places(connection, names.topic("alerts"))
         consumer.assign(places)
         await read.ends(consumer, places)
         await give(connection, names, order)

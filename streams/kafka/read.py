@@ -93,12 +93,13 @@ async def places(connection: Connection, topic: str) -> list[TopicPartition]:
     """Return the partitions of a topic.
 
     Raises:
-        TopicsUnfit: there is no such topic.
+        TopicsUnfit: there is no such topic, or none that this user may see: Kafka tells nobody the difference.
     """
     async with reader(connection, []) as consumer:
         found = await partitions(consumer, topic)
     if not found:
-        msg = f"{topic}: no such topic on {connection.bootstrap}; run: himari topics apply"
+        advice = "run: himari topics apply (or its ACLs hide it from this user)"
+        msg = f"{topic}: no such topic on {connection.bootstrap}; {advice}"
         raise TopicsUnfit(msg)
     return found
 
