@@ -5,8 +5,9 @@ import orjson
 import pytest
 from worlds import PRICES, START_NS, SYMBOLS, Driver, control, last, priced, signal, targets, tick
 
-from engines import aggregation
+from engines import aggregation, correlation, returns
 from engines.correlation import Diversification
+from engines.effects import Folded
 from engines.parameters import DecisionParams
 from engines.records import Latch, Market
 from engines.state import MARKET_WIDE, State
@@ -103,9 +104,6 @@ def correlate(driver, symbols, rho, bars=200):
     """Let symbols move with a common factor so that their correlations come to rho, each bar an hour."""
     chance = np.random.default_rng(2)
     state = state_of(driver)
-    from engines import returns  # noqa: PLC0415 (only here)
-    from engines.effects import Folded  # noqa: PLC0415
-
     for bar in range(bars):
         shared = chance.normal()
         rows = {s: 0.01 * (rho**0.5 * shared + (1 - rho) ** 0.5 * chance.normal()) for s in symbols}
@@ -152,6 +150,16 @@ def test_correlations_that_are_not_positive_definite_are_answered_not_raised():
         found = ask(driver, symbol=symbol)
     assert all(0.0 <= taken <= 1.0 for taken in found["correlation_penalties"].values())
     assert "taken to move as one" in {row["reason"] for row in found["waterfall"]}
+
+
+def test_contradicting_returns_are_drawn_to_their_mean_until_they_can_be_sized_with():
+    driver = world()
+    state = state_of(driver)
+    for bar in range(120):
+        returns.take(state, gaps(bar), START_NS + bar * HOUR_NS, 0, Folded())
+    params = state.params.risk_management.correlation
+    assert np.linalg.eigvalsh(correlation.raw(state.moments, params)).min() < -0.5
+    assert correlation.shrunk(state.moments, params).raises > 0
 
 
 # -- stress ----------------------------------------------------------------------------------------------------------
@@ -243,3 +251,68 @@ def test_each_cause_of_nothing_has_its_reason_and_no_number_is_none():
         assert b"NaN" not in record.value
         assert b"Infinity" not in record.value
         assert orjson.loads(record.value)["totals"]["gross_usd"] is not None
+
+
+def test_a_strategy_that_is_not_on_record_any_more_counts_as_one_that_joins():
+    driver = world()
+    for name in "ab":
+        ask(driver, name)
+    state = state_of(driver)
+    state.drop("strategies", ("main",))
+    driver.publish("control", control(driver.now_ns, "trading_state", {"scope": "all", "state": "ACTIVE"}))
+    driver.run()
+    assert last(driver)["strategy_weights"] == {"a": 0.5, "b": 0.5}
+    assert stage(last(driver), "ensemble") == pytest.approx(stage(last(driver), "drawdown") / 1.7, abs=2)
+
+
+def test_a_book_of_gated_signals_alone_is_nothing_with_a_reason():
+    driver = world()
+    for symbol in SYMBOLS[:2]:
+        for name in "ab":
+            fields = signal(driver.now_ns, strategy_id=name, symbol=symbol, signal_id=name + symbol, confidence=0.0)
+            driver.publish("signals", fields)
+    driver.run()
+    found = last(driver)
+    assert found["totals"] == {"gross_usd": 0.0, "net_usd": 0.0, "utilization_ratio": 0.0}
+    assert found["waterfall"][0]["reason"]
+    assert found["correlation_penalties"] == dict.fromkeys(SYMBOLS[:2], 0.0)
+    assert found["diversification"] is None
+    assert found["strategy_weights"] == {"a": 0.5, "b": 0.5}
+
+
+def gaps(bar):
+    """Two of three coins trade in each bar: BTC and ETH as one, ETH and SOL as one, BTC and SOL against each other."""
+    move = 0.01 * (bar * 7 % 5 - 2) + 0.001
+    missing = bar % 3
+    rows = {"BTC-USD": move, "ETH-USD": move, "SOL-USD": -move if missing == 1 else move}
+    del rows[SYMBOLS[missing]]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("what", "rows"),
+    [
+        ("pairs that contradict each other", gaps),
+        ("one and the same", lambda bar: dict.fromkeys(SYMBOLS, 0.01 * (bar * 7 % 5 - 2))),
+        ("nothing moves", lambda _: dict.fromkeys(SYMBOLS, 0.0)),
+        ("one is flat", lambda bar: {"BTC-USD": 0.0, "ETH-USD": 0.01 * (-1) ** bar, "SOL-USD": 0.02}),
+        ("huge", lambda bar: dict.fromkeys(SYMBOLS, 1e150 * (-1) ** bar)),
+        ("tiny", lambda bar: dict.fromkeys(SYMBOLS, 1e-160 * (-1) ** bar)),
+        ("only one ever", lambda bar: {"BTC-USD": 0.01 * (-1) ** bar}),
+    ],
+)
+@pytest.mark.parametrize("stress", [0.0, 1.0])
+def test_whatever_returns_were_fed_the_answer_is_a_number(what, rows, stress):
+    driver = world()
+    state = state_of(driver)
+    for bar in range(120):
+        returns.take(state, rows(bar), START_NS + bar * HOUR_NS, 0, Folded())
+    driver.publish("cascade-indicators", {"timestamp_ns": driver.now_ns, "onchain_whale_pressure": stress})
+    driver.run()
+    for number, symbol in enumerate(SYMBOLS * 2):
+        found = ask(driver, "ab"[number // 3], symbol, side=-1 if number == 1 else 1)
+    matrix = state.correlations().matrix
+    assert np.linalg.eigvalsh(matrix).min() > 0.0, what
+    assert all(0.0 <= taken < 1.0 for taken in found["correlation_penalties"].values()), what
+    assert stage(found, "portfolio") > 0, what
+    assert b"NaN" not in driver.read("allocations")[-1].value

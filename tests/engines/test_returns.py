@@ -1,5 +1,6 @@
 """Bars of all symbols: previous ticks, gathered by time, against a slow computation from the ticks themselves."""
 
+from itertools import product
 from math import log
 
 import numpy as np
@@ -65,10 +66,9 @@ def pairs(bars, symbols, decay=0.97, clip=6.0):
             if before:
                 z[symbol] = float(np.clip(change / np.sqrt(before), -clip, clip))
             variance[symbol] = decay * before + (1 - decay) * change * change if before else change * change
-        for one in z:
-            for other in z:
-                cross[one, other] = decay * cross.get((one, other), 0.0) + (1 - decay) * z[one] * z[other]
-                count[one, other] = count.get((one, other), 0) + 1
+        for (one, its), (other, others) in product(z.items(), repeat=2):
+            cross[one, other] = decay * cross.get((one, other), 0.0) + (1 - decay) * its * others
+            count[one, other] = count.get((one, other), 0) + 1
     return variance, cross, count
 
 
