@@ -221,6 +221,19 @@ def test_a_partition_that_has_not_got_the_order_is_named():
     assert list(trading.lines([row]))[1] == "  NOT in force on journal partitions 1"
 
 
+def test_partitions_that_are_apart_are_shown_apart_each_with_its_order():
+    early, late = Driver(partitions=1), Driver(partitions=1)
+    order(early, "halt", by="ann")
+    for driver in (early, late):
+        order(driver, "reduce", by="bob")
+    order(late, "halt", by="cem")
+    rows = trading.view([states(early)[0], states(late)[0]], {0: {}, 1: behind({"all": "HALTED"}, found(late))})
+    assert [(row["state"], row["by"], row["partitions"], row["missing"]) for row in rows] == [
+        ("HALTED", "cem", [1], [0]),
+        ("REDUCING", None, [0], [1]),
+    ]
+
+
 def test_an_order_that_the_journal_no_longer_holds_is_in_force_all_the_same():
     driver = priced()
     order(driver, "halt")

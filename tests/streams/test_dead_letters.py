@@ -157,12 +157,14 @@ def test_of_two_outcomes_of_one_claim_only_the_first_would_be_taken():
 
 def test_a_signal_that_a_newer_one_has_overtaken_is_said_to_change_nothing():
     driver = priced()
-    driver.publish("signals", signal(driver.now_ns + 9 * SECOND_NS))
+    for symbol in ("BTC-USD", "ETH-USD"):
+        driver.publish("signals", signal(driver.now_ns + 9 * SECOND_NS, symbol=symbol))
     driver.advance(20.0)
     driver.publish("signals", signal(driver.now_ns))
     driver.advance(1.0)
-    (found,) = letters(driver)
-    assert verdicts(driver, found) == [Verdict(remark="of no effect: older_signal")]
+    older, fresh = letters(driver)
+    assert b"BTC-USD" in older.value
+    assert verdicts(driver, older, fresh) == [Verdict(remark="of no effect: older_signal"), Verdict()]
 
 
 BAD = {
