@@ -105,7 +105,7 @@ def line(board: Board) -> str:
 # -- header and footer ---------------------------------------------------------------------------------------------
 def _header(board: Board, ink: Ink) -> RenderableType:
     grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     grid.add_column(no_wrap=True, justify="right")
     name = Text.assemble(ink.text("HIMARI", "bold deep_sky_blue1"), ink.text(" layer 3", "grey70"))
     if board.title:
