@@ -50,6 +50,7 @@ def fold_price(
     moved = bars.fold(market.bars, open_, high, low, close, volume, end_ns, state.params.market)
     returns.rolled(state, symbol, market.bars, moved)
     priced = Market(moved, market.gauges, market.long, market.short, source)
+    state.oldest_price_ns = min(state.oldest_price_ns, end_ns)
     _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
         if close >= price and breaks_a_cap(state, portfolio):

@@ -70,7 +70,7 @@ class State:
         self.closed_bar = -1
         """Newest bar that is closed for all."""
         self.oldest_price_ns = 0
-        """No price that counts as fresh is older: before it is too old none has to be looked at."""
+        """No price that counts as fresh is older: before it is too old none has to be looked at. 0 means: look."""
         self._parts: dict[str, bytes] = {}
         self._sized_with: Correlations | None = None
         self.use(DecisionParams())

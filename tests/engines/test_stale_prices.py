@@ -68,3 +68,28 @@ def test_what_was_told_is_remembered_over_a_restart():
     driver.crash()
     driver.advance(200.0)
     assert len(told(driver)) == 3
+
+
+def late_price(*, crash):
+    """A price that comes 100 s late, by its own partition, beside one that is renewed; restarted after it, or not."""
+    driver = Driver(partitions=3)
+    renew(driver, "BTC-USD")
+    driver.publish("prices", tick(driver.now_ns - 100 * 10**9, "ETH-USD"), key=b"ETH-USD")
+    driver.advance(2.0)
+    renew(driver, "BTC-USD")
+    if crash:
+        driver.checkpoint()
+        driver.crash()
+    for _ in range(12):
+        renew(driver, "BTC-USD")
+    return driver
+
+
+def test_a_price_that_came_late_is_told_of_by_its_own_age():
+    [(symbol, age)] = told(late_price(crash=False))
+    assert symbol == "ETH-USD"
+    assert age == pytest.approx(121.0, abs=2.0)
+
+
+def test_a_restart_changes_nothing_of_when_a_price_is_told_of():
+    assert told(late_price(crash=True)) == told(late_price(crash=False))
