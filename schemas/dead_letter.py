@@ -50,19 +50,22 @@ def original(headers: Headers) -> list[tuple[str, bytes]]:
 
 
 def read(headers: Iterable[tuple[str, bytes]]) -> DeadLetter | None:
-    """Return what a dead letter's headers say, or None where they are not all there."""
+    """Return what a dead letter's headers say, or None where they are not all there or say what we never would."""
     told = {name: value.decode(errors="replace") for name, value in headers if name in NAMES}
     if len(told) < len(NAMES):
         return None
     exception, message, topic, partition, offset, code, field = (told[name] for name in NAMES)
-    return DeadLetter.model_validate(
-        {
-            "exception": exception,
-            "message": message,
-            "topic": topic,
-            "partition": int(partition),
-            "offset": int(offset),
-            "code": code,
-            "field": field,
-        }
-    )
+    try:
+        return DeadLetter.model_validate(
+            {
+                "exception": exception,
+                "message": message,
+                "topic": topic,
+                "partition": int(partition),
+                "offset": int(offset),
+                "code": code,
+                "field": field,
+            }
+        )
+    except ValueError:
+        return None

@@ -246,6 +246,22 @@ def test_bytes_that_are_no_text_are_shown_all_the_same(value):
     assert list(lines(found))[-1] == {None: "(none)", b"": ""}.get(value, "\\xff\\xfe")
 
 
+def test_what_a_terminal_would_obey_is_escaped():
+    found = dead(b"a\x1b[2J\tb\nc", b"\x07", [("\x1b", b"\x9b")])
+    assert list(lines(found))[-1] == "a\\x1b[2J\tb\nc"
+    assert not [each for text in lines(found) for each in text if ord(each) < 32 and each not in "\n\t"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("partition", b"-1"), ("offset", b"x"), ("partition", b"")])
+def test_headers_that_say_what_we_never_would_are_not_believed(name, value):
+    good = dead(b"{}")
+    assert good.why is not None
+    spoiled = tuple((key, value if key.endswith(f".{name}") else text) for key, text in good.headers)
+    assert good._replace(headers=spoiled).why is None
+    spoiled = tuple((key, b"made_up" if key.endswith(".code") else text) for key, text in good.headers)
+    assert summary(good._replace(headers=spoiled))["code"] is None
+
+
 def test_a_record_that_is_no_letter_of_ours_is_shown_without_a_reason():
     found = Letter("signals", 0, 0, 0, None, b"{}", (("trace", b"1"),))
     assert (summary(found)["code"], whole(found)["source"]) == (None, None)
