@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from engines import strategies
 from engines.cascade import Components
 from engines.decide import Decision, Trigger, stronger
 from engines.state import State
@@ -110,4 +111,18 @@ def alert(
             "threshold": threshold,
             "value": value,
         }
+    )
+
+
+def warn_of_drift(state: State, folded: Folded, offset: int, portfolio: str) -> None:
+    """Tell that the weights of a portfolio's strategies have drifted to the threshold."""
+    alert(
+        state,
+        folded,
+        offset,
+        "drift",
+        portfolio,
+        severity="warning",
+        value=strategies.drift_of(state, portfolio).ratio,
+        threshold=state.params.risk_management.drift_alert_threshold,
     )

@@ -17,7 +17,7 @@ from engines import returns, strategies
 from engines.allocation import DECISION_VERSION, render
 from engines.controls import fold_control
 from engines.decide import Decision, Trigger, decide, room_of
-from engines.effects import Folded, Journaled, Published, Refusal, alert
+from engines.effects import Folded, Journaled, Published, Refusal, alert, warn_of_drift
 from engines.market import fold_price, fold_readings, fold_step, look_again
 from engines.outcomes import Learnt, learn, remember
 from engines.parameters import DecisionParams
@@ -237,16 +237,7 @@ def _of_strategies(state: State, entry: Journaled, learnt: Learnt, folded: Folde
         state, portfolio, strategy, claim.side, entry.body["realized_return"], claim.volatility, learnt.weight
     )
     if drifted:
-        alert(
-            state,
-            folded,
-            entry.offset,
-            "drift",
-            portfolio,
-            severity="warning",
-            value=strategies.drift_of(state, portfolio).ratio,
-            threshold=state.params.risk_management.drift_alert_threshold,
-        )
+        warn_of_drift(state, folded, entry.offset, portfolio)
 
 
 def _positions(state: State, entry: Journaled, folded: Folded) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engines import bars, regime, strategies
 from engines.decide import Trigger
-from engines.effects import Folded, Journaled, Refusal
+from engines.effects import Folded, Journaled, Refusal, warn_of_drift
 from engines.market import funding_8h
 from engines.outcomes import round_trip
 from engines.records import Cell, Forecast, Market
@@ -39,7 +39,8 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)
     claims = () if cell is None else cell.claims
     if side:
-        strategies.seen(state, portfolio, strategy)
+        if strategies.seen(state, portfolio, strategy):
+            warn_of_drift(state, folded, entry.offset, portfolio)
         forecast: Forecast | None = _forecast(state, body, signal_id, side)
         folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)

@@ -11,7 +11,7 @@ from engines import codec, correlation, moments
 from engines.caps import Limits
 from engines.parameters import DecisionParams, tree_hash
 from engines.portfolio import Correlations
-from engines.records import Book, Cell, Market, Target
+from engines.records import Book, Cell, Market, Strategies, Target
 from engines.sizing import Bet, CellSize
 
 TABLES = (
@@ -64,6 +64,8 @@ class State:
         """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
         self.sizes: dict[Key, tuple[tuple[Any, ...], CellSize]] = {}
         """The same of stages 2 to 8, beside what they were computed from."""
+        self.shares: dict[str, tuple[Strategies, tuple[str, ...], dict[str, float]]] = {}
+        """The same of each portfolio's live strategies and their weights."""
         self.moments = moments.begin()
         self.gathered: dict[int, dict[str, float]] = {}
         """Log return of each symbol over bars that are not closed for all, by bar."""

@@ -22,18 +22,22 @@ HEARD_EVERY_NS = 3_600 * SECOND_NS
 NOBODY = Strategies((), (), (), (), None, Drift(0.0, alert=False, drifted=(), largest=0.0))
 
 
-def seen(state: State, portfolio: str, strategy: str) -> None:
-    """Take that a strategy has sent a signal: those silent for too long leave, then it joins if it is new."""
+def seen(state: State, portfolio: str, strategy: str) -> bool:
+    """Take that a strategy has sent a signal: those silent for too long leave, then it joins if it is new.
+
+    Returns:
+        Whether the weights of those that are left have now drifted to the threshold.
+    """
     record = _of(state, portfolio)
     now_ns = state.now_ns
     if strategy in record.names and now_ns - record.heard_ns[record.names.index(strategy)] < HEARD_EVERY_NS:
-        return
+        return False
     heard = {**dict(zip(record.names, record.heard_ns, strict=True)), strategy: now_ns}
     oldest_ns = now_ns - _params(state).inactive_after_s * SECOND_NS - HEARD_EVERY_NS
     weights = _weights(record)
     for name in [name for name, heard_ns in heard.items() if heard_ns < oldest_ns]:
         weights = ensemble.leave(weights, name)
-    _put(state, portfolio, record, ensemble.join(weights, strategy), heard)
+    return _put(state, portfolio, record, ensemble.join(weights, strategy), heard)
 
 
 def learn(
@@ -55,8 +59,7 @@ def learn(
     felt = ensemble.NEUTRAL + weight * (loss - ensemble.NEUTRAL)
     weights = ensemble.observe(_weights(record), strategy, felt, _params(state))
     heard = {strategy: state.now_ns, **dict(zip(record.names, record.heard_ns, strict=True))}
-    after = _put(state, portfolio, record, weights, heard)
-    return after.drift.alert and not record.drift.alert
+    return _put(state, portfolio, record, weights, heard)
 
 
 def forecasted(state: State, portfolio: str, forecasts: Sequence[float]) -> None:
@@ -69,10 +72,16 @@ def forecasted(state: State, portfolio: str, forecasts: Sequence[float]) -> None
 
 def weights_of(state: State, portfolio: str, live: Iterable[str]) -> dict[str, float]:
     """Return h: the weights of these strategies, by name, which sum to 1."""
-    names = sorted(live)
+    names = tuple(live)
     if len(names) == 1:
         return {names[0]: 1.0}
-    return ensemble.renormalised(_weights(_of(state, portfolio)), names)
+    record = _of(state, portfolio)
+    last = state.shares.get(portfolio)
+    if last is not None and last[0] is record and last[1] == names:
+        return last[2]
+    found = ensemble.renormalised(_weights(record), names)
+    state.shares[portfolio] = (record, names, found)
+    return found
 
 
 def rho_of(state: State, portfolio: str) -> float:
@@ -101,7 +110,8 @@ def _weights(record: Strategies) -> dict[str, StrategyWeight]:
 
 def _put(
     state: State, portfolio: str, before: Strategies, weights: dict[str, StrategyWeight], heard: dict[str, int]
-) -> Strategies:
+) -> bool:
+    """Store the record with these weights; return whether they have now drifted to the threshold."""
     after = Strategies(
         tuple(weights),
         tuple(each.weight for each in weights.values()),
@@ -111,4 +121,4 @@ def _put(
         ensemble.drift(weights, state.params.risk_management.drift_alert_threshold),
     )
     state.put("strategies", (portfolio,), after)
-    return after
+    return after.drift.alert and not before.drift.alert

@@ -126,6 +126,24 @@ def test_a_strategy_that_is_silent_for_too_long_leaves_to_the_others():
     assert known(driver)["carry"] == (1.0, 1.0)
 
 
+def test_a_drift_that_the_leaving_of_others_brings_about_is_told_of_too():
+    driver = world(inactive_after_s=7_200)
+    state = state_of(driver)
+    for name in NAMES:
+        claim(driver, name)
+    record = state.get("strategies", ("main",))
+    record = record._replace(weights=(0.36, 0.04, 0.6), references=(0.22, 0.18, 0.6))
+    state.put("strategies", ("main",), record)
+    for number in range(1, 5):
+        driver.advance(3_700.0)
+        claim(driver, "carry", number)
+        claim(driver, "momentum", number)
+    [found] = alerts(driver)
+    assert list(known(driver)) == ["carry", "momentum"]
+    assert found["value"] == pytest.approx(0.14 / 0.4)
+    assert last(driver)["drift"] == {"alert": True, "ratio": found["value"]}
+
+
 def test_a_strategy_that_has_spoken_within_the_time_stays():
     driver = world(inactive_after_s=3_600)
     claim(driver, "carry")
@@ -241,3 +259,22 @@ def test_a_signal_of_a_strategy_that_is_there_costs_no_record():
     assert PRICES["BTC-USD"]
     claim(driver, "carry", 1)
     assert ("strategies", b"main") not in fold.touched
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.floats(-0.1, 0.1), st.lists(st.sampled_from(NAMES), unique=True)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_the_weights_of_live_strategies_are_those_of_now_however_often_they_are_asked_for(rows):
+    state = State(0)
+    for name, realised, live in rows:
+        strategies.learn(state, "main", name, 1, realised, 0.02, 1.0)
+        strategies.weights_of(state, "main", NAMES)
+        record = state.get("strategies", ("main",))
+        known = {name: StrategyWeight(weight, 0.0) for name, weight in zip(record.names, record.weights, strict=True)}
+        for asked in (live, NAMES, live, live[::-1]):
+            assert strategies.weights_of(state, "main", asked) == ensemble.renormalised(known, asked)
