@@ -9,17 +9,19 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import orjson
 import pytest
 from golden import replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import SECOND_NS, Driver, control, play, priced, scripts, signal, tick
+from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, play, priced, scripts, signal, tick
 
 from engines.effects import Journaled
 from engines.fold import apply
-from engines.state import State
+from engines.parameters import DecisionParams
+from engines.state import GATHERED, State
 from streams import audit, journal
 from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
 from streams.processor import Processor
@@ -210,8 +212,29 @@ def _short_day(driver):
 
 
 # -- one journal, cut anywhere ---------------------------------------------------------------------------------------
+class Left(NamedTuple):
+    """What there is when a journal has been folded."""
+
+    allocations: list[bytes]
+    alerts: dict[str, bytes]
+    """By id: those of what was lost are sent again."""
+    records: dict[tuple[str, ...], bytes]
+    """By table and key."""
+
+
+def left_by(state, cluster, partition):
+    alerts = [record.value for p in range(partition + 1) for record in cluster.log("alerts", p).read(0)]
+    keys = [(table, key) for table, rows in state.tables.items() for key in rows]
+    keys += [("correlations", (part,)) for part in (GATHERED, *state._parts)]
+    return Left(
+        [record.value for record in cluster.log("allocations", partition).read(0)],
+        {orjson.loads(alert)["alert_id"]: alert for alert in alerts},
+        {(table, *key): state.encode(table, key) for table, key in keys},
+    )
+
+
 def folded_with_cuts(records, partition, cuts, *, wiped):
-    """Fold a journal, with a checkpoint and then a new process at each cut; return the allocations' bytes."""
+    """Fold a journal, with a checkpoint and then a new process at each cut; return what is left."""
     cluster = MemoryCluster()
     for topic in (journal.TOPIC, *OUTPUTS):
         cluster.create(topic, partition + 1)
@@ -229,12 +252,13 @@ def folded_with_cuts(records, partition, cuts, *, wiped):
             tables=SizingFold.tables,
             store=LocalStore() if wiped else store,
         )
-        processor = Processor(SizingFold(partition), ports, partition=partition, clock=lambda: 0)
+        fold = SizingFold(partition)
+        processor = Processor(fold, ports, partition=partition, clock=lambda: 0)
         following = asyncio.run(processor.recover())
         asyncio.run(processor.take(log.read(following, checkpoint), lambda: None))
         asyncio.run(processor.checkpoint())
         asyncio.run(processor.take(log.read(checkpoint, crash), lambda: None))
-    return [record.value for record in cluster.log("allocations", partition).read(0)]
+    return left_by(fold.state, cluster, partition)
 
 
 @settings(max_examples=40)
@@ -247,6 +271,52 @@ def test_the_same_journal_cut_anywhere_and_recovered_gives_the_same_bytes(script
         cuts = sorted(int(place * len(records)) for place in places)
         whole = [record.value for record in driver.cluster.log("allocations", partition).read(0)]
         crashes = [(cut, min(cut + lost, len(records))) for cut in cuts]
+        assert folded_with_cuts(records, partition, crashes, wiped=wiped).allocations == whole
+
+
+def of_minutes():
+    """Return settings in which a bar is a minute long, and little is enough to learn from and to alert of."""
+    tree = DecisionParams().model_dump()
+    tree["market"]["bar_s"] = 60
+    tree["risk_management"]["correlation"] |= {"alert_threshold": 0.1, "inactive_after_s": 3_600}
+    tree["risk_management"]["drift_alert_threshold"] = 0.001
+    tree["position_sizing"]["ensemble"] |= {"inactive_after_s": 3_600, "correlation_samples": 2}
+    return DecisionParams.model_validate(tree)
+
+
+def march(driver, bars):
+    """Let coins move together for so many minutes."""
+    for number in range(bars):
+        for place, symbol in enumerate(SYMBOLS):
+            price = PRICES[symbol] * (1.0 + 0.002 * (number * 3 % 7) + 0.001 * ((number * (place + 2)) % 5))
+            driver.publish("prices", tick(driver.now_ns, symbol, price), key=symbol.encode())
+        driver.advance(60.0)
+
+
+late_prices = st.tuples(st.sampled_from(SYMBOLS), st.integers(0, 300))
+
+
+@settings(max_examples=25)
+@given(
+    st.tuples(scripts, scripts, late_prices),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_what_was_learnt_and_told_is_the_same_wherever_the_journal_was_cut(world, places, lost, wiped):
+    before, after, (symbol, age_s) = world
+    driver = priced(Driver(of_minutes()))
+    play(driver, before)
+    march(driver, 30)
+    driver.publish("prices", tick(driver.now_ns - age_s * SECOND_NS, symbol), key=symbol.encode())
+    play(driver, after, len(before))
+    for partition in range(driver.partitions):
+        records = driver.cluster.log(journal.TOPIC, partition).read(0)
+        cuts = sorted(int(place * len(records)) for place in places)
+        crashes = [(cut, min(cut + lost, len(records))) for cut in cuts]
+        whole = folded_with_cuts(records, partition, [], wiped=wiped)
+        kinds = {orjson.loads(alert)["kind"] for alert in whole.alerts.values()}
+        assert ("correlation" in kinds) == (partition == 0)
         assert folded_with_cuts(records, partition, crashes, wiped=wiped) == whole
 
 
@@ -263,16 +333,16 @@ def test_a_cap_that_a_rising_price_breaks_is_seen_after_a_recovery_too(wiped):
     assert [orjson.loads(value)["trigger"]["kind"] for value in whole].count("cap") >= 2
     records = driver.cluster.log(journal.TOPIC, partition).read(0)
     for cut in range(len(records)):
-        assert folded_with_cuts(records, partition, [(cut, cut)], wiped=wiped) == whole, cut
+        assert folded_with_cuts(records, partition, [(cut, cut)], wiped=wiped).allocations == whole, cut
 
 
 @pytest.mark.parametrize("wiped", [False, True])
 @pytest.mark.parametrize("lost", [0, 7])
-def test_the_golden_journal_cut_at_forty_places_gives_the_same_bytes(wiped, lost):
+def test_the_golden_journal_cut_at_forty_places_leaves_the_same_behind(wiped, lost):
     """It has every kind of entry and every trigger (tests/test_golden.py), so every record is brought back."""
     records = [Stored(offset, None, line) for offset, line in enumerate(replay.read())]
     whole = folded_with_cuts(records, 0, [], wiped=wiped)
     chance = random.Random(lost)
     cuts = sorted(chance.sample(range(len(records) - lost), 40))
     assert folded_with_cuts(records, 0, [(cut, cut + lost) for cut in cuts], wiped=wiped) == whole
-    assert len(whole) == replay.replay(replay.read())["outputs"]["allocations"]
+    assert len(whole.allocations) == replay.replay(replay.read())["outputs"]["allocations"]
