@@ -24,7 +24,7 @@ PORTFOLIOS = ("main", "alpha")
 SHRINKING = {"conformal", "risk_score", "cascade", "drawdown", "ensemble", "portfolio", "caps", "limits", "cut"}
 """Stages in which no cell grows; sentiment and regime may raise one, and the band keeps what is held."""
 MAY_BE_NULL = {"diversification", "valid_until_ns", "price", "quantile"}
-EXAMPLES = 30
+EXAMPLES = 25
 MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
 
 
@@ -91,14 +91,18 @@ def played(given_):
     return driver
 
 
-def decided(driver):
-    """Fold the journal once more; return each decision beside its bytes."""
-    found: list[Published] = []
+def folded(driver):
+    """Fold the journal once more; yield each decision beside its bytes, and the prices it was made at."""
     for partition in range(driver.partitions):
         state = State(partition)
         for record in driver.cluster.log("journal", partition).read(0):
-            found += apply(state, journal.read(record.offset, record.value)).allocations
-    return found
+            for published in apply(state, journal.read(record.offset, record.value)).allocations:
+                markets = state.tables["markets"]
+                yield published, {name: each.bars.last_price for (name,), each in markets.items() if each.bars}
+
+
+def decided(driver) -> list[Published]:
+    return [published for published, _ in folded(driver)]
 
 
 def sums(keys, cents):
@@ -132,13 +136,17 @@ def test_no_cap_is_broken_by_what_is_published(given_):
 def test_the_caps_are_scaled_by_every_cut_in_force(given_):
     before = {}
     for decision, _, _ in decided(played(given_)):
-        for cell, size, target in zip(decision.holdings.cells, decision.sizes, decision.targets, strict=True):
+        rows = dict(zip(decision.waterfall.names, decision.waterfall.columns, strict=True))
+        for index, (size, target) in enumerate(zip(decision.sizes, decision.targets, strict=True)):
+            cell = decision.holdings.cells[index]
             key = (decision.portfolio_id, *cell)
             if decision.trigger.full:
                 assert target.cap_factor == pytest.approx(_factor(size)), cell
             elif key in before:
                 was = before[key]
                 assert target.cut <= was.cut
+                now, then = rows["cut"][index], rows["held"][index]
+                assert now == pytest.approx(then * target.cut / was.cut, abs=1.0 + 1e-9) or not now, cell
                 assert target.cap_factor * was.cut == pytest.approx(was.cap_factor * target.cut), cell
             before.pop(key, None)
             if target.cents:
@@ -199,6 +207,22 @@ def test_both_waterfalls_sum_exactly_to_what_is_published(given_):
             assert steps[0]["before_cents"] == 0
             assert all(one["after_cents"] == two["before_cents"] for one, two in pairwise(steps))
             assert steps[-1]["after_cents"] == cells.get((fields["strategy_id"], fields["symbol"]), 0)
+
+
+@settings(max_examples=EXAMPLES)
+@given(plays)
+def test_every_symbol_ends_at_its_limits_or_as_it_is_held_in_coins_that_are_worth_it(given_):
+    for (decision, _, value), prices in folded(played(given_)):
+        rows = dict(zip(decision.waterfall.names, decision.waterfall.columns, strict=True))
+        symbols = [symbol for _, symbol in decision.holdings.cells]
+        ends = {"limits": rows["limits"], "held": decision.holdings.cents}
+        for symbol, target in orjson.loads(value)["targets"].items():
+            mine = [index for index, name in enumerate(symbols) if name == symbol]
+            end = "held" if symbol in decision.kept else "limits"
+            assert [decision.cents[index] for index in mine] == [ends[end][index] for index in mine], (symbol, end)
+            if symbol in prices and (symbol not in decision.kept or target["notional_usd"]):
+                worth = target["quantity"] * prices[symbol]
+                assert worth == pytest.approx(target["notional_usd"], abs=0.02), symbol
 
 
 # -- what several make of each other ---------------------------------------------------------------------------------

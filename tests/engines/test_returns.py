@@ -111,6 +111,7 @@ def test_the_bars_are_those_of_the_last_ticks_whoever_is_missing(script):
     variance, cross, count = pairs(bars, names)
     upper = [(one, other) for place, one in enumerate(names) for other in names[place:]]
     assert found.moments.symbols == tuple(names)
+    assert found.moments.bar_end_ns == max(((bar + 1) * MINUTE_NS for bar in bars), default=0)
     assert found.moments.variances.tolist() == pytest.approx([variance[name] for name in names])
     assert found.moments.cross.tolist() == pytest.approx([cross.get(pair, 0.0) for pair in upper])
     assert found.moments.bars.tolist() == [count.get(pair, 0) for pair in upper]
@@ -203,10 +204,14 @@ def test_what_is_gathered_and_learnt_survives_a_crash_at_any_moment():
 
 def test_bars_of_another_width_begin_anew():
     driver = world()
+    driver.advance(1.0 + 60.0 - driver.now_ns % MINUTE_NS / SECOND_NS)
     for price in (1.0, 1.01, 0.99, 1.02):
         quote(driver, "BTC-USD", PRICES["BTC-USD"] * price)
         driver.advance(60.0)
+    quote(driver, "BTC-USD", PRICES["BTC-USD"])
+    driver.advance(2.0)
     state = state_of(driver)
+    assert state.gathered
     wanted = params(bar_s=120)
     payload = {"base_hash": state.settings_hash, "hash": tree_hash(wanted), "tree": wanted.model_dump()}
     driver.publish("control", control(driver.now_ns, "settings", payload))
