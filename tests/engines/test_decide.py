@@ -335,6 +335,7 @@ def test_reducing_lets_only_smaller_sizes_of_the_same_sign_pass(scope):
     buy(driver, expected_return=0.006, signal_id="s-2")
     assert targets(last(driver))["BTC-USD"] == pytest.approx(before, abs=0.02)
     assert last(driver)["waterfall"][-2]["reason"] == "REDUCING"
+    assert last(driver)["waterfall"][-2]["after_cents"] == pytest.approx(100 * before, abs=2)
     buy(driver, expected_return=0.0038, signal_id="s-3")
     smaller = targets(last(driver))["BTC-USD"]
     assert 0 < smaller < before
