@@ -150,16 +150,29 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
 
 def breaks_a_cap(state: State, portfolio: str) -> bool:
     """Return whether what the portfolio holds, at present prices, breaks a cap of stage 11 or the maximum of 13."""
-    return room_of(state, hold(state, portfolio), state.book(portfolio).value_usd) < 1.0
+    return room_of(state, hold(state, portfolio), state.book(portfolio)) < 1.0
 
 
-def room_of(state: State, holdings: Holdings, value_usd: float) -> float:
-    """Return the smallest cap over size of what is held, with the factors that a decision by ratio takes.
+def room_of(state: State, holdings: Holdings, book: Book) -> float:
+    """Return the smallest cap over size of what is to be held, with the factors that a decision by ratio takes.
 
     Below 1 a cap is broken, and that decision cuts.
     """
     factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
-    return headroom(holdings.cells, holdings.cents, factors, value_usd, state.limits)
+    return headroom(holdings.cells, _promised(book, holdings), factors, book.value_usd, state.limits)
+
+
+def _promised(book: Book, holdings: Holdings) -> list[int]:
+    """Return what is held less the reductions that were published, and that known positions do not show yet."""
+    if not book.reductions or holdings.basis == "targets":
+        return holdings.cents
+    promised = dict(book.reductions)
+    after = []
+    for (_, symbol), held in zip(holdings.cells, holdings.cents, strict=True):
+        quantity = holdings.quantities.get(symbol, 0.0)
+        share = promised[symbol] / quantity if symbol in promised and quantity else 1.0
+        after.append(held if share >= 1.0 else int(held * max(0.0, share)))
+    return after
 
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
@@ -245,9 +258,10 @@ def _by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, sta
     """Stages 7 and 8 on what is held."""
     fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
     levels = _levels(state, holdings.cells, holdings.cents, holdings.cents)
+    promised = _promised(book, holdings)
     cents, cuts, factors, reasons = [], [], [], {}
     for index, (held, target, level, trading) in enumerate(
-        zip(holdings.cents, holdings.targets, levels, states, strict=True)
+        zip(promised, holdings.targets, levels, states, strict=True)
     ):
         now = cascade.MULTIPLIER[level] * fall
         was = now if target is None else target.cut
@@ -259,6 +273,8 @@ def _by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, sta
             reasons[index] = "halted"
         elif ratio < 1.0:
             reasons[index] = f"cut from {was:.4g} to {now:.4g}"
+        elif held != holdings.cents[index]:
+            reasons[index] = "reduction not carried out yet"
     waterfall = Waterfall()
     waterfall.add("held", holdings.cents)
     waterfall.add("cut", cents, reasons)

@@ -78,7 +78,8 @@ def _publish(state: State, entry: Journaled, decision: Decision, claimed: list[t
     _forecasts(state, decision, claimed)
     watches = _watches(state, decision.quantities, decision.headroom)
     known = (book.positions, book.positions_ns)
-    state.put_book(portfolio, Book(book.value_usd, book.peak_usd, book.sequence + 1, value_hash, *known, watches))
+    after = Book(book.value_usd, book.peak_usd, book.sequence + 1, value_hash, *known, watches, _reductions(decision))
+    state.put_book(portfolio, after)
     if idle:
         state.forget_idle_cells(portfolio)
     return Published(decision, book.sequence + 1, value)
@@ -86,7 +87,7 @@ def _publish(state: State, entry: Journaled, decision: Decision, claimed: list[t
 
 def _warn_of_budget(state: State, entry: Journaled, decision: Decision, folded: Folded) -> None:
     """Tell that prices have carried what a portfolio holds over one of its caps: by how much, null over a cap of 0."""
-    room = room_of(state, decision.holdings, decision.book.value_usd)
+    room = room_of(state, decision.holdings, decision.book)
     alert(
         state,
         folded,
@@ -140,6 +141,18 @@ def _claim_of(state: State, entry: Journaled, key: tuple[str, ...], forecast: Fo
         1.0 if scores is None else sqrt(scores.mean_square),
         forecast.horizon_s,
         0.0 if target is None else target.cents / (100.0 * state.book(key[0]).value_usd),
+    )
+
+
+def _reductions(decision: Decision) -> tuple[tuple[str, float], ...]:
+    """Return the quantity of each known position that this decision makes smaller, or turns."""
+    holdings = decision.holdings
+    if holdings.basis == "targets":
+        return ()
+    return tuple(
+        (symbol, quantity)
+        for symbol, quantity in decision.quantities.items()
+        if (held := holdings.quantities.get(symbol, 0.0)) and (abs(quantity) < abs(held) or quantity * held < 0.0)
     )
 
 

@@ -119,6 +119,9 @@ class Book(NamedTuple):
     positions_ns: int
     watches: tuple[tuple[str, float], ...]
     """(symbol, price below which no cap can break) of what was last published: what spares a check at every step."""
+    reductions: tuple[tuple[str, float], ...] = ()
+    """(symbol, signed quantity) last published of each position that was to become smaller, or none: not undone by a
+    decision by ratio, however long the position is known as it was."""
 
 
 class Market(NamedTuple):

@@ -146,7 +146,10 @@ def test_the_caps_are_scaled_by_every_cut_in_force(given_):
                 was = before[key]
                 assert target.cut <= was.cut
                 now, then = rows["cut"][index], rows["held"][index]
-                assert now == pytest.approx(then * target.cut / was.cut, abs=1.0 + 1e-9) or not now, cell
+                expected = then * target.cut / was.cut
+                pending = cell[1] in dict(decision.book.reductions)
+                assert now == pytest.approx(expected, abs=1.0 + 1e-9) or not now or pending, cell
+                assert abs(now) <= abs(expected) + 1.0, cell
                 assert target.cap_factor * was.cut == pytest.approx(was.cap_factor * target.cut), cell
             before.pop(key, None)
             if target.cents:

@@ -455,6 +455,47 @@ def test_a_position_of_no_strategy_counts_for_the_caps():
     assert "symbol:ETH-USD" in found["bound"] or "cell:-/ETH-USD" in found["bound"]
 
 
+def test_a_reduction_that_is_not_carried_out_yet_is_not_undone():
+    driver = priced()
+    buy(driver, expected_return=0.004)
+    wanted = held(driver)["BTC-USD"]
+    positions(driver, BTC_USD=wanted)
+    level(driver, 0.10)
+    cut = held(driver)["BTC-USD"]
+    assert cut == pytest.approx(wanted / 2, rel=1e-5)
+    order(driver, "portfolio_value", "v-1", portfolio_id="main", value_usd=100_500.0)
+    assert held(driver)["BTC-USD"] == pytest.approx(cut, rel=1e-5)
+    assert last(driver)["waterfall"] == []
+    positions(driver, BTC_USD=wanted * 0.9)
+    assert held(driver)["BTC-USD"] == pytest.approx(cut, rel=1e-5)
+    positions(driver, BTC_USD=cut / 2)
+    assert held(driver)["BTC-USD"] == pytest.approx(cut / 2, rel=1e-5)
+
+
+def test_an_exit_that_is_not_carried_out_yet_stays_an_exit():
+    driver = priced()
+    buy(driver, expected_return=0.004)
+    positions(driver, BTC_USD=held(driver)["BTC-USD"])
+    readings = {"symbol": "BTC-USD", "oi_change_pct": -0.6, "onchain_whale_pressure": 1.0}
+    driver.publish("cascade-indicators", {"timestamp_ns": driver.now_ns, **readings})
+    driver.run()
+    assert held(driver)["BTC-USD"] == 0.0
+    order(driver, "portfolio_value", "v-1", portfolio_id="main", value_usd=100_500.0)
+    assert held(driver)["BTC-USD"] == 0.0
+
+
+def test_a_position_over_its_cap_is_told_once_until_prices_carry_it_further():
+    driver = priced()
+    positions(driver, ETH_USD=100.0)
+    told = len(driver.allocations())
+    assert abs(targets(last(driver))["ETH-USD"]) <= 15_000.0
+    for _ in range(5):
+        move(driver, PRICES["ETH-USD"], "ETH-USD")
+    assert len(driver.allocations()) == told
+    move(driver, PRICES["ETH-USD"] * 1.02, "ETH-USD")
+    assert last(driver)["trigger"] == {"id": "ETH-USD", "kind": "cap"}
+
+
 def test_older_positions_change_nothing():
     driver = priced()
     positions(driver, BTC_USD=0.1)

@@ -191,8 +191,8 @@ ORDERS = {
     320: lambda world: world.control("trading_state", scope="all", state="HALTED"),
     325: lambda world: world.control("trading_state", scope="all", state="ACTIVE"),
     360: lambda world: world.call(),
-    420: lambda world: world.change(max_strategy_allocation=0.2),
-    460: lambda world: world.change(max_strategy_allocation=0.4, max_portfolio_allocation=0.2),
+    420: lambda world: world.change(max_strategy_allocation=0.02),
+    460: lambda world: world.change(max_strategy_allocation=0.4, max_portfolio_allocation=0.02),
 }
 
 
