@@ -284,19 +284,19 @@ def of_minutes():
     return DecisionParams.model_validate(tree)
 
 
-def march(driver, bars):
-    """Let coins move together for so many minutes."""
-    for number in range(bars):
+def march(driver, moves):
+    """Let coins move together every 25 s: prices come before, at and well after the end of a bar."""
+    for number in range(moves):
         for place, symbol in enumerate(SYMBOLS):
             price = PRICES[symbol] * (1.0 + 0.002 * (number * 3 % 7) + 0.001 * ((number * (place + 2)) % 5))
             driver.publish("prices", tick(driver.now_ns, symbol, price), key=symbol.encode())
-        driver.advance(60.0)
+        driver.advance(25.0)
 
 
 late_prices = st.tuples(st.sampled_from(SYMBOLS), st.integers(0, 300))
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     st.tuples(scripts, scripts, late_prices),
     st.lists(st.floats(0, 1), min_size=1, max_size=4),
@@ -307,7 +307,7 @@ def test_what_was_learnt_and_told_is_the_same_wherever_the_journal_was_cut(world
     before, after, (symbol, age_s) = world
     driver = priced(Driver(of_minutes()))
     play(driver, before)
-    march(driver, 30)
+    march(driver, 70)
     driver.publish("prices", tick(driver.now_ns - age_s * SECOND_NS, symbol), key=symbol.encode())
     play(driver, after, len(before))
     for partition in range(driver.partitions):
@@ -318,6 +318,25 @@ def test_what_was_learnt_and_told_is_the_same_wherever_the_journal_was_cut(world
         kinds = {orjson.loads(alert)["kind"] for alert in whole.alerts.values()}
         assert ("correlation" in kinds) == (partition == 0)
         assert folded_with_cuts(records, partition, crashes, wiped=wiped) == whole
+
+
+def test_a_restart_after_every_entry_of_a_journal_leaves_the_same_behind():
+    driver = priced(Driver(of_minutes(), partitions=1))
+    march(driver, 66)
+    for number, name in enumerate(("carry", "momentum") * 4):
+        fields = signal(driver.now_ns, strategy_id=name, signal_id=f"s-{number}", expected_return=0.01 + 0.002 * number)
+        driver.publish("signals", fields)
+        driver.run()
+        outcome = {"symbol": "BTC-USD", "side": 1, "realized_return": 0.03, "timestamp_ns": driver.now_ns}
+        driver.publish("outcomes", {**outcome, "strategy_id": name, "signal_id": f"s-{number}"})
+        march(driver, 1)
+    driver.advance(200.0)
+    records = driver.cluster.log(journal.TOPIC, 0).read(0)
+    whole = folded_with_cuts(records, 0, [], wiped=False)
+    kinds = Counter(orjson.loads(alert)["kind"] for alert in whole.alerts.values())
+    assert kinds == {"correlation": kinds["correlation"], "drift": 1, "stale_price": 3}
+    assert kinds["correlation"] >= 1
+    assert folded_with_cuts(records, 0, [(cut, cut) for cut in range(len(records))], wiped=False) == whole
 
 
 @pytest.mark.parametrize("wiped", [False, True])
