@@ -117,7 +117,7 @@ def line(found: Letter) -> str:
     """Return a dead letter in one line."""
     row = summary(found)
     why = f"{row['code'] or 'no letter of ours'} {row['field'] or '-'}: {row['message']}"
-    return f"{row['time']} {found.place} {_tame(why)}"
+    return f"{row['time']} {found.place} {tame(why)}"
 
 
 def lines(found: Letter) -> Iterator[str]:
@@ -126,15 +126,15 @@ def lines(found: Letter) -> Iterator[str]:
     yield f"key: {_escaped(found.key)}"
     yield "headers:"
     for name, value in found.headers:
-        yield f"  {_tame(name)}: {_escaped(value)}"
+        yield f"  {tame(name)}: {_escaped(value)}"
     yield "value:"
     yield _escaped(found.value)
 
 
 def _escaped(raw: bytes | None) -> str:
-    return "(none)" if raw is None else _tame(raw.decode(errors="backslashreplace"))
+    return "(none)" if raw is None else tame(raw.decode(errors="backslashreplace"))
 
 
-def _tame(text: str) -> str:
+def tame(text: str) -> str:
     """Escape what a terminal would obey instead of show."""
     return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)

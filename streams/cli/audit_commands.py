@@ -2,13 +2,25 @@
 
 import asyncio
 import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 
 from streams.audit import Verdict
 from streams.cli.settings import common, connection, loaded, names
+from streams.dead_letters import tame
+from streams.evidence import words
+from streams.evidence.explain import account, agrees
+from streams.evidence.named import parse
+from streams.evidence.page import page
+from streams.export import whole
+from streams.kafka import evidence
 from streams.kafka.verification import verify_cluster
+
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -39,3 +51,37 @@ def told(verdict: Verdict) -> str:
         f"NOT verified: of {verdict.checked} allocations {verdict.mismatched} differ, "
         f"{verdict.chain_broken} break the chain; first: {verdict.first_mismatch}"
     )
+
+
+@audit.command()
+@click.argument("decision_id")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--html", "html", type=FILE, help="Write one self-contained page, waterfalls drawn.")
+@common
+def explain(decision_id: str, config: str | None, bootstrap: str | None, html: Path | None, *, as_json: bool) -> None:
+    """Show what led to a decision: inputs and their places, each stage and its reason, limits, what bound.
+
+    The decision is computed again from the journal. Exit 4 where other bytes are published, 3 where nobody knows it.
+    """
+    name = parse(decision_id)
+    settings = loaded(config, bootstrap).settings
+    found, known = asyncio.run(evidence.decision(connection(settings), names(settings), name))
+    told_of = account(name, found, known)
+    if html is not None:
+        _page(html, page(told_of))
+    _report(told_of, words.lines(told_of), as_json=as_json)
+    click.get_current_context().exit(0 if agrees(told_of["verification"]) else 4)
+
+
+def _report(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(orjson.dumps(found).decode() + "\n")
+        return
+    for line in lines:
+        click.echo(tame(line))
+
+
+def _page(file: Path, text: str) -> None:
+    with whole(file) as place:
+        place.write_text(text, encoding="utf-8")
+    click.echo(f"page in {file}", err=True)

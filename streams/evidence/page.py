@@ -1,0 +1,89 @@
+"""An account of a decision as one HTML page that needs nothing else."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from streams.evidence import words
+from streams.evidence.charts import Bar, waterfall
+from streams.evidence.explain import agrees
+from streams.evidence.markup import Markup, document, table, tag
+
+Told = Mapping[str, Any]
+
+
+def page(told: Told) -> str:
+    """Return the account of a decision, with each cell's waterfall drawn."""
+    return document(f"Decision {told['decision_id']}", *_verdict(told), *_decision(told))
+
+
+def _verdict(told: Told) -> Iterator[Markup]:
+    found = told["verification"]
+    css = "ok" if agrees(found) else "bad"
+    yield tag("p", f"It {words.VERDICTS[found['status']]}.", class_=css)
+    if found["finding"]:
+        yield tag("p", found["finding"], class_=css)
+    hashes = ", ".join(found["published_sha256"]) or "none"
+    yield tag("p", f"sha256 published {hashes}; computed {found['computed_sha256']}", class_="dim")
+
+
+def _decision(told: Told) -> Iterator[Markup]:
+    decision = told["decision"]
+    if decision is None:
+        return
+    trigger, at = decision["trigger"], told["journal"]
+    how = "every live cell was sized afresh" if trigger["full"] else "what was held was cut by ratio"
+    yield tag(
+        "p",
+        f"Portfolio {told['portfolio_id']}, sequence {decision['sequence']}, {decision['decided_at']}, journal "
+        f"{at['partition']}:{at['offset']}. Called for by {trigger['kind']} {trigger['id']} "
+        f"({words.place(trigger['entry'])}): {how}.",
+    )
+    yield tag("h2", "Inputs")
+    rows = [(what, value, words.place(entry)) for what, value, entry in words.inputs(decision["inputs"])]
+    yield table(("input", "value", "journal entry (topic·epoch·partition·offset)"), rows)
+    yield tag("h2", "Limits in force, and what bound")
+    yield table(("limit", "USD"), list(words.limits(decision["limits"])), (1,))
+    yield tag("p", f"Bound: {', '.join(decision['bound']) or 'no cap'}.")
+    yield tag("p", f"Left as held by the band: {', '.join(decision['kept']) or 'nothing'}.")
+    for cell in sorted(decision["cells"], key=lambda each: not _is_triggers(each, trigger)):
+        yield from _cell(cell)
+    yield from _portfolio(decision)
+
+
+def _is_triggers(cell: Told, trigger: Told) -> bool:
+    return trigger["cell"] is not None and (cell["strategy_id"], cell["symbol"]) == tuple(trigger["cell"])
+
+
+def _cell(cell: Told) -> Iterator[Markup]:
+    name = f"{cell['strategy_id']} on {cell['symbol']}"
+    held, target = words.usd(cell["held_cents"]), words.usd(cell["target_cents"])
+    yield tag("h2", name)
+    yield tag("p", f"{cell['trading_state']}; held {held} USD, target {target} USD.")
+    steps = cell["steps"]
+    bars = [Bar(step["stage"], step["before_cents"], step["after_cents"], step["reason"]) for step in steps]
+    yield waterfall(bars, f"Waterfall of {name}")
+    rows = [
+        (
+            step["stage"],
+            words.usd(step["before_cents"]),
+            words.usd(step["after_cents"]),
+            words.usd(step["after_cents"] - step["before_cents"]),
+            words.why(step),
+        )
+        for step in steps
+    ]
+    yield table(("stage", "in", "out", "step", "why"), rows, (1, 2, 3))
+
+
+def _portfolio(decision: Told) -> Iterator[Markup]:
+    yield tag("h2", "Portfolio")
+    bars, before = [], 0
+    for step in decision["portfolio"]:
+        bars.append(Bar(step["stage"], before, step["gross_cents"], ""))
+        before = step["gross_cents"]
+    yield waterfall(bars, "Gross of the portfolio")
+    rows = [
+        (symbol, f"{target['notional_usd']:,.2f}", repr(target["quantity"]), repr(target["weight"]))
+        for symbol, target in decision["targets"].items()
+    ]
+    yield table(("symbol", "target USD", "coins", "weight"), rows, (1, 2, 3))

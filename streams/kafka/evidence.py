@@ -1,0 +1,46 @@
+"""What a decision is explained and proved with, out of a cluster: its journal partition, and what was published."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from schemas.errors import NotFound
+from streams import journal
+from streams.evidence.explain import Again, Copies, again, copies
+from streams.evidence.named import DecisionName
+from streams.kafka import read
+from streams.kafka.connection import Connection
+from streams.topics import Names
+
+Records = AsyncGenerator[Any, None]
+
+
+async def entries(connection: Connection, names: Names, partition: int, end: int | None = None) -> Records:
+    """Yield the entries of a journal partition from its beginning to before `end`.
+
+    Raises:
+        NotFound: the journal has no such partition.
+        TopicsUnfit: there is no journal.
+    """
+    places = await read.places(connection, names.topic(journal.TOPIC))
+    if partition >= len(places):
+        msg = f"journal partition {partition} is not there, the journal has {len(places)}"
+        raise NotFound(msg)
+    async with aclosing(read.records(connection, places[partition], 0, end)) as records:
+        async for record in records:
+            yield record
+
+
+async def decision(connection: Connection, names: Names, name: DecisionName) -> tuple[Again, Copies]:
+    """Return a decision as the journal gives it again, and what is published of it.
+
+    Raises:
+        NotFound, TopicsUnfit: as `entries`.
+    """
+    async with aclosing(entries(connection, names, name.partition, name.offset + 1)) as records:
+        found = await again(name, records)
+    sequence = None if found.published is None else found.published.sequence
+    published = read.records(connection, TopicPartition(names.topic("allocations"), name.partition), 0)
+    return found, await copies(name, sequence, published)
