@@ -330,7 +330,8 @@ def test_a_restart_after_every_entry_of_a_journal_leaves_the_same_behind():
         outcome = {"symbol": "BTC-USD", "side": 1, "realized_return": 0.03, "timestamp_ns": driver.now_ns}
         driver.publish("outcomes", {**outcome, "strategy_id": name, "signal_id": f"s-{number}"})
         march(driver, 1)
-    driver.advance(200.0)
+    for _ in range(2):
+        driver.advance(200.0)
     records = driver.cluster.log(journal.TOPIC, 0).read(0)
     whole = folded_with_cuts(records, 0, [], wiped=False)
     kinds = Counter(orjson.loads(alert)["kind"] for alert in whole.alerts.values())
