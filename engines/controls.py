@@ -35,7 +35,7 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
         return f"invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}, was {first['input']!r}"
     if tree_hash(params) != payload["hash"]:
         return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
-    if params.market != state.params.market:
+    if _widths(params) != _widths(state.params):
         _begin_bars_anew(state)
     state.use(params)
     if state.progress is not None:
@@ -43,6 +43,10 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
     for portfolio in _holding(state, lambda _cell: True):
         folded.call_for(portfolio, Trigger("settings", control_id, full=False, cell=None))
     return "applied"
+
+
+def _widths(params: DecisionParams) -> tuple[int, int]:
+    return params.market.step_s, params.market.bar_s
 
 
 def _begin_bars_anew(state: State) -> None:

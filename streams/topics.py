@@ -98,10 +98,12 @@ TABLES: Final = (
     Table("kelly-posteriors", "journal", CELL, "posterior of each strategy's edge on a symbol"),
     Table("conformal-scores", "journal", CELL, "scores of past predictions"),
     Table("predictions", "journal", CELL, "claims whose outcome is awaited"),
-    Table("correlations", "journal", "part", "EWMA moments of returns, in parts"),
+    Table("correlations", "journal", "part", "EWMA moments of returns, and the returns of open bars, in parts"),
     Table("markets", "journal", "symbol", "last bars, cascade latch, volatility"),
     Table("regimes", "journal", "portfolio · symbol", "votes, confirmed regime, candidate"),
-    Table("strategies", "journal", "portfolio · strategy", "ensemble weight, slow reference, RL gate"),
+    Table(
+        "strategies", "journal", "portfolio", "strategies' weights and slow references, likeness of forecasts, drift"
+    ),
     Table("books", "journal", "portfolio", "value, drawdown, sequence, last hash"),
     Table("targets", "journal", CELL, "what each strategy should hold"),
     Table("states", "journal", "scope", "trading states in force"),

@@ -16,6 +16,7 @@ from engines.state import GATHERED
 
 SECOND_NS = 10**9
 MINUTE_NS = 60 * SECOND_NS
+LEARNING = {"volatility_decay": 0.9, "volatility_clip": 4.0, "warmup_bars": 2}
 
 
 def params(**market):
@@ -202,7 +203,8 @@ def test_what_is_gathered_and_learnt_survives_a_crash_at_any_moment():
     assert np.array_equal(one.correlations().matrix, other.correlations().matrix)
 
 
-def test_bars_of_another_width_begin_anew():
+@pytest.mark.parametrize(("changed", "anew"), [({"bar_s": 120}, True), ({"step_s": 2}, True), (LEARNING, False)])
+def test_bars_of_another_width_begin_anew_and_no_others(changed, anew):
     driver = world()
     driver.advance(1.0 + 60.0 - driver.now_ns % MINUTE_NS / SECOND_NS)
     for price in (1.0, 1.01, 0.99, 1.02):
@@ -212,11 +214,16 @@ def test_bars_of_another_width_begin_anew():
     driver.advance(2.0)
     state = state_of(driver)
     assert state.gathered
-    wanted = params(bar_s=120)
+    before = (state.closed_bar, state.get("markets", ("BTC-USD",)))
+    assert before[0] > 0
+    wanted = params(**changed)
     payload = {"base_hash": state.settings_hash, "hash": tree_hash(wanted), "tree": wanted.model_dump()}
     driver.publish("control", control(driver.now_ns, "settings", payload))
     driver.run()
-    assert (state.closed_bar, state.gathered) == (-1, {})
+    if anew:
+        assert (state.closed_bar, state.gathered, state.get("markets", ("BTC-USD",)).bars) == (-1, {}, None)
+    else:
+        assert (state.closed_bar, state.get("markets", ("BTC-USD",))) == before
     assert state.moments.symbols == ("BTC-USD",)
 
 
