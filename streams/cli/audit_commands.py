@@ -9,13 +9,16 @@ from typing import Any
 import click
 import orjson
 
+from config.load import load
 from streams.audit import Verdict
+from streams.cli.instant import INSTANT
 from streams.cli.settings import common, connection, loaded, names
 from streams.dead_letters import tame
 from streams.evidence import words
 from streams.evidence.explain import account, agrees
 from streams.evidence.named import parse
-from streams.evidence.page import page
+from streams.evidence.page import differences, page
+from streams.evidence.whatif import NEVER_NS
 from streams.export import whole
 from streams.kafka import evidence
 from streams.kafka.verification import verify_cluster
@@ -71,6 +74,40 @@ def explain(decision_id: str, config: str | None, bootstrap: str | None, html: P
         _page(html, page(told_of))
     _report(told_of, words.lines(told_of), as_json=as_json)
     click.get_current_context().exit(0 if agrees(told_of["verification"]) else 4)
+
+
+@audit.command()
+@click.option(
+    "--config", "file", type=FILE, required=True, help="Settings file: its decision sections from Genesis on."
+)
+@click.option("--portfolio", help="Only this portfolio's decisions.")
+@click.option("--from", "since", type=INSTANT, default=0, help="From this time on: ISO 8601 (UTC), or ns since 1970.")
+@click.option("--to", "until", type=INSTANT, default=NEVER_NS, help="Before this time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--html", "html", type=FILE, help="Write one self-contained page with a chart.")
+@click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")
+def whatif(
+    file: Path,
+    portfolio: str | None,
+    since: int,
+    until: int,
+    html: Path | None,
+    bootstrap: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Fold the journal as it is and with other decision settings; show which decisions change, and what binds instead.
+
+    The broker is that of `himari --config` where that is given, else of FILE.
+    """
+    params = load(file).settings.decision()
+    chosen = (click.get_current_context().obj or {}).get("config")
+    settings = loaded(chosen or str(file), bootstrap).settings
+    work = evidence.differences(connection(settings), names(settings), params, portfolio, since, until)
+    told_of = asyncio.run(work).told()
+    if html is not None:
+        _page(html, differences(told_of))
+    _report(told_of, words.differences(told_of), as_json=as_json)
 
 
 def _report(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:

@@ -1,12 +1,13 @@
-"""An account of a decision as one HTML page that needs nothing else."""
+"""An account of a decision, and what other settings change, each as one HTML page that needs nothing else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streams.evidence import words
-from streams.evidence.charts import Bar, waterfall
+from streams.evidence.charts import Bar, Line, over_time, waterfall
 from streams.evidence.explain import agrees
 from streams.evidence.markup import Markup, document, table, tag
+from streams.weights import instant
 
 Told = Mapping[str, Any]
 
@@ -87,3 +88,62 @@ def _portfolio(decision: Told) -> Iterator[Markup]:
         for symbol, target in decision["targets"].items()
     ]
     yield table(("symbol", "target USD", "coins", "weight"), rows, (1, 2, 3))
+
+
+# -- what if -----------------------------------------------------------------------------------------------------------
+def differences(told: Told) -> str:
+    """Return what other settings would have changed, with the sums over time drawn."""
+    return document(f"What if: settings {told['settings_hash'][:16]}", *_differences(told))
+
+
+def _differences(told: Told) -> Iterator[Markup]:
+    changed = f"{told['changed']} of {told['decisions']} decisions change, by {words.money(told)} USD in sum."
+    yield tag("p", changed)
+    for remark in words.remarks(told):
+        yield tag("p", remark, class_="dim")
+    spans = told["over_time"]
+    if spans:
+        yield tag("h2", "Over time")
+        yield _over_time(spans)
+        width_s = (spans[0]["end_ns"] - spans[0]["begin_ns"]) // 1_000_000_000
+        text = f"Bars: sum of absolute changes in {width_s} s. Lines: what is held in all, grey under the journal's "
+        yield tag("p", f"{text}settings, blue under the file's. USD.", class_="dim")
+    yield tag("h2", "By portfolio and symbol")
+    rows = [
+        (row["portfolio_id"], row["symbol"], row["decisions"], words.money(row), words.usd(row["change_cents"]))
+        for row in told["by_symbol"]
+    ]
+    yield table(("portfolio", "symbol", "decisions", "sum of |change| USD", "sum of changes USD"), rows, (2, 3, 4))
+    yield tag("h2", "Which rule binds instead")
+    rules = [(row["rule"], row["instead"], row["changes"], words.money(row)) for row in told["by_rule"]]
+    yield table(("bound", "binds instead", "times", "sum of |change| USD"), rules, (2, 3))
+    yield tag("h2", "The biggest")
+    head = ("decision", "when", "called for by", "symbol", "was", "is", "bound", "binds instead")
+    yield table(head, _biggest(told), (4, 5))
+
+
+def _over_time(spans: Sequence[Told]) -> Markup:
+    lines = [
+        Line(label, css, [span[name] for span in spans])
+        for label, css, name in (
+            ("the journal's settings", "a", "held_before_cents"),
+            ("the file's settings", "b", "held_after_cents"),
+        )
+    ]
+    instants = [instant(span["begin_ns"]) for span in spans]
+    return over_time(instants, [span["change_cents"] for span in spans], lines, "Sums over time")
+
+
+def _biggest(told: Told) -> Iterator[tuple[object, ...]]:
+    for each in told["biggest"]:
+        for change in each["changes"]:
+            yield (
+                each["decision_id"],
+                instant(each["timestamp_ns"]),
+                each["trigger"],
+                change["symbol"],
+                words.usd(change["before_cents"]),
+                words.usd(change["after_cents"]),
+                change["rule"],
+                change["instead"],
+            )

@@ -1,7 +1,9 @@
-"""An account of a decision as lines for people."""
+"""An account of a decision, and what other settings change, as lines for people."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from streams.weights import instant
 
 Told = Mapping[str, Any]
 
@@ -147,3 +149,41 @@ def _forecast(each: Told) -> str:
 def ordered(order: Told | None) -> str:
     """Return who ordered something and why; nothing where Genesis brought it."""
     return "" if order is None else f"by {order['by']}: {order['reason']} ({order['control_id']})"
+
+
+# -- what if -----------------------------------------------------------------------------------------------------------
+def differences(told: Told) -> Iterator[str]:
+    """Yield what other settings would have changed."""
+    total, changed = told["decisions"], told["changed"]
+    yield f"settings {told['settings_hash'][:16]}: {changed} of {total} decisions change, by {money(told)} USD in sum"
+    yield from remarks(told)
+    for row in told["by_symbol"]:
+        name = f"{row['portfolio_id']} {row['symbol']}"
+        yield f"  {name:<32} {row['decisions']:>8} decisions {money(row):>20} USD, net {usd(row['change_cents'])}"
+    if told["by_rule"]:
+        yield "what bound → what binds instead:"
+    for row in told["by_rule"]:
+        yield f"  {row['rule']:<34} → {row['instead']:<34} {row['changes']:>8} times {money(row):>20} USD"
+    if told["biggest"]:
+        yield "the biggest:"
+    for each in told["biggest"]:
+        yield f"  {each['decision_id']} {instant(each['timestamp_ns'])}, {each['trigger']}: {money(each)} USD"
+        for change in each["changes"]:
+            sizes = f"{usd(change['before_cents'])} ({change['rule']}) → {usd(change['after_cents'])}"
+            yield f"    {change['symbol']} {sizes} ({change['instead']})"
+
+
+def money(row: Told) -> str:
+    """Return a sum of absolute changes in USD."""
+    return usd(row["absolute_change_cents"])
+
+
+def remarks(told: Told) -> Iterator[str]:
+    """Yield what else there is to know before these sums are believed."""
+    if told["only_journal_settings"] or told["only_file_settings"]:
+        only = f"{told['only_journal_settings']} under the journal's settings alone"
+        yield f"  decisions made {only}, {told['only_file_settings']} under the file's alone"
+    if told["from_positions"]:
+        yield f"  {told['from_positions']} decisions go by positions as they were: other targets would have left others"
+    if told["refused"]:
+        yield f"  {told['refused']} inputs would be refused"

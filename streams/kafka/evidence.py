@@ -6,12 +6,15 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import NotFound
 from streams import journal
 from streams.evidence.explain import Again, Copies, again, copies
 from streams.evidence.named import DecisionName
+from streams.evidence.whatif import Difference, whatif
 from streams.kafka import read
 from streams.kafka.connection import Connection
+from streams.partitioner import partition_of
 from streams.topics import Names
 
 Records = AsyncGenerator[Any, None]
@@ -44,3 +47,20 @@ async def decision(connection: Connection, names: Names, name: DecisionName) -> 
     sequence = None if found.published is None else found.published.sequence
     published = read.records(connection, TopicPartition(names.topic("allocations"), name.partition), 0)
     return found, await copies(name, sequence, published)
+
+
+async def differences(
+    connection: Connection, names: Names, params: DecisionParams, portfolio: str | None, since_ns: int, until_ns: int
+) -> Difference:
+    """Return what other decision settings would have changed, on every journal partition or on a portfolio's.
+
+    Raises:
+        TopicsUnfit: there is no journal.
+        VerificationMismatch: an entry is missing, or cannot be folded.
+    """
+    count = len(await read.places(connection, names.topic(journal.TOPIC)))
+    total = Difference(tree_hash(params))
+    for partition in range(count) if portfolio is None else [partition_of(portfolio.encode(), count)]:
+        async with aclosing(entries(connection, names, partition)) as records:
+            total.join(await whatif(partition, records, params, portfolio, since_ns, until_ns))
+    return total
