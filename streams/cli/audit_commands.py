@@ -110,6 +110,32 @@ def whatif(
     _report(told_of, words.differences(told_of), as_json=as_json)
 
 
+@audit.command()
+@click.argument("decision_id")
+@click.option("-o", "--output", type=FILE, required=True, metavar="FILE.zip", help="Where to write it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def bundle(decision_id: str, config: str | None, bootstrap: str | None, output: Path, *, as_json: bool) -> None:
+    """Write a decision with its journal and a verifier that needs neither Kafka nor a worker.
+
+    It is written whatever it proves. Exit 4 where the decision does not come out of its journal again.
+    """
+    name = parse(decision_id)
+    settings = loaded(config, bootstrap).settings
+    found = asyncio.run(evidence.bundle(connection(settings), names(settings), name))
+    with whole(output) as place:
+        found.write(place)
+    finding = found.finding()
+    told_of = {
+        "decision_id": decision_id,
+        "file": str(output),
+        "entries": len(found.entries),
+        "finding": finding or None,
+    }
+    _report(told_of, words.bundled(told_of), as_json=as_json)
+    click.get_current_context().exit(4 if finding else 0)
+
+
 def _report(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(orjson.dumps(found).decode() + "\n")

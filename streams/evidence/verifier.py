@@ -89,10 +89,9 @@ def difference(published: bytes, computed: bytes) -> str:
     if published == computed:
         return ""
     try:
-        here, there = json.loads(published), json.loads(computed)
-    except ValueError:
-        here = there = None
-    found = _apart("", here, there)
+        found = _apart("", json.loads(published), json.loads(computed))
+    except (RecursionError, ValueError):
+        found = ""
     if found:
         return found
     place = next(

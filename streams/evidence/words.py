@@ -151,6 +151,14 @@ def ordered(order: Told | None) -> str:
     return "" if order is None else f"by {order['by']}: {order['reason']} ({order['control_id']})"
 
 
+def bundled(told: Told) -> Iterator[str]:
+    """Yield what a bundle is."""
+    yield f"{told['file']}: {told['decision_id']} with {told['entries']} journal entries"
+    yield (
+        f"  it DOES NOT verify: {told['finding']}" if told["finding"] else "  it verifies: unpack it, python verify.py"
+    )
+
+
 # -- what if -----------------------------------------------------------------------------------------------------------
 def differences(told: Told) -> Iterator[str]:
     """Yield what other settings would have changed."""

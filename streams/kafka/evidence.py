@@ -7,8 +7,9 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from engines.parameters import DecisionParams, tree_hash
-from schemas.errors import NotFound
+from schemas.errors import NotFound, VerificationMismatch
 from streams import journal
+from streams.evidence.bundle import Bundle
 from streams.evidence.explain import Again, Copies, again, copies
 from streams.evidence.named import DecisionName
 from streams.evidence.whatif import Difference, whatif
@@ -47,6 +48,30 @@ async def decision(connection: Connection, names: Names, name: DecisionName) -> 
     sequence = None if found.published is None else found.published.sequence
     published = read.records(connection, TopicPartition(names.topic("allocations"), name.partition), 0)
     return found, await copies(name, sequence, published)
+
+
+async def bundle(connection: Connection, names: Names, name: DecisionName) -> Bundle:
+    """Return a decision as it was first published, and its journal partition up to it.
+
+    Raises:
+        NotFound: it is not published, or the journal does not reach so far.
+        VerificationMismatch: an entry of the journal is missing.
+        TopicsUnfit: there is no journal.
+    """
+    found: list[bytes] = []
+    async with aclosing(entries(connection, names, name.partition, name.offset + 1)) as records:
+        async for record in records:
+            if record.offset != len(found):
+                msg = f"journal {name.partition}:{len(found)} is missing, next is offset {record.offset}"
+                raise VerificationMismatch(msg)
+            found.append(record.value or b"")
+    published = read.records(connection, TopicPartition(names.topic("allocations"), name.partition), 0)
+    known = await copies(name, None, published)
+    if not known.values or len(found) <= name.offset:
+        what = "is not published" if not known.values else f"is not in the journal, which ends at offset {len(found)}"
+        msg = f"decision {name} {what}"
+        raise NotFound(msg)
+    return Bundle(name, known.values[0], found)
 
 
 async def differences(
