@@ -111,6 +111,20 @@ def test_every_input_is_told_with_the_entry_and_the_record_that_it_came_from():
     assert TOLD["decision"]["trigger"]["entry"]["journal_offset"] == LAST["journal"]["offset"]
 
 
+def test_weights_are_told_with_the_entry_that_moved_them_not_the_last_that_touched_their_record():
+    driver = priced(Driver(partitions=1))
+    for number, strategy in enumerate(("momentum", "carry", "carry")):
+        given_ = {"strategy_id": strategy, "signal_id": f"s-{number}"}
+        driver.publish("signals", signal(driver.now_ns, valid_for_s=86_400, **given_))
+        driver.advance(1.0)
+    entries = driver.cluster.log(journal.TOPIC, 0).read(0)
+    published = driver.cluster.log("allocations", 0).read(0)
+    places = [orjson.loads(record.value)["journal"]["offset"] for record in published]
+    told = explained(orjson.loads(published[-1].value)["decision_id"], entries, published)
+    weights = told["decision"]["inputs"]["strategy_weights"]
+    assert (weights["weights"], weights["entry"]["journal_offset"]) == ({"carry": 0.5, "momentum": 0.5}, places[1])
+
+
 def test_settings_are_told_with_the_order_that_brought_them():
     driver = priced(Driver(partitions=1))
     params = driver.params.model_copy(
@@ -265,6 +279,12 @@ def test_a_decision_that_nobody_knows_is_not_found(decision_id):
         explained(decision_id, ENTRIES, PUBLISHED)
 
 
+@pytest.mark.parametrize("text", ["DRIVER22-00-1-main", "DRIVER22-0-01-main", "driver2-0-1-main", "DRIVER22-0-1-", "x"])
+def test_what_no_decision_can_be_called_is_refused_before_anything_is_read(text):
+    with pytest.raises(NotFound, match="must be JOURNAL-PARTITION-OFFSET-PORTFOLIO"):
+        parse(text)
+
+
 @pytest.mark.parametrize("portfolio", ["a-b-0-1", "main", "x:/._-", "-"])
 def test_a_name_comes_back_as_it_was_whatever_the_portfolio_is_called(portfolio):
     name = named.DecisionName("ABCDEFG2", 11, 123_456, portfolio)
@@ -325,6 +345,12 @@ def test_a_waterfall_stays_on_its_canvas_and_its_widths_are_in_proportion(sizes)
         assert charts.LEFT - 0.01 <= start <= start + width <= charts.WIDTH - charts.RIGHT + 2.01
         share = abs(bar.after_cents - bar.before_cents) / (span or 1)
         assert width == pytest.approx(max(2.0, share * (charts.WIDTH - charts.LEFT - charts.RIGHT)), abs=0.011)
+
+
+def test_a_waterfall_shows_zero_wherever_its_sizes_are():
+    drawn = Page(charts.waterfall([Bar("a", 300, 200, "")], "any")).elements
+    (axis,) = [attributes for element, attributes in drawn if element == "line"]
+    assert float(axis["x1"]) == charts.LEFT
 
 
 def test_sums_over_time_are_drawn_from_zero_up():

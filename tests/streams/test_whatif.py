@@ -16,7 +16,7 @@ from streams import journal
 from streams.evidence import words
 from streams.evidence.page import differences
 from streams.evidence.sums import MOST, Sums
-from streams.evidence.whatif import BIGGEST, Difference, whatif
+from streams.evidence.whatif import BIGGEST, Change, Changed, Difference, whatif
 
 DEFAULT = DecisionParams()
 
@@ -216,6 +216,27 @@ def test_partitions_add_up_and_keep_the_ten_biggest():
     assert {rules: n for rules, (n, _) in total.by_rule.items()} == {
         rules: 7 * n for rules, (n, _) in one.by_rule.items()
     }
+
+
+def test_another_rule_that_leaves_the_same_size_is_no_change():
+    """13,500 USD by the position limit of 15 % times .9, or by the largest size of a symbol."""
+    driver = priced(Driver(partitions=1))
+    driver.publish("signals", signal(driver.now_ns))
+    driver.advance(1.0)
+    params = other(risk_management={"max_position_pct": 0.2}, validation_criteria={"max_position_usd": 13_500.0})
+    difference = found(driver, params)
+    assert (difference.decisions, difference.changed, difference.by_rule) == (1, 0, {})
+
+
+@given(st.lists(st.integers(1, 50), max_size=40))
+def test_the_ten_biggest_are_kept_the_earlier_of_equals_first(sizes):
+    difference = Difference("h")
+    for offset, size in enumerate(sizes):
+        change = Change("X", 0, size, "a", "b")
+        difference.take(Changed(size, (-offset, 0), f"d-{offset}", "main", offset, "signal s", (change,)))
+    kept = [(each["absolute_change_cents"], each["timestamp_ns"]) for each in difference.told()["biggest"]]
+    wanted = sorted(((size, offset) for offset, size in enumerate(sizes)), key=lambda each: (-each[0], each[1]))
+    assert kept == wanted[:BIGGEST]
 
 
 # -- sums over time --------------------------------------------------------------------------------------------------
