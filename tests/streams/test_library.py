@@ -101,14 +101,10 @@ def test_it_sizes_what_the_topics_size(script):
         published = last(driver)
         for name in ("trigger", "kelly_position_usd", "cascade_recommendation"):
             assert getattr(decision, name) == published.get(name)
-        if whale is None and not any(each[8] for each in script):
-            assert decision.bound == published["bound"]
-            assert decision.allocations == pytest.approx(published["allocations"], abs=0.02)
-            for one, other in zip(decision.waterfall, published["waterfall"], strict=True):
-                assert one["stage"] == other["stage"]
-                assert one["after_cents"] == pytest.approx(other["after_cents"], abs=2), (
-                    "a step may cut to a cap before"
-                )
+        only_signals_decided = len(driver.allocations()) == number + 1
+        if only_signals_decided:
+            for name in ("waterfall", "allocations", "bound"):
+                assert getattr(decision, name) == published.get(name)
         driver.advance(1.0)
 
 
