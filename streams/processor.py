@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from schemas.errors import ProcessorStopped
+from streams import crashpoints
 from streams.checkpoint import BEGINNING, Batch, Ledger, Progress, Tables, fingerprint, unpack
 from streams.known import Known
 from streams.ports import Fold, Ports, Record, Send
@@ -113,7 +114,9 @@ class Processor:
             self._whole, started_ns = False, self._clock()
             way, progress, ledger = await self._restore()
             self._fold.touched.clear()
+            crashpoints.at("restored")
             known, outputs_end = await self._published(progress)
+            crashpoints.at("known")
             following = await self._following(progress)
             self._begin(progress, ledger, known, outputs_end)
             self._whole = True
@@ -204,7 +207,10 @@ class Processor:
         Raises: ProcessorStopped at a jump of the source's offsets, or where what comes out is not what was published.
         """
         async with self._step():
-            await self._publish(self._fold_all(records), len(records))
+            sends = self._fold_all(records)
+            crashpoints.at("folded")
+            await self._publish(sends, len(records))
+            crashpoints.at("published")
             self._waiting.append(acknowledge)
             if self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns:
                 await self._checkpoint(self.beside)
@@ -288,9 +294,12 @@ class Processor:
         whole = False
         try:
             if taken is not None:
+                crashpoints.at("taken")
                 if taken.batch.changes:
                     await self._ports.write(taken.batch.changes)
+                crashpoints.at("written")
                 await self._ports.write_progress(taken.progress.to_bytes())
+                crashpoints.at("progressed")
                 self._ledger.settle(taken.batch)
                 self._progress = taken.progress
                 if self._observer is not None:
@@ -298,6 +307,7 @@ class Processor:
                     self._observer.checkpointed(taken.progress.offset, len(taken.batch.changes), elapsed_ns)
             for acknowledge in waiting:
                 acknowledge()
+            crashpoints.at("acknowledged")
             whole = True
         finally:
             self._torn = not whole

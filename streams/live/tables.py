@@ -15,6 +15,7 @@ import rocksdict
 from aiokafka import TopicPartition
 from faust.types import TP
 
+from streams import crashpoints
 from streams.kafka import read
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
@@ -102,7 +103,10 @@ class FaustPorts:
             by_table[name].append(Line(self._prefix + key, value))
         for name, lines in by_table.items():
             self._store(name, lines)
-            self._persisted(name, max(await self._append(self._changelog(name), lines)))
+            crashpoints.at("stored")
+            offsets = await self._append(self._changelog(name), lines)
+            crashpoints.at("logged")
+            self._persisted(name, max(offsets))
 
     async def progress(self) -> bytes | None:
         """Return the newest `progress` of this partition, read from its changelog, or None."""
@@ -118,12 +122,14 @@ class FaustPorts:
         by_partition: dict[TopicPartition, list[int]] = defaultdict(list)
         for number, send in enumerate(sends):
             by_partition[await self._target(send)].append(number)
-        sent = await asyncio.gather(
-            *(
-                self._append(target, [Line(sends[n].key, sends[n].value, sends[n].headers) for n in numbers])
-                for target, numbers in by_partition.items()
-            )
-        )
+
+        async def part(target: TopicPartition, numbers: Sequence[int]) -> list[int]:
+            lines = [Line(sends[n].key, sends[n].value, sends[n].headers) for n in numbers]
+            offsets = await self._append(target, lines)
+            crashpoints.at("sent")
+            return offsets
+
+        sent = await asyncio.gather(*(part(target, numbers) for target, numbers in by_partition.items()))
         offsets = [0] * len(sends)
         for numbers, found in zip(by_partition.values(), sent, strict=True):
             for number, offset in zip(numbers, found, strict=True):

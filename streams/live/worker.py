@@ -16,6 +16,7 @@ from config.diff import diff
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Watch
 from engines import aggregation
+from streams import crashpoints
 from streams.ingest import ingest
 from streams.journal import Place
 from streams.kafka import admin
@@ -193,6 +194,7 @@ class Worker:
         async def take_in(stream: faust.StreamT) -> None:
             async for event in stream.noack().events():
                 await self.send(self._entries(stage.source, event.message.partition, event.value))
+                crashpoints.at("ingested")
                 event.ack()
 
         self.app.agent(channel, name=f"{topic}-ingest")(take_in)
