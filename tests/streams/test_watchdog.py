@@ -1,0 +1,143 @@
+"""When a worker counts as stuck: tables, and what holds of every story."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.live.watchdog import STEP_MAX_S, Lane, Stall, Vital, Waits, Watchdog, late, of_lane, stuck, suspects
+
+PATIENCE_S = 60.0
+
+
+def watched(marks, every_s=1.0, slack_s=0.0):
+    """Show one part's marks, so many seconds apart; return the last stalls."""
+    dog = Watchdog()
+    stalls = []
+    for number, mark in enumerate(marks):
+        stalls = dog.look(number * every_s, [Vital("part", mark, "has not moved", slack_s)])
+    return stalls
+
+
+@pytest.mark.parametrize(
+    ("marks", "stood_s"),
+    [
+        ([1], None),
+        ([1, 2, 3, 4], None),
+        ([1, 1], 1.0),
+        ([1, 1, 1, 1], 3.0),
+        ([1, 1, 1, 2], None),
+        ([1, 1, 2, 2, 2], 2.0),
+        ([1, 1, None, 1, 1], 1.0),
+        ([None] * 10, None),
+        ([1, 2, 1, 2, 1], None),
+        ([0, 0, 0], 2.0),
+        ([("recovering", 5)] * 3, 2.0),
+    ],
+)
+def test_a_part_stalls_for_as_long_as_its_mark_stands(marks, stood_s):
+    expected = [] if stood_s is None else [Stall("part", "has not moved", stood_s)]
+    assert watched(marks) == expected
+
+
+def test_slack_is_taken_off():
+    assert watched([1] * 11, slack_s=10.0) == []
+    assert watched([1] * 13, slack_s=10.0) == [Stall("part", "has not moved", 2.0)]
+
+
+def test_a_process_that_slept_gives_its_parts_their_patience_again():
+    dog = Watchdog()
+    part = [Vital("part", 7, "has not moved")]
+    dog.look(0.0, part)
+    dog.look(1.0, part)
+    (stall,) = dog.look(3_601.0, part)
+    assert stall.stood_s == 1.0 + STEP_MAX_S
+
+
+def test_a_part_that_was_let_go_begins_anew():
+    dog = Watchdog()
+    part = Vital("part", 7, "has not moved")
+    dog.look(0.0, [part])
+    dog.look(4.0, [])
+    assert dog.look(8.0, [part]) == []
+
+
+@pytest.mark.parametrize(
+    ("stood_s", "suspected", "reason"),
+    [
+        (29.9, False, ""),
+        (30.0, True, ""),
+        (59.9, True, ""),
+        (60.0, True, "part: has not moved for 60 s"),
+        (400.0, True, "part: has not moved for 400 s"),
+    ],
+)
+def test_a_stall_is_suspected_at_half_the_patience_and_deadly_at_all_of_it(stood_s, suspected, reason):
+    stalls = [Stall("part", "has not moved", stood_s)]
+    assert (suspects(stalls, PATIENCE_S) == stalls) is suspected
+    assert stuck(stalls, PATIENCE_S) == reason
+
+
+def test_the_first_deadly_stall_is_named():
+    stalls = [Stall("a", "waits", 50.0), Stall("b", "waits", 61.0), Stall("c", "waits", 99.0)]
+    assert stuck(stalls, PATIENCE_S) == "b: waits for 61 s"
+
+
+LANES = [
+    # position, end, moves, ticks, mark, says, not ready (at most 10 behind)
+    (None, None, 3, False, ("recovering", 3), "its recovery has not moved", "recovering"),
+    (None, 50, 3, True, ("recovering", 3), "its recovery has not moved", "recovering"),
+    (40, 50, 0, False, 40, "has stood at 40 while 10 records waited", ""),
+    (39, 50, 0, True, 39, "has stood at 39 while 11 records waited", "11 records behind"),
+    (50, 50, 0, True, 50, "has stood at 50 without even a tick", ""),
+    (50, 50, 0, False, None, "", ""),
+    (51, 50, 0, False, None, "", ""),
+    (50, None, 0, False, None, "", "reading has not begun"),
+    (50, None, 0, True, 50, "has stood at 50 without even a tick", "reading has not begun"),
+]
+
+
+@pytest.mark.parametrize(("position", "end", "moves", "ticks", "mark", "says", "why"), LANES)
+def test_a_partition_is_watched_and_judged_by_what_is_left_to_do(position, end, moves, ticks, mark, says, why):
+    lane = Lane("t[0]", position, end, moves, ticks)
+    assert of_lane(lane) == Vital("t[0]", mark, says)
+    assert late(lane, 10) == why
+
+
+def test_of_several_waits_the_oldest_is_watched():
+    waits = Waits()
+    assert waits.vital("publisher", "no answer from") == Vital("publisher", None, "")
+    with waits.on("a"):
+        first = waits.vital("publisher", "no answer from")
+        with waits.on("b"):
+            assert waits.vital("publisher", "no answer from") == first
+    assert first.trouble == "no answer from a"
+    with waits.on("a"):
+        assert waits.vital("publisher", "no answer from").mark != first.mark
+
+
+def test_waits_that_fail_are_over():
+    waits = Waits()
+    with pytest.raises(ValueError, match="broken"), waits.on("a"):
+        raise ValueError("broken")
+    assert waits.vital("publisher", "").mark is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 20.0), st.integers(0, 2) | st.none()), min_size=1, max_size=40),
+    st.floats(0.0, 5.0),
+)
+def test_a_stall_is_the_watched_time_since_the_mark_last_changed(story, slack_s):
+    dog, now_s = Watchdog(), 0.0
+    seen = []
+    for step_s, mark in story:
+        now_s += step_s
+        stalls = dog.look(now_s, [Vital("part", mark, "", slack_s)])
+        seen.append((min(step_s, STEP_MAX_S), mark))
+    run = 0
+    while run < len(seen) and seen[-1 - run][1] == story[-1][1]:
+        run += 1
+    stood_s = sum(step for step, _ in seen[len(seen) - run + 1 :]) - slack_s
+    if story[-1][1] is None or stood_s <= 1e-9:
+        assert all(stall.stood_s <= 1e-6 for stall in stalls)
+    else:
+        assert stalls[0].stood_s == pytest.approx(stood_s)
