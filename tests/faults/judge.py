@@ -1,0 +1,178 @@
+"""The one after-check of every fault: what was sent, what the cluster holds, and whether the two agree."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+from aiokafka import TopicPartition
+from broker.cluster import PARTITIONS, Cluster
+from faults.load import Load, Sent
+
+from schemas.errors import AllocationFork, AllocationGap
+from streams import journal
+from streams.checkpoint import Ledger, Progress
+from streams.ingest import EVERYWHERE, INTAKES
+from streams.kafka import read
+from streams.kafka.folded import _checkpoint
+from streams.partitioner import partition_of
+from streams.ports import Record
+from streams.reader import AllocationReader
+from streams.sizing import SizingFold
+
+
+class Findings(NamedTuple):
+    """What the judge found after one fault; `problems` is empty where all held."""
+
+    signals: int
+    """Sent and acknowledged by the broker."""
+    answered: int
+    dropped: int
+    """Duplicates and older ones that rightly got no answer."""
+    refused: int
+    """Signals that are, whole, on the dead-letter topic."""
+    lost: int
+    """Signals without the answer they must have."""
+    twice: int
+    """Signals answered more than once, or that must not be answered and are."""
+    repeats: int
+    """Allocations that were published again with equal bytes."""
+    inputs_lost: int
+    """Inputs of any kind, steps of prices among them, that are not in the journal where they belong."""
+    problems: tuple[str, ...]
+
+
+class View(NamedTuple):
+    """What an `AllocationReader` sees of one journal partition, beside that partition."""
+
+    entries: list[Record]
+    answers: Counter[str]
+    """Distinct allocations that answer each signal."""
+    repeats: int
+    broken: str
+    """Why the reader halted, "" where it did not."""
+
+
+def view(entries: Sequence[Record], published: Iterable[bytes]) -> View:
+    """Read a partition of `allocations` as every consumer must."""
+    reader, answers, broken = AllocationReader(whole=True), Counter[str](), ""
+    try:
+        for value in published:
+            taken = reader.take(value)
+            if taken is not None and taken.fields["trigger"]["kind"] == "signal":
+                answers[taken.fields["trigger"]["id"]] += 1
+    except (AllocationFork, AllocationGap) as error:
+        broken = str(error)
+    return View(list(entries), answers, reader.repeats, broken)
+
+
+def weigh(sent: Sequence[Sent], steps: set[tuple[int, int]], views: Sequence[View], letters: set[bytes]) -> Findings:
+    """Hold what was sent against what the partitions and the dead letters say."""
+    answers = sum((each.answers for each in views), Counter())
+    signals = [each for each in sent if each.topic == "signals"]
+    refused = [each for each in signals if each.value in letters]
+    expected = {each.signal_id for each in signals if each.fate == "answered" and each.value not in letters}
+    unwanted = {each.signal_id for each in signals if each.fate in {"older", "refused"}}
+    lost = sorted(expected - answers.keys())
+    twice = sorted(name for name, count in answers.items() if count > 1 or name in unwanted)
+    missing = _not_journaled(sent, views, letters) + _steps_missing(steps, views)
+    strayed = [each.signal_id for each in signals if (each.fate == "refused") != (each.value in letters)]
+    problems = [f"partition {number}: {each.broken}" for number, each in enumerate(views) if each.broken]
+    for what, found in (
+        ("lost", lost),
+        ("twice", twice),
+        ("not journaled", missing),
+        ("wrongly refused or not", strayed),
+    ):
+        if found:
+            problems.append(f"{len(found)} {what}: {', '.join(map(str, found[:3]))}")
+    dropped = sum(each.fate in {"duplicate", "older"} for each in signals)
+    repeats = sum(each.repeats for each in views)
+    answered = len(expected & answers.keys())
+    return Findings(
+        len(signals), answered, dropped, len(refused), len(lost), len(twice), repeats, len(missing), tuple(problems)
+    )
+
+
+def _not_journaled(sent: Sequence[Sent], views: Sequence[View], letters: set[bytes]) -> list[str]:
+    """Name what was sent and is not in the journal partitions where it belongs, nor a dead letter."""
+    held = [{orjson.loads(record.value or b"")["value"].encode() for record in each.entries} for each in views]
+    missing = []
+    for each in sent:
+        everywhere = each.portfolio == EVERYWHERE
+        homes = range(len(views)) if everywhere else [partition_of(each.portfolio.encode(), len(views))]
+        if each.topic != "prices" and each.value not in letters and not all(each.value in held[home] for home in homes):
+            missing.append(f"{each.topic} {each.value.decode()}")
+    return missing
+
+
+def _steps_missing(steps: set[tuple[int, int]], views: Sequence[View]) -> list[str]:
+    """Name the steps in which ticks were sent and that a journal partition does not hold."""
+    missing = []
+    for number, each in enumerate(views):
+        bodies = [journal.read(r.offset, r.value or b"") for r in each.entries if b'"kind":"step"' in (r.value or b"")]
+        held = {(entry.body["source_partition"], entry.body["step"]) for entry in bodies}
+        missing += [f"step {step} of prices[{place}] in partition {number}" for place, step in sorted(steps - held)]
+    return missing
+
+
+def state_differs(partition: int, entries: Sequence[Record], progress: Progress, ledger: Ledger) -> str:
+    """Return how a checkpoint differs from a clean fold of the journal up to it, "" where it does not."""
+    fold = SizingFold(partition)
+    for record in entries[: progress.offset + 1]:
+        fold.fold(record)
+    clean = Ledger.of(fold.touched, fold.encode, progress.offset)
+    if ledger.records() != clean.records():
+        keys = {key for key, value in ledger.records().items() ^ clean.records().items()}
+        return f"partition {partition}: {len(keys)} records differ from a clean fold, such as {min(keys)}"
+    if (progress.digest, progress.meta) != (clean.digest, fold.meta()):
+        return f"partition {partition}: digest or meta of progress {progress.offset} differs from a clean fold"
+    last = max((r.offset for r in entries if b'"kind":"signal"' in (r.value or b"")), default=0)
+    return "" if progress.offset >= last else f"partition {partition}: checkpoint at {progress.offset}, below {last}"
+
+
+async def records(cluster: Cluster, topic: str, partition: int) -> list[Record]:
+    """Return what one partition of a topic holds."""
+    place = TopicPartition(cluster.names.topic(topic), partition)
+    return [record async for record in read.records(cluster.connection, place, 0)]
+
+
+async def look(cluster: Cluster) -> tuple[list[View], set[bytes]]:
+    """Read journal, allocations and dead letters."""
+    views = []
+    for partition in range(PARTITIONS):
+        entries = await records(cluster, "journal", partition)
+        published = [record.value or b"" for record in await records(cluster, "allocations", partition)]
+        views.append(view(entries, published))
+    letters = {record.value for topic in INTAKES for record in await cluster.records(f"{topic}.dlq")}
+    return views, letters
+
+
+async def settled(cluster: Cluster, load: Load, patience_s: float = 60.0) -> None:
+    """Return when every signal that must be answered is, or after a while in which nothing more came."""
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while asyncio.get_running_loop().time() < deadline:
+        found = weigh(load.sent, load.steps, *await look(cluster))
+        if not (found.lost or found.inputs_lost):
+            return
+        await asyncio.sleep(0.3)
+
+
+async def judge(cluster: Cluster, load: Load, *, repeats_may: bool) -> Findings:
+    """Judge a cluster whose workers have stopped cleanly: answers, chain, state, and `himari audit verify`.
+
+    `repeats_may`: whether two workers can have published one allocation each (of equal bytes).
+    """
+    views, letters = await look(cluster)
+    found = weigh(load.sent, load.steps, views, letters)
+    problems = list(found.problems)
+    for partition, each in enumerate(views):
+        progress, ledger = await _checkpoint(cluster.connection, cluster.names, partition)
+        problems += filter(None, [state_differs(partition, each.entries, progress, ledger)])
+    if found.repeats and not repeats_may:
+        problems.append(f"{found.repeats} allocations were published twice (equal bytes) by one owner after another")
+    code, out, err = await cluster.himari("audit", "verify", "--json")
+    if code:
+        problems.append(f"audit verify: exit {code}: {out or err}")
+    return found._replace(problems=tuple(problems))
