@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from engines.request import FEATURES
 from schemas import wire
@@ -51,7 +51,8 @@ class _Reply(Message):
 
 
 Position = Annotated[float, Field(ge=-1, le=1)]
-Name = Annotated[str, Field(min_length=1, max_length=128)]
+Name = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
+"""Printable ASCII: it is shown to people."""
 
 
 class Predicted(_Reply):
