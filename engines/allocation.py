@@ -6,17 +6,18 @@ from typing import Any
 
 import orjson
 
-from engines import aggregation, strategies
+from engines import aggregation, gate, policy, questions, strategies
 from engines.decide import Decision
-from engines.records import Forecast, Market
+from engines.records import Forecast, Market, Questions
 from engines.sizing import CellSize
 from engines.state import State
 from schemas.words import RECOMMENDATIONS
 
-DECISION_VERSION = 2
+DECISION_VERSION = 3
 """Raised when, and only when, a golden byte changes."""
 
 BILLION = 1_000_000_000
+REVISING = ("advice", "deadline")
 
 
 def render(state: State, decision: Decision, offset: int) -> tuple[bytes, str]:
@@ -56,9 +57,9 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
             for (strategy, symbol), size in zip(cells, cents, strict=True)
             if size
         ],
-        "decision_id": f"{progress.journal_id}-{state.partition}-{offset}-{decision.portfolio_id}",
+        "decision_id": state.decision_id(decision.portfolio_id, offset),
         "decision_version": DECISION_VERSION,
-        "final": True,
+        "final": not questions.awaits(state, decision.portfolio_id),
         "inputs_hash": progress.inputs_hash,
         "journal": {"offset": offset, "partition": state.partition},
         "kept": decision.kept,
@@ -66,6 +67,8 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         "portfolio_value": _money(int(100.0 * book.value_usd)),
         "portfolio_waterfall": _portfolio_waterfall(decision),
         "previous_hash": book.last_hash,
+        "revises": decision.trigger.id if decision.trigger.kind in REVISING else None,
+        "rl": _of_the_policy(state, decision),
         "sequence": book.sequence + 1,
         "settings_hash": state.settings_hash,
         "targets": targets,
@@ -92,6 +95,30 @@ def _of_the_portfolio(state: State, decision: Decision, nets: Mapping[str, int])
         "drifted_strategies": drift.drifted,
         "max_drift_pct": drift.largest,
         "strategy_weights": decision.strategy_weights,
+    }
+
+
+def _of_the_policy(state: State, decision: Decision) -> dict[str, Any] | None:
+    """Return how far the policy may act, what it answered, and how it does; None where it is not asked at all."""
+    portfolio = decision.portfolio_id
+    if not state.params.rl.enabled:
+        return None
+    record: Questions | None = state.tables["questions"].get((portfolio,))
+    compared = gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
+    return {
+        "cells": [
+            {
+                "confidence": asked.confidence,
+                "model_version": asked.model_version,
+                "nudge": asked.nudge,
+                "status": asked.status,
+                "strategy_id": asked.strategy_id,
+                "symbol": asked.symbol,
+            }
+            for asked in (() if record is None else record.asked)
+        ],
+        "gate": compared._asdict(),
+        "mode": policy.mode_of(state, portfolio),
     }
 
 

@@ -9,8 +9,22 @@ from engines.bars import Bars
 from engines.cascade import Latch
 from engines.conformal import Scores
 from engines.ensemble import Drift, ForecastCorrelation
+from engines.gate import Gate
 from engines.kelly import Posterior
-from engines.records import Book, Cell, Claim, Forecast, Learned, Market, Strategies, Target, TradingStates
+from engines.records import (
+    Asked,
+    Book,
+    Cell,
+    Claim,
+    Forecast,
+    Kept,
+    Learned,
+    Market,
+    Questions,
+    Scopes,
+    Strategies,
+    Target,
+)
 from engines.regime import RegimeState
 
 
@@ -51,6 +65,11 @@ def _strategies(row: tuple[Any, ...]) -> Strategies:
     )
 
 
+def _questions(row: tuple[Any, ...]) -> Questions:
+    book, asked, awaited = row
+    return Questions(tuple(Kept(*kept) for kept in book), tuple(Asked(*each) for each in asked), awaited)
+
+
 _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "kelly-posteriors": _learned,
     "conformal-scores": Scores._make,
@@ -60,5 +79,7 @@ _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "strategies": _strategies,
     "books": Book._make,
     "targets": Target._make,
-    "states": TradingStates._make,
+    "states": Scopes._make,
+    "questions": _questions,
+    "gates": Gate._make,
 }

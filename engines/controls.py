@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engines import returns
-from engines.decide import ACTIVE, Trigger
+from engines import questions, returns
+from engines.decide import Trigger
 from engines.effects import Folded, Journaled, alert
 from engines.parameters import DecisionParams, tree_hash
-from engines.records import TradingStates
-from engines.state import MARKET_WIDE, State
+from engines.records import Gate, Scopes
+from engines.state import MARKET_WIDE, POLICY, State
+from engines.ways import ACTIVE
 
 
 def fold_control(state: State, entry: Journaled, folded: Folded) -> None:
@@ -41,7 +42,7 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
     if state.progress is not None:
         state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
     for portfolio in _holding(state, lambda _cell: True):
-        folded.call_for(portfolio, Trigger("settings", control_id, full=False, cell=None))
+        folded.call_for(portfolio, Trigger("settings", control_id, way="ratio", cell=None))
     return "applied"
 
 
@@ -59,14 +60,14 @@ def _begin_bars_anew(state: State) -> None:
 
 def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
     scope, wanted = payload["scope"], payload["state"]
-    record: TradingStates | None = state.get("states", (MARKET_WIDE,))
+    record: Scopes | None = state.get("states", (MARKET_WIDE,))
     scopes = {} if record is None else dict(record.scopes)
     scopes.pop(scope, None)
     if wanted != ACTIVE:
         scopes[scope] = wanted
-    state.put("states", (MARKET_WIDE,), TradingStates(tuple(sorted(scopes.items()))))
+    state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
-    trigger = Trigger("resume" if resumed else "control", control_id, full=resumed, cell=None)
+    trigger = Trigger("resume" if resumed else "control", control_id, way="afresh" if resumed else "ratio", cell=None)
     for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: covers(scope, cell)):
         folded.call_for(portfolio, trigger)
     return "applied"
@@ -78,12 +79,28 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
     state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
     if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
-        folded.call_for(portfolio, Trigger("value", control_id, full=False, cell=None))
+        folded.call_for(portfolio, Trigger("value", control_id, way="ratio", cell=None))
     return "applied"
 
 
-def _rl_mode(_state: State, _payload: dict[str, Any], _control_id: str, _folded: Folded) -> str:
-    return "rejected: this decision version has no policy"
+def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    """Say how far the policy may act; evidence that closed its gate is put aside, and collected anew."""
+    scope, mode = payload.get("scope", "all"), payload["mode"]
+    kind, _, name = scope.partition(":")
+    if not state.params.rl.enabled:
+        return "rejected: rl.enabled is false"
+    if kind == "symbol":
+        return f"invalid: scope must be all, portfolio:P or strategy:S, was {scope}"
+    record: Scopes | None = state.get("states", (POLICY,))
+    scopes = {**({} if record is None else dict(record.scopes)), scope: mode}
+    state.put("states", (POLICY,), Scopes(tuple(sorted(scopes.items()))))
+    for (portfolio,), gate in list(state.tables["gates"].items()):
+        if gate.status == "closed" and (kind == "all" or (kind == "portfolio" and name == portfolio)):
+            state.put("gates", (portfolio,), Gate())
+    portfolios = sorted(portfolio for (portfolio,) in state.tables["questions"])
+    concerned = [name] if kind == "portfolio" else portfolios
+    questions.revise_all(state, control_id, concerned, folded)
+    return "applied"
 
 
 CONTROLS: dict[str, Callable[[State, dict[str, Any], str, Folded], str]] = {

@@ -1,32 +1,36 @@
 """Stages 1 to 14: from a portfolio's state and a trigger to its targets.
 
 A full decision sizes every live cell afresh. A decision *by ratio* (no solver, no claims) only carries new cuts,
-caps and trading states onto what is held. Both end in the caps, the limits and the band, in this order; nothing
-runs after them.
+caps and trading states onto what is held; one on a policy's answer nudges what the caps had left (`engines.ways`). All
+end in the caps, the policy's nudge, the limits and the band, in this order; nothing runs after them.
 
 Source: the pipeline specification.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
-from engines import aggregation, band, caps, cascade, drawdown, sizing
+from engines import band, caps, policy
 from engines.caps import Limits
 from engines.headroom import headroom
 from engines.holdings import Holdings, hold
-from engines.portfolio import Reduction
 from engines.records import Book, Target
-from engines.sizing import STAGES, CellSize
-from engines.state import MARKET_WIDE, State
+from engines.sizing import CellSize
+from engines.state import State
 from engines.waterfall import Waterfall
-from schemas.words import Regime, TradingState
+from engines.ways import Sized, afresh, as_kept, by_ratio, levels, promised, trading_states
+from schemas.words import TradingState
 
 Cells = Sequence[tuple[str, str]]
+Way = Literal["afresh", "ratio", "kept"]
 
-RANKS = ("signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap")
-HALTED: TradingState = "HALTED"
-ACTIVE: TradingState = "ACTIVE"
-SEVERITY: dict[TradingState, int] = {ACTIVE: 0, "REDUCING": 1, HALTED: 2}
+WAYS: dict[Way, Callable[[State, str, Book, Holdings, list[TradingState]], Sized]] = {
+    "afresh": afresh,
+    "ratio": by_ratio,
+    "kept": as_kept,
+}
+"""How a decision comes by its sizes; of two that are called for, the first of these."""
+RANKS = ("signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap", "advice", "deadline")
 
 
 class Trigger(NamedTuple):
@@ -35,10 +39,15 @@ class Trigger(NamedTuple):
     kind: str
     """One of `RANKS`."""
     id: str
-    full: bool
-    """Whether every live cell is sized afresh, or what is held is cut by ratio."""
+    way: Way
+    """afresh: every live cell is sized; ratio: what is held is cut; kept: what a decision's caps left is nudged."""
     cell: tuple[str, str] | None
     """(strategy, symbol) whose waterfall is shown, where there is one."""
+
+    @property
+    def full(self) -> bool:
+        """Whether every live cell is sized afresh."""
+        return self.way == "afresh"
 
 
 class Decision(NamedTuple):
@@ -66,25 +75,15 @@ class Decision(NamedTuple):
     """h of the live strategies in stage 9; empty where the decision was by ratio."""
     penalties: dict[str, float]
     """What stage 10 took of each symbol, as a share; empty where the decision was by ratio."""
+    capped: Sequence[int]
+    """Signed size of each cell after stage 11."""
+    forced: Sequence[bool]
+    """Whether a cut, a cap or a trading state holds each cell down."""
 
     @property
     def cents(self) -> Sequence[int]:
         """Final signed size of each cell."""
         return self.waterfall.last
-
-
-class _Sized(NamedTuple):
-    """A book before its caps."""
-
-    waterfall: Waterfall
-    sizes: list[CellSize | None]
-    cuts: list[float]
-    cap_factors: list[float]
-    forced: list[bool]
-    """Whether a cell was made smaller by a cut or a trading state."""
-    strategy_weights: dict[str, float]
-    reduction: Reduction | None
-    """Stage 10, where it ran."""
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:
@@ -95,7 +94,7 @@ def stronger(one: Trigger | None, other: Trigger) -> Trigger:
     if one is None:
         return other
     named = min(one, other, key=lambda trigger: (RANKS.index(trigger.kind), trigger.cell or ()))
-    return named._replace(full=one.full or other.full)
+    return named._replace(way=min(one.way, other.way, key=[*WAYS].index))
 
 
 def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
@@ -104,21 +103,24 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     holdings = hold(state, portfolio)
     cells, held = holdings.cells, holdings.cents
     states = trading_states(state, portfolio, cells)
-    size_all = _afresh if trigger.full else _by_ratio
-    waterfall, sizes, cuts, factors, forced, weights, reduction = size_all(state, portfolio, book, holdings, states)
+    sized = WAYS[trigger.way](state, portfolio, book, holdings, states)
+    waterfall, sizes, cuts, factors, forced, weights, reduction = sized
 
     limits = state.limits
     wanted = waterfall.last
     capped = caps.caps(cells, wanted, factors, book.value_usd, limits)
     waterfall.add("caps", capped.cents, _bound_reasons(cells, capped.bound))
-    limited = caps.limits(cells, capped.cents, held, states, limits)
+    down = [was or abs(cap) < abs(want) for was, want, cap in zip(forced, wanted, capped.cents, strict=True)]
+    bound = capped.bound if reduction is None else [*reduction.bound, *capped.bound]
+    blended = _blend(state, portfolio, trigger, cells, capped.cents, factors, book, waterfall, bound)
+    limited = caps.limits(cells, blended, held, states, limits)
     waterfall.add("limits", limited.cents, limited.reasons)
     settled = band.settle(
         cells,
         limited.cents,
         held,
-        _forced(forced, wanted, capped.cents, limited.cents, held),
-        _levels(state, cells, limited.cents, held),
+        [force and abs(limit) < abs(now) for force, limit, now in zip(down, limited.cents, held, strict=True)],
+        levels(state, cells, limited.cents, held),
         states,
         factors,
         book.value_usd,
@@ -139,12 +141,14 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
             for cell, cents, cut, factor in zip(cells, settled.cents, cuts, factors, strict=True)
         ],
         quantities,
-        capped.bound if reduction is None else [*reduction.bound, *capped.bound],
+        bound,
         settled.kept,
         headroom(cells, settled.cents, factors, book.value_usd, limits),
         limits,
         weights,
         {} if reduction is None else reduction.penalties,
+        capped.cents,
+        down,
     )
 
 
@@ -159,149 +163,32 @@ def room_of(state: State, holdings: Holdings, book: Book) -> float:
     Below 1 a cap is broken, and that decision cuts.
     """
     factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
-    return headroom(holdings.cells, _promised(book, holdings), factors, book.value_usd, state.limits)
+    return headroom(holdings.cells, promised(book, holdings), factors, book.value_usd, state.limits)
 
 
-def _promised(book: Book, holdings: Holdings) -> list[int]:
-    """Return what is held less the reductions that were published, and that known positions do not show yet."""
-    if not book.reductions or holdings.basis == "targets":
-        return holdings.cents
-    promised = dict(book.reductions)
-    after = []
-    for (_, symbol), held in zip(holdings.cells, holdings.cents, strict=True):
-        quantity = holdings.quantities.get(symbol, 0.0)
-        share = promised[symbol] / quantity if symbol in promised and quantity else 1.0
-        after.append(held if share >= 1.0 else int(held * max(0.0, share)))
-    return after
-
-
-def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
-    """Return each cell's trading state: the most severe of all, its portfolio, its strategy and its symbol."""
-    record = state.tables["states"].get((MARKET_WIDE,))
-    if record is None or not record.scopes:
-        return [ACTIVE] * len(cells)
-    scopes = dict(record.scopes)
-    wide = [scopes.get("all", ACTIVE), scopes.get(f"portfolio:{portfolio}", ACTIVE)]
-    return [
-        max(
-            *wide,
-            scopes.get(f"strategy:{strategy}", ACTIVE),
-            scopes.get(f"symbol:{symbol}", ACTIVE),
-            key=SEVERITY.__getitem__,
-        )
-        for strategy, symbol in cells
-    ]
-
-
-def _afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
-    """Stages 1-8 of every cell."""
-    fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
-    sizes: list[CellSize | None] = []
-    rows, cuts, factors, forced, reasons = [], [], [], [], {}
-    for index, (cell, trading) in enumerate(zip(holdings.cells, states, strict=True)):
-        size = _cell(state, (portfolio, *cell), trading, book.value_usd, fall)
-        sizes.append(size)
-        if size is None:
-            reasons[index] = "no forecast"
-            rows.append(sizing.NOTHING)
-            cuts.append(1.0)
-            factors.append(0.0)
-            forced.append(trading == HALTED)
-            continue
-        if size.reason:
-            reasons[index] = size.reason
-        cents = size.cents
-        rows.append(cents)
-        cuts.append(size.cut)
-        factors.append(size.cap_factor)
-        forced.append(cents[-1] != cents[4] or trading == HALTED)
-    waterfall = Waterfall()
-    columns = zip(*rows, strict=True) if rows else [()] * len(STAGES)
-    for name, column in zip(STAGES, columns, strict=True):
-        waterfall.add(name, column)
-    waterfall.reasons[0] = reasons
-    weights = aggregation.of_strategies(state, portfolio, holdings.cells, sizes, waterfall)
-    reduction = aggregation.of_symbols(state, book.value_usd, holdings.cells, sizes, factors, waterfall)
-    return _Sized(waterfall, sizes, cuts, factors, forced, weights, reduction)
-
-
-def _cell(
-    state: State, key: tuple[str, str, str], trading: TradingState, value_usd: float, fall: float
-) -> CellSize | None:
-    """Stages 1-8 of one cell, None where it has no forecast."""
-    tables = state.tables
-    known = tables["predictions"].get(key)
-    if known is None or known.forecast is None:
-        return None
-    forecast, markets, now_ns = known.forecast, tables["markets"], state.now_ns
-    market = markets.get((key[2],))
-    level = sizing.level_of(market, markets.get((MARKET_WIDE,)), forecast.side)
-    reason = sizing.why_not(forecast, market, trading == HALTED, now_ns, state.params)
-    if reason:
-        return sizing.nothing(reason, level, fall)
-    learned, scores = tables["kelly-posteriors"].get(key), tables["conformal-scores"].get(key)
-    bet = state.bets.get(key)
-    if bet is None or bet.forecast is not forecast or bet.learned is not learned or bet.scores is not scores:
-        bet = state.bets[key] = sizing.bet(forecast, learned, scores, state.params)
-    regime = tables["regimes"].get((key[0], key[2]))
-    confirmed: Regime = "ranging" if regime is None else regime.confirmed
-    around = (bet, level, fall, confirmed, value_usd)
-    last = state.sizes.get(key)
-    if last is not None and last[0] == around and forecast.sentiment_score is None:
-        return last[1]
-    size = sizing.size(bet, level, fall, confirmed, value_usd, now_ns, state.params)
-    state.sizes[key] = (around, size)
-    return size
-
-
-def _by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> _Sized:
-    """Stages 7 and 8 on what is held."""
-    fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
-    levels = _levels(state, holdings.cells, holdings.cents, holdings.cents)
-    promised = _promised(book, holdings)
-    cents, cuts, factors, reasons = [], [], [], {}
-    for index, (held, target, level, trading) in enumerate(
-        zip(promised, holdings.targets, levels, states, strict=True)
-    ):
-        now = cascade.MULTIPLIER[level] * fall
-        was = now if target is None else target.cut
-        ratio = now / was if now < was else 1.0
-        cents.append(0 if trading == HALTED else int(held * ratio))
-        cuts.append(min(was, now))
-        factors.append((1.0 if target is None else target.cap_factor) * ratio)
-        if trading == HALTED and held:
-            reasons[index] = "halted"
-        elif ratio < 1.0:
-            reasons[index] = f"cut from {was:.4g} to {now:.4g}"
-        elif held != holdings.cents[index]:
-            reasons[index] = "reduction not carried out yet"
-    waterfall = Waterfall()
-    waterfall.add("held", holdings.cents)
-    waterfall.add("cut", cents, reasons)
-    forced = [now != held for now, held in zip(cents, holdings.cents, strict=True)]
-    return _Sized(waterfall, [None] * len(cents), cuts, factors, forced, {}, None)
-
-
-def _levels(state: State, cells: Cells, cents: Sequence[int], held: Sequence[int]) -> list[int]:
-    """Return the cascade level of each cell's side, of what it holds where its target is 0."""
-    if not state.elevated:
-        return [0] * len(cells)
-    markets = state.tables["markets"]
-    whole = markets.get((MARKET_WIDE,))
-    return [
-        sizing.level_of(markets.get((symbol,)), whole, 1 if (size or now) >= 0 else -1)
-        for (_, symbol), size, now in zip(cells, cents, held, strict=True)
-    ]
-
-
-def _forced(
-    before: Sequence[bool], wanted: Sequence[int], capped: Sequence[int], limited: Sequence[int], held: Sequence[int]
-) -> list[bool]:
-    """Return whether each cell is held down: by a cut, a trading state or a cap, and below what it holds."""
-    return [
-        (was or abs(cap) < abs(want)) and abs(limit) < abs(now)
-        for was, want, cap, limit, now in zip(before, wanted, capped, limited, held, strict=True)
-    ]
+def _blend(
+    state: State,
+    portfolio: str,
+    trigger: Trigger,
+    cells: Cells,
+    capped: Sequence[int],
+    factors: Sequence[float],
+    book: Book,
+    waterfall: Waterfall,
+    bound: list[tuple[str, str]],
+) -> Sequence[int]:
+    """Stage 12: the policy's nudges, where any are in force, and the caps again."""
+    if not state.params.rl.enabled or trigger.way == "ratio":
+        return capped
+    changes = policy.nudges(state, portfolio, cells)
+    if not changes:
+        waterfall.add("rl", capped)
+        return capped
+    nudged, reasons = policy.blend(capped, changes, levels(state, cells, capped, capped))
+    again = caps.caps(cells, nudged, factors, book.value_usd, state.limits)
+    bound += [each for each in again.bound if each not in bound]
+    waterfall.add("rl", again.cents, {**reasons, **_bound_reasons(cells, again.bound)})
+    return again.cents
 
 
 def _bound_reasons(cells: Cells, bound: list[tuple[str, str]]) -> dict[int, str]:

@@ -65,7 +65,7 @@ class Refusal(NamedTuple):
 class Folded:
     """What an entry led to."""
 
-    __slots__ = ("alerts", "allocations", "claimed", "looks", "notes", "refusals", "triggers")
+    __slots__ = ("alerts", "allocations", "claimed", "looks", "notes", "refusals", "requests", "triggers")
 
     def __init__(self) -> None:
         self.triggers: dict[str, Trigger] = {}
@@ -74,6 +74,8 @@ class Folded:
         self.allocations: list[Published] = []
         self.alerts: list[dict[str, Any]] = []
         self.refusals: list[Refusal] = []
+        self.requests: list[dict[str, Any]] = []
+        """Questions to the policy."""
         self.notes: list[Note] = []
         self.looks: list[Look] = []
 

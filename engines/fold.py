@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from engines import returns, strategies
+from engines import gate, policy, questions, returns, strategies
 from engines.allocation import DECISION_VERSION, render
 from engines.controls import fold_control
 from engines.decide import Decision, Trigger, decide, room_of
@@ -48,6 +48,7 @@ def apply(state: State, entry: Journaled) -> Folded:
     progress.inputs_hash = hashlib.sha256(bytes.fromhex(progress.inputs_hash) + entry.value).hexdigest()
     for key in state.due(progress.now_ns):
         _expire(state, key, folded)
+    questions.close_overdue(state, folded)
     if entry.topic and not _is_new(progress, entry):
         folded.note("duplicate", entry.topic)
     else:
@@ -60,12 +61,14 @@ def apply(state: State, entry: Journaled) -> Folded:
         decision = decide(state, portfolio, folded.triggers[portfolio])
         if decision.trigger.kind == "cap":
             _warn_of_budget(state, entry, decision, folded)
-        folded.allocations.append(_publish(state, entry, decision, folded.claimed.get(portfolio, [])))
+        folded.allocations.append(_publish(state, entry, decision, folded))
     return folded
 
 
 # -- publishing ----------------------------------------------------------------------------------------------------
-def _publish(state: State, entry: Journaled, decision: Decision, claimed: list[tuple[str, str]]) -> Published:
+def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded) -> Published:
+    claimed = folded.claimed.get(decision.portfolio_id, [])
+    questions.keep(state, decision, claimed, entry.offset, folded)
     value, value_hash = render(state, decision, entry.offset)
     portfolio, book = decision.portfolio_id, decision.book
     idle = False
@@ -216,7 +219,7 @@ def _expire(state: State, key: tuple[str, ...], folded: Folded) -> None:
     if state.get("targets", key) is None:
         state.forget_idle_cells(key[0])
     else:
-        trigger = Trigger("expiry", f"{key[1]}/{key[2]}", full=True, cell=(key[1], key[2]))
+        trigger = Trigger("expiry", f"{key[1]}/{key[2]}", way="afresh", cell=(key[1], key[2]))
         folded.call_for(key[0], trigger)
 
 
@@ -238,6 +241,7 @@ def _outcome(state: State, entry: Journaled, folded: Folded) -> None:
         folded.refusals.append(Refusal(entry.topic, "unmatched", "decision_id", f"{entry.topic}: {learnt}"))
     else:
         _of_strategies(state, entry, learnt, folded)
+        _of_the_policy(state, entry, learnt, folded)
         folded.note("trade", "win" if learnt.won else "loss")
         folded.note("residual", "", learnt.residual)
 
@@ -251,6 +255,30 @@ def _of_strategies(state: State, entry: Journaled, learnt: Learnt, folded: Folde
     )
     if drifted:
         warn_of_drift(state, folded, entry.offset, portfolio)
+
+
+def _of_the_policy(state: State, entry: Journaled, learnt: Learnt, folded: Folded) -> None:
+    """Let an outcome tell whether the policy's size was the better one; outcomes that overlap do not count again."""
+    advised = learnt.claim.advised
+    if advised is None or learnt.weight < 1.0:
+        return
+    portfolio = learnt.key[0]
+    before, after = policy.score(state, portfolio, *advised, entry.body["realized_return"])
+    folded.note("scored", portfolio)
+    if after.status != before.status:
+        lower, _ = gate.interval(after, state.params.rl.gate)
+        severity = "info" if after.status == "open" else "warning"
+        alert(
+            state,
+            folded,
+            entry.offset,
+            "rl_gate",
+            portfolio,
+            severity=severity,
+            value=lower,
+            threshold=0.0,
+            result=after.status,
+        )
 
 
 def _positions(state: State, entry: Journaled, folded: Folded) -> None:
@@ -273,7 +301,7 @@ def _positions(state: State, entry: Journaled, folded: Folded) -> None:
     for symbol, quantity in positions:
         if quantity:
             state.holders.setdefault(symbol, {})[portfolio] = None
-    folded.call_for(portfolio, Trigger("value", "positions", full=False, cell=None))
+    folded.call_for(portfolio, Trigger("value", "positions", way="ratio", cell=None))
 
 
 def _adopt(state: State, entry: Journaled, _folded: Folded) -> None:
@@ -323,4 +351,6 @@ HANDLERS: dict[str, Callable[[State, Journaled, Folded], None]] = {
     "adopt": _adopt,
     "engine": _engine,
     "call": _call,
+    "advice": questions.answered,
+    "no_advice": questions.answered,
 }

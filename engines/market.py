@@ -54,7 +54,7 @@ def fold_price(
     _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
         if close >= price and breaks_a_cap(state, portfolio):
-            folded.call_for(portfolio, Trigger("cap", symbol, full=False, cell=None))
+            folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None))
 
 
 def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
@@ -202,7 +202,7 @@ def _tell(state: State, symbol: str, before: Market, after: Market, offset: int,
             continue
         folded.note("cascade_level", RECOMMENDATIONS[now])
         for portfolio in _holders(state, symbol, side):
-            folded.call_for(portfolio, Trigger("cascade", symbol, full=False, cell=None))
+            folded.call_for(portfolio, Trigger("cascade", symbol, way="ratio", cell=None))
         latch = after.long if side > 0 else after.short
         if state.partition == 0 and latch is not None:
             _warn(state, folded, offset, f"{symbol}:{'long' if side > 0 else 'short'}", latch, now)

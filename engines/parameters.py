@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
 from schemas.base import Frozen
-from schemas.words import Regime
+from schemas.words import PolicyMode, Regime
 
 Positive = Annotated[float, Gt(0)]
 Ratio = Annotated[float, Ge(0), Le(1)]
@@ -250,6 +250,29 @@ class PortfolioParams(Frozen):
     initial_value_usd: Positive = Field(100_000.0, description="equity until control or positions say otherwise")
 
 
+class GateParams(Frozen):
+    """What evidence opens the policy's gate, and what closes it again."""
+
+    bound: Annotated[float, Gt(0), Le(1)] = Field(0.02, description="differences are clipped to this share of V")
+    alpha: Annotated[float, Gt(0), Le(0.5)] = Field(
+        0.05, description="probability that a policy no better than the rules ever opens it"
+    )
+    max_bet: Annotated[float, Gt(0), Lt(1)] = Field(0.5, description="largest weight of one difference")
+    cusum_slack: Annotated[float, Ge(0)] = Field(0.07, description="loss a decision that is tolerated, in their sd")
+    cusum_threshold: Positive = Field(18.0, description="sum of losses beyond it that closes, in their sd")
+
+
+class RlParams(Frozen):
+    """Whether the policy is asked, and how far it may nudge."""
+
+    enabled: bool = Field(default=False, description="whether decisions of signals ask the policy at all")
+    mode: PolicyMode = Field("shadow", description="until control rl_mode says otherwise; live: it may nudge")
+    max_nudge: Annotated[float, Gt(0), Le(0.3)] = Field(0.3, description="largest relative change of a size")
+    min_confidence: Ratio = Field(0.5, description="an answer below it counts for nothing")
+    deadline_s: Positive = Field(5.0, description="journal time after which no answer counts")
+    gate: GateParams = GateParams()
+
+
 class DecisionParams(Frozen):
     """All decision settings; the journal holds them fully resolved, defaults included."""
 
@@ -259,6 +282,7 @@ class DecisionParams(Frozen):
     market: MarketParams = MarketParams()
     validation_criteria: ValidationCriteria = ValidationCriteria()
     portfolio: PortfolioParams = PortfolioParams()
+    rl: RlParams = RlParams()
 
 
 def tree_hash(params: DecisionParams) -> str:

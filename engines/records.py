@@ -10,24 +10,29 @@ from engines.bars import Bars
 from engines.cascade import Latch
 from engines.conformal import Scores
 from engines.ensemble import Drift, ForecastCorrelation
+from engines.gate import Gate
 from engines.kelly import Posterior
 from engines.regime import RegimeState
 
 __all__ = [
+    "Asked",
     "Bars",
     "Book",
     "Cell",
     "Claim",
     "Forecast",
+    "Gate",
+    "Kept",
     "Latch",
     "Learned",
     "Market",
     "Posterior",
+    "Questions",
     "RegimeState",
+    "Scopes",
     "Scores",
     "Strategies",
     "Target",
-    "TradingStates",
 ]
 
 
@@ -74,7 +79,9 @@ class Claim(NamedTuple):
     """u: conformal scale at the decision."""
     horizon_s: float
     weight: float
-    """w_base: signed share of V that came out."""
+    """Signed share of V that came out."""
+    advised: tuple[float, float] | None = None
+    """(w_base, w_RL): signed shares of V that the caps left, without and with the policy's whole nudge."""
 
 
 class Cell(NamedTuple):
@@ -154,7 +161,50 @@ class Strategies(NamedTuple):
     """As of the last move of the weights."""
 
 
-class TradingStates(NamedTuple):
-    """Scopes that are not ACTIVE: (scope, state), sorted by scope."""
+class Scopes(NamedTuple):
+    """What operators have ordered by scope: trading states that are not ACTIVE, or modes of the policy."""
 
     scopes: tuple[tuple[str, str], ...]
+    """(scope, word), sorted by scope."""
+
+
+class Asked(NamedTuple):
+    """One question to the policy, about one cell of one decision, and its answer."""
+
+    strategy_id: str
+    symbol: str
+    offset: int
+    """Journal offset of the decision."""
+    signal_id: str
+    signal_ns: int
+    """With `signal_id`: the forecast that it is about."""
+    deadline_ns: int
+    base_weight: float
+    """w_base: signed share of V that the caps left of the cell."""
+    status: str = "open"
+    """open, counted, low_confidence, deadline, or the reason why there is no answer."""
+    nudge: float = 0.0
+    """Relative change of the size that it asks for, as it came."""
+    confidence: float = 0.0
+    model_version: str = ""
+
+
+class Kept(NamedTuple):
+    """One cell as the caps of a decision left it."""
+
+    strategy_id: str
+    symbol: str
+    cents: int
+    cut: float
+    cap_factor: float
+    forced: bool
+    """Whether it is held down by a cut, a cap or a trading state."""
+
+
+class Questions(NamedTuple):
+    """What one portfolio has asked about forecasts that still stand, and the book that the answers nudge."""
+
+    book: tuple[Kept, ...]
+    asked: tuple[Asked, ...]
+    awaited: bool
+    """Whether the last allocation said that it is not final."""

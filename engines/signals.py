@@ -47,7 +47,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     else:
         forecast = None if cell is None else cell.forecast
     state.put_cell(key, Cell(forecast, claims, timestamp_ns, seen))
-    folded.call_for(portfolio, Trigger("signal", signal_id, full=side != 0, cell=(strategy, symbol)))
+    folded.call_for(portfolio, Trigger("signal", signal_id, way="afresh" if side else "ratio", cell=(strategy, symbol)))
 
 
 def _place_of(entry: Journaled) -> str:

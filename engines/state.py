@@ -11,7 +11,7 @@ from engines import codec, correlation, moments
 from engines.caps import Limits
 from engines.parameters import DecisionParams, tree_hash
 from engines.portfolio import Correlations
-from engines.records import Book, Cell, Market, Strategies, Target
+from engines.records import Book, Cell, Market, Questions, Strategies, Target
 from engines.sizing import Bet, CellSize
 
 TABLES = (
@@ -25,8 +25,12 @@ TABLES = (
     "books",
     "targets",
     "states",
+    "questions",
+    "gates",
 )
 MARKET_WIDE = "*"
+POLICY = "policy"
+"""Key in `states` of the policy's modes, beside "*" of the trading states."""
 GATHERED = "gathered"
 """Key in `correlations` of the returns that belong to no closed bar yet; its other keys are parts of the moments."""
 
@@ -83,11 +87,17 @@ class State:
         self.watches: dict[str, dict[str, float]] = {}
         self.elevated: dict[str, None] = {}
         self._expiries: list[tuple[int, Key]] = []
+        self._deadlines: list[tuple[int, tuple[str, str, str, int]]] = []
 
     @property
     def now_ns(self) -> int:
         """Journal time, 0 before Genesis."""
         return 0 if self.progress is None else self.progress.now_ns
+
+    def decision_id(self, portfolio: str, offset: int) -> str:
+        """Return what names the decision of a portfolio at an entry."""
+        journal_id = "" if self.progress is None else self.progress.journal_id
+        return f"{journal_id}-{self.partition}-{offset}-{portfolio}"
 
     # -- records ---------------------------------------------------------------------------------------------------
     def get(self, table: str, key: Key) -> Any:
@@ -145,6 +155,13 @@ class State:
             self.holders.setdefault(key[2], {})[key[0]] = None
         else:
             self.drop("targets", key)
+
+    def put_questions(self, portfolio: str, record: Questions) -> None:
+        """Store what a portfolio has asked the policy; open questions enter the deadlines."""
+        before: Questions | None = self.tables["questions"].get((portfolio,))
+        self.put("questions", (portfolio,), record)
+        known = () if before is None else before.asked
+        self._await(portfolio, Questions((), tuple(each for each in record.asked if each not in known), awaited=False))
 
     def put_market(self, symbol: str, market: Market) -> None:
         """Store a symbol's market."""
@@ -205,6 +222,19 @@ class State:
             if cell is not None and cell.forecast is not None and cell.forecast.expires_ns == expires_ns:
                 expired[key] = None
         return sorted(expired)
+
+    def overdue(self, now_ns: int) -> list[tuple[str, str, str, int]]:
+        """Take the questions whose deadline has passed: (portfolio, strategy, symbol, offset), sorted; each once."""
+        passed: dict[tuple[str, str, str, int], None] = {}
+        while self._deadlines and self._deadlines[0][0] < now_ns:
+            passed[heapq.heappop(self._deadlines)[1]] = None
+        return sorted(passed)
+
+    def _await(self, portfolio: str, record: Questions) -> None:
+        for asked in record.asked:
+            if asked.status == "open":
+                place = (portfolio, asked.strategy_id, asked.symbol, asked.offset)
+                heapq.heappush(self._deadlines, (asked.deadline_ns, place))
 
     def _enter(self, key: Key) -> None:
         cells = self.cells_of.get(key[0], [])
@@ -273,6 +303,8 @@ class State:
                     self.holders.setdefault(symbol, {})[portfolio] = None
         for (symbol,), market in self.tables["markets"].items():
             self._raise_or_lower(symbol, market)
+        for (portfolio,), record in self.tables["questions"].items():
+            self._await(portfolio, record)
 
 
 def _limits(params: DecisionParams) -> Limits:

@@ -65,11 +65,44 @@ class Diversified(Message):
     score: float = Field(description="DR squared over the number of symbols held; 1: uncorrelated and of equal risk")
 
 
+class Answered(Message):
+    """One question to the policy, and what became of it."""
+
+    strategy_id: str
+    symbol: str
+    status: str = Field(
+        description="open, counted, low_confidence, deadline, or why there is no answer: timeout, refused, open, …"
+    )
+    nudge: float = Field(description="relative change that it asks for, as it came; within ±max_nudge it may count")
+    confidence: float = Field(ge=0, le=1, description="weight of the nudge")
+    model_version: str = Field(description="what the policy calls itself")
+
+
+class Compared(Message):
+    """Policy against rules on the same outcomes, net of costs; means per decision, as shares of the value."""
+
+    status: Literal["collecting", "open", "closed"] = Field(description="open: there is evidence that it earns more")
+    decisions: int = Field(ge=0, description="outcomes scored")
+    base_mean: float = Field(description="what the rules' sizes earned")
+    policy_mean: float = Field(description="what the policy's sizes, with the whole nudge, would have earned")
+    advantage: float = Field(description="policy_mean less base_mean")
+    lower: float = Field(description="lower end of the advantage's 95 % interval, valid at every moment")
+    upper: float = Field(description="upper end")
+
+
+class PolicyShown(Message):
+    """How far the policy may act, what it answered, and how it does."""
+
+    mode: Literal["off", "shadow", "live"] = Field(description="live: it may nudge where its gate is open")
+    gate: Compared
+    cells: list[Answered] = Field(description="questions about forecasts that still stand")
+
+
 class TriggeredBy(Message):
     """What called for the decision."""
 
-    kind: Literal["signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap"]
-    id: str = Field(description="signal id, cell, control id or symbol, by kind")
+    kind: Literal["signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap", "advice", "deadline"]
+    id: str = Field(description="signal id, cell, control id, symbol or the decision that is revised, by kind")
 
 
 class JournalPosition(Message):
@@ -91,6 +124,8 @@ class Allocation(Message):
     sequence: int = Field(ge=1, description="gapless per portfolio, from 1")
     previous_hash: str = Field(description="sha256 of the portfolio's previous allocation's bytes; empty at sequence 1")
     final: bool = Field(description="false while a policy's answer may still revise it")
+    revises: str | None = Field(description="the decision that a policy's answer, or its deadline, revises")
+    rl: PolicyShown | None = Field(description="the policy; null: it is not asked at all")
     trigger: TriggeredBy
     timestamp_ns: int = Field(description="journal time of the decision, ns since 1970")
     valid_until_ns: int | None = Field(

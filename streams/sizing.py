@@ -38,7 +38,7 @@ class SizingFold:
         self._names: dict[tuple[str, Key], RecordKey] = {}
 
     def fold(self, record: Record) -> list[Send]:
-        """Fold one journal entry; return allocations, alerts and dead letters, in this order."""
+        """Fold one journal entry; return allocations, requests, alerts and dead letters, in this order."""
         raw = record.value
         if raw is None:
             msg = f"journal partition {self.state.partition}: entry {record.offset} has no value"
@@ -63,6 +63,8 @@ class SizingFold:
             )
             for published in folded.allocations
         ]
+        if folded.requests:
+            sends += [_request(each, self.state) for each in folded.requests]
         if folded.alerts:
             sends += [_alert(each, self.state) for each in folded.alerts]
         if folded.refusals:
@@ -101,6 +103,11 @@ class SizingFold:
         """Return portfolio and sequence of an allocation, and the journal offset it was decided at."""
         fields = orjson.loads(value)
         return Identity(fields["portfolio_id"], fields["sequence"]), fields["journal"]["offset"]
+
+
+def _request(fields: dict[str, Any], state: State) -> Send:
+    value = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    return Send("rl-requests", state.partition, fields["portfolio_id"].encode(), value)
 
 
 def _alert(fields: dict[str, Any], state: State) -> Send:

@@ -79,7 +79,7 @@ MARKET = Stage(
 SIZING = Stage(
     "sizing",
     "journal",
-    ("allocations", "alerts", "signals.dlq", "outcomes.dlq"),
+    ("allocations", "rl-requests", "alerts", "signals.dlq", "outcomes.dlq"),
     SizingFold.tables,
     "fold state, decide, publish",
     _sizing,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
-from worlds import PRICES, START_NS, Driver, control, priced, signal, targets, tick
+from worlds import PRICES, START_NS, Driver, answer, asked, control, priced, signal, targets, tick
 
 from config.diff import leaves
 from config.load import Loaded
@@ -232,6 +232,27 @@ def together(bars=60, silence_s=0.0) -> Story:
     return story
 
 
+def advised(right=60, wrong=0, pause_s=0.0, confidence=0.9) -> Story:
+    """Claims that win and lose in turn, and a policy that knows it, then mistakes it; then one more, answered late."""
+
+    def story(driver):
+        priced(driver)
+        for number in range(right + wrong):
+            price(driver)
+            claim(driver, signal_id=f"s-{number}", valid_for_s=60)
+            realised = 0.005 + 0.02 * (-1) ** number
+            for request in asked(driver)[-1:]:
+                answer(driver, request, (15.0 if number < right else -15.0) * realised, confidence)
+            settle(driver, "momentum", f"s-{number}", realised)
+        price(driver)
+        claim(driver, signal_id="last")
+        driver.advance(pause_s)
+        for request in asked(driver)[-1:]:
+            answer(driver, request, -0.3, confidence)
+
+    return story
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 class Row(NamedTuple):
     """What a key is changed to, and the story that shows it; `base` is in force before."""
@@ -249,7 +270,9 @@ WIDE = (
     ("risk_management.max_portfolio_allocation", 3.0),
     ("validation_criteria.max_position_usd", 1e9),
 )
+ASKED = (*WIDE, ("rl.enabled", True), ("rl.mode", "live"), ("rl.gate.bound", 0.01), ("rl.gate.alpha", 0.5))
 ALL = ("BTC-USD", "ETH-USD", "SOL-USD")
+turned = advised(wrong=30)
 plain, tight, lean = one(), one(expected_return=0.01, predicted_volatility=0.005), one(predicted_volatility=None)
 whales, calm, wild = read(onchain_whale_pressure=0.84), learning(CALM, (0.004, 0.012)), learning(WILD)
 falling, kelly = crash(0.9885, 9.0), "position_sizing.bayesian_kelly"
@@ -355,6 +378,16 @@ TABLE: dict[str, Row] = {
     "validation_criteria.max_position_usd": Row(1_000.0, plain),
     "validation_criteria.max_price_age_s": Row(0.5, plain),
     "portfolio.initial_value_usd": Row(50_000.0, plain),
+    "rl.enabled": Row(OFF, advised(), ASKED),
+    "rl.mode": Row("shadow", advised(), ASKED),
+    "rl.max_nudge": Row(0.1, advised(), ASKED),
+    "rl.min_confidence": Row(0.95, advised(), ASKED),
+    "rl.deadline_s": Row(0.5, advised(), ASKED),
+    "rl.gate.bound": Row(1.0, advised(), ASKED),
+    "rl.gate.alpha": Row(1e-9, advised(), ASKED),
+    "rl.gate.max_bet": Row(0.001, advised(), ASKED),
+    "rl.gate.cusum_slack": Row(5.0, turned, ASKED),
+    "rl.gate.cusum_threshold": Row(500.0, turned, ASKED),
 }
 
 

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import orjson
 from hypothesis import strategies as st
 
+from streams import journal
 from streams.driver import SECOND_NS, START_NS, Driver
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
@@ -48,6 +50,31 @@ def priced(driver: Driver | None = None, **prices: float) -> Driver:
         driver.publish("prices", tick(driver.now_ns, symbol, prices.get(symbol)), key=symbol.encode())
     driver.advance(2.0)
     return driver
+
+
+def asked(driver: Driver) -> list[dict[str, Any]]:
+    """Return all questions to the policy, oldest first."""
+    return [orjson.loads(record.value or b"") for record in driver.read("rl-requests")]
+
+
+def answer(driver: Driver, request: dict[str, Any], nudge: float, confidence: float = 1.0) -> None:
+    """Journal the policy's answer to a question."""
+    named = {name: request[name] for name in ("decision_id", "portfolio_id", "strategy_id", "symbol")}
+    body = {**named, "nudge": nudge, "confidence": confidence, "model_version": "test-1", "raw": "{}"}
+    append(driver, request, "advice", body)
+
+
+def no_answer(driver: Driver, request: dict[str, Any], reason: str) -> None:
+    """Journal that there is no answer to a question."""
+    named = {name: request[name] for name in ("decision_id", "portfolio_id", "strategy_id", "symbol")}
+    append(driver, request, "no_advice", {**named, "reason": reason})
+
+
+def append(driver: Driver, request: dict[str, Any], kind: str, body: dict[str, Any]) -> None:
+    """Journal an entry where the decision that a question is about stands, and let it act."""
+    partition = int(request["decision_id"].split("-")[1])
+    driver.cluster.log(journal.TOPIC, partition).append(None, journal.internal(kind, body, driver.now_ns))
+    driver.run()
 
 
 def last(driver: Driver, portfolio: str = "main") -> dict[str, Any]:
@@ -150,8 +177,11 @@ __all__ = [
     "SECOND_NS",
     "START_NS",
     "Driver",
+    "answer",
+    "asked",
     "control",
     "last",
+    "no_answer",
     "play",
     "priced",
     "scripts",

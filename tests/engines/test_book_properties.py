@@ -23,7 +23,7 @@ STRATEGIES = ("carry", "momentum", "reversion")
 PORTFOLIOS = ("main", "alpha")
 SHRINKING = {"conformal", "risk_score", "cascade", "drawdown", "ensemble", "portfolio", "caps", "limits", "cut"}
 """Stages in which no cell grows; sentiment and regime may raise one, and the band keeps what is held."""
-MAY_BE_NULL = {"diversification", "valid_until_ns", "price", "quantile"}
+MAY_BE_NULL = {"revises", "rl", "diversification", "valid_until_ns", "price", "quantile"}
 EXAMPLES = 25
 MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
 

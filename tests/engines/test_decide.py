@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts, signal, targets, tick
 
 from engines.allocation import DECISION_VERSION
-from engines.decide import RANKS, Trigger, in_lots, stronger, trading_states
+from engines.decide import RANKS, WAYS, Trigger, in_lots, stronger
+from engines.ways import trading_states
 from engines.effects import Journaled
 from engines.fold import apply
 from engines.parameters import DecisionParams, tree_hash
-from engines.records import TradingStates
+from engines.records import Scopes
 from engines.state import MARKET_WIDE, State
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -58,7 +59,7 @@ triggers = st.builds(
     Trigger,
     st.sampled_from(RANKS),
     st.sampled_from("xyz"),
-    st.booleans(),
+    st.sampled_from(tuple(WAYS)),
     st.sampled_from((None, ("a", "BTC"), ("b", "ADA"))),
 )
 
@@ -69,7 +70,9 @@ def test_of_several_triggers_the_highest_names_the_decision_and_one_full_one_mak
     for trigger in given_:
         named = stronger(named, trigger)
     assert RANKS.index(named.kind) == min(RANKS.index(trigger.kind) for trigger in given_)
-    assert named.full == any(trigger.full for trigger in given_)
+    ways = [trigger.way for trigger in given_]
+    assert named.way == next(way for way in ("afresh", "ratio", "kept") if way in ways)
+    assert named.full == ("afresh" in ways)
 
 
 SEVERITIES = ("ACTIVE", "REDUCING", "HALTED")
@@ -78,7 +81,7 @@ SEVERITIES = ("ACTIVE", "REDUCING", "HALTED")
 @given(st.dictionaries(st.sampled_from(("all", "portfolio:p", "strategy:s", "symbol:x")), st.sampled_from(SEVERITIES)))
 def test_the_most_severe_of_its_scopes_is_a_cells_state(scopes):
     state = State(0)
-    state.put("states", (MARKET_WIDE,), TradingStates(tuple(sorted(scopes.items()))))
+    state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
     worst = max((SEVERITIES.index(each) for each in scopes.values()), default=0)
     strangers = {scope: each for scope, each in scopes.items() if scope == "all"}
     others = max((SEVERITIES.index(each) for each in strangers.values()), default=0)

@@ -39,7 +39,9 @@ def settings() -> DecisionParams:
     tree["position_sizing"]["costs"]["slippage_ratio"] = 0.0002
     tree["position_sizing"]["bayesian_kelly"]["min_win_rate"] = 0.48
     tree["position_sizing"]["conformal_prediction"] |= {"coverage": 0.8, "min_samples": 8, "window_size": 20}
-    tree["validation_criteria"]["max_price_age_s"] = 300.0
+    tree["validation_criteria"] |= {"max_price_age_s": 300.0, "min_position_usd": 120.0}
+    tree["rl"] |= {"enabled": True, "mode": "live"}
+    tree["rl"]["gate"] |= {"alpha": 0.5, "bound": 0.00002, "cusum_threshold": 3.0}
     return DecisionParams.model_validate(tree)
 
 
@@ -52,6 +54,9 @@ class World:
         self.prices = dict(SYMBOLS)
         self.sent: list[dict[str, object]] = []
         self.number = 0
+        self.asked = 0
+        self.nudges: dict[tuple[object, ...], float] = {}
+        """What the policy said last of each cell: it happens to be right, until it is not."""
 
     def publish(self, topic: str, **fields: object) -> None:
         body = {name: value for name, value in fields.items() if value is not None}
@@ -101,7 +106,11 @@ class World:
         if not self.sent:
             return
         claimed = self.sent.pop(self.chance.randrange(len(self.sent)))
-        noise = (claimed["predicted_volatility"] or 0.01) * self.chance.gauss(0.0, 1.0)
+        volatility = claimed["predicted_volatility"] or 0.01
+        noise = volatility * self.chance.gauss(0.0, 1.0)
+        cell = (claimed["portfolio_id"], claimed["strategy_id"], claimed["symbol"])
+        side = -1 if "sell" in claimed["action"] else 1
+        noise += side * volatility * self.nudges.pop(cell, 0.0) * (8.0 if self.number < 560 else -8.0)
         self.publish(
             "outcomes",
             portfolio_id=claimed["portfolio_id"],
@@ -112,6 +121,27 @@ class World:
             realized_return=round(0.7 * (claimed["expected_return"] or 0.0) + noise, 6),
             holding_s=self.chance.choice((None, 60, 600)),
         )
+
+    def answers(self) -> None:
+        """Answer what the policy is asked: mostly; now and then not, twice, with little confidence, or too late."""
+        chance = self.chance
+        requests = self.driver.read("rl-requests")
+        for record in requests[self.asked :]:
+            request = json.loads(record.value)
+            named = {name: request[name] for name in ("decision_id", "portfolio_id", "strategy_id", "symbol")}
+            drawn = chance.random()
+            if drawn < 0.1:
+                self.append("no_advice", {**named, "reason": chance.choice(("timeout", "invalid", "open"))})
+            if drawn < 0.15:
+                continue
+            nudge = round(chance.choice((-1, 1)) * chance.uniform(0.1, 0.4), 4)
+            self.nudges[request["portfolio_id"], request["strategy_id"], request["symbol"]] = nudge
+            confidence = round(chance.uniform(0.45, 1.0), 3)
+            body = {**named, "nudge": nudge, "confidence": confidence, "model_version": "golden", "raw": "{}"}
+            self.append("advice", body)
+            if drawn > 0.95:
+                self.append("advice", {**body, "nudge": -nudge})
+        self.asked = len(requests)
 
     def readings(self) -> None:
         chance = self.chance
@@ -186,11 +216,14 @@ ORDERS = {
     240: lambda world: world.change(allow_short=True, max_drawdown_pct=0.2),
     250: lambda world: world.append("adopt", {"topic": "outcomes", "epoch": 0}),
     255: lambda world: world.append("engine", {"from_version": DECISION_VERSION, "to_version": DECISION_VERSION}),
-    270: lambda world: world.control("rl_mode", mode="live"),
+    270: lambda world: world.control("rl_mode", mode="shadow", scope="strategy:carry"),
+    290: lambda world: world.control("rl_mode", mode="live", scope="portfolio:main"),
     280: lambda world: world.call(),
     320: lambda world: world.control("trading_state", scope="all", state="HALTED"),
     325: lambda world: world.control("trading_state", scope="all", state="ACTIVE"),
     360: lambda world: world.call(),
+    430: lambda world: world.control("rl_mode", mode="live", scope="portfolio:main"),
+    435: lambda world: world.control("rl_mode", mode="off", scope="symbol:BTC-USD"),
     420: lambda world: world.change(max_strategy_allocation=0.02),
     460: lambda world: world.change(max_strategy_allocation=0.4, max_portfolio_allocation=0.02),
 }
@@ -210,6 +243,9 @@ def build() -> list[bytes]:
             world.readings()
         if number in ORDERS:
             ORDERS[number](world)
+        if number % 10:
+            world.driver.run()
+            world.answers()
         world.driver.advance(STEP_S)
     return [record.value or b"" for record in world.driver.cluster.log(journal.TOPIC, 0).read(0)]
 

@@ -28,7 +28,7 @@ from streams.processor import Processor
 from streams.reader import AllocationReader
 from streams.sizing import SizingFold
 
-OUTPUTS = ("allocations", "alerts", "signals.dlq", "outcomes.dlq")
+OUTPUTS = ("allocations", "rl-requests", "alerts", "signals.dlq", "outcomes.dlq")
 
 
 class Crash(Exception):  # noqa: N818 (what happens, not what is wrong)
