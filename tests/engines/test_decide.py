@@ -12,12 +12,12 @@ from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts
 
 from engines.allocation import DECISION_VERSION
 from engines.decide import RANKS, WAYS, Trigger, in_lots, stronger
-from engines.ways import trading_states
 from engines.effects import Journaled
 from engines.fold import apply
 from engines.parameters import DecisionParams, tree_hash
 from engines.records import Scopes
 from engines.state import MARKET_WIDE, State
+from engines.ways import trading_states
 
 NOW_NS = 1_700_000_000_000_000_000
 
