@@ -119,7 +119,10 @@ events = st.one_of(
     st.tuples(st.just("value"), st.tuples(st.sampled_from(("main", "alpha")), st.floats(50_000, 150_000))),
     st.tuples(st.just("pass"), st.sampled_from((0.5, 2.0, 40.0, 4000.0))),
 )
-scripts = st.lists(events, min_size=1, max_size=25)
+answers = st.tuples(
+    st.just("answer"), st.tuples(st.integers(0, 3), st.floats(-0.5, 0.5), st.sampled_from((0.0, 0.4, 0.7, 1.0)))
+)
+scripts = st.lists(st.one_of(events, answers), min_size=1, max_size=25)
 
 
 def play(driver: Driver, script: list[tuple[str, Any]], already: int = 0) -> None:
@@ -142,11 +145,23 @@ def play(driver: Driver, script: list[tuple[str, Any]], already: int = 0) -> Non
         elif kind == "value":
             payload = {"portfolio_id": what[0], "value_usd": round(what[1], 2)}
             driver.publish("control", control(now_ns, "portfolio_value", payload, f"c-{number}"))
+        elif kind == "answer":
+            _answer(driver, *what)
         elif kind == "pass":
             driver.advance(what)
             continue
         driver.advance(1.0)
     driver.advance(2.0)
+
+
+def _answer(driver: Driver, back: int, nudge: float, confidence: float) -> None:
+    """Answer one of the newest questions, or say that there is no answer."""
+    driver.run()
+    for request in asked(driver)[-1 - back :][:1]:
+        if confidence:
+            answer(driver, request, nudge, confidence)
+        else:
+            no_answer(driver, request, "timeout")
 
 
 def _signal(now_ns: int, number: int, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +193,7 @@ __all__ = [
     "START_NS",
     "Driver",
     "answer",
+    "answers",
     "asked",
     "control",
     "last",
