@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn, get_args
 from pydantic import BaseModel, ValidationError
 
 from config.diff import paths
+from config.security import IN_THE_CLEAR, SECRETS, SecuritySettings
 from config.settings import Settings
 from config.strict_yaml import BYTES_MAX, read, scalar
 from schemas.errors import ConfigurationException
@@ -135,13 +136,17 @@ def _known(given: _Given) -> None:
         if model is None:
             return
         if name not in model.model_fields:
+            if model is SecuritySettings and name.lower() in SECRETS:
+                rule = IN_THE_CLEAR.format(name=name.lower())
+                raise ConfigurationException(given.place, ".".join(given.path[: depth + 1]), rule, given.line)
             near = difflib.get_close_matches(name.lower(), model.model_fields, n=1)
             hint = f"{near[0]} is" if near else f"known are {', '.join(sorted(model.model_fields))}"
             key = ".".join(given.path[: depth + 1])
             raise ConfigurationException(given.place, key, f"is not a setting; {hint}", given.line)
         model = _section(model, name)
     if model is not None and given.value not in (None, {}):
-        rule = f"must be a section of settings, was {shown(given.value)}"
+        was = "something that is not shown" if model is SecuritySettings else shown(given.value)
+        rule = f"must be a section of settings, was {was}"
         raise ConfigurationException(given.place, ".".join(given.path), rule, given.line)
 
 

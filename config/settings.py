@@ -8,6 +8,7 @@ import orjson
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints
 
+from config.security import SecuritySettings
 from engines.parameters import DecisionParams
 from schemas.base import Frozen
 
@@ -38,6 +39,7 @@ class KafkaSettings(Frozen):
     data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
         ".himari", description="folder of the local tables, from the working directory"
     )
+    security: SecuritySettings = SecuritySettings()
 
 
 class TopicSettings(Frozen):

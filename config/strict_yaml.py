@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise _refusal("aliases are refused", event)
         if getattr(event, "tag", None) is not None:
-            raise _refusal(f"tags are refused, was {event.tag}", event)
+            raise _refusal("tags are refused; a text that begins with ! wants quotes", event)
         return super().compose_node(parent, index)
 
 

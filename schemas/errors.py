@@ -17,12 +17,14 @@
     ├── ProcessorStopped                     1   a broken invariant: the worker stops, loudly
     ├── PortTaken                            1   somebody else listens there
     ├── NotAllowed                           1   the broker's ACLs forbid it
+    ├── LoginRefused                         5   the broker does not believe who we are
     ├── NotFound                             3   a portfolio, decision or record that is not there
     ├── VerificationMismatch                 4   an allocation that does not come out again
     ├── AllocationFork                       4   a reader met other bytes, or a broken chain: halt
     ├── AllocationGap                        4   a reader missed a sequence: fetch again
     ├── TopicsUnfit                          6   topics missing, or partition counts that do not fit
     ├── BrokerUnreachable                    6   no broker where one was named
+    ├── BrokerUntrusted                      6   it cannot show that it is the broker that was named
     └── CircuitBreakerOpenException          6   the policy endpoint is not asked for now
 
 A text names place, rule and value: "signals[0]@7: confidence must be at most 1, was 1.2".
@@ -130,6 +132,12 @@ class NotAllowed(SizingError):
     """The broker does not let this user do what was asked."""
 
 
+class LoginRefused(SizingError):
+    """The broker does not believe who we are: password, user, mechanism or certificate."""
+
+    exit_code = 5
+
+
 class NotFound(SizingError):
     """A portfolio, decision or record that is not there."""
 
@@ -162,6 +170,12 @@ class TopicsUnfit(SizingError):
 
 class BrokerUnreachable(SizingError):
     """No broker answers where one was named."""
+
+    exit_code = 6
+
+
+class BrokerUntrusted(SizingError):
+    """What answers cannot show that it is the broker that was named: nothing is sent to it, no password either."""
 
     exit_code = 6
 

@@ -11,6 +11,7 @@ from config.load import Loaded, load
 from config.settings import Settings
 from streams.clock import ENVIRONMENT, Clock
 from streams.kafka.connection import Connection
+from streams.kafka.login import connect
 from streams.topics import Names
 
 
@@ -34,8 +35,12 @@ def loaded(config: str | None = None, bootstrap: str | None = None) -> Loaded:
 
 
 def connection(settings: Settings) -> Connection:
-    """Return the way to the broker."""
-    return Connection(settings.kafka.bootstrap_servers)
+    """Return the way to the broker, login and all.
+
+    Raises:
+        ConfigurationException: a file or a variable of the login cannot be used.
+    """
+    return connect(settings)
 
 
 def names(settings: Settings) -> Names:

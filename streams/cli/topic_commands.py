@@ -189,7 +189,7 @@ async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> Async
 @asynccontextmanager
 async def _client(client: Any, way: Connection) -> AsyncIterator[Any]:
     try:
-        await reach(client, way.bootstrap)
+        await reach(client, way)
         yield client
     finally:
         await client.stop()

@@ -250,7 +250,7 @@ async def _watching(stage: Stage, tally: Tally, board: Board) -> AsyncIterator[N
     consumer = AIOKafkaConsumer(
         **stage.connection.options(), auto_offset_reset="earliest", enable_auto_commit=False, fetch_max_wait_ms=50
     )
-    await reach(consumer, stage.connection.bootstrap)
+    await reach(consumer, stage.connection)
     consumer.assign([TopicPartition(topic, partition) for topic in logical for partition in range(PARTITIONS)])
 
     async def watch() -> None:

@@ -37,7 +37,7 @@ class Stage:
         self.producer = AIOKafkaProducer(
             **self.connection.options(), enable_idempotence=False, max_request_size=JOURNAL_BYTES_MAX + ROOM
         )
-        await reach(self.producer, self.connection.bootstrap)
+        await reach(self.producer, self.connection)
 
     async def publish(self, sends: Iterable[Send]) -> None:
         """Publish, partition by partition, and wait for the acknowledgements."""

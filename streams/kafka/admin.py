@@ -103,7 +103,7 @@ async def apply(connection: Connection, names: Names, partitions: int, replicati
 async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connection.options())
     try:
-        await reach(admin, connection.bootstrap)
+        await reach(admin, connection)
         yield admin
     except KafkaError as error:
         msg = f"kafka.bootstrap_servers {connection.bootstrap}: {error!r}"

@@ -4,21 +4,36 @@ The two brokers differ in what they can do; `ask` finds out by asking, so that n
 """
 
 import asyncio
+import ssl
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 
-from schemas.errors import BrokerUnreachable
+from schemas.errors import BrokerUnreachable, BrokerUntrusted, LoginRefused, SizingError
 
 API_METADATA = 3
+API_VERSIONS = 18
 API_CREATE_PARTITIONS = 37
 """Every Apache Kafka since 1.0 has it, the embedded broker has not."""
 
+_METADATA = struct.pack(">hhihi", API_METADATA, 1, 0, -1, 0)
+"""Asks for no topic, version 1."""
+_API_VERSIONS = struct.pack(">hhih", API_VERSIONS, 0, 0, -1)
+
 REACH_TIMEOUT_S = 10.0
+KNOCK_TIMEOUT_S = 3.0
+_PLACE = "kafka.bootstrap_servers"
 NO_SECURITY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -34,6 +49,10 @@ class Connection(NamedTuple):
         """Return the arguments that every aiokafka client takes."""
         return {"bootstrap_servers": self.bootstrap.split(","), **self.security}
 
+    def __repr__(self) -> str:
+        """Show where it leads, and nothing of the login."""
+        return f"Connection({self.bootstrap})"
+
 
 class Startable(Protocol):
     """What consumers, producers and the admin client of aiokafka share."""
@@ -42,11 +61,12 @@ class Startable(Protocol):
         """Connect, or raise KafkaConnectionError."""
 
 
-async def reach(client: Startable, bootstrap: str, timeout_s: float = REACH_TIMEOUT_S) -> None:
+async def reach(client: Startable, connection: Connection, timeout_s: float = REACH_TIMEOUT_S) -> None:
     """Start an aiokafka client, again until the broker answers.
 
     Raises:
         BrokerUnreachable: nothing answered within `timeout_s`.
+        BrokerUntrusted, LoginRefused: something answers, but it or we are not believed.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -54,14 +74,18 @@ async def reach(client: Startable, bootstrap: str, timeout_s: float = REACH_TIME
         try:
             return await client.start()
         except (KafkaConnectionError, OSError) as error:
+            await refuse(connection)
             if loop.time() >= deadline:
-                raise unreachable(bootstrap, timeout_s) from error
+                protocol = connection.security.get("security_protocol", "PLAINTEXT")
+                hint = f"; somebody listens: is {protocol} right (kafka.security.protocol)?"
+                told = unreachable(connection.bootstrap, timeout_s, hint if await listens(connection) else "")
+                raise told from error
             await asyncio.sleep(0.1)
 
 
-def unreachable(bootstrap: str, timeout_s: float) -> BrokerUnreachable:
+def unreachable(bootstrap: str, timeout_s: float, hint: str = "") -> BrokerUnreachable:
     """Return the error that names the broker that did not answer."""
-    return BrokerUnreachable(f"kafka.bootstrap_servers {bootstrap}: no Kafka broker answered within {timeout_s:g} s")
+    return BrokerUnreachable(f"{_PLACE} {bootstrap}: no Kafka broker answered within {timeout_s:g} s{hint}")
 
 
 async def is_embedded(client: Any) -> bool:
@@ -88,22 +112,72 @@ async def listens(connection: Connection) -> bool:
 async def answers(host: str, port: int) -> bool:
     """Return whether a plain-text broker there is ready: it names itself among the brokers of its cluster."""
     try:
-        reply = await asyncio.wait_for(_metadata(host, port), 1.0)
+        reply = await asyncio.wait_for(_asked(host, port, _METADATA), 1.0)
     except (OSError, asyncio.IncompleteReadError, TimeoutError):
         return False
     (brokers,) = struct.unpack_from(">i", reply, 4)
     return bool(brokers > 0)
 
 
-async def _metadata(host: str, port: int) -> bytes:
-    """Ask for the metadata of no topic, Kafka protocol version 1; return correlation id and body."""
-    reader, writer = await asyncio.open_connection(host, port)
+# -- why a broker that is there cannot be used -----------------------------------------------------------------------
+async def refuse(connection: Connection) -> None:
+    """Return if nothing speaks against the login: the broker is not there, or it will do.
+
+    aiokafka only logs why it could not connect; so we knock ourselves and listen.
+
+    Raises:
+        BrokerUntrusted: it cannot show that it is the broker that was named.
+        LoginRefused: it does not believe who we are.
+    """
+    context = connection.security.get("ssl_context")
+    if context is None:
+        return
+    for server in connection.bootstrap.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            await asyncio.wait_for(_asked(host, int(port), _API_VERSIONS, context), KNOCK_TIMEOUT_S)
+            await _log_in(connection, host, int(port))
+        except ssl.SSLCertVerificationError as error:
+            raise BrokerUntrusted(f"{_PLACE} {server}: its certificate is refused: {error.verify_message}") from error
+        except ssl.SSLError as error:
+            raise _alerted(server, error) from error
+        except (SaslAuthenticationFailed, AuthenticationFailedError, UnsupportedSaslMechanismError) as error:
+            user, mechanism = connection.security["sasl_plain_username"], connection.security["sasl_mechanism"]
+            told = (
+                f"{_PLACE} {server}: the broker refuses {user} by {mechanism}: wrong user or password, or no such way"
+            )
+            raise LoginRefused(told) from error
+        except (OSError, KafkaError, asyncio.IncompleteReadError, TimeoutError):
+            continue
+
+
+def _alerted(server: str, error: ssl.SSLError) -> SizingError:
+    """Return what an alert of TLS means."""
+    reason = (error.reason or str(error)).lower()
+    if "wrong_version" in reason or "record_layer" in reason or "http" in reason:
+        return BrokerUntrusted(f"{_PLACE} {server}: no TLS is spoken there (kafka.security.protocol)")
+    told = "the broker refuses our certificate (kafka.security.certificate_file), or that there is none"
+    return LoginRefused(f"{_PLACE} {server}: {told}: {reason.replace('_', ' ')}")
+
+
+async def _log_in(connection: Connection, host: str, port: int) -> None:
+    """Log in by SASL as every client does, and hang up."""
+    if "sasl_mechanism" in connection.security:
+        client = await create_conn(host, port, request_timeout_ms=int(KNOCK_TIMEOUT_S * 1000), **connection.security)
+        client.close()
+
+
+async def _asked(host: str, port: int, body: bytes, context: ssl.SSLContext | None = None) -> bytes:
+    """Send one request; return correlation id and body of the answer.
+
+    A broker that does not take a certificate says so in place of the first answer (TLS 1.3).
+    """
+    reader, writer = await asyncio.open_connection(host, port, ssl=context)
     try:
-        request = struct.pack(">hhihi", API_METADATA, 1, 0, -1, 0)
-        writer.write(struct.pack(">i", len(request)) + request)
+        writer.write(struct.pack(">i", len(body)) + body)
         (length,) = struct.unpack(">i", await reader.readexactly(4))
         return await reader.readexactly(length)
     finally:
         writer.close()
-        with suppress(OSError):
+        with suppress(OSError, TimeoutError):
             await writer.wait_closed()

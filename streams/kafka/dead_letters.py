@@ -108,7 +108,7 @@ async def send_back(connection: Connection, names: Names, sends: Sequence[Send])
     producer = AIOKafkaProducer(
         **connection.options(), acks="all", enable_idempotence=False, max_request_size=RECORD_BYTES_MAX + ROOM
     )
-    await reach(producer, connection.bootstrap)
+    await reach(producer, connection)
     places = []
     try:
         for send in sends:

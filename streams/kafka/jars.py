@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from schemas.errors import BrokerUnreachable
 from streams.kafka.broker import HOST, BrokerProcess, free_port
@@ -42,8 +44,8 @@ PROPERTIES = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}{listeners}
+advertised.listeners=PLAINTEXT://{host}:{port}{listeners}
 log.dirs={data}
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
@@ -59,10 +61,18 @@ share.coordinator.state.topic.min.isr=1
 """
 
 
-def apache_kafka(directory: Path, port: int = 0) -> BrokerProcess:
+def apache_kafka(
+    directory: Path,
+    port: int = 0,
+    *,
+    more: str = "",
+    listeners: str = "",
+    passwords: Mapping[str, str] = MappingProxyType({}),
+) -> BrokerProcess:
     """Return an Apache Kafka of one node that keeps its data in `directory`; port 0 takes a free one.
 
-    A directory that holds a node's data from before is used as it is.
+    A directory that holds a node's data from before is used as it is. `more` are lines of Kafka's own properties,
+    `listeners` further ones beside the plain one (",NAME://HOST:PORT…"), `passwords` of users who log in by SCRAM.
 
     Raises:
         BrokerUnreachable: Java or Maven is missing, or the jars cannot be fetched.
@@ -71,9 +81,9 @@ def apache_kafka(directory: Path, port: int = 0) -> BrokerProcess:
     classpath = str(resolve() / "*")
     port = port or free_port()
     properties = directory / "server.properties"
-    properties.write_text(_properties(directory / "data", port))
+    properties.write_text(_properties(directory / "data", port, listeners) + more)
     if not (directory / "data" / "meta.properties").exists():
-        _format(java, classpath, properties)
+        _format(java, classpath, properties, passwords)
     options = ("-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
     return BrokerProcess(
         "Apache Kafka",
@@ -140,14 +150,17 @@ def _fetch(version: str, jars: Path) -> None:
             Path(folder, "jars").rename(jars)
 
 
-def _properties(data: Path, port: int) -> str:
-    return PROPERTIES.format(host=HOST, port=port, controller=free_port(), data=data)
+def _properties(data: Path, port: int, listeners: str) -> str:
+    return PROPERTIES.format(host=HOST, port=port, controller=free_port(), data=data, listeners=listeners)
 
 
-def _format(java: str, classpath: str, properties: Path) -> None:
-    """Write the node's identity into its data folder, as KRaft asks before the first start."""
+def _format(java: str, classpath: str, properties: Path, passwords: Mapping[str, str]) -> None:
+    """Write the node's identity, and users, into its data folder, as KRaft asks before the first start."""
     cluster = base64.urlsafe_b64encode(CLUSTER).decode().rstrip("=")
     command = [java, "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    for name, password in passwords.items():
+        command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
+        command += ["--add-scram", f"SCRAM-SHA-256=[name={name},password={password}]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         msg = f"Apache Kafka's storage could not be formatted: {done.stderr.strip()[-500:]}"

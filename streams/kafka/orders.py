@@ -53,7 +53,7 @@ async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -
     topic = names.topic("control")
     await read.places(connection, topic)
     producer = AIOKafkaProducer(**connection.options(), acks="all", enable_idempotence=False)
-    await reach(producer, connection.bootstrap)
+    await reach(producer, connection)
     try:
         value = orjson.dumps(order, option=orjson.OPT_SORT_KEYS)
         await producer.send_and_wait(topic, value, key=str(order["kind"]).encode())
@@ -81,7 +81,7 @@ async def give_and_wait(connection: Connection, names: Names, order: Mapping[str
         TopicsUnfit, NotAllowed: as `give`.
     """
     consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
-    await reach(consumer, connection.bootstrap)
+    await reach(consumer, connection)
     answers: dict[int, str] = {}
     try:
         takers = asked(order, len(await read.places(connection, names.topic(journal.TOPIC))))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from engines.parameters import DecisionParams
-from schemas.errors import TopicsUnfit
+from schemas.errors import ProcessorStopped, TopicsUnfit
 from streams import journal
 from streams.kafka import read
 from streams.kafka.append import Line, append
@@ -28,6 +28,9 @@ async def begin(connection: Connection, names: Names, partitions: int, value: by
     """Write Genesis to the journal partitions that are empty; return whether any was.
 
     A half-done set is completed with the Genesis that is there, so that all partitions begin with the same bytes.
+
+    Raises:
+        ProcessorStopped: a partition has lost its beginning; nothing is written.
     """
     found = await _first_entries(connection, names, partitions)
     empty = [partition for partition, entry in enumerate(found) if entry is None]
@@ -47,6 +50,7 @@ async def origin(connection: Connection, names: Names, partitions: int) -> Origi
 
     Raises:
         TopicsUnfit: a partition is empty or begins otherwise; the text says what to run.
+        ProcessorStopped: a partition has lost its beginning.
     """
     found = await _first_entries(connection, names, partitions)
     run = f"run: himari --bootstrap {connection.bootstrap} topics apply"
@@ -69,10 +73,18 @@ async def origin(connection: Connection, names: Names, partitions: int) -> Origi
 
 
 async def _first_entries(connection: Connection, names: Names, partitions: int) -> list[bytes | None]:
+    """Return entry 0 of each partition, None where it is empty. Raises: ProcessorStopped where it is gone."""
     found: list[bytes | None] = []
     for partition in range(partitions):
         place = TopicPartition(names.topic(journal.TOPIC), partition)
         values = [record.value async for record in read.records(connection, place, 0, 1)]
+        first = 0 if values else await read.first_offset(connection, place)
+        if first:
+            msg = (
+                f"{place.topic}[{partition}] begins at {first}, entry 0 must be Genesis: entries of the journal were "
+                "deleted. Restore them (and look for a retention); topics apply would begin another journal"
+            )
+            raise ProcessorStopped(msg)
         found.append(values[0] if values else None)
     return found
 
@@ -86,7 +98,7 @@ async def _append(connection: Connection, names: Names, partitions: list[int], v
     producer = AIOKafkaProducer(
         **connection.options(), acks="all", enable_idempotence=False, max_request_size=JOURNAL_BYTES_MAX + ROOM
     )
-    await reach(producer, connection.bootstrap)
+    await reach(producer, connection)
     try:
         for partition in partitions:
             await append(producer, TopicPartition(names.topic(journal.TOPIC), partition), [Line(None, value)])

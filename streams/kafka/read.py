@@ -35,7 +35,7 @@ async def reader(connection: Connection, partitions: Sequence[TopicPartition]) -
         max_poll_records=CHUNK_RECORDS,
     )
     try:
-        await reach(consumer, connection.bootstrap)
+        await reach(consumer, connection)
         consumer.assign(list(partitions))
         yield consumer
     finally:

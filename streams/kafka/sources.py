@@ -85,7 +85,7 @@ async def _ticks_taken(connection: Connection, names: Names) -> dict[TopicPartit
 async def _forget_steps(connection: Connection, names: Names) -> None:
     """Write tombstones over the market's checkpoint: it begins anew with its source."""
     producer = AIOKafkaProducer(**connection.options(), acks="all", enable_idempotence=False)
-    await reach(producer, connection.bootstrap)
+    await reach(producer, connection)
     try:
         for place in await _ticks_taken(connection, names):
             prefix = place.partition.to_bytes(4, "big")
@@ -105,7 +105,7 @@ async def _progress(connection: Connection, names: Names, source: str, partition
 
 async def _commit_beginning(connection: Connection, names: Names, topic: str) -> None:
     consumer = _group_member(connection, names)
-    await reach(consumer, connection.bootstrap)
+    await reach(consumer, connection)
     try:
         partitions = await read.partitions(consumer, names.topic(topic))
         consumer.assign(partitions)

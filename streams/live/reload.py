@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from config.diff import diff, leaves
+from config.security import SecuritySettings
 from config.settings import Settings, decision_tree
 from config.watch import Change, Rejected, Watch
 from schemas.errors import SizingError
@@ -26,6 +27,7 @@ NOT_LIVE: Final[Mapping[str, str]] = {
     "kafka.bootstrap_servers": RESTART,
     "kafka.session_timeout_s": RESTART,
     "kafka.data_dir": RESTART,
+    **{f"kafka.security.{name}": RESTART for name in SecuritySettings.model_fields},
     "topics.prefix": RESTART,
     "topics.partitions": "fixed for life by the journal: put it back",
     "topics.replication": "himari topics apply (topics that it creates)",
