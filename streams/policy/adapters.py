@@ -15,7 +15,7 @@ from streams.policy.link import Link, Reply
 
 PROTOCOLS: Final = ("oip", "predict", "mock")
 Protocols = Literal["oip", "predict", "mock"]
-MOCK_NUDGE_MAX: Final = 0.3
+DISABLED: Final = "rl.endpoint: must be a URL, was null"
 
 
 class Adapter(Protocol):
@@ -138,9 +138,9 @@ class Nobody:
     """No endpoint is named: nobody is asked."""
 
     async def ask(self, request: RlRequest, timeout_s: float) -> Answer:
-        """Raise that there is no endpoint."""
+        """Raise that there is nobody."""
         _ = request, timeout_s
-        raise NoAnswer("disabled", "rl.endpoint: must be a URL, was null")
+        raise NoAnswer("disabled", DISABLED)
 
     async def check(self, timeout_s: float) -> None:
         """Know that there is nobody."""
