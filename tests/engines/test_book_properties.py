@@ -40,7 +40,7 @@ def settled(bars=30):
     """Return a driver whose coins have moved together for half an hour of bars of a minute."""
     tree = DecisionParams().model_dump()
     tree["market"]["bar_s"] = 60
-    tree["rl"] |= {"enabled": True, "mode": "live"}
+    tree["rl"] |= {"enabled": True, "mode": "live", "deadline_s": 30.0}
     driver = Driver(DecisionParams.model_validate(tree), partitions=1)
     trust(driver.processors["journal", 0][0].state)
     for bar in range(bars):
@@ -83,7 +83,6 @@ calm = st.one_of(
     st.tuples(st.just("outcome"), st.tuples(st.integers(0, 20), st.floats(-0.05, 0.05))),
     st.tuples(st.just("value"), st.tuples(st.sampled_from(PORTFOLIOS), st.floats(80_000, 120_000))),
     answers,
-    answers,
     st.tuples(st.just("pass"), st.sampled_from((0.5, 2.0))),
 )
 opening = st.lists(claims.map(lambda claim: ("signal", claim)), min_size=4, max_size=12)
@@ -92,7 +91,11 @@ positions = st.one_of(
     st.dictionaries(st.sampled_from(SYMBOLS), st.floats(-0.2, 0.2).map(lambda share: round(share, 3)), min_size=1),
 )
 """Shares of 100,000 that each symbol is known to be held at."""
-plays = st.tuples(opening, positions, st.one_of(st.lists(calm, max_size=20), scripts))
+plays = st.tuples(
+    opening,
+    positions,
+    st.one_of(st.lists(st.one_of(calm, answers, answers), max_size=20), scripts),
+)
 
 
 def played(given_):
