@@ -19,6 +19,7 @@ from streams import crashpoints
 from streams.kafka import read
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
+from streams.live.watchdog import Waits
 from streams.partitioner import partition_of
 from streams.ports import Record, RecordKey, Send
 from streams.topics import PROGRESS, TABLES, Names
@@ -59,8 +60,12 @@ class FaustPorts:
         names: Names,
         source: str,
         partition: int,
+        waits: Waits | None = None,
     ) -> None:
-        """Take the tables of `make_tables` and the logical name of the source."""
+        """Take the tables of `make_tables` and the logical name of the source; `waits` is told of what is awaited."""
+        self.records_read = 0
+        """Records read of changelogs, outputs and the source so far: what a long recovery shows of itself."""
+        self._waits = waits or Waits()
         self._app, self._tables, self._connection, self._names = app, tables, connection, names
         self._partition = partition
         self._prefix = partition.to_bytes(4, "big")
@@ -83,7 +88,7 @@ class FaustPorts:
         for name in self._tables:
             live: dict[bytes, bytes] = {}
             last = -1
-            async for record in read.records(self._connection, self._changelog(name), 0):
+            async for record in self._read(self._changelog(name), 0):
                 last = record.offset
                 if record.value is None:
                     live.pop(record.key, None)
@@ -139,11 +144,11 @@ class FaustPorts:
     async def outputs(self, topic: str, first: int) -> list[tuple[int, bytes]]:
         """Read this partition's records of an output topic from `first` to its end of this moment: (offset, value)."""
         target = TopicPartition(self._names.topic(topic), self._partition)
-        return [(r.offset, r.value) async for r in read.records(self._connection, target, first)]
+        return [(r.offset, r.value) async for r in self._read(target, first)]
 
     def source(self, first: int, end: int | None = None) -> AsyncIterator[Record]:
         """Read the source partition again, from `first` to before `end` (None: its end of this moment)."""
-        return read.records(self._connection, self._source, first, end)
+        return self._read(self._source, first, end)
 
     async def source_first(self) -> int:
         """Return the offset of the source partition's first record: above 0 where retention took what was below."""
@@ -154,6 +159,11 @@ class FaustPorts:
         return (await read.high_watermarks(self._connection, [self._source]))[self._source]
 
     # -- below ---------------------------------------------------------------------------------------------------------
+    async def _read(self, place: TopicPartition, first: int, end: int | None = None) -> AsyncIterator[Any]:
+        async for record in read.records(self._connection, place, first, end):
+            self.records_read += 1
+            yield record
+
     def _changelog(self, table: str) -> TopicPartition:
         return TopicPartition(self._names.changelog(table), self._partition)
 
@@ -202,4 +212,5 @@ class FaustPorts:
         Raises:
             KafkaError: a batch was not acknowledged; whoever called must stop.
         """
-        return await append(self._producer, target, lines)
+        with self._waits.on(target.topic):
+            return await append(self._producer, target, lines)

@@ -184,6 +184,35 @@ class BatchConsumer(Consumer):
         """Ask the tables' own mapping: Faust makes a new set at every call."""
         return tp.topic in self.app.tables._changelogs
 
+    # -- looking -------------------------------------------------------------------------------------------------------
+    def is_member(self) -> bool:
+        """Return whether the group knows this consumer and waits for nothing from it."""
+        client, thread = self._thread._consumer, self._thread._thread
+        if client is None or thread is None or not thread.is_alive():
+            return False
+        coordinator, subscription = client._coordinator, client._subscription.subscription
+        if coordinator is None or subscription is None or coordinator._coordination_task.done():
+            return False
+        return coordinator.generation >= 0 and not coordinator.need_rejoin(subscription)
+
+    def delivered(self, tp: TP) -> int | None:
+        """Return the next offset of a partition that may be delivered; None: its gate is shut."""
+        return self._expected.get(tp)
+
+    def fetched(self, tp: TP) -> int:
+        """Return the offset before which aiokafka has handed out all there is; markers of transactions raise it."""
+        subscription = self._thread._consumer._subscription.subscription
+        state = subscription and subscription.assignment and subscription.assignment.state_value(tp)
+        return (state and state._position) or 0
+
+    def acknowledged(self, tp: TP) -> int | None:
+        """Return an offset before which all is acknowledged or is no record; None: the partition's gate is shut."""
+        expected = self._expected.get(tp)
+        if expected is None:
+            return None
+        first_open = next((message.offset for message in self._inflight[tp] if not message.acked), None)
+        return max(expected, self.fetched(tp)) if first_open is None else first_open
+
     # -- delivery ------------------------------------------------------------------------------------------------------
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 Faust's
         """Fetch changelogs only until the gate opens: a chunk fetched before the seek would be lost."""

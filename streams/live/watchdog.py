@@ -14,6 +14,9 @@ STEP_MAX_S: Final = 5.0
 SUSPICION: Final = 0.5
 """Share of the patience after which a stall is shown to those who ask whether the worker is ready."""
 
+NAMED: Final = 6
+"""Stalls that are named when the worker ends."""
+
 
 class Vital(NamedTuple):
     """One part of a worker, as it was seen."""
@@ -23,8 +26,8 @@ class Vital(NamedTuple):
     """Changes while the part works; None: it has nothing to do."""
     trouble: str
     """What is wrong if the mark stands."""
-    slack_s: float = 0.0
-    """Patience on top of everybody's."""
+    patience_s: float
+    """For how long it may stand (s)."""
 
 
 class Stall(NamedTuple):
@@ -33,7 +36,7 @@ class Stall(NamedTuple):
     name: str
     trouble: str
     stood_s: float
-    """For how long, its slack taken off."""
+    patience_s: float
 
     def __str__(self) -> str:
         """Return it for people."""
@@ -65,21 +68,27 @@ class Watchdog:
             if mark != vital.mark:
                 since_s = self._watched_s
             seen[vital.name] = (vital.mark, since_s)
-            stood_s = self._watched_s - since_s - vital.slack_s
+            stood_s = self._watched_s - since_s
             if stood_s > 0.0:
-                stalls.append(Stall(vital.name, vital.trouble, stood_s))
+                stalls.append(Stall(vital.name, vital.trouble, stood_s, vital.patience_s))
         self._since = seen
         return stalls
 
 
-def suspects(stalls: Iterable[Stall], patience_s: float) -> list[Stall]:
+def suspects(stalls: Iterable[Stall]) -> list[Stall]:
     """Return the stalls that are no good sign, those that are deadly included."""
-    return [stall for stall in stalls if stall.stood_s >= SUSPICION * patience_s]
+    return [stall for stall in stalls if stall.stood_s >= SUSPICION * stall.patience_s]
 
 
-def stuck(stalls: Iterable[Stall], patience_s: float) -> str:
-    """Return why the worker must end, "" where it need not: the first of the stalls that lasts too long."""
-    return next((str(stall) for stall in stalls if stall.stood_s >= patience_s), "")
+def stuck(stalls: Iterable[Stall]) -> str:
+    """Return why the worker must end, "" where it need not: the stalls that last too long, then the other suspects."""
+    found = suspects(stalls)
+    deadly = [stall for stall in found if stall.stood_s >= stall.patience_s]
+    if not deadly:
+        return ""
+    named = [*deadly, *(stall for stall in found if stall not in deadly)]
+    more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
+    return "; ".join([*map(str, named[:NAMED]), *more])
 
 
 class Lane(NamedTuple):
@@ -97,16 +106,18 @@ class Lane(NamedTuple):
     """Whether its worker itself sees to it that there is a record every second."""
 
 
-def of_lane(lane: Lane) -> Vital:
+def of_lane(lane: Lane, patience_s: float) -> Vital:
     """Return what to watch of a partition."""
     if lane.position is None:
-        return Vital(lane.place, ("recovering", lane.moves), "its recovery has not moved")
+        return Vital(lane.place, ("recovering", lane.moves), "its recovery has not moved", patience_s)
     if lane.end is not None and lane.end > lane.position:
         waiting = lane.end - lane.position
-        return Vital(lane.place, lane.position, f"has stood at {lane.position} while {waiting} records waited")
+        return Vital(
+            lane.place, lane.position, f"has stood at {lane.position} while {waiting} records waited", patience_s
+        )
     if lane.ticks:
-        return Vital(lane.place, lane.position, f"has stood at {lane.position} without even a tick")
-    return Vital(lane.place, None, "")
+        return Vital(lane.place, lane.position, f"has stood at {lane.position} without even a tick", patience_s)
+    return Vital(lane.place, None, "", patience_s)
 
 
 def late(lane: Lane, records: int) -> str:
@@ -136,7 +147,7 @@ class Waits:
         finally:
             del self._open[serial]
 
-    def vital(self, name: str, trouble: str) -> Vital:
+    def vital(self, name: str, trouble: str, patience_s: float) -> Vital:
         """Return what to watch: the oldest wait must end."""
         serial = next(iter(self._open), None)
-        return Vital(name, serial, "" if serial is None else f"{trouble} {self._open[serial]}")
+        return Vital(name, serial, "" if serial is None else f"{trouble} {self._open[serial]}", patience_s)

@@ -1,15 +1,13 @@
-"""A worker: the topology live on Faust, its clock, its watch on the settings file, its metrics and its web pages."""
+"""A worker: the topology live on Faust, its clock, the watches on it and on its settings file, metrics, web pages."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import faust
-from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
 from config.diff import diff
@@ -24,10 +22,14 @@ from streams.kafka.connection import Connection, listens, unreachable
 from streams.kafka.orders import settings_in_force
 from streams.kafka.origin import Origin, origin
 from streams.kafka.sources import epochs, refuse_recreated
-from streams.live.application import Owned, new_app, own
+from streams.live.application import new_app, own
+from streams.live.owners import Kept, StageOwner
 from streams.live.reload import Reload, Taker
 from streams.live.serve import serve
 from streams.live.tables import FaustPorts, make_tables
+from streams.live.vitals import Vitals
+from streams.live.watchdog import Vital
+from streams.live.watchman import Watchman
 from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.web import Views, Web
@@ -35,7 +37,7 @@ from streams.ports import Send
 from streams.processor import Processor
 from streams.sizing import SizingFold
 from streams.topics import Names
-from streams.topology import TOPOLOGY, Context, IngestStage, Stage, Timed
+from streams.topology import TOPOLOGY, Context, IngestStage, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -45,58 +47,15 @@ EMBEDDED_WAIT_MS = 50
 BROKER_LOOK_S = 2.0
 BROKER_PATIENCE_S = 20.0
 """A broker that is gone for so long ends the worker: exit 6."""
+LOOKED_AT = frozenset(
+    {
+        "hot_reload.enabled",
+        "hot_reload.poll_interval_sec",
+        "monitoring.stuck_after_s",
+        "monitoring.ready_lag_records",
+    }
+)
 PAGES = ("metrics_enabled", "metrics_host", "metrics_port", "web_host", "web_port")
-IDLE_S = 1.0
-"""A journal partition without an entry for so long (wall time) gets a tick."""
-
-
-class Kept(NamedTuple):
-    """A partition that this worker folds."""
-
-    stage: Stage
-    fold: Timed
-    processor: Processor
-
-
-class StageOwner(Owned):
-    """The partitions of one stage, and when each last had a record."""
-
-    def __init__(
-        self, app: faust.App, stage: Stage, make: Callable[[Stage, int], Kept], forget: Callable[[str, int], None]
-    ) -> None:
-        """Own `stage`'s partitions; `make` builds one, `forget` is told of one that is another's now."""
-        self.stage = stage
-        self.forget = forget
-        self.kept: dict[int, Kept] = {}
-        self.busy_at: dict[int, float] = {}
-
-        def processor(partition: int) -> Processor:
-            kept = self.kept[partition] = make(stage, partition)
-            self.busy_at[partition] = time.monotonic()
-            return kept.processor
-
-        super().__init__(app, processor)
-
-    async def revoked(self, partition: int) -> None:
-        """Let a partition go."""
-        await super().revoked(partition)
-        self.forget(self.stage.name, partition)
-
-    async def take(self, event: Any) -> None:
-        """Take a chunk; note that the partition is not idle."""
-        await super().take(event)
-        self.busy_at[event.message.partition] = time.monotonic()
-
-    async def tell_time(self, now_ns: int) -> None:
-        """Let each fold act on the time that has passed."""
-        await asyncio.gather(*(self._tell(partition, now_ns) for partition in sorted(self.processors)))
-
-    async def _tell(self, partition: int, now_ns: int) -> None:
-        if self.stage.idle_tick and time.monotonic() - self.busy_at[partition] < IDLE_S:
-            return
-        fold = self.kept[partition].fold
-        await self.act(partition, partial(fold.elapse, now_ns))
-        self.busy_at[partition] = time.monotonic()
 
 
 class Worker:
@@ -144,7 +103,18 @@ class Worker:
             fetch_max_wait_ms=self._fetch_wait_ms(settings),
             session_timeout_s=settings.kafka.session_timeout_s,
         )
-        self.owners = [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]
+        self.owners: list[StageOwner] = []
+        self.vitals = Vitals(
+            self.app,
+            connection,
+            self.names,
+            [stage.source for stage in TOPOLOGY],
+            self.owners,
+            patience_s=lambda: self.settings.monitoring.stuck_after_s,
+            lag_records=lambda: self.settings.monitoring.ready_lag_records,
+        )
+        self.watchman = Watchman(self._look, lambda: self.settings.monitoring.stuck_after_s, self._crash)
+        self.owners += [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]
         for stage in TOPOLOGY:
             if isinstance(stage, IngestStage):
                 self._take_in(stage)
@@ -167,6 +137,7 @@ class Worker:
                 names=self.names,
                 source=stage.source,
                 partition=partition,
+                waits=self.vitals.waits,
             )
             fold = stage.fold(self.context, partition)
             entries, interval_ns = _pace(self.settings)
@@ -180,7 +151,7 @@ class Worker:
                 contiguous=stage.contiguous,
                 observer=self.metrics.processor(stage.name, partition),
             )
-            return Kept(stage, fold, processor)
+            return Kept(stage, fold, processor, ports)
 
         owner = StageOwner(self.app, stage, make, self.metrics.forget)
         own(self.app, self.names.topic(stage.source), owner)
@@ -212,14 +183,28 @@ class Worker:
         """Publish in order, and wait for the acknowledgement."""
         if sends:
             ports = FaustPorts(
-                self.app, {}, connection=self.connection, names=self.names, source="journal", partition=0
+                self.app,
+                {},
+                connection=self.connection,
+                names=self.names,
+                source="journal",
+                partition=0,
+                waits=self.vitals.waits,
             )
             await ports.send(sends)
 
     # -- running ---------------------------------------------------------------------------------------------------
     async def run(self, stop: asyncio.Event | None = None) -> int:
         """Run until a signal, `stop` or a crash; return the exit code."""
-        await self.pages.start()
+        await self.watchman.start()
+        try:
+            await self.watchman.aside(self.pages.start())
+            return await self._run(stop)
+        finally:
+            await self.watchman.aside(self.pages.stop())
+            await self.watchman.stop()
+
+    async def _run(self, stop: asyncio.Event | None) -> int:
         self._chores = [
             asyncio.create_task(chore)
             for chore in (
@@ -227,6 +212,8 @@ class Worker:
                 self._tell_time(),
                 self.reload.follow(),
                 self._watch_broker(),
+                self.vitals.follow_ends(),
+                self.watchman.pulse(),
             )
         ]
         for chore in self._chores:
@@ -235,11 +222,11 @@ class Worker:
             return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
         finally:
             self._end_chores()
-            await self.pages.stop()
 
     def _web(self, settings: Settings) -> Web:
         monitoring = settings.monitoring
-        views = Views(self.metrics.registry, self.state, self.not_ready)
+        watch = self.watchman
+        views = Views(self.metrics.registry, self.state, self.not_ready, watch.not_alive, watch.ask)
         metrics_port = monitoring.metrics_port if monitoring.metrics_enabled else None
         return Web(
             views,
@@ -252,7 +239,10 @@ class Worker:
     def _chore_ended(self, chore: asyncio.Task[None]) -> None:
         error = None if chore.cancelled() else chore.exception()
         if error is not None:
-            self._crashing = asyncio.ensure_future(self.app.crash(error))
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
+        self._crashing = asyncio.ensure_future(self.app.crash(error))
 
     def _end_chores(self) -> None:
         for chore in self._chores:
@@ -274,9 +264,9 @@ class Worker:
                 self._tell_lag(fold.state.partition, offset)
 
     def _tell_lag(self, partition: int, offset: int) -> None:
-        end = self.app.consumer.highwater(TP(self.names.topic("journal"), partition))
-        if end is not None:
-            self.metrics.lag(partition, max(0, end - 1 - offset))
+        lag = self.vitals.lag(TP(self.names.topic("journal"), partition), offset + 1)
+        if lag is not None:
+            self.metrics.lag(partition, lag)
 
     async def _watch_broker(self) -> None:
         """Stop the worker when no broker is there for long: it could only wait, and its owner should know.
@@ -302,11 +292,11 @@ class Worker:
             Taker(frozenset(f"monitoring.{name}" for name in PAGES), self._move_pages),
             Taker(frozenset({"kafka.checkpoint_entries", "kafka.checkpoint_interval_s"}), self._set_pace),
             Taker(frozenset({"kafka.fetch_max_wait_ms", "kafka.chunk_records"}), self._set_fetch),
-            Taker(frozenset({"hot_reload.enabled", "hot_reload.poll_interval_sec"}), _read_at_each_look),
+            Taker(LOOKED_AT, _read_at_each_look),
         )
 
     async def _move_pages(self, settings: Settings) -> None:
-        await self.pages.move(self._web(settings))
+        await self.watchman.aside(self.pages.move(self._web(settings)))
 
     async def _set_pace(self, settings: Settings) -> None:
         """Let checkpoints be due otherwise, from the next chunk on."""
@@ -327,20 +317,15 @@ class Worker:
         kept = [owner.kept[partition] for owner in self.owners for partition in sorted(owner.processors)]
         return [(each.processor.offset, each.fold) for each in kept if isinstance(each.fold, SizingFold)]
 
-    def not_ready(self) -> str:
-        """Return why no decisions are made here yet, "" once every partition that was assigned is recovered."""
-        waiting = []
-        try:
-            all_assigned = self.app.consumer.assignment()
-        except ConsumerNotStarted:
-            return "the consumer has not started"
-        for owner in self.owners:
-            topic = self.names.topic(owner.stage.source)
-            assigned = sorted(tp.partition for tp in all_assigned if tp.topic == topic)
-            if not assigned:
-                waiting.append(f"{topic}: no partition assigned")
-            waiting += [f"{topic}[{p}]: recovering" for p in assigned if p not in owner.processors]
-        return "; ".join(waiting)
+    def _look(self) -> tuple[Vital, ...]:
+        """Return what must go on, and show how it goes."""
+        stalled_s = max((stall.stood_s for stall in self.watchman.stalls), default=0.0)
+        self.metrics.health(stalled_s, ready=not self.not_ready())
+        return self.vitals.all()
+
+    def not_ready(self) -> dict[str, str]:
+        """Return, by part, why no decisions are made here yet, or not in time; nothing in a worker that is well."""
+        return self.vitals.not_ready() | self.watchman.suspects()
 
     def state(self) -> dict[str, Any]:
         """Return the diagnostics of all partitions that are sized here."""
@@ -382,7 +367,7 @@ async def _log(settings: Settings) -> None:
 
 
 async def _read_at_each_look(_settings: Settings) -> None:
-    """Do nothing: `Reload.follow` asks for them each time."""
+    """Do nothing: who needs them asks for them each time."""
 
 
 def _pace(settings: Settings) -> tuple[int, int]:

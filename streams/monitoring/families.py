@@ -407,6 +407,14 @@ FAMILIES: Final = (
         WORKER,
         "Settings of the file that this worker cannot take while it runs.",
     ),
+    Family("ready", "gauge", "0 or 1", WORKER, "Whether all that is assigned is recovered and caught up."),
+    Family(
+        "stalled_seconds",
+        "gauge",
+        "seconds",
+        WORKER,
+        "Longest time that some part of the worker has stood still with work before it.",
+    ),
     Family(
         "build_info",
         "gauge",

@@ -117,6 +117,11 @@ class Metrics(Collector):
         """Take how many parts of the worker are told of a change of settings."""
         self.set("config_callbacks", number)
 
+    def health(self, stalled_s: float, *, ready: bool) -> None:
+        """Take whether the worker is ready, and for how long some part of it has stood still (s)."""
+        self.set("ready", ready)
+        self.set("stalled_seconds", stalled_s)
+
     def restart_required(self, keys: int) -> None:
         """Take how many settings of the file do not act in this worker."""
         self.set("config_restart_required", keys)

@@ -1,14 +1,15 @@
 """The worker's pages: `/live`, `/ready` and `/state` on one port, `/metrics` on another.
 
-They listen on 127.0.0.1 and answer to names of this machine only. Told to listen elsewhere they ask every caller for
-the token in `HIMARI_WEB_TOKEN`, and do not start without one.
+They may be served from another thread than the worker's: then `Views.ask` takes each question to the worker's loop, and
+a loop that does not answer in time is an answer too. They listen on 127.0.0.1 and answer to names of this machine only.
+Told to listen elsewhere they ask every caller for the token in `HIMARI_WEB_TOKEN`, and do not start without one.
 """
 
 import errno
 import hmac
 import ipaddress
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,18 +29,30 @@ PLACE = "environment"
 
 Problem = Callable[[], str]
 """Says what is wrong, "" where all is well."""
+Problems = Callable[[], Mapping[str, str]]
+"""Says what is wrong, by part; nothing where all is well."""
+Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Asks where the worker lives. Raises: TimeoutError where nothing there answers."""
+
+HANGS = "the event loop does not answer"
+
+
+async def directly(question: Callable[[], Any]) -> Any:
+    """Ask in this loop."""
+    return question()
 
 
 class Views(NamedTuple):
-    """What the pages show; each is asked at the moment of the request, in the worker's own loop."""
+    """What the pages show; each is asked at the moment of the request, in the worker's own loop but `not_alive`."""
 
     registry: CollectorRegistry
     state: Callable[[], Mapping[str, Any]]
     """Partitions owned, offsets, lag, settings, books: plain JSON values."""
-    not_ready: Problem
-    """Why no decisions are made yet."""
+    not_ready: Problems
+    """Why no decisions are made yet, by part."""
     not_alive: Problem = str
-    """Why the worker should be started anew."""
+    """Why the worker should be started anew; asked in the pages' own loop."""
+    ask: Ask = directly
 
 
 class Place(NamedTuple):
@@ -137,13 +150,14 @@ def pages(views: Views, token: str | None) -> web.Application:
     """Return the application with `/live`, `/ready` and `/state`."""
 
     async def live(_request: web.Request) -> web.Response:
-        return _verdict("live", views.not_alive())
+        return _verdict("live", views.not_alive() or await views.ask(str))
 
     async def ready(_request: web.Request) -> web.Response:
-        return _verdict("ready", views.not_alive() or views.not_ready())
+        dead = views.not_alive()
+        return _verdict("ready", dead, {} if dead else await views.ask(views.not_ready))
 
     async def state(_request: web.Request) -> web.Response:
-        return _json(views.state())
+        return _json(await views.ask(views.state))
 
     app = web.Application(middlewares=[_guard(token)])
     app.router.add_get("/live", live)
@@ -157,7 +171,8 @@ def metrics_page(views: Views, token: str | None) -> web.Application:
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(views.registry), headers={"Content-Type": content_type})
+        body = await views.ask(lambda: encode(views.registry))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     app = web.Application(middlewares=[_guard(token)])
     app.router.add_get("/metrics", metrics)
@@ -202,7 +217,10 @@ def _guard(token: str | None) -> Middleware:
             answer = _json({"error": "a bearer token is required"}, HTTPStatus.UNAUTHORIZED)
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
-        return await handler(request)
+        try:
+            return await handler(request)
+        except TimeoutError:
+            return _verdict(request.path.strip("/"), HANGS)
 
     return guard
 
@@ -220,9 +238,11 @@ def _name(host: str) -> str:
     return host.partition(":")[0]
 
 
-def _verdict(question: str, problem: str) -> web.Response:
-    if problem:
-        return _json({question: False, "reason": problem}, HTTPStatus.SERVICE_UNAVAILABLE)
+def _verdict(question: str, problem: str, parts: Mapping[str, str] | None = None) -> web.Response:
+    """Answer yes, or no with the reason: of the whole, or part by part."""
+    reason = problem or "; ".join(f"{name}: {each}" for name, each in (parts or {}).items())
+    if reason:
+        return _json({question: False, "reason": reason, "reasons": parts or {}}, HTTPStatus.SERVICE_UNAVAILABLE)
     return _json({question: True})
 
 

@@ -613,6 +613,7 @@ def walk():
     metrics.config_reload("applied")
     metrics.config_callbacks(1)
     metrics.restart_required(0)
+    metrics.health(1.5, ready=True)
     metrics.processor("market", 0).checkpointed(5, 1, 1_000_000, 300)
     metrics.late_ticks("late_tick", 1)
     for code, field in (("not_finite", ""), ("wrong_type", "realized_return")):

@@ -18,7 +18,7 @@ SECRET = "a-token-of-some-length"
 def views(**given):
     registry = CollectorRegistry()
     Gauge("himari_l3_kelly_fraction", "A gauge.", registry=registry).set(0.25)
-    return Views(**{"registry": registry, "state": lambda: {"partitions": [0]}, "not_ready": str, **given})
+    return Views(**{"registry": registry, "state": lambda: {"partitions": [0]}, "not_ready": dict, **given})
 
 
 def get(web, path, page="web", host=None, **headers):
@@ -76,17 +76,33 @@ def test_a_worker_without_problems_is_live_and_ready():
         assert (status, orjson.loads(body)) == (200, {page: True})
 
 
-def test_a_worker_that_recovers_is_live_but_not_ready_and_says_why():
-    problem = {"not_ready": lambda: "partition 1 recovers"}
+def test_a_worker_that_recovers_is_live_but_not_ready_and_says_why_by_partition():
+    parts = {"journal[1]": "recovering", "prices[0]": "12000 records behind"}
+    problem = {"not_ready": lambda: parts}
     assert get(local(**problem), "/live")[0] == 200
     status, _, body = get(local(**problem), "/ready")
-    assert (status, orjson.loads(body)) == (503, {"ready": False, "reason": "partition 1 recovers"})
+    reason = "journal[1]: recovering; prices[0]: 12000 records behind"
+    assert (status, orjson.loads(body)) == (503, {"ready": False, "reason": reason, "reasons": parts})
 
 
 def test_a_worker_that_is_stuck_is_neither_live_nor_ready():
     problem = {"not_alive": lambda: "no entry since 60 s"}
     assert get(local(**problem), "/live")[0] == 503
     assert orjson.loads(get(local(**problem), "/ready")[2])["reason"] == "no entry since 60 s"
+
+
+async def silence(_question):
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("page", ["live", "ready", "state"])
+def test_a_loop_that_does_not_answer_is_an_answer(page):
+    status, _, body = get(local(ask=silence), f"/{page}")
+    assert (status, orjson.loads(body)["reason"]) == (503, "the event loop does not answer")
+
+
+def test_a_loop_that_does_not_answer_has_no_metrics():
+    assert get(local(ask=silence), "/metrics", "metrics")[0] == 503
 
 
 def test_each_port_has_its_own_pages_only():

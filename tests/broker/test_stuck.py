@@ -1,0 +1,137 @@
+"""Workers whose parts are really killed or held: what `/live` and `/ready` say, and how the process ends."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from broker.cluster import Cluster
+
+pytestmark = [pytest.mark.broker]
+
+SICK = Path(__file__).with_name("sick.py")
+STUCK = 7
+PATIENCE_S = 4.0
+
+
+class Patient(NamedTuple):
+    """A worker that is to fall ill."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+    async def ask(self, page: str) -> tuple[int, Any]:
+        """Return status and body of a page."""
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/{page}") as answer:
+            return answer.status, await answer.json()
+
+    async def until(self, page: str, words: str) -> Any:
+        """Return a page's body once it is 503 and its reason has these words."""
+        while True:
+            status, body = await self.ask(page)
+            if status == 503 and words in body["reason"]:
+                return body
+            await asyncio.sleep(0.05)
+
+    async def end(self) -> tuple[int, str]:
+        """Return exit code and stderr."""
+        _, err = await self.process.communicate()
+        return self.process.returncode, err.decode()
+
+
+@asynccontextmanager
+async def patient(cluster: Cluster, illness: str) -> AsyncIterator[Patient]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(SICK),
+        str(cluster.config),
+        illness,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(SICK.parents[2]), "HIMARI__MONITORING__STUCK_AFTER_S": str(PATIENCE_S)},
+    )
+    assert process.stdout is not None
+    port = await process.stdout.readline()
+    try:
+        yield Patient(process, int(port))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def fell_ill(sick: Patient) -> None:
+    assert sick.process.stdout is not None
+    assert await sick.process.stdout.readline() == b"ill\n"
+
+
+ILLNESSES = [
+    ("agent", "signals.v1-ingest: has ended", "signals.v1-ingest: has ended, and was dead for 10 s"),
+    ("publisher", "publisher: has waited for the acknowledgement of", "publisher: has waited for "),
+    ("consumer", "consumer: is no member of its group", "consumer: is no member of its group for 4 s"),
+    ("fold", "journal.v1[0]: has stood at ", "waited for 4 s"),
+    ("recovery", "journal.v1[0]: its recovery has not moved", "journal.v1[0]: its recovery has not moved for 4 s"),
+]
+
+
+@pytest.mark.parametrize(("illness", "said", "reason"), ILLNESSES)
+async def test_a_part_that_is_stuck_is_shown_before_it_ends_the_worker(
+    embedded_broker, names, tmp_path, illness, said, reason
+):
+    cluster = Cluster(embedded_broker, names, tmp_path)
+    await cluster.lay()
+    async with asyncio.timeout(50), patient(cluster, illness) as sick:
+        await fell_ill(sick)
+        await sick.until("ready", said)
+        assert (await sick.ask("live"))[0] == 200
+        code, err = await sick.end()
+    assert code == STUCK, err
+    assert "WorkerStuck: " in err
+    assert reason in err
+
+
+async def test_a_loop_that_hangs_is_shown_by_both_pages_and_ends_the_worker_with_its_stack(
+    embedded_broker, names, tmp_path
+):
+    cluster = Cluster(embedded_broker, names, tmp_path)
+    await cluster.lay()
+    async with asyncio.timeout(50), patient(cluster, "loop") as sick:
+        await fell_ill(sick)
+        for page in ("live", "ready"):
+            await sick.until(page, "the event loop does not answer")
+        code, err = await sick.end()
+    assert code == STUCK, err
+    assert "himari: worker stuck: event loop: has not turned for 4 s" in err
+    assert "time.sleep(1_000)" in err
+
+
+async def test_a_watchdog_that_dies_ends_the_worker_as_well(embedded_broker, names, tmp_path):
+    cluster = Cluster(embedded_broker, names, tmp_path)
+    await cluster.lay()
+    async with asyncio.timeout(50), patient(cluster, "watchdog") as sick:
+        code, err = await sick.end()
+    assert code == STUCK, err
+    assert "WorkerStuck: the watchdog has ended" in err
+
+
+async def test_a_worker_that_slept_for_longer_than_its_patience_goes_on(embedded_broker, names, tmp_path):
+    cluster = Cluster(embedded_broker, names, tmp_path)
+    await cluster.lay()
+    async with asyncio.timeout(50), patient(cluster, "well") as sick:
+        await fell_ill(sick)
+        sick.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(2 * PATIENCE_S)
+        sick.process.send_signal(signal.SIGCONT)
+        while (await sick.ask("ready"))[0] == 200:
+            await asyncio.sleep(0.01)
+        while (await sick.ask("ready"))[0] != 200:
+            await asyncio.sleep(0.1)
+        sick.process.send_signal(signal.SIGTERM)
+        code, err = await sick.end()
+    assert code == 0, err
