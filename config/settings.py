@@ -65,6 +65,12 @@ class MonitoringSettings(Frozen):
     web_host: Host = Field("127.0.0.1", description="address of the dashboard and the API")
     web_port: Port = Field(6066, description="port of the dashboard and the API; 0: any free one")
     log_level: LogLevel = Field("WARNING", description="least severity that is logged")
+    stuck_after_s: Annotated[float, Ge(2), Le(3_600)] = Field(
+        60.0, description="seconds after which a part that does not move ends the worker"
+    )
+    ready_lag_records: Annotated[int, Ge(0), Le(1_000_000_000)] = Field(
+        10_000, description="records that a partition may be behind in a worker that is ready"
+    )
 
 
 class HotReloadSettings(Frozen):

@@ -25,7 +25,8 @@
     ├── TopicsUnfit                          6   topics missing, or partition counts that do not fit
     ├── BrokerUnreachable                    6   no broker where one was named
     ├── BrokerUntrusted                      6   it cannot show that it is the broker that was named
-    └── CircuitBreakerOpenException          6   the policy endpoint is not asked for now
+    ├── CircuitBreakerOpenException          6   the policy endpoint is not asked for now
+    └── WorkerStuck                          7   a part of the worker does not move: start it anew
 
 A text names place, rule and value: "signals[0]@7: confidence must be at most 1, was 1.2".
 """
@@ -184,3 +185,9 @@ class CircuitBreakerOpenException(SizingError):
     """The policy endpoint failed too often and is not asked for now."""
 
     exit_code = 6
+
+
+class WorkerStuck(SizingError):
+    """A part of the worker does not move any more, and will not by itself."""
+
+    exit_code = 7
