@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "streams.cli.export_commands:export",
     "portfolio": "streams.cli.portfolio_commands:portfolio",
     "publish": "streams.cli.topic_commands:publish",
+    "rl": "streams.cli.rl_commands:rl",
     "tail": "streams.cli.topic_commands:tail",
     "topics": "streams.cli.topic_commands:topics",
     "worker": "streams.cli.worker_command:worker",
