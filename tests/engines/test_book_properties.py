@@ -85,7 +85,14 @@ calm = st.one_of(
     answers,
     st.tuples(st.just("pass"), st.sampled_from((0.5, 2.0))),
 )
-opening = st.lists(claims.map(lambda claim: ("signal", claim)), min_size=4, max_size=12)
+advice = st.tuples(st.just("answer"), st.tuples(st.just(0), st.sampled_from((-0.5, -0.2, 0.3)), st.just(0.9)))
+opening = st.lists(
+    st.one_of(
+        claims.map(lambda claim: [("signal", claim)]), st.tuples(claims.map(lambda claim: ("signal", claim)), advice)
+    ),
+    min_size=4,
+    max_size=12,
+).map(lambda parts: [event for part in parts for event in part])
 positions = st.one_of(
     st.none(),
     st.dictionaries(st.sampled_from(SYMBOLS), st.floats(-0.2, 0.2).map(lambda share: round(share, 3)), min_size=1),
@@ -94,7 +101,7 @@ positions = st.one_of(
 plays = st.tuples(
     opening,
     positions,
-    st.one_of(st.lists(st.one_of(calm, answers, answers), max_size=20), scripts),
+    st.one_of(st.lists(st.one_of(calm, answers, advice), max_size=20), scripts),
 )
 
 
