@@ -174,11 +174,13 @@ def _remember(state: State, portfolio: str, record: Questions, asked: Asked) -> 
     """Write down beside the decision's claim what the rules' size was, and what the whole nudge would make of it."""
     key = (portfolio, asked.strategy_id, asked.symbol)
     cell: Cell | None = state.tables["predictions"].get(key)
-    if cell is None or all(claim.offset != asked.offset for claim in cell.claims):
-        return
-    advised = (asked.base_weight, _with_whole_nudge(state, portfolio, record, asked))
-    claims = tuple(claim._replace(advised=advised) if claim.offset == asked.offset else claim for claim in cell.claims)
-    state.put("predictions", key, cell._replace(claims=claims))
+    claims = () if cell is None else cell.claims
+    for index in range(len(claims) - 1, -1, -1):
+        if cell is not None and claims[index].offset == asked.offset:
+            advised = (asked.base_weight, _with_whole_nudge(state, portfolio, record, asked))
+            told = (*claims[:index], claims[index]._replace(advised=advised), *claims[index + 1 :])
+            state.put("predictions", key, cell._replace(claims=told))
+            return
 
 
 def _with_whole_nudge(state: State, portfolio: str, record: Questions, asked: Asked) -> float:
