@@ -8,8 +8,9 @@ import orjson
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints
 
+from config.policy import CircuitBreakerSettings, RlSettings
 from config.security import SecuritySettings
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, RlParams
 from schemas.base import Frozen
 
 Host = Annotated[str, StringConstraints(min_length=1, max_length=253)]
@@ -81,21 +82,33 @@ class HotReloadSettings(Frozen):
 
 
 class Settings(DecisionParams):
-    """Every setting, fully resolved."""
+    """Every setting, fully resolved; `rl` is parted: what decisions ask is the journal's, how, a worker's own."""
 
+    rl: RlSettings = RlSettings()
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     hot_reload: HotReloadSettings = HotReloadSettings()
+    circuit_breaker: CircuitBreakerSettings = CircuitBreakerSettings()
 
     def decision(self) -> DecisionParams:
         """Return the decision sections alone."""
-        return DecisionParams(**{name: getattr(self, name) for name in DecisionParams.model_fields})
+        sections = {name: getattr(self, name) for name in DecisionParams.model_fields}
+        return DecisionParams(**sections | {"rl": self.rl.decision()})
 
 
 def decision_tree(settings: DecisionParams) -> dict[str, Any]:
     """Return the decision sections, defaults included, as plain values: what Genesis and a change carry."""
-    return settings.model_dump(include=set(DecisionParams.model_fields))
+    return settings.model_dump(
+        include=dict.fromkeys(DecisionParams.model_fields, True) | {"rl": set(RlParams.model_fields)}
+    )
+
+
+def worker_tree(settings: Settings) -> dict[str, Any]:
+    """Return what is local to a worker, defaults included, as plain values."""
+    return settings.model_dump(
+        exclude=dict.fromkeys(DecisionParams.model_fields, True) | {"rl": set(RlParams.model_fields)}
+    )
 
 
 def settings_hash(tree: Mapping[str, Any]) -> str:

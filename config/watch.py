@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from config.diff import diff
+from config.diff import diff, leaves
 from config.load import Loaded, load_bytes, read_file
 from config.settings import Settings, decision_tree, settings_hash
 from engines.parameters import DecisionParams
@@ -101,7 +101,8 @@ class Watch:
 
 def _change(before: Settings, loaded: Loaded) -> Change:
     keys = diff(before.model_dump(), loaded.settings.model_dump())
-    decides = [key.partition(".")[0] in DecisionParams.model_fields for key, _, _ in keys]
+    decisions = leaves(decision_tree(before)).keys() | leaves(decision_tree(loaded.settings)).keys()
+    decides = [key in decisions for key, _, _ in keys]
     decision_keys = tuple(key for key, decision in zip(keys, decides, strict=True) if decision)
     worker_keys = tuple(key for key, decision in zip(keys, decides, strict=True) if not decision)
     payload = change_payload(before, loaded.settings) if decision_keys else None

@@ -13,7 +13,7 @@ import orjson
 
 from config.diff import diff, leaves
 from config.security import SecuritySettings
-from config.settings import Settings, decision_tree
+from config.settings import Settings, worker_tree
 from config.watch import Change, Rejected, Watch
 from schemas.errors import SizingError
 from streams.control import settings_order
@@ -139,12 +139,6 @@ class Reload:
             based = found.decision | {"base_hash": self._in_force() or found.decision["base_hash"]}
             order = settings_order(based, "the settings file changed", "hot reload", self._clock())
             await self._send([Send("control", None, b"settings", orjson.dumps(order))])
-
-
-def worker_tree(settings: Settings) -> dict[str, Any]:
-    """Return the worker sections as plain values."""
-    decides = decision_tree(settings)
-    return {name: section for name, section in settings.model_dump().items() if name not in decides}
 
 
 def differing(running: Settings, wanted: Settings) -> list[tuple[str, Any, Any]]:

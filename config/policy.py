@@ -1,0 +1,66 @@
+"""How the policy is asked: the worker's part of `rl`, beside the decision's, and the circuit breaker."""
+
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Gt, Le
+from pydantic import Field, StringConstraints, model_validator
+
+from config.security import File, Variable
+from engines.parameters import RlParams
+from schemas.base import Frozen
+
+Protocol = Literal["oip", "predict", "mock"]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$")]
+"""No user, no query, no fragment: a secret would be shown with them."""
+
+
+class RlSettings(RlParams):
+    """What decisions ask, which the journal holds, and how a worker asks it, which is its own affair."""
+
+    protocol: Protocol = Field(
+        "oip", description="oip: Open Inference v2; predict: the mission's JSON; mock: noise in process"
+    )
+    endpoint: Url | None = Field(None, description="URL of the policy; null: nobody is asked (mock needs none)")
+    model: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")] = Field(
+        "policy", description="name of the model (oip)"
+    )
+    timeout_sec: Annotated[float, Gt(0), Le(300)] = Field(5.0, description="seconds that an answer may take")
+    max_in_flight: Annotated[int, Ge(1), Le(10_000)] = Field(128, description="questions asked at once, at most")
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = Field(0, description="seed of mock")
+    token_env: Variable = Field(None, description="variable with a bearer token; null: none is sent")
+    token_file: File = Field(None, description="file with a bearer token; null: none is sent")
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token_env is not None and self.token_file is not None:
+            msg = "token_env and token_file must not both be given"
+            raise ValueError(msg)
+        return self
+
+    def decision(self) -> RlParams:
+        """Return the decision's part alone."""
+        return RlParams(**{name: getattr(self, name) for name in RlParams.model_fields})
+
+
+class CircuitBreakerSettings(Frozen):
+    """When an endpoint that fails is left alone, and for how long."""
+
+    enabled: bool = Field(default=True, description="false: it counts, and keeps nobody from asking")
+    failure_threshold: Annotated[int, Ge(1), Le(10_000)] = Field(5, description="failures that open it")
+    failure_window_sec: Annotated[float, Gt(0), Le(86_400)] = Field(60.0, description="seconds in which they count")
+    initial_timeout_sec: Annotated[float, Gt(0), Le(86_400)] = Field(
+        30.0, description="seconds that it stays open at first"
+    )
+    backoff_multiplier: Annotated[float, Ge(1), Le(10)] = Field(
+        2.0, description="times as long after each probe that failed"
+    )
+    max_timeout_sec: Annotated[float, Gt(0), Le(86_400)] = Field(
+        300.0, description="seconds that it stays open, at most"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.initial_timeout_sec > self.max_timeout_sec:
+            msg = f"initial_timeout_sec {self.initial_timeout_sec} is above max_timeout_sec {self.max_timeout_sec}"
+            raise ValueError(msg)
+        return self
