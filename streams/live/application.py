@@ -140,7 +140,14 @@ class Owned:
                 await processor.take(event.value, event.ack)
 
     async def act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
-        """Let a partition's fold do what no record asks for, if it is still owned."""
+        """Let a partition's fold do what no record asks for, if it is still owned.
+
+        Once begun it is done, whether its caller waits or is cancelled: broken off, it would leave the memory ahead of
+        what is published, and the last checkpoint of a clean stop could not be made.
+        """
+        await asyncio.shield(self._act(partition, effect))
+
+    async def _act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
         async with self._lock(partition):
             processor = self.processors.get(partition)
             if processor is not None:

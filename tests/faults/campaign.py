@@ -6,6 +6,7 @@ python -m faults.campaign --rounds 10 --only zombie --write table.txt
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--write", type=Path, help="write the table to a file too")
     given = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     chosen = [scenario for scenario in SCENARIOS if given.only in scenario.name]
     with tempfile.TemporaryDirectory(prefix="himari-faults-") as name:
         folder = Path(name)

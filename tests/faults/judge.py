@@ -21,6 +21,9 @@ from streams.ports import Record
 from streams.reader import AllocationReader
 from streams.sizing import SizingFold
 
+LOGS = ("journal", "allocations")
+LETTERS = tuple(f"{topic}.dlq" for topic in INTAKES)
+
 
 class Findings(NamedTuple):
     """What the judge found after one fault; `problems` is empty where all held."""
@@ -140,13 +143,15 @@ async def records(cluster: Cluster, topic: str, partition: int) -> list[Record]:
 
 async def look(cluster: Cluster) -> tuple[list[View], set[bytes]]:
     """Read journal, allocations and dead letters."""
-    views = []
-    for partition in range(PARTITIONS):
-        entries = await records(cluster, "journal", partition)
-        published = [record.value or b"" for record in await records(cluster, "allocations", partition)]
-        views.append(view(entries, published))
-    letters = {record.value for topic in INTAKES for record in await cluster.records(f"{topic}.dlq")}
-    return views, letters
+    asked = [(topic, partition) for topic in (*LETTERS, *LOGS) for partition in range(PARTITIONS)]
+    found = dict(zip(asked, await asyncio.gather(*(records(cluster, *each) for each in asked)), strict=True))
+    views = [
+        view(found["journal", partition], [record.value or b"" for record in found["allocations", partition]])
+        for partition in range(PARTITIONS)
+    ]
+    return views, {
+        record.value or b"" for topic, partition in asked if topic in LETTERS for record in found[topic, partition]
+    }
 
 
 async def settled(cluster: Cluster, load: Load, patience_s: float = 60.0) -> None:
@@ -167,8 +172,10 @@ async def judge(cluster: Cluster, load: Load, *, repeats_may: bool) -> Findings:
     views, letters = await look(cluster)
     found = weigh(load.sent, load.steps, views, letters)
     problems = list(found.problems)
-    for partition, each in enumerate(views):
-        progress, ledger = await _checkpoint(cluster.connection, cluster.names, partition)
+    checkpoints = await asyncio.gather(
+        *(_checkpoint(cluster.connection, cluster.names, partition) for partition in range(PARTITIONS))
+    )
+    for partition, (each, (progress, ledger)) in enumerate(zip(views, checkpoints, strict=True)):
         problems += filter(None, [state_differs(partition, each.entries, progress, ledger)])
     if found.repeats and not repeats_may:
         problems.append(f"{found.repeats} allocations were published twice (equal bytes) by one owner after another")

@@ -18,7 +18,7 @@ from streams.partitioner import partition_of
 from streams.topics import Names
 
 PAUSE_S = 0.15
-SIGNALS_A_BURST = 6
+SIGNALS_A_BURST = 10
 STRATEGIES = ("momentum", "reversion", "carry")
 PORTFOLIOS = ("main", "alpha", "beta", "gamma")
 

@@ -159,9 +159,10 @@ class Rig:
         """Let all that was sent be answered, or a minute pass without that."""
         await settled(self.cluster, self.load)
 
-    async def verify(self) -> int:
-        """Return the exit code of `himari audit verify`."""
-        return (await self.cluster.himari("audit", "verify"))[0]
+    async def refuted(self) -> None:
+        """Hold that `himari audit verify` finds what is wrong: exit 4."""
+        code, out, err = await self.cluster.himari("audit", "verify")
+        assert code == 4, f"audit verify: exit {code}, wanted 4: {out}{err[-2_000:]}"
 
     async def verdict(self, *, repeats_may: bool) -> Findings:
         """Let the workers answer all that was sent, stop them, and judge."""

@@ -13,7 +13,7 @@ from streams.kafka.jars import apache_kafka
 
 pytestmark = [pytest.mark.broker, pytest.mark.kafka, pytest.mark.timeout(900)]
 
-AT_ONCE = 3
+AT_ONCE = 4
 SHORT = [scenario for scenario in SCENARIOS if scenario.short]
 
 
