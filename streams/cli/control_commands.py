@@ -14,7 +14,7 @@ from streams import trading
 from streams.cli.settings import clock, common, connection, loaded, names
 from streams.control import asked, effective, trading_order, value_order
 from streams.kafka import orders, read
-from streams.kafka.folded import folded
+from streams.kafka.folded import folded_all
 
 WAIT_S = 30.0
 SAID = {
@@ -116,7 +116,7 @@ def list_states(config: str | None, bootstrap: str | None, *, history: bool, as_
 
     async def in_force() -> list[dict[str, Any]]:
         count = len(await read.places(way, topics.topic("journal")))
-        states = await asyncio.gather(*(folded(way, topics, partition) for partition in range(count)))
+        states = await folded_all(way, topics, range(count))
         held = {partition: scopes for partition, state in enumerate(states) if (scopes := trading.scopes(state))}
         found = {at: await orders.orders_behind(way, topics, at, scopes) for at, scopes in _apart(held).items()}
         return trading.view(states, found)

@@ -14,7 +14,7 @@ from streams.dead_letters import Letter, again, line, lines, summary, whole
 from streams.kafka import dead_letters as kafka
 from streams.kafka import read
 from streams.kafka.connection import Connection
-from streams.kafka.folded import folded
+from streams.kafka.folded import folded_all
 from streams.ports import Send
 from streams.replay import Trial, entries, refused
 from streams.topics import DLQ, INPUTS, Names
@@ -121,7 +121,8 @@ async def _judged(way: Connection, topics: Names, found: Sequence[Letter]) -> di
     count = len(await read.places(way, topics.topic("journal")))
     now_ns = clock().now_ns()
     journaled = {letter.place: entries(letter, now_ns, count, number) for number, letter in enumerate(found)}
-    trial = Trial({at: await folded(way, topics, at) for at in sorted(_partitions(journaled.values()))})
+    wanted = sorted(_partitions(journaled.values()))
+    trial = Trial(dict(zip(wanted, await folded_all(way, topics, wanted), strict=True)))
     judged = {}
     for letter in found:
         verdict = trial.verdict(journaled[letter.place])

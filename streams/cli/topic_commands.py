@@ -17,9 +17,10 @@ from streams.cli.settings import common, connection, loaded, names
 from streams.genesis import genesis, new_journal_id
 from streams.ingest import INTAKES
 from streams.kafka import admin, read, sources
-from streams.kafka.connection import Connection, reach
+from streams.kafka.connection import Connection, allowed, reach
 from streams.kafka.fit import describe
 from streams.kafka.origin import begin
+from streams.rights import lines
 from streams.topics import TOPICS, Names
 
 
@@ -81,6 +82,17 @@ def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
     click.echo(f"{topic} is in epoch {epoch}; start the workers again")
 
 
+@topics.command()
+@click.argument("role")
+@click.option("--principal", required=True, metavar="User:NAME", help="Who gets the rights.")
+@common
+def rights(role: str, principal: str, config: str | None, bootstrap: str | None) -> None:
+    """Print the kafka-acls commands that give a ROLE the least rights that it needs (docs/security.md)."""
+    settings = loaded(config, bootstrap).settings
+    for line in lines(names(settings), role, principal, settings.kafka.bootstrap_servers):
+        click.echo(line)
+
+
 @click.command()
 @click.argument("topic")
 @click.argument("file", type=click.File("rb"), default="-")
@@ -133,8 +145,10 @@ def _key(topic: str, raw: bytes) -> bytes:
 
 async def _publish(way: Connection, topics_names: Names, topic: str, lines: list[tuple[bytes, bytes]]) -> None:
     async with _client(AIOKafkaProducer(**way.options(), acks="all", enable_idempotence=False), way) as producer:
-        pending = [await producer.send(topics_names.topic(topic), value, key=key) for key, value in lines]
-        await asyncio.gather(*pending)
+        name = topics_names.topic(topic)
+        with allowed("write", name):
+            pending = [await producer.send(name, value, key=key) for key, value in lines]
+            await asyncio.gather(*pending)
 
 
 @click.command()
@@ -182,8 +196,9 @@ async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> Async
             msg = f"{topic}: no such topic on {way.bootstrap}; run: himari topics apply"
             raise TopicsUnfit(msg)
         started.assign(places)
-        async for record in started:
-            yield record
+        with allowed("read", topic):
+            async for record in started:
+                yield record
 
 
 @asynccontextmanager

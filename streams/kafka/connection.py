@@ -6,21 +6,24 @@ The two brokers differ in what they can do; `ask` finds out by asking, so that n
 import asyncio
 import ssl
 import struct
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 
-from schemas.errors import BrokerUnreachable, BrokerUntrusted, LoginRefused, SizingError
+from schemas.errors import BrokerUnreachable, BrokerUntrusted, LoginRefused, NotAllowed, SizingError
 
 API_METADATA = 3
 API_VERSIONS = 18
@@ -81,6 +84,21 @@ async def reach(client: Startable, connection: Connection, timeout_s: float = RE
                 told = unreachable(connection.bootstrap, timeout_s, hint if await listens(connection) else "")
                 raise told from error
             await asyncio.sleep(0.1)
+
+
+@contextmanager
+def allowed(what: str, topic: str = "") -> Iterator[None]:
+    """Say in a line that the broker's ACLs forbid what is done inside: to read, to write.
+
+    Raises:
+        NotAllowed: the broker refused.
+    """
+    try:
+        yield
+    except (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError) as error:
+        name = topic or ", ".join(map(str, error.args)) or "a topic"
+        msg = f"{name}: the broker does not let this user {what} (ACLs: himari topics rights)"
+        raise NotAllowed(msg) from error
 
 
 def unreachable(bootstrap: str, timeout_s: float, hint: str = "") -> BrokerUnreachable:

@@ -29,13 +29,10 @@ async def letters(connection: Connection, names: Names, topics: Iterable[str]) -
     Raises:
         TopicsUnfit: a dead-letter topic is missing.
     """
-    found = []
-    for topic in topics:
-        places = await read.places(connection, names.topic(topic + DLQ))
-        ends = await read.high_watermarks(connection, places)
-        for place in (place for place in places if ends[place]):
-            async with aclosing(read.records(connection, place, 0)) as records:
-                found += [_letter(topic, record) async for record in records]
+    sources = {names.topic(topic + DLQ): topic for topic in topics}
+    places = [place for each in (await read.places_of(connection, sources)).values() for place in each]
+    async with aclosing(read.records_of(connection, dict.fromkeys(places, 0))) as records:
+        found = [_letter(sources[record.topic], record) async for record in records]
     return sorted(found, key=lambda each: (each.timestamp_ms, each.topic, each.partition, each.offset))
 
 

@@ -1,12 +1,13 @@
 """The state of a journal partition at this moment: its last checkpoint and the entries after it. Nothing is changed."""
 
-import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
 
 from aiokafka import TopicPartition
 
 from engines.state import State
 from streams import journal
-from streams.checkpoint import BEGINNING, Ledger, Progress, Tables, unpack
+from streams.checkpoint import Ledger, Progress, Tables, unpack
 from streams.kafka import read
 from streams.kafka.connection import Connection
 from streams.ports import RecordKey
@@ -19,36 +20,49 @@ TRIES = 3
 
 async def folded(connection: Connection, names: Names, partition: int) -> State:
     """Return the state of a journal partition, folded up to the journal's end of this moment."""
-    fold = SizingFold(partition)
-    last = -1
+    return (await folded_all(connection, names, [partition]))[0]
+
+
+async def folded_all(connection: Connection, names: Names, partitions: Sequence[int]) -> list[State]:
+    """Return the states of journal partitions, each folded up to the journal's end of this moment; few consumers."""
+    folds = {partition: SizingFold(partition) for partition in partitions}
+    firsts, torn = dict.fromkeys(partitions, 0), list(partitions)
     for _ in range(TRIES):
-        progress, ledger = await _checkpoint(connection, names, partition)
-        if ledger.digest == progress.digest:
-            fold.restore(progress.meta, ledger.records())
-            last = progress.offset
-            break
-    place = TopicPartition(names.topic(journal.TOPIC), partition)
-    async for entry in read.records(connection, place, last + 1):
-        fold.fold(entry)
-    return fold.state
+        found = await checkpoints(connection, names, torn)
+        torn = [partition for partition, (progress, ledger) in found.items() if ledger.digest != progress.digest]
+        for partition in found.keys() - set(torn):
+            progress, ledger = found[partition]
+            folds[partition].restore(progress.meta, ledger.records())
+            firsts[partition] = progress.offset + 1
+    places = {TopicPartition(names.topic(journal.TOPIC), partition): first for partition, first in firsts.items()}
+    async with aclosing(read.records_of(connection, places)) as entries:
+        async for entry in entries:
+            folds[entry.partition].fold(entry)
+    return [folds[partition].state for partition in partitions]
 
 
-async def _checkpoint(connection: Connection, names: Names, partition: int) -> tuple[Progress, Ledger]:
-    place = TopicPartition(names.changelog(PROGRESS[journal.TOPIC]), partition)
-    value = await read.newest(connection, place)
-    progress = BEGINNING if value is None else Progress.from_bytes(value)
-    tables = await asyncio.gather(*(_table(connection, names, table, partition) for table in SizingFold.tables))
-    stored = {key: versions for table in tables for key, versions in table.items()}
-    return progress, Ledger.read(stored, progress.offset)
+async def checkpoints(
+    connection: Connection, names: Names, partitions: Sequence[int]
+) -> dict[int, tuple[Progress, Ledger]]:
+    """Return the last checkpoint of each partition that has one."""
+    topic = names.changelog(PROGRESS[journal.TOPIC])
+    values = await read.newest_of(connection, [TopicPartition(topic, partition) for partition in partitions])
+    progress = {place.partition: Progress.from_bytes(value) for place, value in values.items() if value is not None}
+    stored = await _tables(connection, names, list(progress))
+    return {number: (each, Ledger.read(stored[number], each.offset)) for number, each in progress.items()}
 
 
-async def _table(connection: Connection, names: Names, table: str, partition: int) -> Tables:
-    prefix = partition.to_bytes(4, "big")
-    frames: dict[RecordKey, bytes] = {}
-    async for record in read.records(connection, TopicPartition(names.changelog(table), partition), 0):
-        key = (table, record.key[len(prefix) :])
-        if record.value is None:
-            frames.pop(key, None)
-        elif record.key.startswith(prefix):
-            frames[key] = record.value
-    return {key: unpack(frame) for key, frame in frames.items()}
+async def _tables(connection: Connection, names: Names, partitions: Sequence[int]) -> dict[int, Tables]:
+    """Return the records of all tables, by partition."""
+    tables = {names.changelog(table): table for table in SizingFold.tables}
+    frames: dict[int, dict[RecordKey, bytes]] = {partition: {} for partition in partitions}
+    places = [TopicPartition(topic, partition) for topic in tables for partition in partitions]
+    async with aclosing(read.records_of(connection, dict.fromkeys(places, 0))) as records:
+        async for record in records:
+            prefix = record.partition.to_bytes(4, "big")
+            key = (tables[record.topic], record.key[len(prefix) :])
+            if record.value is None:
+                frames[record.partition].pop(key, None)
+            elif record.key.startswith(prefix):
+                frames[record.partition][key] = record.value
+    return {partition: {key: unpack(frame) for key, frame in each.items()} for partition, each in frames.items()}

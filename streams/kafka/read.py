@@ -3,20 +3,25 @@
 The end is the high watermark that Fetch reports: the embedded broker's ListOffsets(latest) is too low.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from schemas.errors import TopicsUnfit
-from streams.kafka.connection import Connection, reach
+from streams.kafka.connection import Connection, allowed, reach
 
 FETCH_WAIT_MS = 50
 """Shorter, and the embedded broker gives up on a long log before it has found anything."""
 FETCH_BYTES = 8 << 20
 CHUNK_RECORDS = 5_000
 POLL_MS = 200
+NOWHERE: Mapping[TopicPartition, int] = MappingProxyType({})
+APPEAR_S = 5.0
+"""How long a partition may be missing: a broker that has just begun does not know all of them at once."""
 
 
 @asynccontextmanager
@@ -25,6 +30,8 @@ async def reader(connection: Connection, partitions: Sequence[TopicPartition]) -
 
     Raises:
         BrokerUnreachable: no broker answers.
+        TopicsUnfit: a partition is not there, or this user may not see it; aiokafka would wait for it for ever.
+        NotAllowed: this user may not read one.
     """
     consumer = AIOKafkaConsumer(
         **connection.options(),
@@ -36,10 +43,28 @@ async def reader(connection: Connection, partitions: Sequence[TopicPartition]) -
     )
     try:
         await reach(consumer, connection)
+        await _appear(consumer, connection, partitions)
         consumer.assign(list(partitions))
-        yield consumer
+        with allowed("read"):
+            yield consumer
     finally:
         await consumer.stop()
+
+
+async def _appear(consumer: AIOKafkaConsumer, connection: Connection, wanted: Sequence[TopicPartition]) -> None:
+    """Return once the broker knows all partitions; nobody waits longer than `APPEAR_S`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + APPEAR_S
+    while wanted:
+        cluster = await _topics(consumer)
+        missing = [
+            place for place in wanted if place.partition not in (cluster.partitions_for_topic(place.topic) or ())
+        ]
+        if not missing:
+            return
+        if loop.time() >= deadline:
+            raise _no_such(f"{missing[0].topic}[{missing[0].partition}]", "partition", connection)
+        await asyncio.sleep(0.1)
 
 
 async def high_watermarks(connection: Connection, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -69,24 +94,22 @@ async def offset_at(connection: Connection, partition: TopicPartition, time_ms: 
 
 async def newest(connection: Connection, partition: TopicPartition) -> bytes | None:
     """Return the value of the last record, None where it is a tombstone: what a compacted partition of one key says."""
-    end = (await high_watermarks(connection, [partition]))[partition]
-    for first in (end - 1, 0) if end else ():
-        last = None
-        async for record in records(connection, partition, first, end):
-            last = record
-        if last is not None:
-            return None if last.value is None else bytes(last.value)
-    return None
+    return (await newest_of(connection, [partition]))[partition]
 
 
 async def partitions(client: Any, topic: str) -> list[TopicPartition]:
-    """Return the partitions of a topic, none where it is missing; `client` is a started consumer.
-
-    All topics are asked for: a name would create the topic on the embedded broker, and aiokafka's own answer knows
-    only the topics that it is subscribed to.
-    """
-    cluster = await client._client.fetch_all_metadata()  # noqa: SLF001 the consumer shows only its subscription
+    """Return the partitions of a topic, none where it is missing; `client` is a started consumer."""
+    cluster = await _topics(client)
     return [TopicPartition(topic, partition) for partition in sorted(cluster.partitions_for_topic(topic) or ())]
+
+
+async def _topics(client: Any) -> Any:
+    """Return what the broker knows of all topics.
+
+    All are asked for: a name would create the topic on the embedded broker, and aiokafka's own answer knows only the
+    topics that it is subscribed to.
+    """
+    return await client._client.fetch_all_metadata()  # noqa: SLF001 the consumer shows only its subscription
 
 
 async def places(connection: Connection, topic: str) -> list[TopicPartition]:
@@ -95,13 +118,29 @@ async def places(connection: Connection, topic: str) -> list[TopicPartition]:
     Raises:
         TopicsUnfit: there is no such topic, or none that this user may see: Kafka tells nobody the difference.
     """
+    return (await places_of(connection, [topic]))[topic]
+
+
+async def places_of(connection: Connection, topics: Iterable[str]) -> dict[str, list[TopicPartition]]:
+    """Return the partitions of each of several topics.
+
+    Raises:
+        TopicsUnfit: as `places`.
+    """
     async with reader(connection, []) as consumer:
-        found = await partitions(consumer, topic)
-    if not found:
-        advice = "run: himari topics apply (or its ACLs hide it from this user)"
-        msg = f"{topic}: no such topic on {connection.bootstrap}; {advice}"
-        raise TopicsUnfit(msg)
+        cluster = await _topics(consumer)
+    found = {}
+    for topic in topics:
+        numbers = cluster.partitions_for_topic(topic)
+        if not numbers:
+            raise _no_such(topic, "topic", connection)
+        found[topic] = [TopicPartition(topic, number) for number in sorted(numbers)]
     return found
+
+
+def _no_such(name: str, what: str, connection: Connection) -> TopicsUnfit:
+    advice = "run: himari topics apply (or its ACLs hide it from this user)"
+    return TopicsUnfit(f"{name}: no such {what} on {connection.bootstrap}; {advice}")
 
 
 async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -120,15 +159,44 @@ async def records(
     connection: Connection, partition: TopicPartition, first: int, end: int | None = None
 ) -> AsyncGenerator[Any, None]:
     """Yield the records from `first` (or the first there is) to before `end`, at most the log's end of this moment."""
-    async with reader(connection, [partition]) as consumer:
-        known = (await ends(consumer, [partition]))[partition]
-        stop = known if end is None else min(end, known)
-        if first >= stop:
-            return
-        consumer.seek(partition, first)
-        while await consumer.position(partition) < stop:
-            for chunk in (await consumer.getmany(timeout_ms=POLL_MS)).values():
+    stops = {} if end is None else {partition: end}
+    async with aclosing(records_of(connection, {partition: first}, stops)) as found:
+        async for record in found:
+            yield record
+
+
+async def records_of(
+    connection: Connection, firsts: Mapping[TopicPartition, int], stops: Mapping[TopicPartition, int] = NOWHERE
+) -> AsyncGenerator[Any, None]:
+    """Yield the records of several partitions by one consumer: each partition's in order, as `records` does."""
+    if not firsts:
+        return
+    async with reader(connection, list(firsts)) as consumer:
+        left = {}
+        for place, end in (await ends(consumer, list(firsts))).items():
+            stop = min(end, stops.get(place, end))
+            if firsts[place] < stop:
+                consumer.seek(place, firsts[place])
+                left[place] = stop
+            else:
+                consumer.pause(place)
+        while left:
+            for place, chunk in (await consumer.getmany(*left, timeout_ms=POLL_MS)).items():
                 for record in chunk:
-                    if record.offset >= stop:
-                        return
-                    yield record
+                    if record.offset < left[place]:
+                        yield record
+            for place in [place for place, stop in left.items() if await consumer.position(place) >= stop]:
+                consumer.pause(place)
+                del left[place]
+
+
+async def newest_of(connection: Connection, places: Sequence[TopicPartition]) -> dict[TopicPartition, bytes | None]:
+    """Return the value of the last record of each partition, None where it is a tombstone or there is none."""
+    found = await high_watermarks(connection, places)
+    last: dict[TopicPartition, Any] = {}
+    for firsts in ({place: end - 1 for place, end in found.items() if end}, dict.fromkeys(found, 0)):
+        sought = {place: first for place, first in firsts.items() if found[place] and place not in last}
+        async with aclosing(records_of(connection, sought, found)) as records:
+            async for record in records:
+                last[TopicPartition(record.topic, record.partition)] = record.value
+    return {place: None if last.get(place) is None else bytes(last[place]) for place in places}

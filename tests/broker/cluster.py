@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -33,8 +34,16 @@ PATIENCE_S = 120.0
 class Cluster:
     """Everything of one prefix on one broker."""
 
-    def __init__(self, connection: Connection, names: Names, folder: Path) -> None:
-        self.connection, self.names, self.folder = connection, names, folder
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        folder: Path,
+        security: Mapping[str, Any] = MappingProxyType({}),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take what commands and workers log in with as well: `kafka.security`, and variables of their environment."""
+        self.connection, self.names, self.folder, self.environment = connection, names, folder, environment
         self.settings = Settings.model_validate(
             {
                 "kafka": {
@@ -42,6 +51,7 @@ class Cluster:
                     "data_dir": str(folder / "state"),
                     "session_timeout_s": 6.0,
                     "checkpoint_interval_s": 1.0,
+                    "security": dict(security),
                 },
                 "topics": {"prefix": names.prefix, "partitions": PARTITIONS},
                 "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},
@@ -62,7 +72,7 @@ class Cluster:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=self._environment(),
         )
         out, err = await asyncio.wait_for(process.communicate(stdin), PATIENCE_S)
         return process.returncode or 0, out.decode(), err.decode()
@@ -80,7 +90,7 @@ class Cluster:
 
     async def start_worker(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            *self._command("worker"), stderr=asyncio.subprocess.PIPE, env=_environment()
+            *self._command("worker"), stderr=asyncio.subprocess.PIPE, env=self._environment()
         )
         assert process.stderr is not None
         said = []
@@ -145,6 +155,5 @@ class Cluster:
     async def verify(self) -> Verdict:
         return await verify_cluster(self.connection, self.names, PARTITIONS)
 
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.environment, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -13,10 +13,13 @@ from certificates import Authority, Pair
 from streams.kafka import broker as brokers
 from streams.kafka.connection import Connection
 from streams.kafka.jars import apache_kafka
+from streams.rights import lines
+from streams.topics import Names
 
-TOPIC, GROUP, CLUSTER = 2, 3, 4
+TOPIC, GROUP = 2, 3
 LITERAL, PREFIXED = 3, 4
-READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS, IDEMPOTENT_WRITE = 3, 4, 8, 10, 12
+READ, WRITE = 3, 4
+OPERATIONS = {"Read": READ, "Write": WRITE, "DescribeConfigs": 10}
 ALLOW = 3
 
 LISTENERS = ("SCRAM", "MUTUAL", "EXPIRED", "ELSEWHERE")
@@ -101,3 +104,14 @@ def _keystore(folder: Path, listener: str, pair: Pair, authority: Authority) -> 
         f"{head}.keystore.type=PEM\n{head}.keystore.location={store}\n"
         f"{head}.truststore.type=PEM\n{head}.truststore.location={authority.file}\n"
     )
+
+
+def rights_of(names: Names, role: str) -> list[Right]:
+    """Return what `himari topics rights` gives to a role, read from the commands that it prints."""
+    rights = []
+    for line in lines(names, role, "User:x", "b:1"):
+        words = line.split()
+        operation = OPERATIONS[words[words.index("--operation") + 1]]
+        for flag, resource in (("--topic", TOPIC), ("--group", GROUP)):
+            rights += [Right(resource, words[at + 1], operation) for at, word in enumerate(words) if word == flag]
+    return rights

@@ -1,0 +1,181 @@
+"""The whole product over encrypted ways, each user with the rights of its role alone; and whoever must stay outside."""
+
+import asyncio
+import re
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from broker.cluster import Cluster
+from broker.conftest import unavailable
+from broker.guarded import guarded, rights_of
+from certificates import Authority
+from worlds import signal
+
+from config.settings import Settings
+from schemas.errors import BrokerUnreachable
+from streams.kafka.login import connect
+from streams.kafka.read import places_of, records_of
+from streams.rights import ROLES
+from streams.topics import ALL
+
+pytestmark = [pytest.mark.broker, pytest.mark.kafka]
+
+PASSWORDS = {name: f"{name}-Xyzzy-1984" for name in ROLES}
+KEY_PASSWORD = "Plugh-1977"
+SECRETS = (*PASSWORDS.values(), KEY_PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    try:
+        with guarded(tmp_path_factory.mktemp("secured"), PASSWORDS) as running:
+            yield running
+    except BrokerUnreachable as reason:
+        unavailable(f"Apache Kafka from its jars: {reason}")
+
+
+def scram(node, user, _folder, mechanism="SCRAM-SHA-512"):
+    """Return the listener, kafka.security and environment of a user who has a password."""
+    security = {"protocol": "SASL_SSL", "ca_file": str(node.authority.file), "username": user, "mechanism": mechanism}
+    return "SCRAM", {**security, "password_env": "KAFKA_PASSWORD"}, {"KAFKA_PASSWORD": PASSWORDS[user]}
+
+
+def scram_256(node, user, folder):
+    return scram(node, user, folder, "SCRAM-SHA-256")
+
+
+def mutual(node, user, folder):
+    """Return the same of one who has a certificate; its key is encrypted, its password in a file."""
+    pair = node.authority.vouch(user, password=KEY_PASSWORD)
+    (folder / "key-password").write_text(f"{KEY_PASSWORD}\n")
+    files = {"certificate_file": str(pair.certificate), "key_file": str(pair.key)}
+    secret = {"key_password_file": str(folder / "key-password")}
+    return "MUTUAL", {"protocol": "SSL", "ca_file": str(node.authority.file), **files, **secret}, {}
+
+
+def arguments_of(pid):
+    """Return what everybody on the machine can see of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+
+
+WAYS = [scram, scram_256, mutual]
+
+
+def member(node, way, user, names, folder: Path) -> Cluster:
+    """Return the product as one user sees it."""
+    home = folder / user
+    home.mkdir()
+    listener, security, environment = way(node, user, home)
+    kafka = {"bootstrap_servers": node.servers[listener], "security": security}
+    connection = connect(Settings.model_validate({"kafka": kafka}), environment)
+    return Cluster(connection, names, home, security, environment)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_product_runs_with_the_rights_of_each_role_and_no_secret_comes_out(node, way, names, tmp_path):
+    plain = Cluster(node.plain, names, tmp_path)
+    await plain.lay()
+    for role in ROLES:
+        await node.allow(role, *rights_of(names, role))
+    users = {role: member(node, way, role, names, tmp_path) for role in ROLES}
+    said = []
+
+    async def do(user, *arguments, stdin=b"", code=0):
+        got, out, err = await users[user].himari(*arguments, stdin=stdin)
+        said.extend((out, err))
+        assert got == code, (user, arguments, out, err)
+        return out
+
+    async with users["worker"].worker() as process:
+        arguments = arguments_of(process.pid)
+        tick = {"symbol": "BTC-USD", "price": 100.0, "timestamp_ns": time.time_ns()}
+        await do("feed", "publish", "prices", stdin=orjson.dumps(tick))
+        await asyncio.sleep(1.5)
+        await do("publisher", "publish", "signals", stdin=orjson.dumps(signal(time.time_ns(), signal_id="s-1")))
+        await plain.publish("signals", [b"no JSON"])
+        await plain.answered(["s-1"])
+        told = await do("reader", "tail", "allocations", "--from-beginning", "--max", "1", "--json")
+        assert orjson.loads(told)["trigger"]["id"] == "s-1"
+        answers = await do("operator", "control", "halt", "--scope", "all", "--reason", "a trial", "--wait", "60")
+        assert answers.count(": applied") == 2
+        assert "a trial" in await do("operator", "control", "list")
+        await do("operator", "portfolio", "show", "main")
+        assert "not_json" in await do("operator", "dlq", "list")
+        assert "verified: 2 allocations" in await do("auditor", "audit", "verify")
+        await do("worker", "topics", "check")
+        for arguments_ in (("config", "show", "--origin"), ("config", "show", "--json"), ("config", "validate")):
+            await do("worker", *arguments_)
+        changed = users["worker"].config
+        changed.write_text(changed.read_text().replace("SCRAM-SHA", "PLAIN"))
+    stderr = (await process.stderr.read()).decode()
+    assert process.returncode == 0, stderr
+    topics = [place for each in (await places_of(node.plain, map(names.of, ALL))).values() for place in each]
+    stored = [record.value or b"" async for record in records_of(node.plain, dict.fromkeys(topics, 0))]
+    assert len(stored) > 10
+    for secret in SECRETS:
+        assert secret not in arguments + stderr + "".join(said) + users["worker"].config.read_text()
+        assert not any(secret.encode() in value for value in stored)
+
+
+def without(settings, *names):
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def expired(node, _folder):
+    pair = node.authority.vouch("late", ends=timedelta(hours=-1))
+    return {"certificate_file": str(pair.certificate), "key_file": str(pair.key)}
+
+
+def of_a_stranger(_node, folder):
+    pair = Authority(folder, "stranger").vouch("worker-of-a-stranger")
+    return {"certificate_file": str(pair.certificate), "key_file": str(pair.key)}
+
+
+def trusts_a_stranger(_node, folder):
+    return {"ca_file": str(Authority(folder, "another").file)}
+
+
+KEYS = ("certificate_file", "key_file", "key_password_file")
+OUTSIDE = {
+    "a wrong password": ("SCRAM", scram, {"password_env": "WRONG"}, 5, "refuses worker by SCRAM-SHA-512: wrong user"),
+    "an unknown user": ("SCRAM", scram, {"username": "nobody"}, 5, "refuses nobody by SCRAM-SHA-512: wrong user"),
+    "a password that is not there": ("SCRAM", scram, {"password_env": "UNSET"}, 5, "must name a variable that is set"),
+    "an unknown authority": ("SCRAM", scram, trusts_a_stranger, 6, "unable to get local issuer certificate"),
+    "the system's authorities": ("SCRAM", scram, {"ca_file": None}, 6, "its certificate is refused: "),
+    "another host's certificate": ("ELSEWHERE", scram, {}, 6, "certificate is not valid for '127.0.0.1'"),
+    "a broker whose certificate is over": ("EXPIRED", scram, {}, 6, "certificate has expired"),
+    "no certificate": ("MUTUAL", mutual, dict.fromkeys(KEYS), 5, "or that there is none: sslv3 alert bad certif"),
+    "a certificate that is over": ("MUTUAL", mutual, expired, 5, "the broker refuses our certificate"),
+    "a stranger's certificate": ("MUTUAL", mutual, of_a_stranger, 5, "the broker refuses our certificate"),
+    "a key whose password is another": ("MUTUAL", mutual, {"key_password_file": __file__}, 5, "kafka.security.key_f"),
+    "TLS where none is spoken": ("PLAINTEXT", scram, {}, 6, "somebody listens: is SASL_SSL right"),
+    "no TLS where it is spoken": ("SCRAM", None, {}, 6, "somebody listens: is PLAINTEXT right"),
+}
+
+
+@pytest.mark.parametrize("command", ["worker", "check"])
+@pytest.mark.parametrize(("listener", "way", "change", "code", "text"), OUTSIDE.values(), ids=OUTSIDE)
+async def test_who_must_stay_outside_is_told_so_in_a_line(
+    node, names, tmp_path, command, listener, way, change, code, text
+):
+    security, environment = {}, {"WRONG": KEY_PASSWORD}
+    if way is not None:
+        _, security, given = way(node, "worker", tmp_path)
+        environment |= given
+    changes = change(node, tmp_path) if callable(change) else change
+    if callable(change) and "certificate_file" in changes:
+        security = without(security, "key_password_file")
+    servers = {**node.servers, "PLAINTEXT": node.plain.bootstrap}
+    cluster = Cluster(node.plain, names, tmp_path, security | changes, environment)
+    cluster.config.write_text(re.sub(r"127\.0\.0\.1:\d+", servers[listener], cluster.config.read_text()))
+    begun = time.monotonic()
+    got, out, err = await cluster.himari(*(("worker",) if command == "worker" else ("topics", "check")))
+    assert (got, out) == (code, ""), err
+    (line,) = err.splitlines()
+    assert line.startswith("himari: ")
+    assert text in line
+    assert time.monotonic() - begun < 30, "aiokafka by itself would try for ever"
+    assert not any(secret in err for secret in SECRETS)
