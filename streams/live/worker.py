@@ -24,6 +24,8 @@ from streams.kafka.origin import Origin, origin
 from streams.kafka.sources import epochs, refuse_recreated
 from streams.live.application import new_app, own
 from streams.live.owners import Kept, StageOwner
+from streams.live.policy import KEYS as POLICY_KEYS
+from streams.live.policy import Policy, ask_on
 from streams.live.reload import Reload, Taker
 from streams.live.serve import serve
 from streams.live.tables import FaustPorts, make_tables
@@ -32,12 +34,13 @@ from streams.live.watchdog import Vital
 from streams.live.watchman import Watchman
 from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
+from streams.monitoring.policy import PolicyMetrics
 from streams.monitoring.web import Views, Web
 from streams.ports import Send
 from streams.processor import Processor
 from streams.sizing import SizingFold
 from streams.topics import Names
-from streams.topology import TOPOLOGY, Context, IngestStage, Stage
+from streams.topology import POLICY, TOPOLOGY, Context, IngestStage, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +121,8 @@ class Worker:
         for stage in TOPOLOGY:
             if isinstance(stage, IngestStage):
                 self._take_in(stage)
+        self.policy = Policy(settings, clock=clock, send=self.send, metrics=PolicyMetrics(self.metrics))
+        ask_on(self.app, self.names.topic(POLICY.source), self.policy.agent)
         self.pages = self._web(settings)
 
     @property
@@ -214,6 +219,7 @@ class Worker:
                 self._watch_broker(),
                 self.vitals.follow_ends(),
                 self.watchman.pulse(),
+                self.policy.run(),
             )
         ]
         for chore in self._chores:
@@ -222,6 +228,7 @@ class Worker:
             return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
         finally:
             self._end_chores()
+            await self.policy.agent.stop()
 
     def _web(self, settings: Settings) -> Web:
         monitoring = settings.monitoring
@@ -293,10 +300,14 @@ class Worker:
             Taker(frozenset({"kafka.checkpoint_entries", "kafka.checkpoint_interval_s"}), self._set_pace),
             Taker(frozenset({"kafka.fetch_max_wait_ms", "kafka.chunk_records"}), self._set_fetch),
             Taker(LOOKED_AT, _read_at_each_look),
+            Taker(POLICY_KEYS, self._change_policy),
         )
 
     async def _move_pages(self, settings: Settings) -> None:
         await self.watchman.aside(self.pages.move(self._web(settings)))
+
+    async def _change_policy(self, settings: Settings) -> None:
+        await self.policy.change(settings)
 
     async def _set_pace(self, settings: Settings) -> None:
         """Let checkpoints be due otherwise, from the next chunk on."""

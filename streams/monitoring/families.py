@@ -5,6 +5,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from engines.cascade import Components
 from engines.decide import RANKS
+from schemas.rl import REASONS
 from schemas.words import RECOMMENDATIONS, EntryKind, ErrorCode, Regime
 
 PREFIX: Final = "himari_l3_"
@@ -101,6 +102,7 @@ ENTRY = "any journal entry"
 DECISION = "any decision"
 REFUSAL = "ingest, market or sizing"
 WORKER = "the worker"
+POLICY = "the side agent"
 
 FAMILIES: Final = (
     # -- kelly
@@ -289,6 +291,39 @@ FAMILIES: Final = (
     ),
     Family("allocation_sequence", "gauge", "sequence", DECISION, "Sequence of the last allocation in its portfolio."),
     Family("last_decision_timestamp_seconds", "gauge", "seconds", DECISION, "Journal time of the last decision."),
+    # -- policy
+    Family(
+        "rl_requests_total",
+        "counter",
+        "questions",
+        POLICY,
+        "Questions to the policy, by what became of them.",
+        ("status",),
+        (("advice", *REASONS),),
+    ),
+    Family("rl_repeated_requests_total", "counter", "questions", POLICY, "Questions delivered again, and dropped."),
+    Family(
+        "rl_latency_seconds", "histogram", "seconds", POLICY, "Time of a question that was asked.", bounds=LATENCY_S
+    ),
+    Family("rl_in_flight", "gauge", "questions", POLICY, "Questions being asked."),
+    Family("rl_waiting", "gauge", "questions", POLICY, "Questions that wait for a free place."),
+    Family("circuit_breaker_state", "gauge", "state", POLICY, "0 closed, 1 half-open, 2 open."),
+    Family("circuit_breaker_timeout_seconds", "gauge", "seconds", POLICY, "How long it stays open, or stayed last."),
+    Family("circuit_breaker_failures_total", "counter", "questions", POLICY, "Questions that the endpoint failed."),
+    Family(
+        "circuit_breaker_fallbacks_total",
+        "counter",
+        "questions",
+        POLICY,
+        "Questions without an answer: the rules stand.",
+    ),
+    Family(
+        "circuit_breaker_success_ratio",
+        "gauge",
+        "ratio",
+        POLICY,
+        "Questions that the endpoint answered, of those asked.",
+    ),
     # -- journal
     Family(
         "journal_entries_total", "counter", "entries", ENTRY, "Journal entries folded, by kind.", ("kind",), (KINDS,)

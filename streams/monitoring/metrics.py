@@ -49,6 +49,8 @@ class Metrics(Collector):
         self.registry = CollectorRegistry() if registry is None else registry
         self.clock = clock
         self.last = Last()
+        self.sources: dict[str, Callable[[], Iterable[tuple[str, Labels, float]]]] = {"decisions": self.last.gauges}
+        """Where gauges come from that are worked out when somebody scrapes."""
         self.counts = {family.name: zeros(family) for family in FAMILIES if family.kind != "histogram"}
         self.histograms = {
             family.name: {labels: Histogram(family.bounds) for labels in family.combinations}
@@ -153,8 +155,9 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the families as they are now."""
-        for name, labels, value in self.last.gauges():
-            self.set(name, value, *labels)
+        for gauges in list(self.sources.values()):
+            for name, labels, value in gauges():
+                self.set(name, value, *labels)
         self._show_weights()
         return map(self._filled, FAMILIES)
 
