@@ -56,6 +56,15 @@ class Stage(NamedTuple):
     """Whether time is told only after a second without a record."""
 
 
+class AskStage(NamedTuple):
+    """The stage that asks outside: no state that matters, and nobody waits for it."""
+
+    name: str
+    source: str
+    outputs: tuple[str, ...]
+    summary: str
+
+
 def _market(context: Context, partition: int) -> MarketFold:
     note = None if context.metrics is None else context.metrics.late_ticks
     return MarketFold(partition, context.partitions, context.step_s, context.clock, note)
@@ -86,12 +95,19 @@ SIZING = Stage(
     contiguous=True,
     idle_tick=True,
 )
+POLICY = AskStage(
+    "policy",
+    "rl-requests",
+    ("journal", "alerts"),
+    "ask the policy within a deadline, behind the breaker; journal what came of it",
+)
 
-TOPOLOGY: tuple[IngestStage | Stage, ...] = (
+TOPOLOGY: tuple[IngestStage | Stage | AskStage, ...] = (
     *(
         IngestStage("ingest", topic, ("journal", f"{topic}.dlq"), "validate, journal or dead-letter")
         for topic in INTAKES
     ),
     MARKET,
     SIZING,
+    POLICY,
 )
