@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import orjson
 
 from config.load import load
 from streams.audit import Verdict
+from streams.audits.plan import Mark, Range
 from streams.cli.instant import INSTANT
+from streams.cli.place import PLACE, Place
+from streams.cli.progress import progress_bar
 from streams.cli.settings import common, connection, loaded, names
 from streams.dead_letters import tame
 from streams.evidence import words
@@ -20,9 +23,10 @@ from streams.evidence.named import parse
 from streams.evidence.page import differences, page
 from streams.evidence.whatif import NEVER_NS
 from streams.export import whole
-from streams.kafka import evidence
-from streams.kafka.verification import verify_cluster
+from streams.kafka import evidence, verification
+from streams.kafka.verification import Asked
 
+FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -33,17 +37,66 @@ def audit() -> None:
 
 @audit.command()
 @click.option("--portfolio", help="Only this portfolio's allocations.")
+@click.option(
+    "--from", "since", type=PLACE, help="From the checkpoint before a time, P:OFFSET or DECISION_ID on."
+)
+@click.option("--to", "until", type=PLACE, help="Before this time, entry or decision.")
+@click.option("--archive", type=FOLDER, help="Begin in this archive; the cluster has the rest.")
+@click.option("--processes", type=click.IntRange(1), help="Processes; by default the cores, one for a short journal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
-def verify(config: str | None, bootstrap: str | None, portfolio: str | None, *, as_json: bool) -> None:
+def verify(
+    portfolio: str | None,
+    since: Place | None,
+    until: Place | None,
+    archive: Path | None,
+    processes: int | None,
+    config: str | None,
+    bootstrap: str | None,
+    *,
+    as_json: bool,
+) -> None:
     """Compare every allocation with the journal, byte for byte, and its hash chain. Exit 4 where one differs."""
     settings = loaded(config, bootstrap).settings
-    verdict = asyncio.run(verify_cluster(connection(settings), names(settings), settings.topics.partitions, portfolio))
+    wanted = asked(since, until, portfolio)
+    with progress_bar("verifying", shown=not as_json) as bar:
+        found = verification.verify(
+            settings,
+            wanted,
+            archive=None if archive is None else str(archive),
+            processes=processes,
+            begun=bar.begun,
+            told=bar.told,
+        )
+    verdict = found.verdict
     if as_json:
-        sys.stdout.write(orjson.dumps(verdict.report()).decode() + "\n")
+        starts = {partition: mark.offset + 1 for partition, mark in found.starts.items()}
+        report = {**verdict.report(), "first_entries": starts, "processes": found.processes}
+        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
     else:
-        click.echo(told(verdict))
+        click.echo(f"{told(verdict)}{since_when(found.starts)}")
     click.get_current_context().exit(0 if verdict.ok else 4)
+
+
+def asked(since: Place | None, until: Place | None, portfolio: str | None) -> Asked:
+    """Return what is to be verified. Raises: click.UsageError where two partitions are named."""
+    named = {place.partition for place in (since, until) if place is not None and place.partition is not None}
+    if len(named) > 1:
+        raise click.UsageError("--from and --to must name one partition")
+    wanted = Range()
+    if since is not None:
+        wanted = wanted._replace(since_ns=since.at_ns, since=since.offset)
+    if until is not None and until.partition is None:
+        wanted = wanted._replace(until_ns=until.at_ns)
+    elif until is not None:
+        wanted = wanted._replace(until=until.offset)
+    return Asked(wanted, portfolio, named.pop() if named else None)
+
+
+def since_when(starts: Mapping[int, Mark]) -> str:
+    """Return where an audit began, "" where it was the beginning."""
+    begun = [f"{partition}:{mark.offset + 1}" for partition, mark in starts.items() if mark.offset >= 0]
+    return f" (from the checkpoints before {', '.join(begun)} on)" if begun else ""
 
 
 def told(verdict: Verdict) -> str:
@@ -52,8 +105,14 @@ def told(verdict: Verdict) -> str:
         return f"verified: {verdict.checked} allocations computed again from the journal, every byte the same"
     return (
         f"NOT verified: of {verdict.checked} allocations {verdict.mismatched} differ, "
-        f"{verdict.chain_broken} break the chain; first: {verdict.first_mismatch}"
+        f"{verdict.chain_broken} break the chain{_broken(verdict)}; first: {verdict.first_mismatch}"
     )
+
+
+def _broken(verdict: Verdict) -> str:
+    """Return what is wrong beside the allocations, in words that go on."""
+    found = f", the journal is broken in {verdict.journal_broken} places" if verdict.journal_broken else ""
+    return f"{found}, {verdict.checkpoints_broken} checkpoints are wrong" if verdict.checkpoints_broken else found
 
 
 @audit.command()

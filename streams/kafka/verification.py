@@ -1,13 +1,287 @@
-"""The audit of a whole cluster."""
+"""The audit of a whole cluster, in this process or in several."""
 
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple, Protocol
+
+import orjson
 from aiokafka import TopicPartition
 
-from streams import audit
-from streams.audit import Verdict
-from streams.kafka import read
+from config.settings import Settings
+from schemas.errors import BrokerUnreachable, NotFound, VerificationMismatch
+from streams import journal
+from streams.audits.comparison import Verdict
+from streams.audits.plan import Ends, Mark, Piece, Range, by_partition, entries_of, planned, shared
+from streams.audits.pool import side_by_side
+from streams.audits.refold import GENESIS, Checkpoint, Summary
+from streams.audits.stretch import Found, Stretch, together
+from streams.checkpoint import Progress
+from streams.kafka import folded, read
 from streams.kafka.connection import Connection
+from streams.kafka.login import connect
+from streams.partitioner import partition_of
+from streams.ports import Record
 from streams.sizing import Observer
-from streams.topics import Names
+from streams.topics import PROGRESS, Names
+
+STALLED_S = 30.0
+"""A partition that ends further on and gives nothing for so long is told of, and not waited for."""
+
+WORTH_IT: Final = 20_000
+"""Entries from which on other processes are worth their start."""
+
+Told = Callable[[int], None]
+
+
+class Kept(Protocol):
+    """An archive: what it holds of a journal partition and of what was published, and its checkpoints."""
+
+    def marks(self, partition: int) -> Sequence[Mark]:
+        """Return its checkpoints, oldest first."""
+
+    def end(self, topic: str, partition: int) -> int:
+        """Return the offset after the last record that it holds of a topic, 0: none."""
+
+    def checkpoint(self, partition: int, offset: int) -> Checkpoint:
+        """Return a checkpoint. Raises: VerificationMismatch where it is not the one that was archived."""
+
+    def chunks(self, topic: str, partition: int, first: int, end: int) -> Iterable[Sequence[Record]]:
+        """Yield its records from `first` to before `end`. Raises: VerificationMismatch where a file was changed."""
+
+
+class Asked(NamedTuple):
+    """What is to be verified."""
+
+    range: Range = Range()
+    portfolio: str | None = None
+    partition: int | None = None
+
+
+EVERYTHING: Final = Asked()
+
+
+class Job(NamedTuple):
+    """A piece for another process, which finds its own way to the broker."""
+
+    settings: Settings
+    archive: str | None
+    piece: Piece
+
+    def __call__(self, told: Told) -> Found:
+        """Verify the piece."""
+        return asyncio.run(_verified(connect(self.settings), Names(self.settings.topics.prefix), self, told))
+
+
+async def _verified(connection: Connection, names: Names, job: Job, told: Told) -> Found:
+    return await verified(connection, names, job.piece, _archive(job.archive), told)
+
+
+def _archive(folder: str | None) -> Kept | None:
+    return None
+
+
+# -- one piece ---------------------------------------------------------------------------------------------------------
+async def verified(
+    connection: Connection,
+    names: Names,
+    piece: Piece,
+    kept: Kept | None = None,
+    told: Told = lambda _: None,
+    observe: Observer | None = None,
+) -> Found:
+    """Verify one stretch of one partition.
+
+    Raises:
+        VerificationMismatch: the checkpoint that it starts from is not whole, or a file of the archive was changed.
+        BrokerUnreachable: the broker gives nothing for a long time.
+    """
+    start = await _start(connection, names, piece, kept)
+    partition = piece.partition
+    stretch = Stretch(
+        partition, start, piece.part, probe=piece.probe, until_ns=piece.until_ns, observe=observe, told=told
+    )
+    log = Log(connection, names, kept)
+    entries = log.chunks(journal.TOPIC, partition, start.offset + 1, piece.end)
+    published = log.chunks("allocations", partition, start.outputs, piece.outputs_end)
+    async with aclosing(entries), aclosing(published):
+        return await stretch.verify(entries, published, open_end=piece.open_end)
+
+
+async def _start(connection: Connection, names: Names, piece: Piece, kept: Kept | None) -> Checkpoint:
+    if piece.start.where == "archive" and kept is not None:
+        return kept.checkpoint(piece.partition, piece.start.offset)
+    if piece.start.where == "live":
+        found = await live_checkpoint(connection, names, piece.partition)
+        if found is None or found.offset != piece.start.offset:
+            msg = f"the checkpoint of partition {piece.partition} at {piece.start.offset} is no more: try again"
+            raise NotFound(msg)
+        return found
+    return GENESIS
+
+
+async def live_checkpoint(connection: Connection, names: Names, partition: int) -> Checkpoint | None:
+    """Return the workers' last checkpoint of a partition, None where there is none.
+
+    Raises:
+        VerificationMismatch: its records do not have the digest that `progress` says.
+    """
+    for _ in range(folded.TRIES):
+        found = (await folded.checkpoints(connection, names, [partition])).get(partition)
+        if found is None:
+            return None
+        progress, ledger = found
+        if ledger.digest == progress.digest:
+            return Checkpoint(
+                progress.offset, progress.digest, progress.entry, progress.outputs, progress.meta, ledger.records()
+            )
+    tables = f"{names.application}-*-changelog[{partition}]"
+    there, right = f"{ledger.digest:064x}", f"{progress.digest:064x}"
+    msg = f"{tables}: the checkpoint at entry {progress.offset} has digest {there}, not {right}"
+    raise VerificationMismatch(msg)
+
+
+class Log:
+    """Partitions of the cluster, what is archived of them taken from the archive."""
+
+    def __init__(self, connection: Connection, names: Names, kept: Kept | None = None) -> None:
+        self._connection, self._names, self._kept = connection, names, kept
+
+    async def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        """Yield records from `first` to before `end`."""
+        if self._kept is not None:
+            archived = min(end, self._kept.end(topic, partition))
+            for records in self._kept.chunks(topic, partition, first, archived):
+                yield records
+            first = max(first, archived)
+        async with aclosing(chunks(self._connection, self._names.topic(topic), partition, first, end)) as found:
+            async for records in found:
+                yield records
+
+
+async def chunks(
+    connection: Connection, topic: str, partition: int, first: int, end: int
+) -> AsyncGenerator[Sequence[Any], None]:
+    """Yield the records of a partition from `first` (or the first there is) to before `end`, as they are fetched.
+
+    Raises:
+        BrokerUnreachable: it gives nothing for a long time, though it ends further on.
+    """
+    if first >= end:
+        return
+    place = TopicPartition(topic, partition)
+    loop = asyncio.get_running_loop()
+    async with read.reader(connection, [place]) as consumer:
+        consumer.seek(place, first)
+        position, since = first, loop.time()
+        while position < end:
+            for records in (await consumer.getmany(place, timeout_ms=read.POLL_MS)).values():
+                yield records if records[-1].offset < end else [each for each in records if each.offset < end]
+                since = loop.time()
+            now = await consumer.position(place)
+            position, since = now, since if now == position else loop.time()
+            if loop.time() - since > STALLED_S:
+                msg = f"{topic}[{partition}] ends at {end} and gives nothing from {position} on"
+                raise BrokerUnreachable(msg)
+
+
+# -- the cluster -------------------------------------------------------------------------------------------------------
+async def ends(
+    connection: Connection, names: Names, partitions: Sequence[int], kept: Kept | None = None, *, live: bool = False
+) -> tuple[dict[int, Ends], dict[int, Progress]]:
+    """Return how far partitions can be read now, and what their workers' `progress` says.
+
+    `live`: with the mark of the workers' last checkpoint.
+    """
+    topic = names.changelog(PROGRESS[journal.TOPIC])
+    values = await read.newest_of(connection, [TopicPartition(topic, each) for each in partitions])
+    progress = {place.partition: Progress.from_bytes(value) for place, value in values.items() if value is not None}
+    published, entries = names.topic("allocations"), names.topic(journal.TOPIC)
+    outputs_ends = await read.high_watermarks(connection, [TopicPartition(published, each) for each in partitions])
+    journal_ends = await read.high_watermarks(connection, [TopicPartition(entries, each) for each in partitions])
+    found = {}
+    for number in partitions:
+        marks = [] if kept is None else list(kept.marks(number))
+        known = progress.get(number)
+        if live and known is not None and known.meta:
+            now_ns: Any = known.meta["now_ns"]
+            marks.append(Mark(known.offset, known.outputs, now_ns, "live"))
+        place, at = TopicPartition(entries, number), -1 if known is None else known.offset
+        archived = kept is not None and kept.end(journal.TOPIC, number) > 0
+        first = 0 if archived else await read.first_offset(connection, place)
+        outputs_end = outputs_ends[TopicPartition(published, number)]
+        found[number] = Ends(journal_ends[place], outputs_end, at, sorted(marks), first)
+    return found, progress
+
+
+async def plan(
+    connection: Connection, names: Names, partitions: int, asked: Asked, kept: Kept | None = None
+) -> tuple[list[Piece], dict[int, Progress]]:
+    """Return what has to be verified, stretch by stretch, and the workers' `progress`."""
+    numbers = range(partitions)
+    if asked.partition is not None:
+        numbers = range(asked.partition, asked.partition + 1)
+    elif asked.portfolio is not None:
+        number = partition_of(asked.portfolio.encode(), partitions)
+        numbers = range(number, number + 1)
+    live = bool(asked.range.since or asked.range.since_ns)
+    found, progress = await ends(connection, names, list(numbers), kept, live=live)
+    return [each for n in numbers for each in planned(n, found[n], asked.range, asked.portfolio)], progress
+
+
+def concluded(
+    pieces: Sequence[Piece], found: Sequence[Found], progress: dict[int, Progress], kept: Kept | None
+) -> Verdict:
+    """Return the verdict on all pieces: those of a partition are put together, and met with its checkpoints."""
+    total = Verdict()
+    for partition, places in by_partition(pieces).items():
+        own = [(pieces[place], found[place]) for place in places]
+        known = progress.get(partition)
+        acknowledged = -1 if known is None else known.offset
+        total += together(partition, [each for _, each in own], acknowledged)
+        total += _checkpoints(partition, own, known, kept)
+    return total
+
+
+def _checkpoints(
+    partition: int, own: Sequence[tuple[Piece, Found]], known: Progress | None, kept: Kept | None
+) -> Verdict:
+    """Compare where folds stood with what is kept of it: by the workers, and by the archive for the next stretch."""
+    if any(found.broken for _, found in own) or own[0][0].part.portfolio is not None:
+        return Verdict()
+    verdict = Verdict()
+    probed = [found.probed for piece, found in own if piece.probe >= 0]
+    if known is not None and probed:
+        verdict += _agrees(f"progress of journal {partition} at entry {known.offset}", probed, known)
+    elif known is not None and any(piece.open_end and known.offset >= piece.end for piece, _ in own):
+        text = f"journal {partition} ends at {own[-1][0].end}, and entry {known.offset} was folded: it lost a tail"
+        verdict += Verdict(checkpoints_broken=1, first_mismatch=text)
+    starts = {piece.start.offset: piece.start for piece, _ in own}
+    for offset in sorted(starts)[1:]:
+        before = [found.summary for piece, found in own if piece.end == offset + 1]
+        if kept is not None:
+            verdict += _agrees(
+                f"checkpoint of journal {partition} at entry {offset}", before, kept.checkpoint(partition, offset)
+            )
+    return verdict
+
+
+def _agrees(name: str, shares: Sequence[Summary | None], known: Progress | Checkpoint) -> Verdict:
+    """Compare a checkpoint with what the shares of a fold came to."""
+    summaries = [each for each in shares if each is not None]
+    digest = sum(each.digest for each in summaries) % (1 << 256)
+    if not summaries or digest != known.digest:
+        return Verdict(checkpoints_broken=1, first_mismatch=f"{name}: its digest is not what the journal leads to")
+    if summaries[0].entry != known.entry:
+        return Verdict(checkpoints_broken=1, first_mismatch=f"{name}: the entry is not the one that was folded")
+    if _plain(summaries[0].meta) != _plain(known.meta):
+        return Verdict(checkpoints_broken=1, first_mismatch=f"{name}: what it says of the partition is not so")
+    return Verdict()
+
+
+def _plain(meta: Any) -> bytes:
+    return orjson.dumps(meta, option=orjson.OPT_SORT_KEYS)
 
 
 async def verify_cluster(
@@ -17,11 +291,47 @@ async def verify_cluster(
     portfolio: str | None = None,
     observe: Observer | None = None,
 ) -> Verdict:
-    """Verify every journal partition; `observe` is told what the entries of the first one led to."""
-    total = Verdict()
-    for partition in range(partitions):
-        allocations = TopicPartition(names.topic("allocations"), partition)
-        published = [record.value async for record in read.records(connection, allocations, 0)]
-        journal = read.records(connection, TopicPartition(names.topic("journal"), partition), 0)
-        total += await audit.verify(partition, journal, published, portfolio, None if partition else observe)
-    return total
+    """Verify every journal partition in this process; `observe` is told what the entries of the first one led to."""
+    pieces, progress = await plan(connection, names, partitions, Asked(portfolio=portfolio))
+    found = [await verified(connection, names, piece, observe=None if piece.partition else observe) for piece in pieces]
+    return concluded(pieces, found, progress, None)
+
+
+class Audited(NamedTuple):
+    """A verdict, and where it began."""
+
+    verdict: Verdict
+    starts: dict[int, Mark]
+    """By partition."""
+    processes: int
+
+
+def verify(
+    settings: Settings,
+    asked: Asked = EVERYTHING,
+    *,
+    archive: str | None = None,
+    processes: int | None = None,
+    begun: Told = lambda _: None,
+    told: Told = lambda _: None,
+) -> Audited:
+    """Verify what is asked for, in so many processes (None: as many as there are cores, one where it is little).
+
+    `begun` is told how many entries there are, `told` how many more are folded.
+
+    Raises:
+        BrokerUnreachable, TopicsUnfit: nothing can be read.
+        VerificationMismatch: a checkpoint that is needed, or a file of the archive, was changed.
+    """
+    connection, names, kept = connect(settings), Names(settings.topics.prefix), _archive(archive)
+    partitions = settings.topics.partitions
+    pieces, progress = asyncio.run(plan(connection, names, partitions, asked, kept))
+    if processes is None:
+        processes = (os.cpu_count() or 1) if entries_of(pieces) >= WORTH_IT else 1
+    if processes > 1:
+        pieces = shared(pieces, processes)
+    begun(entries_of(pieces))
+    found = side_by_side([Job(settings, archive, piece) for piece in pieces], processes, told)
+    places = by_partition(pieces)
+    starts = {partition: pieces[own[0]].start for partition, own in places.items()}
+    return Audited(concluded(pieces, found, progress, kept), starts, processes)

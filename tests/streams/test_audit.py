@@ -11,6 +11,7 @@ from worlds import SYMBOLS, Driver, priced, signal
 
 from streams import audit, journal
 from streams.audit import Verdict
+from streams.memory import Stored
 
 
 def day() -> tuple[list, list[bytes]]:
@@ -36,21 +37,29 @@ async def _entries(entries):
         yield entry
 
 
+def _key(value):
+    try:
+        return orjson.loads(value)["portfolio_id"].encode()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return b"main"
+
+
 def verify(published, portfolio=None, entries=ENTRIES):
-    return asyncio.run(audit.verify(0, _entries(entries), published, portfolio))
+    records = [Stored(place, _key(value), value) for place, value in enumerate(published)]
+    return asyncio.run(audit.verify(0, _entries(entries), records, portfolio))
 
 
 def test_what_was_published_as_decided_is_well():
-    assert verify(PUBLISHED) == Verdict(checked=8)
+    assert verify(PUBLISHED) == Verdict(checked=8, entries=len(ENTRIES))
     assert verify(PUBLISHED).ok
 
 
 def test_what_was_published_twice_is_well_and_counted():
-    assert verify([*PUBLISHED[:4], *PUBLISHED]) == Verdict(checked=8, repeats=4)
+    assert verify([*PUBLISHED[:4], *PUBLISHED]) == Verdict(checked=8, repeats=4, entries=len(ENTRIES))
 
 
 def test_one_portfolio_may_be_asked_for():
-    assert verify(PUBLISHED, "alpha") == Verdict(checked=4)
+    assert verify(PUBLISHED, "alpha") == Verdict(checked=4, entries=len(ENTRIES))
     broken = [value.replace(b'"sequence":2', b'"sequence": 2') if b'"main"' in value else value for value in PUBLISHED]
     assert not verify(broken, "main").ok
 
@@ -135,7 +144,7 @@ def test_an_allocation_that_the_journal_does_not_decide_is_found(change):
 def test_one_more_that_continues_the_chain_is_found_all_the_same():
     last = orjson.loads(PUBLISHED[-1])
     chained = {**last, "sequence": last["sequence"] + 1, "previous_hash": hashlib.sha256(PUBLISHED[-1]).hexdigest()}
-    stranger = {**last, "sequence": 1, "portfolio_id": "stranger"}
+    stranger = {**last, "sequence": 1, "portfolio_id": "stranger", "previous_hash": ""}
     for fields in (chained, stranger):
         found = verify([*PUBLISHED, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)])
         assert (found.mismatched, found.chain_broken) == (1, 0)

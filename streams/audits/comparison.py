@@ -1,0 +1,271 @@
+"""What was decided beside what was published, in one pass: the bytes, the order, and the hash chain.
+
+Both sides come as they stand in their logs and wait for each other here, so that memory holds what is apart and not
+what is long. Of what was met, 16 bytes of each hash are kept: a copy may come again at any time.
+"""
+
+import hashlib
+from collections import deque
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+DIGEST_BYTES: Final = 16
+
+
+class Verdict(NamedTuple):
+    """What an audit found; verdicts of several partitions add up."""
+
+    checked: int = 0
+    mismatched: int = 0
+    chain_broken: int = 0
+    repeats: int = 0
+    pending: int = 0
+    """Decided, and at the journal's end: not yet published when the audit read."""
+    first_mismatch: str | None = None
+    journal_broken: int = 0
+    """Entries that are missing or cannot be folded: the partition is not verified from there on."""
+    checkpoints_broken: int = 0
+    """Checkpoints that are not what the journal leads to."""
+    entries: int = 0
+    """Of the journal, folded."""
+    unchecked: int = 0
+    """Copies of what was decided before the place where the audit began."""
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing is wrong."""
+        return not (self.mismatched or self.chain_broken or self.journal_broken or self.checkpoints_broken)
+
+    def __add__(self, other: "Verdict") -> "Verdict":  # type: ignore[override]
+        """Return both together."""
+        return Verdict(
+            self.checked + other.checked,
+            self.mismatched + other.mismatched,
+            self.chain_broken + other.chain_broken,
+            self.repeats + other.repeats,
+            self.pending + other.pending,
+            self.first_mismatch or other.first_mismatch,
+            self.journal_broken + other.journal_broken,
+            self.checkpoints_broken + other.checkpoints_broken,
+            self.entries + other.entries,
+            self.unchecked + other.unchecked,
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Return what `audit verify --json` prints."""
+        return self._asdict()
+
+
+class Decided(NamedTuple):
+    """An allocation as the journal gives it."""
+
+    sequence: int
+    value: bytes
+    hash: str
+    """sha256 (hex)."""
+    previous: str
+    """Hash of the one before."""
+    offset: int
+    """Journal offset of its entry."""
+
+
+class Foreign(NamedTuple):
+    """A published allocation that another stretch of the journal decides: (portfolio, sequence) and what it is."""
+
+    portfolio: bytes
+    sequence: int
+    digest: bytes
+    place: int
+    """In `allocations`."""
+
+
+class _Portfolio:
+    """One portfolio's chain, decided and published."""
+
+    __slots__ = ("ahead", "decided", "decided_hash", "digests", "first", "last", "last_hash", "missing", "queue")
+
+    def __init__(self) -> None:
+        self.first = 0
+        """The first sequence that is decided, 0: none yet."""
+        self.decided, self.decided_hash = 0, ""
+        self.last, self.last_hash = -1, ""
+        """The last sequence that was published; -1: not known yet."""
+        self.queue: deque[Decided] = deque()
+        """Decided and not met yet, in order."""
+        self.missing: dict[int, Decided] = {}
+        """Decided, and a later one was published before it."""
+        self.ahead: dict[int, tuple[int, bytes]] = {}
+        """Published, and not decided yet: place and value."""
+        self.digests = bytearray()
+
+    def digest(self, sequence: int) -> bytes:
+        """Return the head of the hash of what was decided."""
+        place = DIGEST_BYTES * (sequence - self.first)
+        return bytes(self.digests[place : place + DIGEST_BYTES])
+
+
+class Comparison:
+    """One partition of `allocations` against what the journal decides for it after the entry `start`."""
+
+    def __init__(self, partition: int, start: int = -1) -> None:
+        self.partition, self.start = partition, start
+        self.checked = self.mismatched = self.chain_broken = self.repeats = 0
+        self.finding: str | None = None
+        """The first one."""
+        self.foreign: list[Foreign] = []
+        self.waiting = 0
+        """How many decided ones are not met yet."""
+        self.last_offset = -1
+        """Newest journal offset whose decision was met."""
+        self._portfolios: dict[bytes, _Portfolio] = {}
+
+    def _chain(self, portfolio: bytes) -> _Portfolio:
+        chain = self._portfolios.get(portfolio)
+        if chain is None:
+            chain = self._portfolios[portfolio] = _Portfolio()
+            if self.start < 0:
+                chain.last = 0
+        return chain
+
+    # -- decided -----------------------------------------------------------------------------------------------------
+    def decide(self, portfolio: bytes, sequence: int, value: bytes, value_hash: str, offset: int) -> None:
+        """Take the next allocation that the journal gives a portfolio."""
+        chain = self._portfolios.get(portfolio) or self._chain(portfolio)
+        if not chain.first:
+            chain.first, chain.decided_hash = sequence, orjson.loads(value)["previous_hash"]
+            if chain.last < 0:
+                chain.last, chain.last_hash = sequence - 1, chain.decided_hash
+        decided = Decided(sequence, value, value_hash, chain.decided_hash, offset)
+        chain.decided, chain.decided_hash = sequence, value_hash
+        chain.digests += bytes.fromhex(value_hash[: 2 * DIGEST_BYTES])
+        self.waiting += 1
+        if sequence > chain.last:
+            chain.queue.append(decided)
+        elif sequence in chain.ahead:
+            self._meet(*chain.ahead.pop(sequence), decided)
+        else:
+            chain.missing[sequence] = decided
+
+    # -- published ---------------------------------------------------------------------------------------------------
+    def take(self, place: int, key: bytes | None, value: bytes) -> bool:
+        """Take the next record of the topic; return False where it is ahead of what is decided."""
+        chain = self._portfolios.get(key) if key else None
+        if chain is not None and chain.queue:
+            head = chain.queue[0]
+            if head.value == value and head.previous == chain.last_hash and head.sequence == chain.last + 1:
+                chain.queue.popleft()
+                chain.last, chain.last_hash = head.sequence, head.hash
+                self.checked += 1
+                self.waiting -= 1
+                self.last_offset = head.offset
+                return True
+        return self._judge(place, key, value)
+
+    def _judge(self, place: int, key: bytes | None, value: bytes) -> bool:
+        """Take a record that is not the next one as it was decided."""
+        fields = _fields(value)
+        if fields is None:
+            return self._breaks(f"{self._at(place)} is no allocation")
+        portfolio, sequence = fields["portfolio_id"].encode(), fields["sequence"]
+        if key not in {None, portfolio}:
+            return self._breaks(f"{self._at(place)} is keyed {key!r}, and of portfolio {portfolio!r}")
+        if self.start < 0 and sequence < 1:
+            return self._breaks(f"{self._at(place)}: {_named(fields)} must be at least 1")
+        chain = self._chain(portfolio)
+        if fields["journal"]["offset"] <= self.start or sequence < chain.first:
+            digest = hashlib.sha256(value).digest()[:DIGEST_BYTES]
+            self.foreign.append(Foreign(portfolio, sequence, digest, place))
+        elif sequence > chain.last:
+            return self._follow(place, chain, fields, value)
+        elif sequence in chain.missing:
+            self._meet(place, value, chain.missing.pop(sequence))
+        elif sequence in chain.ahead:
+            self._recognise(place, fields, equal=chain.ahead[sequence][1] == value)
+        else:
+            same = hashlib.sha256(value).digest()[:DIGEST_BYTES] == chain.digest(sequence)
+            self._recognise(place, fields, equal=same)
+        return True
+
+    def _follow(self, place: int, chain: _Portfolio, fields: dict[str, Any], value: bytes) -> bool:
+        """Take one that goes on with its chain, or leaves a gap in it; return False where it is not decided yet."""
+        sequence, previous = fields["sequence"], fields["previous_hash"]
+        if chain.last >= 0 and sequence > chain.last + 1:
+            self._breaks(f"{self._at(place)}: {_named(fields)} must be sequence {chain.last + 1}")
+        elif chain.last >= 0 and previous != chain.last_hash:
+            self._breaks(f"{self._at(place)}: {_named(fields)} must follow {chain.last_hash}, follows {previous}")
+        chain.last, chain.last_hash = sequence, hashlib.sha256(value).hexdigest()
+        while chain.queue and chain.queue[0].sequence < sequence:
+            skipped = chain.queue.popleft()
+            chain.missing[skipped.sequence] = skipped
+        if not chain.queue:
+            chain.ahead[sequence] = (place, value)
+            return False
+        self._meet(place, value, chain.queue.popleft())
+        return True
+
+    def _meet(self, place: int, value: bytes, decided: Decided) -> None:
+        self.checked += 1
+        self.waiting -= 1
+        self.last_offset = max(self.last_offset, decided.offset)
+        if value == decided.value:
+            return
+        self.mismatched += 1
+        fields, own = orjson.loads(value), orjson.loads(decided.value)
+        at = f"journal {self.partition}:{decided.offset}, {self._at(place)}"
+        text = f"{own['portfolio_id']} sequence {decided.sequence}, {at}: has other bytes"
+        if fields["inputs_hash"] != own["inputs_hash"]:
+            text = f"{text}; it was decided on other entries than the journal holds"
+        self._find(text)
+
+    def _recognise(self, place: int, fields: dict[str, Any], *, equal: bool) -> None:
+        if equal:
+            self.repeats += 1
+        else:
+            self._breaks(f"{self._at(place)}: {_named(fields)} was published with other bytes")
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+    def finish(self, before: int | None = None) -> None:
+        """Take that nothing more comes; what is published of entries from `before` on is not this audit's."""
+        left = [(place, value) for chain in self._portfolios.values() for place, value in chain.ahead.values()]
+        for place, value in sorted(left):
+            fields = orjson.loads(value)
+            if before is None or fields["journal"]["offset"] < before:
+                self.mismatched += 1
+                self._find(f"{self._at(place)}: {_named(fields)}: published, but the journal does not decide it")
+
+    def missing(self) -> list[tuple[bytes, Decided]]:
+        """Return what was decided and not met, by journal offset."""
+        found = [(name, each) for name, chain in self._portfolios.items() for each in chain.missing.values()]
+        found += [(name, each) for name, chain in self._portfolios.items() for each in chain.queue]
+        return sorted(found, key=lambda pair: (pair[1].offset, pair[0]))
+
+    def digests(self) -> dict[bytes, tuple[int, bytes]]:
+        """Return by portfolio the first sequence decided, and the heads of the hashes from it on."""
+        return {name: (chain.first, bytes(chain.digests)) for name, chain in self._portfolios.items() if chain.first}
+
+    def _at(self, place: int) -> str:
+        return f"allocations {self.partition}:{place}"
+
+    def _breaks(self, finding: str) -> bool:
+        self.chain_broken += 1
+        self._find(finding)
+        return True
+
+    def _find(self, finding: str) -> None:
+        self.finding = self.finding or finding
+
+
+def _fields(value: bytes) -> dict[str, Any] | None:
+    """Return the fields of an allocation, None where it is none."""
+    try:
+        fields = orjson.loads(value)
+        texts = {type(fields[name]) for name in ("portfolio_id", "previous_hash", "inputs_hash")}
+        numbers = {type(fields["sequence"]), type(fields["journal"]["offset"])}
+    except (KeyError, TypeError, ValueError):
+        return None
+    return fields if (texts, numbers) == ({str}, {int}) else None
+
+
+def _named(fields: dict[str, Any]) -> str:
+    return f"{fields['portfolio_id']} sequence {fields['sequence']}"

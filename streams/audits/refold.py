@@ -1,0 +1,148 @@
+"""The journal folded again, for the portfolios of one part; entries of the others move the time and the hash alone."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from time import perf_counter_ns
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from engines import fold as engine
+from engines.effects import Folded, Journaled
+from engines.state import Key, Progress, State
+from schemas.errors import VerificationMismatch
+from streams import journal
+from streams.audits.parts import ALL, ENTRIES_OF_ONE, Part
+from streams.checkpoint import fingerprint, term
+from streams.ports import Record, RecordKey
+from streams.sizing import Observer
+
+PASSED_OVER: Final = "passed-over"
+"""The topic that is adopted where an entry of somebody else's portfolio stands: the one order that does nothing."""
+PASSED: Final = {"topic": PASSED_OVER, "epoch": 0}
+_MODULUS: Final = 1 << 256
+
+
+class Checkpoint(NamedTuple):
+    """The state of one journal partition at an entry, from which a fold may go on."""
+
+    offset: int
+    """The last entry that is folded in; -1: none."""
+    digest: int
+    """Of all records."""
+    entry: str
+    """Fingerprint of the entry at `offset`."""
+    outputs: int
+    """Place in `allocations`: none of an entry above `offset` lies before it."""
+    meta: Mapping[str, Any] | None
+    records: Mapping[RecordKey, bytes]
+
+    @property
+    def now_ns(self) -> int:
+        """Journal time, 0 before Genesis."""
+        return self.meta["now_ns"] if self.meta else 0
+
+
+GENESIS: Final = Checkpoint(-1, 0, "", 0, None, {})
+
+
+class Summary(NamedTuple):
+    """What a fold has come to, in a form that adds up over parts."""
+
+    offset: int
+    digest: int
+    entry: str
+    meta: Mapping[str, Any] | None
+
+
+class Refold:
+    """The fold of one journal partition, from a checkpoint on.
+
+    Raises: VerificationMismatch where an entry is missing, stands under another key, or cannot be folded.
+    """
+
+    def __init__(
+        self, partition: int, start: Checkpoint = GENESIS, part: Part = ALL, observe: Observer | None = None
+    ) -> None:
+        self.partition, self.part, self.observe = partition, part, observe
+        self.offset, self.entry = start.offset, start.entry
+        self.state = State(partition)
+        self._touched: dict[tuple[str, Key], None] = {}
+        """Every record that the state has, or had."""
+        self._mine: dict[bytes | None, bool] = {}
+        if start.meta is not None:
+            kept = start.records if part.whole else {k: v for k, v in start.records.items() if part.keeps(k)}
+            named = {(table, tuple(key.decode().split("|"))): value for (table, key), value in kept.items()}
+            self.state.restore(Progress(**orjson.loads(orjson.dumps(start.meta))), named)
+            self._touched.update(dict.fromkeys(named))
+
+    def fold(self, record: Record) -> Folded:
+        """Fold the next entry; return what it led to, for the portfolios of this part and perhaps for more."""
+        place = f"journal {self.partition}:{self.offset + 1}"
+        if record.offset != self.offset + 1:
+            msg = f"{place} is missing, next is offset {record.offset}"
+            raise VerificationMismatch(msg)
+        began_ns = perf_counter_ns()
+        try:
+            entry = self._read(record)
+            folded = engine.apply(self.state, entry)
+        except Exception as error:
+            msg = f"{place} cannot be folded: {type(error).__name__}: {error}"
+            raise VerificationMismatch(msg) from error
+        self._touched.update(self.state.touched)
+        self.state.touched.clear()
+        self.offset = record.offset
+        if self.observe is not None:
+            self.observe(entry, folded, perf_counter_ns() - began_ns)
+        return folded
+
+    def mine(self, portfolio: bytes | None) -> bool:
+        """Return whether a portfolio is in this part."""
+        found = self._mine.get(portfolio)
+        if found is None:
+            found = self._mine[portfolio] = self.part.mine(portfolio)
+        return found
+
+    def _read(self, record: Record) -> Journaled:
+        """Return an entry as the engine folds it, having seen that it stands under the key that it was given."""
+        raw = record.value or b""
+        fields = orjson.loads(raw)
+        kind, key = fields["kind"], record.key
+        if kind in ENTRIES_OF_ONE and key is not None and not self.mine(key):
+            return _passed(record.offset, fields, raw)
+        entry = journal.read(record.offset, raw)
+        if kind in ENTRIES_OF_ONE:
+            portfolio = entry.body.get("portfolio_id", "main").encode()
+            if key not in {None, portfolio}:
+                msg = f"its key is {key!r}, its portfolio {portfolio!r}"
+                raise ValueError(msg)
+            if not self.mine(portfolio):
+                return _passed(record.offset, fields, raw)
+        return entry
+
+    # -- where it stands ---------------------------------------------------------------------------------------------
+    def records(self) -> dict[RecordKey, bytes]:
+        """Return the records of the state, as a checkpoint holds them."""
+        found = {(table, "|".join(key).encode()): self.state.encode(table, key) for table, key in self._touched}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def meta(self) -> dict[str, Any] | None:
+        """Return what `progress` carries of this state."""
+        if self.state.progress is None:
+            return None
+        meta = asdict(self.state.progress)
+        meta["sources"].pop(PASSED_OVER, None)
+        return meta
+
+    def summary(self, last: Record | None) -> Summary:
+        """Return what the state adds to a checkpoint at this entry; `last` is the entry, None: nothing was folded."""
+        terms = (term(key, value) for key, value in self.records().items() if self.part.counts(key))
+        entry = self.entry if last is None else fingerprint(last)
+        return Summary(self.offset, sum(terms) % _MODULUS, entry, self.meta())
+
+
+def _passed(offset: int, fields: dict[str, Any], raw: bytes) -> Journaled:
+    """Return an entry of somebody else's portfolio: what is shared of it, and nothing to be done."""
+    source = fields["source"] or {"topic": "", "epoch": 0, "partition": 0, "offset": 0}
+    where = (source["topic"], source["epoch"], source["partition"], source["offset"])
+    return Journaled(offset, "adopt", *where, fields["journaled_at_ns"], PASSED, raw)
