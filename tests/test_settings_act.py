@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -17,15 +18,18 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
+from certificates import Authority
+from faust.auth import SSLCredentials
 from worlds import PRICES, START_NS, Driver, answer, asked, control, priced, signal, targets, tick
 
 from config.diff import leaves
 from config.load import Loaded
-from config.settings import Settings
+from config.settings import Settings, worker_tree
 from config.watch import Change
 from engines.parameters import DecisionParams, tree_hash
-from streams.kafka.connection import Connection
+from schemas.errors import ConfigurationException
 from streams.kafka.fit import Cluster
+from streams.kafka.login import connect
 from streams.kafka.origin import Origin
 from streams.live.reload import NOT_LIVE
 from streams.live.worker import Worker
@@ -513,8 +517,58 @@ class Looks:
 
 def worker(settings: Settings, watch: Any = None) -> Worker:
     began = Origin("WORKER22", settings.topics.partitions, settings.decision(), "0")
-    way = Connection(settings.kafka.bootstrap_servers)
+    way = connect(settings, ENVIRONMENT)
     return Worker(settings, way, clock=lambda: 0, embedded=True, began=began, epochs_known={}, watch=watch)
+
+
+ENVIRONMENT = {"PASSWORD": "of the user", "ANOTHER": "of another user"}
+
+
+@cache
+def secured(**changes: Any) -> Settings:
+    """Return settings that use every key of kafka.security that they can at once, but for the changes given."""
+    folder = Path(tempfile.mkdtemp())
+    authority = Authority(folder)
+    pair = authority.vouch("worker", password="of the key")
+    (folder / "password").write_text("of the key")
+    security = {
+        "protocol": "SASL_SSL",
+        "ca_file": str(authority.file),
+        "certificate_file": str(pair.certificate),
+        "key_file": str(pair.key),
+        "key_password_file": str(folder / "password"),
+        "username": "worker",
+        "password_env": "PASSWORD",
+    }
+    return Settings.model_validate({"kafka": {"security": security | changes}})
+
+
+def base_of(key: str) -> Settings:
+    """Return settings in which a key may be changed alone."""
+    bases = {
+        "kafka.security.key_password_env": secured(key_password_env="PASSWORD", key_password_file=None),
+        "kafka.security.password_file": secured(password_env=None, password_file=__file__),
+    }
+    nowhere = ("rl.endpoint", "http://127.0.0.1:9/predict")
+    if key == "rl.seed":
+        return with_(Settings(), ("rl.protocol", "mock"))
+    if key.startswith("rl."):
+        return with_(Settings(), nowhere, ("rl.protocol", "oip" if key == "rl.model" else "predict"))
+    login = key.startswith("kafka.security.") and not key.endswith(".protocol")
+    return bases.get(key) or (secured() if login else Settings())
+
+
+def login(settings: Settings) -> Any:
+    """Return what Faust gives its clients to log in with, or why there is nothing to give."""
+    try:
+        given = worker(settings).app.conf.broker_credentials
+    except ConfigurationException as error:
+        return str(error)
+    if given is None:
+        return None
+    context = given.context if isinstance(given, SSLCredentials) else given.ssl_context
+    told = [getattr(given, name, None) for name in ("protocol", "mechanism", "username", "password")]
+    return told, {each["serialNumber"] for each in context.get_ca_certs()}
 
 
 def app(name: str) -> Callable[[Settings], Any]:
@@ -552,6 +606,58 @@ def journal_partitions(settings: Settings) -> Any:
     return [send.partition for send in built._entries("cascade-indicators", 0, [Stored(0, None, value)])]
 
 
+def patience(settings: Settings) -> Any:
+    """Return for how long a worker's publisher may wait."""
+    return worker(settings).vitals._patience_s()
+
+
+def tolerance(settings: Settings) -> Any:
+    """Return how far behind a partition may be."""
+    return worker(settings).vitals._lag_records()
+
+
+ASKED_HOW: dict[str, Callable[[Worker], Any]] = {
+    "rl.protocol": lambda built: type(built.policy.agent.desk.adapter),
+    "rl.endpoint": lambda built: built.policy.agent.desk.adapter._link.endpoint,
+    "rl.model": lambda built: built.policy.agent.desk.adapter._path,
+    "rl.timeout_sec": lambda built: built.policy.agent.desk.timeout_s,
+    "rl.max_in_flight": lambda built: built.policy.agent.max_in_flight,
+    "rl.seed": lambda built: built.policy.agent.desk.adapter.decide("J-0-1-main", "momentum", "BTC-USD"),
+    "rl.token_env": lambda built: built.policy.agent.desk.adapter._link._headers,
+    "rl.token_file": lambda built: built.policy.agent.desk.adapter._link._headers,
+}
+"""Where it is seen how a worker asks the policy."""
+
+
+def breaks(key: str) -> Callable[[Worker], Any]:
+    """Return where it is seen when a worker leaves an endpoint alone."""
+    return lambda built: getattr(built.policy.agent.desk.params, key.partition(".")[2])
+
+
+def policy_table() -> dict[str, tuple[Any, Callable[[Worker], Any]]]:
+    values = {
+        "rl.protocol": "oip",
+        "rl.endpoint": "http://127.0.0.2:9",
+        "rl.model": "another",
+        "rl.timeout_sec": 7.0,
+        "rl.max_in_flight": 7,
+        "rl.seed": 7,
+        "rl.token_env": "PATH",
+        "rl.token_file": secured().kafka.security.key_password_file,
+        "circuit_breaker.enabled": OFF,
+        "circuit_breaker.mode": "force_open",
+        "circuit_breaker.failure_threshold": 7,
+        "circuit_breaker.failure_window_sec": 7.0,
+        "circuit_breaker.initial_timeout_sec": 7.0,
+        "circuit_breaker.backoff_multiplier": 7.0,
+        "circuit_breaker.max_timeout_sec": 77.0,
+        "circuit_breaker.probe_timeout_sec": 7.0,
+        "circuit_breaker.jitter_ratio": 0.7,
+        "circuit_breaker.jitter_seed": 7,
+    }
+    return {key: (value, ASKED_HOW.get(key) or breaks(key)) for key, value in values.items()}
+
+
 def level_after_a_change(settings: Settings) -> int:
     root = logging.getLogger()
     before = root.level
@@ -570,6 +676,16 @@ WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
     "kafka.checkpoint_interval_s": (7.0, processor),
     "kafka.checkpoint_entries": (7, processor),
     "kafka.data_dir": ("elsewhere", app("datadir")),
+    "kafka.security.protocol": ("SSL", login),
+    "kafka.security.ca_file": ("elsewhere", login),
+    "kafka.security.certificate_file": ("elsewhere", login),
+    "kafka.security.key_file": ("elsewhere", login),
+    "kafka.security.key_password_env": ("UNSET", login),
+    "kafka.security.key_password_file": ("elsewhere", login),
+    "kafka.security.mechanism": ("SCRAM-SHA-256", login),
+    "kafka.security.username": ("somebody", login),
+    "kafka.security.password_env": ("ANOTHER", login),
+    "kafka.security.password_file": ("elsewhere", login),
     "topics.prefix": ("other", lambda settings: worker(settings).names.topic("signals")),
     "topics.partitions": (3, journal_partitions),
     "topics.replication": (2, lambda settings: Cluster(5, OFF, {}, {}, settings.topics.replication).replicas),
@@ -579,8 +695,14 @@ WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
     "monitoring.web_host": ("127.0.0.2", listeners),
     "monitoring.web_port": (6161, listeners),
     "monitoring.log_level": ("DEBUG", level_after_a_change),
+    "monitoring.stuck_after_s": (7.0, patience),
+    "monitoring.ready_lag_records": (7, tolerance),
     "hot_reload.enabled": (OFF, looks_in_a_minute),
     "hot_reload.poll_interval_sec": (20.0, looks_in_a_minute),
+    **{
+        key: (value, lambda settings, seen=seen: seen(worker(settings)))
+        for key, (value, seen) in policy_table().items()
+    },
 }
 """Key → another value, and what it changes of a worker that is built but not started (tests/broker run it)."""
 
@@ -589,14 +711,11 @@ WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
 @pytest.mark.parametrize("key", WORKER_TABLE)
 def test_a_worker_setting_acts(key):
     value, shown = WORKER_TABLE[key]
-    assert shown(with_(Settings(), (key, value))) != shown(Settings()), f"{key} = {value!r} changes nothing"
+    assert shown(with_(base_of(key), (key, value))) != shown(base_of(key)), f"{key} = {value!r} changes nothing"
 
 
 def test_no_worker_setting_is_left_out():
-    tree = Settings().model_dump()
-    assert sorted(WORKER_TABLE) == sorted(
-        leaves({k: v for k, v in tree.items() if k not in DecisionParams.model_fields})
-    )
+    assert sorted(WORKER_TABLE) == sorted(leaves(worker_tree(Settings())))
 
 
 # -- worker settings, while it runs ----------------------------------------------------------------------------------
@@ -606,6 +725,7 @@ def told(built: Worker, settings: Settings) -> Worker:
     async def change_and_close() -> None:
         await built.reload.changed(Change(Loaded(settings, {}), None, (), ()))
         await built.pages.stop()
+        await built.policy.agent.stop()
 
     asyncio.run(change_and_close())
     return built
@@ -647,8 +767,11 @@ LIVE_TABLE: dict[str, tuple[Any, Callable[[Worker], Any]]] = {
     "monitoring.web_host": ("127.0.0.2", places),
     "monitoring.web_port": (0, places),
     "monitoring.log_level": ("DEBUG", lambda _: logging.getLogger().level),
+    "monitoring.stuck_after_s": (7.0, lambda built: built.vitals._patience_s()),
+    "monitoring.ready_lag_records": (7, lambda built: built.vitals._lag_records()),
     "hot_reload.enabled": (OFF, looks),
     "hot_reload.poll_interval_sec": (20.0, looks),
+    **policy_table(),
 }
 """Key → another value, and where it is seen in a worker that runs already."""
 FREE = (("monitoring.web_port", 0), ("monitoring.metrics_port", 0))
@@ -659,7 +782,7 @@ FREE = (("monitoring.web_port", 0), ("monitoring.metrics_port", 0))
 def test_a_worker_setting_acts_while_it_runs(key):
     value, shown = LIVE_TABLE[key]
     root, before = logging.getLogger(), logging.getLogger().level
-    base = Settings() if value == 0 else with_(Settings(), *FREE)
+    base = base_of(key) if value == 0 else with_(base_of(key), *FREE)
     wanted = with_(with_(base, *FREE), (key, value))
     try:
         fresh = shown(running(base))
@@ -677,16 +800,18 @@ def test_a_worker_setting_acts_while_it_runs(key):
 @pytest.mark.parametrize("key", NOT_LIVE)
 def test_a_worker_setting_that_cannot_act_while_it_runs_is_named(key, caplog):
     value, _ = WORKER_TABLE[key]
-    built = told(running(Settings()), with_(Settings(), (key, value)))
-    assert built.settings == Settings()
+    built = told(running(Settings()), Settings())
+    built.reload.running = base_of(key)
+    told(built, with_(base_of(key), (key, value)))
+    assert built.settings == base_of(key)
     assert list(built.state()["restart_required"]) == [key]
     assert built.state()["restart_required"][key]["file"] == value
     (line,) = [record.getMessage() for record in caplog.records if record.name == "streams.live.reload"]
     assert key in line
     assert NOT_LIVE[key] in line
     assert built.metrics.counts["config_restart_required"][()] == 1
-    assert built.metrics.counts["config_reloads_total"]["unchanged",] == 1
-    told(built, Settings())
+    assert built.metrics.counts["config_reloads_total"]["unchanged",] == 2
+    told(built, base_of(key))
     assert built.state()["restart_required"] == {}
     assert built.metrics.counts["config_restart_required"][()] == 0
 
@@ -699,7 +824,9 @@ def test_the_page_for_operators_says_of_every_worker_setting_what_a_change_does(
     text = (Path(__file__).parents[1] / "docs/operating.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     said = {
-        key: row[1] for row in rows for key in re.findall(r"`((?:kafka|topics|monitoring|hot_reload)\.\w+)`", row[0])
+        key: row[1]
+        for row in rows
+        for key in re.findall(r"`((?:kafka|topics|monitoring|hot_reload|rl|circuit_breaker)\.[\w.]+)`", row[0])
     }
     assert sorted(said) == sorted(WORKER_TABLE)
     assert {key for key, what in said.items() if what.startswith(("not taken", "of no use"))} == set(NOT_LIVE)
