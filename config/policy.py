@@ -1,4 +1,4 @@
-"""How the policy is asked: the worker's part of `rl`, beside the decision's, and the circuit breaker."""
+"""How the policy is asked: the worker's part of `rl`, beside the decision's."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,7 +7,6 @@ from pydantic import Field, StringConstraints, model_validator
 
 from config.security import File, Variable
 from engines.parameters import RlParams
-from schemas.base import Frozen
 
 Protocol = Literal["oip", "predict", "mock"]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$")]
@@ -40,27 +39,3 @@ class RlSettings(RlParams):
     def decision(self) -> RlParams:
         """Return the decision's part alone."""
         return RlParams(**{name: getattr(self, name) for name in RlParams.model_fields})
-
-
-class CircuitBreakerSettings(Frozen):
-    """When an endpoint that fails is left alone, and for how long."""
-
-    enabled: bool = Field(default=True, description="false: it counts, and keeps nobody from asking")
-    failure_threshold: Annotated[int, Ge(1), Le(10_000)] = Field(5, description="failures that open it")
-    failure_window_sec: Annotated[float, Gt(0), Le(86_400)] = Field(60.0, description="seconds in which they count")
-    initial_timeout_sec: Annotated[float, Gt(0), Le(86_400)] = Field(
-        30.0, description="seconds that it stays open at first"
-    )
-    backoff_multiplier: Annotated[float, Ge(1), Le(10)] = Field(
-        2.0, description="times as long after each probe that failed"
-    )
-    max_timeout_sec: Annotated[float, Gt(0), Le(86_400)] = Field(
-        300.0, description="seconds that it stays open, at most"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.initial_timeout_sec > self.max_timeout_sec:
-            msg = f"initial_timeout_sec {self.initial_timeout_sec} is above max_timeout_sec {self.max_timeout_sec}"
-            raise ValueError(msg)
-        return self

@@ -8,8 +8,9 @@ import orjson
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints
 
-from config.policy import CircuitBreakerSettings, RlSettings
+from config.policy import RlSettings
 from config.security import SecuritySettings
+from engines.breaker import BreakerParams
 from engines.parameters import DecisionParams, RlParams
 from schemas.base import Frozen
 
@@ -89,7 +90,7 @@ class Settings(DecisionParams):
     topics: TopicSettings = TopicSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     hot_reload: HotReloadSettings = HotReloadSettings()
-    circuit_breaker: CircuitBreakerSettings = CircuitBreakerSettings()
+    circuit_breaker: BreakerParams = BreakerParams()
 
     def decision(self) -> DecisionParams:
         """Return the decision sections alone."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from engines.caps import Limits
-from engines.decide import trading_states
 from engines.state import State
+from engines.ways import trading_states
 from streams.weights import instant
 
 SECOND_NS: Final = 1_000_000_000

@@ -28,6 +28,11 @@ DAYS = ("week_before", "on_the_day")
 )
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of the simulated market.")
 @click.option("--kafka", is_flag=True, help="On Apache Kafka (needs Java 17), the worker a process of its own.")
+@click.option(
+    "--rl",
+    metavar="mock|URL",
+    help="Ask a policy about each signal; URLs that end in /predict speak the mission's JSON.",
+)
 @click.option("--no-open", is_flag=True, help="Open no page.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.argument("more", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -38,12 +43,19 @@ def demo(
     more: tuple[Path, ...],
     *,
     kafka: bool,
+    rl: str | None,
     no_open: bool,
     as_json: bool,
 ) -> None:
     """Broker, topics, worker, market and signals; verifies every allocation at the end. Further FILES follow --data."""
     del no_open
-    summary = uvloop.run(_run(Options(seconds, (*data, *more), seed, kafka, as_json)))
+    files = (*data, *more)
+    if rl is not None and files:
+        msg = "history is fed faster than a policy can be asked"
+        raise click.BadOptionUsage("rl", f"--rl goes with the simulated market only: {msg}")
+    if rl is not None and rl != "mock" and not rl.startswith(("http://", "https://")):
+        raise click.BadOptionUsage("rl", f"--rl must be mock or a URL, was {rl!r}")
+    summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl)))
     if as_json:
         sys.stdout.write(orjson.dumps(summary).decode() + "\n")
     else:
@@ -78,6 +90,8 @@ def _tell(summary: dict[str, Any]) -> None:
         click.echo(f"{ratio:.2%} of hours above MONITOR")
     for line in _whole(summary["portfolio"], summary["correlation"]):
         click.echo(line)
+    if summary["policy"] is not None:
+        click.echo(_policy(summary["policy"]))
     click.echo(told(Verdict(**summary["audit"])))
 
 
@@ -95,6 +109,16 @@ def _whole(portfolio: dict[str, Any], correlation: dict[str, Any] | None) -> Ite
     if correlation is not None:
         before, on_the_day = ("unknown" if correlation[name] is None else f"{correlation[name]:.2f}" for name in DAYS)
         yield f"mean correlation on {correlation['day']}: {on_the_day}, in the week before {before}"
+
+
+def _policy(policy: dict[str, Any]) -> str:
+    """Return what became of the questions, and what the answers would have been worth."""
+    answers = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in policy["answers"].items())
+    worth = "" if policy["advantage"] is None else f", {1e4 * policy['advantage']:+.2f} bp a decision"
+    return (
+        f"policy asked {policy['asked']} times: {answers}; mode {policy['mode']}, gate {policy['gate']}, "
+        f"breaker {policy['breaker']}, {policy['scored']} scored{worth}"
+    )
 
 
 def _worst(levels: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What the live table shows: the latest decision of each cell, what is in force now, and the news. No drawing here."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -62,6 +62,21 @@ class Strategies(NamedTuple):
     drifted: tuple[str, ...]
 
 
+class Policy(NamedTuple):
+    """How the policy stood at the last allocation."""
+
+    mode: str
+    gate: str
+    decisions: int
+    """Outcomes that both paths were scored on."""
+    advantage: float
+    """Mean of what its sizes earned more, a decision, as a share of the value."""
+    lower: float
+    upper: float
+    answers: Mapping[str, int]
+    """Questions about forecasts that stand, by status."""
+
+
 class News(NamedTuple):
     """Something that somebody watching would not want to miss."""
 
@@ -92,6 +107,9 @@ class Board:
         self.strategies: dict[str, Strategies] = {}
         """By portfolio."""
         self.correlations: Together | None = None
+        self.policy: Policy | None = None
+        self.breaker = ""
+        """Status of the policy's circuit breaker, as the last alert told it."""
         self.latest = ""
         """The portfolio that was decided last."""
         self.news: deque[News] = deque(maxlen=NEWS_MAX)
@@ -114,6 +132,7 @@ class Board:
         shown = {key: value for key, value in self.targets.items() if key[0] != portfolio}
         self.targets = shown | {(portfolio, symbol): usd for symbol, usd in allocation["allocations"].items()}
         self._take_whole(portfolio, allocation)
+        self.policy = _policy(allocation["rl"])
         symbol, regime = allocation.get("symbol"), allocation.get("current_regime")
         if symbol is None:
             return
@@ -146,6 +165,10 @@ class Board:
         """Take an alert's fields; those of kind `cascade` say which level is in force."""
         time_ns = alert.get("timestamp_ns", self.now_ns)
         subject, grave = alert["subject"], alert["severity"] == "critical"
+        if alert["kind"] == "breaker":
+            self.breaker = alert.get("result") or ""
+            self._tell(time_ns, subject, f"breaker {_words(self.breaker)}", grave=grave)
+            return
         if alert["kind"] != "cascade":
             self._tell(time_ns, subject, _words(alert["kind"]), grave=grave)
             return
@@ -165,6 +188,16 @@ class Board:
                     self.news[index] = known._replace(subjects=tuple(sorted((*known.subjects, subject))))
                 return
         self.news.append(News(time_ns, (subject,), text, grave))
+
+
+def _policy(rl: Mapping[str, Any] | None) -> Policy | None:
+    if rl is None:
+        return None
+    gate = rl["gate"]
+    answers = Counter(cell["status"] for cell in rl["cells"])
+    return Policy(
+        rl["mode"], gate["status"], gate["decisions"], gate["advantage"], gate["lower"], gate["upper"], answers
+    )
 
 
 def _words(name: str) -> str:

@@ -43,13 +43,18 @@ class Panel(NamedTuple):
 
 def draw(board: Board, ink: Ink, lines: int) -> RenderableType | None:
     """Return what is known of the portfolio, in so many lines if it can be done; None where nothing is known."""
-    panels = [panel for panel in (_heat(board, ink), _budgets(board, ink), _strategies(board, ink)) if panel]
+    panels = [
+        panel
+        for panel in (_heat(board, ink), _budgets(board, ink), _strategies(board, ink), _policy(board, ink))
+        if panel
+    ]
     if not panels:
         return None
-    room = max(panel.height for panel in panels) <= lines
-    beside = [panel for panel in panels if room]
+    beside = list(panels)
     while beside and sum(panel.width + GAP for panel in beside) - GAP > ink.width:
         beside.remove(max(beside, key=lambda panel: panel.width))
+    if max((panel.height for panel in beside), default=0) + len(panels) - len(beside) > lines:
+        beside = []
     parts: list[RenderableType] = []
     if beside:
         row = Table.grid(padding=(0, GAP, 0, 0))
@@ -147,6 +152,36 @@ def _weighed(names: list[str], weights: Mapping[str, float]) -> Iterator[str]:
     for name in names:
         weight = weights.get(name)
         yield f"{_cut(name)} {'·' if weight is None else f'{weight:.0%}'}"
+
+
+# -- policy --------------------------------------------------------------------------------------------------------
+def _policy(board: Board, ink: Ink) -> Panel | None:
+    policy = board.policy
+    if policy is None:
+        return None
+    rows = [
+        ("mode", policy.mode),
+        ("gate", f"{policy.gate}, {policy.decisions} scored"),
+        ("earns", f"{_points(policy.advantage)} bp more"),
+        ("within", f"{_points(policy.lower)} to {_points(policy.upper)}"),
+        ("breaker", board.breaker.replace("_", " ") or "closed"),
+        ("answers", _told(policy.answers)),
+    ]
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row(ink.text("policy", "grey50"), Text())
+    for name, text in rows:
+        grid.add_row(ink.text(name, "grey50"), ink.text(text, "grey70"))
+    line = _line(ink, "policy", ", ".join(text for _, text in rows if text))
+    return Panel(grid, 8 + max(len(text) for _, text in rows), 1 + len(rows), line)
+
+
+def _points(ratio: float) -> str:
+    """Return a share of the value in basis points."""
+    return f"{1e4 * ratio:.1f}".replace("-", "−")
+
+
+def _told(answers: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(answers.items()))
 
 
 # -- names ---------------------------------------------------------------------------------------------------------

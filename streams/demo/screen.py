@@ -98,6 +98,8 @@ def line(board: Board) -> str:
     mean = None if board.correlations is None else board.correlations.mean
     if mean is not None:
         parts.append(f"correlation {mean:.2f}")
+    if board.policy is not None:
+        parts.append(f"policy {board.policy.mode}, gate {board.policy.gate}")
     cut = sorted({f"{symbol} {level}" for (symbol, _), level in board.levels.items() if level != CALM})
     return ", ".join(parts + cut)
 

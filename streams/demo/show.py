@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from config.settings import Settings
 from engines.caps import Limits
+from engines.effects import Folded, Journaled
 from engines.state import State
 from schemas.errors import SizingError
 from streams.clock import SECOND_NS, Clock
@@ -21,7 +22,7 @@ from streams.demo.heat import Heat
 from streams.demo.host import RunningWorker, hosted
 from streams.demo.screen import Screen
 from streams.demo.stage import PARTITIONS, Stage
-from streams.demo.tally import Hours, Tally
+from streams.demo.tally import Answers, Hours, Tally
 from streams.history import candles, strategies
 from streams.history.candles import Candles
 from streams.history.feed import Event
@@ -49,6 +50,8 @@ class Options(NamedTuple):
     seed: int
     kafka: bool
     as_json: bool
+    rl: str | None = None
+    """`mock`, or the URL of a policy."""
 
 
 async def run(options: Options) -> dict[str, Any]:
@@ -65,7 +68,7 @@ async def run(options: Options) -> dict[str, Any]:
         stack.callback(broker.stop)
         broker.start()
         await broker.ready()
-        settings = _settings(broker, folder, files)
+        settings = _settings(broker, folder, files, options.rl)
         stage = Stage(settings, options.seed)
         stack.push_async_callback(stage.close)
         board = Board(_title(options), _limits(settings))
@@ -79,7 +82,7 @@ def _title(options: Options) -> str:
     return f"{len(options.data)} files, {kind}" if options.data else f"simulated market, {kind}"
 
 
-def _settings(broker: BrokerProcess, folder: Path, files: list[Candles]) -> Settings:
+def _settings(broker: BrokerProcess, folder: Path, files: list[Candles], rl: str | None) -> Settings:
     """Return the demo's settings: a market of hours is not stale after two minutes."""
     width_s = max((each.width_s for each in files), default=3600)
     return Settings.model_validate(
@@ -92,8 +95,17 @@ def _settings(broker: BrokerProcess, folder: Path, files: list[Candles]) -> Sett
             "topics": {"partitions": PARTITIONS},
             "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},
             "validation_criteria": {"max_price_age_s": 2 * width_s},
+            "rl": {} if rl is None else _policy(rl),
         }
     )
+
+
+def _policy(rl: str) -> dict[str, Any]:
+    """Return how the policy is asked; a deadline of five wall seconds is five hours of the demo's market."""
+    asked: dict[str, Any] = {"enabled": True, "mode": "live", "deadline_s": 5.0 * FACTOR}
+    if rl == "mock":
+        return {**asked, "protocol": "mock"}
+    return {**asked, "protocol": "predict" if rl.endswith("/predict") else "oip", "endpoint": rl}
 
 
 def _limits(settings: Settings) -> Limits:
@@ -273,8 +285,13 @@ async def _watching(stage: Stage, tally: Tally, board: Board) -> AsyncIterator[N
 # -- the end --------------------------------------------------------------------------------------------------
 async def _summary(stage: Stage, tally: Tally, files: list[Candles]) -> dict[str, Any]:
     """Verify every allocation, and return what there is to report; a candle of a file is named by its opening."""
-    hours = Hours(files[0].width_s if files else 0)
-    verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observe=hours.observe)
+    hours, answers = Hours(files[0].width_s if files else 0), Answers()
+
+    def observe(entry: Journaled, folded: Folded, elapsed_ns: int) -> None:
+        hours.observe(entry, folded, elapsed_ns)
+        answers.observe(entry, folded, elapsed_ns)
+
+    verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observe=observe)
     return {
         "signals": tally.signals,
         "allocations": verdict.checked,
@@ -285,6 +302,7 @@ async def _summary(stage: Stage, tally: Tally, files: list[Candles]) -> dict[str
         "symbols": sorted(tally.symbols),
         "cascade": hours.report(),
         "portfolio": tally.portfolio.report(),
+        "policy": answers.report(tally.board),
         "correlation": days.report(files, hours.worst_day()),
         "data": candles.found(files)._asdict(),
         "dashboard_url": None,

@@ -48,6 +48,34 @@ class Hours:
         return None if worst is None else date.fromisoformat(worst["time"][:10])
 
 
+class Answers:
+    """What became of the questions to the policy, as the audit computes it again."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.statuses: Counter[str] = Counter()
+
+    def observe(self, _entry: Journaled, folded: Folded, _elapsed_ns: int) -> None:
+        """Take what an entry led to."""
+        self.asked += len(folded.requests)
+        self.statuses.update(note.label for note in folded.notes if note.name == "advice")
+
+    def report(self, board: Board) -> dict[str, Any] | None:
+        """Return the summary's `policy`, None where nobody was asked."""
+        if not self.asked:
+            return None
+        policy = board.policy
+        return {
+            "asked": self.asked,
+            "answers": dict(sorted(self.statuses.items())),
+            "breaker": board.breaker or "closed",
+            "mode": None if policy is None else policy.mode,
+            "gate": None if policy is None else policy.gate,
+            "scored": 0 if policy is None else policy.decisions,
+            "advantage": None if policy is None else policy.advantage,
+        }
+
+
 def _told(look: Look, time_ns: int) -> dict[str, Any]:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // SECOND_NS))
     return {

@@ -8,12 +8,13 @@ import orjson
 
 from engines import cascade
 from engines.caps import Limits
-from engines.decide import Decision, trading_states
+from engines.decide import Decision
 from engines.effects import Published
 from engines.fold import apply
 from engines.records import Forecast, Market
 from engines.sizing import CellSize
 from engines.state import MARKET_WIDE, State
+from engines.ways import trading_states
 from schemas.errors import NotFound
 from schemas.words import RECOMMENDATIONS
 from streams import journal

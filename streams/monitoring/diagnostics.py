@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engines.decide import trading_states
 from engines.state import State
+from engines.ways import trading_states
 
 
 def describe(state: State) -> dict[str, Any]:

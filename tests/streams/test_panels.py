@@ -46,6 +46,7 @@ def allocation(cells=None, weights=None, portfolio="main", **given_):
         "allocations": {},
         "cells": [{"strategy_id": strategy, "symbol": symbol, "cents": n} for (strategy, symbol), n in cells.items()],
         "strategy_weights": {"informed": 0.6, "noise": 0.4} if weights is None else weights,
+        "rl": None,
         "drift": {"ratio": 0.25, "alert": True},
         "drifted_strategies": ["noise"],
         **given_,
@@ -286,3 +287,24 @@ def test_some_weeks_of_the_simulated_market_warm_the_heat():
     seen = loaded(simulation.history()).at(simulation.live_start_ns)
     assert len(seen.symbols) == 5
     assert 0.4 < seen.mean < 0.9
+
+
+# -- the policy ------------------------------------------------------------------------------------------------------
+def asked(*statuses, **gate):
+    shown = {"status": "collecting", "decisions": 7, "advantage": -0.00012, "lower": -0.02, "upper": 0.0154, **gate}
+    return {"mode": "live", "gate": shown, "cells": [{"status": status} for status in statuses]}
+
+
+def test_the_policy_is_shown_with_its_gate_what_it_earns_and_its_breaker():
+    shown = board(allocation(rl=asked("open", "counted", "counted")))
+    shown.alert({"kind": "breaker", "subject": "policy", "severity": "warning", "result": "half_open"})
+    drawn = text(shown)
+    for words in ("live", "collecting, 7 scored", "−1.2 bp more", "−200.0 to 154.0", "half open", "2 counted, 1 open"):
+        assert words in drawn
+    assert "breaker half open" in drawn
+    assert line(shown).endswith("policy live, gate collecting")
+
+
+def test_where_nobody_is_asked_nothing_is_shown_of_a_policy():
+    assert "policy" not in text(board())
+    assert "policy" not in line(board())

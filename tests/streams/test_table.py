@@ -47,6 +47,7 @@ def allocation(steps=KELLY, symbol="BTC-USD", strategy="momentum", **given):
         "diagnostics": {"side": 1, "kelly": {"calibration": 0.62}},
         "cells": [{"strategy_id": strategy, "symbol": symbol, "cents": round(100 * final)}],
         "strategy_weights": {strategy: 1.0},
+        "rl": None,
         "drift": {"ratio": 0.0, "alert": False},
         "drifted_strategies": [],
         **given,
