@@ -58,7 +58,7 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
             if size
         ],
         "decision_id": state.decision_id(decision.portfolio_id, offset),
-        "decision_version": DECISION_VERSION,
+        "decision_version": state.version or DECISION_VERSION,
         "final": not questions.awaits(state, decision.portfolio_id),
         "inputs_hash": progress.inputs_hash,
         "journal": {"offset": offset, "partition": state.partition},

@@ -25,6 +25,7 @@ from engines.records import Book, Cell, Claim, Forecast, Market
 from engines.signals import fold_signal
 from engines.sizing import CellSize
 from engines.state import Progress, State
+from schemas.errors import AnotherVersion
 
 SECOND_NS = 1_000_000_000
 
@@ -33,6 +34,7 @@ def apply(state: State, entry: Journaled) -> Folded:
     """Fold one entry and decide what it calls for; mutates the state.
 
     Raises:
+        AnotherVersion: another version decides here; the text says what to run.
         ValueError: the journal does not begin with Genesis, or has a kind that this version does not know: the
             journal is not one that this worker may fold.
     """
@@ -44,6 +46,8 @@ def apply(state: State, entry: Journaled) -> Folded:
     if progress is None:
         msg = f"journal partition {state.partition}: entry {entry.offset} is a {entry.kind}, Genesis must come first"
         raise ValueError(msg)
+    if progress.successor:
+        raise AnotherVersion(f"{_belongs(state, entry, progress.successor)}: install version {progress.successor}")
     progress.now_ns = max(progress.now_ns, entry.journaled_at_ns)
     progress.inputs_hash = hashlib.sha256(bytes.fromhex(progress.inputs_hash) + entry.value).hexdigest()
     for key in state.due(progress.now_ns):
@@ -175,12 +179,10 @@ def _genesis(state: State, entry: Journaled) -> None:
     if state.progress is not None:
         msg = f"journal partition {state.partition}: entry {entry.offset} is a second Genesis"
         raise ValueError(msg)
-    if body["decision_version"] != DECISION_VERSION:
-        msg = (
-            f"journal partition {state.partition} is of decision version {body['decision_version']}, "
-            f"this worker's is {DECISION_VERSION}"
-        )
-        raise ValueError(msg)
+    if body["decision_version"] != version_of(state):
+        found = body["decision_version"]
+        how = f"run version {found}, which hands over with: himari worker --drain --to {version_of(state)}"
+        raise AnotherVersion(f"{_belongs(state, entry, found)}: {how}")
     state.use(DecisionParams.model_validate(body["settings"]))
     journal_id = body["journal_id"]
     state.progress = Progress(
@@ -192,7 +194,7 @@ def _genesis(state: State, entry: Journaled) -> None:
         state.settings_hash,
         {},
         {},
-        DECISION_VERSION,
+        version_of(state),
     )
 
 
@@ -310,11 +312,29 @@ def _adopt(state: State, entry: Journaled, _folded: Folded) -> None:
         state.progress.sources[entry.body["topic"]] = {"epoch": entry.body["epoch"], "offsets": {}}
 
 
-def _engine(_state: State, entry: Journaled, _folded: Folded) -> None:
-    if entry.body["to_version"] != DECISION_VERSION:
-        wanted = entry.body["to_version"]
-        msg = f"entry {entry.offset} hands over to decision version {wanted}, this worker's is {DECISION_VERSION}"
+def _engine(state: State, entry: Journaled, _folded: Folded) -> None:
+    """Hand over to another version: this one folds nothing more. What tells of the state handed over changes nothing.
+
+    Raises:
+        ValueError: the version in force is not the one that hands over.
+    """
+    body = entry.body
+    if "state" in body or body["to_version"] == body["from_version"]:
+        return
+    if body["from_version"] != version_of(state) or state.progress is None:
+        msg = f"entry {entry.offset} hands over from decision version {body['from_version']}, not {version_of(state)}"
         raise ValueError(msg)
+    state.progress.successor = body["to_version"]
+
+
+def version_of(state: State) -> int:
+    """Return the version by which this state is decided on."""
+    return state.version or DECISION_VERSION
+
+
+def _belongs(state: State, entry: Journaled, version: int) -> str:
+    place = f"journal {state.partition}:{entry.offset}"
+    return f"{place} is of decision version {version}, this is version {version_of(state)}"
 
 
 def _call(state: State, entry: Journaled, folded: Folded) -> None:

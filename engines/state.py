@@ -53,6 +53,8 @@ class Progress:
     steps: dict[str, int]
     """Per partition of `prices`: the highest step."""
     decision_version: int
+    successor: int = 0
+    """The version that this state was handed over to, and for which alone it goes on; 0: none."""
 
 
 class State:
@@ -61,8 +63,9 @@ class State:
     `touched` collects (table, key) of each record that a fold changed.
     """
 
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
+    def __init__(self, partition: int, version: int = 0) -> None:
+        """`version`: of the decisions; 0: that of this code."""
+        self.partition, self.version = partition, version
         self.progress: Progress | None = None
         self.bets: dict[Key, Bet] = {}
         """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
@@ -268,7 +271,7 @@ class State:
 
     def restore(self, progress: Progress | None, records: Mapping[tuple[str, Key], bytes]) -> None:
         """Become the state that a checkpoint holds."""
-        self.__init__(self.partition)  # type: ignore[misc]
+        self.__init__(self.partition, self.version)  # type: ignore[misc]
         self.progress = progress
         if progress is not None:
             self.use(DecisionParams.model_validate(progress.settings))

@@ -72,13 +72,28 @@ class Tick(Message):
     refused_as: ClassVar[type[InvalidMessage]] = InvalidEntryException
 
 
+class HandedOver(Message):
+    """A part of the state at the place of an `Engine`, as the version before left it."""
+
+    refused_as: ClassVar[type[InvalidMessage]] = InvalidEntryException
+
+    offset: Offset = Field(description="Where the `Engine` stands that it belongs to.")
+    digest: Sha256 = Field(description="Sum of sha256(table, key, value) over all records mod 2^256, as hex.")
+    part: Index = Field(description="Number of this part, from 0.")
+    parts: Count = Field(description="How many parts there are.")
+    meta: dict[str, Any] = Field(description="What travels with the offset: settings in force, high-waters, times.")
+    records: list[tuple[str, str, str]] = Field(description="Table, key, value (base64) of each record in this part.")
+
+
 class Engine(Message):
-    """From here on another version of the decisions is in force."""
+    """From here on another version of the decisions is in force; or, with `state`, what that version took over."""
 
     refused_as: ClassVar[type[InvalidMessage]] = InvalidEntryException
 
     from_version: Count = Field(description="Version of the decisions before.")
     to_version: Count = Field(description="Version of the decisions after.")
+    package: str | None = Field(None, description="Version of the package that decided before: what verifies it.")
+    state: HandedOver | None = Field(None, description="A part of the state; such an entry hands nothing over itself.")
 
 
 class Adopt(Message):

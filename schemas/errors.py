@@ -26,7 +26,8 @@
     ├── BrokerUnreachable                    6   no broker where one was named
     ├── BrokerUntrusted                      6   it cannot show that it is the broker that was named
     ├── CircuitBreakerOpenException          6   the policy endpoint is not asked for now
-    └── WorkerStuck                          7   a part of the worker does not move: start it anew
+    ├── WorkerStuck                          7   a part of the worker does not move: start it anew
+    └── AnotherVersion                       8   what was decided by another decision version, and no other can
 
 A text names place, rule and value: "signals[0]@7: confidence must be at most 1, was 1.2".
 """
@@ -191,3 +192,9 @@ class WorkerStuck(SizingError):
     """A part of the worker does not move any more, and will not by itself."""
 
     exit_code = 7
+
+
+class AnotherVersion(SizingError):
+    """A stretch of the journal belongs to another decision version; the text says what to install or run."""
+
+    exit_code = 8

@@ -6,21 +6,31 @@ from typing import Any
 
 import orjson
 
+from engines.breaker import BreakerParams
 from engines.parameters import DecisionParams
+from schemas import wire
+from schemas.rl import RlRequest
 from streams import journal
+from streams.drain import drain
 from streams.genesis import genesis
 from streams.ingest import INTAKES, ingest
 from streams.journal import Place
 from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
 from streams.monitoring.metrics import Metrics
+from streams.policy.adapters import Adapter
+from streams.policy.agent import entry_of
+from streams.policy.desk import Desk, Outcome
 from streams.ports import Send
 from streams.processor import Processor
 from streams.sizing import SizingFold
+from streams.takeover import MIGRATIONS, Migration
 from streams.topics import TOPICS
-from streams.topology import TOPOLOGY, Context, Stage, Timed
+from streams.topology import POLICY, TOPOLOGY, Context, Stage, Timed
 
 START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
+DEADLINE_S = 5.0
+"""What a policy in process may take; it takes nothing."""
 
 
 class Driver:
@@ -44,22 +54,32 @@ class Driver:
         metrics: Metrics | None = None,
         checkpoint_entries: int = 5_000,
         pause: Pause | None = None,
+        version: int = 0,
+        migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
+        policy: Adapter | None = None,
     ) -> None:
-        """Lay out the topics, write Genesis, start the worker; `pause` is told of each step and may crash it there."""
+        """Lay out the topics, write Genesis, start the worker; `pause` is told of each step and may crash it there.
+
+        `version`: of the decisions (0: this code's), `migrations`: how it takes over from others. `policy`: who answers
+        questions, in process and at once; None: nobody, they stay on their topic.
+        """
         self.params = params or DecisionParams()
         self.partitions = partitions
         self.now_ns = now_ns
         self.checkpoint_entries = checkpoint_entries
         self.pause = pause
         self.cluster = MemoryCluster()
-        self.context = Context(partitions, self._step_s, lambda: self.now_ns, metrics)
+        self.policy = policy
+        self.context = Context(
+            partitions, self._step_s, lambda: self.now_ns, metrics, version=version, migrations=migrations
+        )
         self.stores: dict[tuple[str, int], LocalStore] = {}
         self.committed: dict[tuple[str, int], int] = {}
         for topic in TOPICS:
             self.cluster.create(topic.name, partitions)
         for partition in range(partitions):
             self.cluster.log(journal.TOPIC, partition).append(
-                None, genesis(journal_id, partitions, self.params, now_ns)
+                None, genesis(journal_id, partitions, self.params, now_ns, version)
             )
         self.start()
 
@@ -99,6 +119,7 @@ class Driver:
         self.processors: dict[tuple[str, int], tuple[Timed, Processor]] = {}
         self.ports: dict[tuple[str, int], MemoryPorts] = {}
         self.cursors = dict(self.committed)
+        self.desk = None if self.policy is None else self._desk(self.policy)
         for stage in TOPOLOGY:
             if isinstance(stage, Stage):
                 for partition in range(self.cluster.partitions(stage.source)):
@@ -134,6 +155,7 @@ class Driver:
         moved = 1
         while moved:
             moved = sum(self._ingest(topic) for topic in INTAKES) + sum(self._take(*place) for place in self.processors)
+            moved += self._ask()
 
     def checkpoint(self) -> None:
         """Make every processor's checkpoint now."""
@@ -144,6 +166,20 @@ class Driver:
         """Lose all that is only in memory, and start again: ingest reads again from what it had committed."""
         self.start()
 
+    def drain(self, to_version: int) -> list[int]:
+        """Hand every journal partition over to another version, as `himari worker --drain`; return where."""
+        places = []
+        for (source, partition), (fold, processor) in self.processors.items():
+            if isinstance(fold, SizingFold):
+                ports = self.ports[source, partition]
+                places.append(_finish(drain(fold, processor, ports, to_version, lambda: self.now_ns)))
+        return places
+
+    def upgrade(self, version: int, migrations: Mapping[tuple[int, int], Migration]) -> None:
+        """Start a worker of another version on what is there."""
+        self.context = self.context._replace(version=version, migrations=migrations)
+        self.start()
+
     def _ingest(self, topic: str) -> bool:
         moved = False
         for partition in range(self.cluster.partitions(topic)):
@@ -152,6 +188,31 @@ class Driver:
                 for send in ingest(place, record, self.now_ns, self.partitions):
                     self.cluster.publish(send)
                 self.cursors[topic, partition] = self.committed[topic, partition] = record.offset + 1
+                moved = True
+        return moved
+
+    def _desk(self, policy: Adapter) -> Desk:
+        """Return a new desk: what a breaker knows is lost with its worker."""
+        return Desk(
+            policy,
+            timeout_s=DEADLINE_S,
+            params=BreakerParams(),
+            clock=lambda: self.now_ns,
+            breaker_clock=lambda: self.now_ns,
+        )
+
+    def _ask(self) -> bool:
+        """Let the policy answer what it is asked, as the side agent does."""
+        moved = False
+        if self.desk is None:
+            return moved
+        for partition in range(self.partitions):
+            place = (POLICY.source, partition)
+            for record in self.cluster.log(*place).read(self.cursors.get(place, 0)):
+                request = wire.decode_ours(RlRequest, record.value or b"", place=POLICY.source)
+                outcome: Outcome = _finish(self.desk.answer(request))
+                self.cluster.publish(entry_of(outcome.result, self.now_ns, self.partitions))
+                self.cursors[place] = self.committed[place] = record.offset + 1
                 moved = True
         return moved
 

@@ -15,10 +15,10 @@ def new_journal_id(seed: int | None = None) -> str:
     return b32encode(raw).decode()
 
 
-def genesis(journal_id: str, partitions: int, params: DecisionParams, now_ns: int) -> bytes:
-    """Return entry 0 of every journal partition."""
+def genesis(journal_id: str, partitions: int, params: DecisionParams, now_ns: int, version: int = 0) -> bytes:
+    """Return entry 0 of every journal partition; `version`: of the decisions, 0: that of this code."""
     body = {
-        "decision_version": DECISION_VERSION,
+        "decision_version": version or DECISION_VERSION,
         "journal_id": journal_id,
         "partitions": partitions,
         "settings": params.model_dump(),

@@ -79,7 +79,10 @@ class Fold(Protocol):
         """Return what `progress` carries beside offset and digest; plain JSON values."""
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Replace the state; `meta` None with no records is the state before the first entry."""
+        """Replace the state; `meta` None with no records is the state before the first entry.
+
+        An empty `meta` is that state as well, and the source is now folded again up to a place that is known.
+        """
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
         """Return identity and source offset of an audited output. Raises: ValueError where the value is none."""

@@ -13,7 +13,7 @@ from schemas.errors import ProcessorStopped
 from streams import crashpoints
 from streams.checkpoint import BEGINNING, Batch, Ledger, Progress, Tables, fingerprint, unpack
 from streams.known import Known
-from streams.ports import Fold, Ports, Record, Send
+from streams.ports import Fold, Ports, Record, RecordKey, Send
 
 TEN_SECONDS_NS = 10_000_000_000
 
@@ -92,6 +92,10 @@ class Processor:
         """The offset of the last acknowledged `progress`; -1: none."""
         return self._progress.offset
 
+    def records(self) -> dict[RecordKey, bytes]:
+        """Return what the tables hold of the last acknowledged `progress`."""
+        return self._ledger.records()
+
     @property
     def meets_known(self) -> bool:
         """Whether outputs published above `progress` have still to come out again."""
@@ -112,8 +116,8 @@ class Processor:
         """
         async with self._lock, self._writing:
             self._whole, started_ns = False, self._clock()
-            way, progress, ledger = await self._restore()
             self._fold.touched.clear()
+            way, progress, ledger = await self._restore()
             crashpoints.at("restored")
             known, outputs_end = await self._published(progress)
             crashpoints.at("known")
@@ -158,8 +162,8 @@ class Processor:
         What is not audited may know more than its source (the clock): it is taken as it comes out, digest and all.
         """
         fold = self._fold
-        fold.restore(None, {})
         fold.touched.clear()
+        fold.restore({}, {})
         self._begin(BEGINNING, Ledger({}, -1), Known(fold, self._partition, (), -1), 0)
         async for record in self._ports.source(0, progress.offset + 1):
             self._fold_all([record])
@@ -169,6 +173,7 @@ class Processor:
                 f"the tables are wrong, and the fold up to {progress.offset} has digest {ledger.digest:064x}, "
                 f"expected {progress.digest:064x}"
             )
+        fold.touched.clear()
         changes = ledger.repair(stored)
         if changes:
             await self._ports.write(changes)

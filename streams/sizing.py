@@ -12,10 +12,11 @@ from engines import fold as engine
 from engines.effects import Folded, Journaled, Refusal
 from engines.state import TABLES, Key, Progress, State
 from schemas.errors import InvalidMessage
-from streams import journal
+from streams import journal, takeover
 from streams.dead_letters import letter
 from streams.journal import Place
 from streams.ports import Headers, Identity, Record, RecordKey, Send
+from streams.takeover import MIGRATIONS, Migration, Wait
 
 SECOND_NS = 1_000_000_000
 
@@ -29,9 +30,24 @@ class SizingFold:
     tables = TABLES
     audited = "allocations"
 
-    def __init__(self, partition: int, observe: Observer | None = None, headers: Headers = ()) -> None:
-        """Fold `partition`; `observe` is told what each entry led to, `headers` go with each allocation."""
-        self.state = State(partition)
+    def __init__(
+        self,
+        partition: int,
+        observe: Observer | None = None,
+        headers: Headers = (),
+        version: int = 0,
+        migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
+    ) -> None:
+        """Fold `partition`; `observe` is told what each entry led to, `headers` go with each allocation.
+
+        `version`: of the decisions (0: this code's), `migrations`: how it takes over from others.
+        """
+        self.state = State(partition, version)
+        self.migrations = migrations
+        self._wait: Wait | None = None
+        """In a journal that is folded again from its beginning, which another version made: until it hands over."""
+        self._waiting: list[Record] = []
+        """Entries after the hand-over, until its state is whole."""
         self.observe = observe
         self.headers = headers
         self.touched: dict[RecordKey, int] = {}
@@ -45,6 +61,8 @@ class SizingFold:
             raise ValueError(msg)
         began_ns = perf_counter_ns()
         entry = journal.read(record.offset, raw)
+        if self._wait is not None and self._is_before(self._wait, entry):
+            return self._await(self._wait, record, entry)
         folded = engine.apply(self.state, entry)
         elapsed_ns = perf_counter_ns() - began_ns
         for touched in self.state.touched:
@@ -71,6 +89,33 @@ class SizingFold:
             sends += [_refused(each, entry, raw) for each in folded.refusals]
         return sends
 
+    # -- another version's part ------------------------------------------------------------------------------------
+    def _is_before(self, wait: Wait, entry: Journaled) -> bool:
+        """Return whether an entry is another version's; the wait is over where this one's own Genesis comes."""
+        if entry.kind == "genesis" and entry.body["decision_version"] == engine.version_of(self.state):
+            self._wait = None
+        return self._wait is wait
+
+    def _await(self, wait: Wait, record: Record, entry: Journaled) -> list[Send]:
+        """Pass over an entry of another version; fold what waited once the state is there that it handed over."""
+        if wait.offset >= 0:
+            self._waiting.append(record)
+        left = wait.take(entry)
+        if wait.offset == entry.offset:
+            self._waiting.clear()
+        if left is None:
+            return []
+        self._wait, waiting, self._waiting = None, self._waiting, []
+        self._take_over(left)
+        return [send for each in waiting for send in self.fold(each)]
+
+    def _take_over(self, left: takeover.State) -> None:
+        """Go on from the state of another version. Every record counts as touched: it may be another one now."""
+        place = f"journal partition {self.state.partition}"
+        mine = takeover.taken_over(place, left, engine.version_of(self.state), self.migrations)
+        self._become(mine.meta, mine.records)
+        self.touched = dict.fromkeys([*left.records, *mine.records], left.offset)
+
     def _name(self, touched: tuple[str, Key]) -> RecordKey:
         name = self._names.get(touched)
         if name is None:
@@ -92,7 +137,21 @@ class SizingFold:
         return {} if self.state.progress is None else asdict(self.state.progress)
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Become the state of a checkpoint."""
+        """Become the state of a checkpoint; of another version's, if that has handed over to this one.
+
+        An empty `meta`: the source is folded again from its beginning, to a place that is known. What other versions
+        decided there is passed over then, up to the state that was handed over to this one.
+
+        Raises: AnotherVersion where this one cannot go on from there.
+        """
+        own = engine.version_of(self.state)
+        self._wait, self._waiting = (Wait(own) if meta is not None and not meta else None), []
+        if meta and meta["decision_version"] != own:
+            self._take_over(takeover.State(-1, takeover.plain(meta), dict(records)))
+        else:
+            self._become(meta, records)
+
+    def _become(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         fields: Any = meta
         progress = Progress(**fields) if fields else None
         named = {(table, tuple(name.decode().split("|"))): value for (table, name), value in records.items()}

@@ -1,6 +1,6 @@
 """The topology, as data: one tuple of stages. Faust runs it live, the Driver runs it in memory, the docs draw it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from streams.ingest import INTAKES
@@ -8,6 +8,7 @@ from streams.market import MarketFold
 from streams.monitoring.metrics import Metrics
 from streams.ports import Fold, Headers, Send
 from streams.sizing import SizingFold
+from streams.takeover import MIGRATIONS, Migration
 
 
 class Context(NamedTuple):
@@ -22,6 +23,9 @@ class Context(NamedTuple):
     metrics: Metrics | None = None
     headers: Headers = ()
     """Go with each allocation."""
+    version: int = 0
+    """Of the decisions; 0: that of this code."""
+    migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS
 
 
 class Timed(Fold, Protocol):
@@ -72,7 +76,7 @@ def _market(context: Context, partition: int) -> MarketFold:
 
 def _sizing(context: Context, partition: int) -> SizingFold:
     observe = None if context.metrics is None else context.metrics.processor("sizing", partition).observe
-    return SizingFold(partition, observe, context.headers)
+    return SizingFold(partition, observe, context.headers, context.version, context.migrations)
 
 
 MARKET = Stage(
