@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from typing import NamedTuple
 
 import orjson
@@ -15,7 +16,7 @@ from streams import journal
 from streams.checkpoint import Ledger, Progress
 from streams.ingest import EVERYWHERE, INTAKES
 from streams.kafka import read
-from streams.kafka.folded import _checkpoint
+from streams.kafka.folded import checkpoints
 from streams.partitioner import partition_of
 from streams.ports import Record
 from streams.reader import AllocationReader
@@ -135,22 +136,28 @@ def state_differs(partition: int, entries: Sequence[Record], progress: Progress,
     return "" if progress.offset >= last else f"partition {partition}: checkpoint at {progress.offset}, below {last}"
 
 
-async def records(cluster: Cluster, topic: str, partition: int) -> list[Record]:
-    """Return what one partition of a topic holds."""
-    place = TopicPartition(cluster.names.topic(topic), partition)
-    return [record async for record in read.records(cluster.connection, place, 0)]
+async def records(cluster: Cluster, *topics: str) -> dict[tuple[str, int], list[Record]]:
+    """Return what each partition of some topics holds."""
+    names = {cluster.names.topic(topic): topic for topic in topics}
+    found: dict[tuple[str, int], list[Record]] = {
+        (topic, partition): [] for topic in topics for partition in range(PARTITIONS)
+    }
+    places = {TopicPartition(name, partition): 0 for name in names for partition in range(PARTITIONS)}
+    async with aclosing(read.records_of(cluster.connection, places)) as everything:
+        async for record in everything:
+            found[names[record.topic], record.partition].append(record)
+    return found
 
 
 async def look(cluster: Cluster) -> tuple[list[View], set[bytes]]:
     """Read journal, allocations and dead letters."""
-    asked = [(topic, partition) for topic in (*LETTERS, *LOGS) for partition in range(PARTITIONS)]
-    found = dict(zip(asked, await asyncio.gather(*(records(cluster, *each) for each in asked)), strict=True))
+    found = await records(cluster, *LOGS, *LETTERS)
     views = [
         view(found["journal", partition], [record.value or b"" for record in found["allocations", partition]])
         for partition in range(PARTITIONS)
     ]
     return views, {
-        record.value or b"" for topic, partition in asked if topic in LETTERS for record in found[topic, partition]
+        record.value or b"" for (topic, _), letters in found.items() if topic in LETTERS for record in letters
     }
 
 
@@ -172,11 +179,14 @@ async def judge(cluster: Cluster, load: Load, *, repeats_may: bool) -> Findings:
     views, letters = await look(cluster)
     found = weigh(load.sent, load.steps, views, letters)
     problems = list(found.problems)
-    checkpoints = await asyncio.gather(
-        *(_checkpoint(cluster.connection, cluster.names, partition) for partition in range(PARTITIONS))
-    )
-    for partition, (each, (progress, ledger)) in enumerate(zip(views, checkpoints, strict=True)):
-        problems += filter(None, [state_differs(partition, each.entries, progress, ledger)])
+    at = await checkpoints(cluster.connection, cluster.names, range(PARTITIONS))
+    for partition, each in enumerate(views):
+        differs = (
+            state_differs(partition, each.entries, *at[partition])
+            if partition in at
+            else f"partition {partition}: no checkpoint"
+        )
+        problems += [differs] if differs else []
     if found.repeats and not repeats_may:
         problems.append(f"{found.repeats} allocations were published twice (equal bytes) by one owner after another")
     code, out, err = await cluster.himari("audit", "verify", "--json")

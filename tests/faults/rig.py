@@ -16,10 +16,11 @@ from broker.cluster import PARTITIONS, Cluster
 from faults.judge import Findings, judge, records, settled
 from faults.load import Load
 
+from streams.kafka import read
 from streams.kafka.append import Line, append
 from streams.kafka.broker import BrokerProcess
 from streams.kafka.connection import Connection
-from streams.topics import Names
+from streams.topics import PROGRESS, Names
 
 PATIENCE_S = 60.0
 POLL_S = 0.05
@@ -99,7 +100,11 @@ class Member:
 
     async def refuses(self, code: int, reason: str) -> None:
         """Hold that it ends by itself, with this exit code and reason."""
-        found = await self.over()
+        try:
+            found = await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+        except TimeoutError:
+            msg = f"{self.name} goes on, wanted exit {code} with {reason!r}: {self.said()[-2_000:]}"
+            raise AssertionError(msg) from None
         assert (found, reason in self.said()) == (code, True), f"exit {found}, wanted {code}: {self.said()[-2_000:]}"
 
     def forget(self) -> None:
@@ -139,10 +144,8 @@ class Rig:
 
     async def saved(self, topic: str) -> list[list[Line]]:
         """Return what the partitions of a topic hold."""
-        return [
-            [Line(record.key, record.value, record.headers) for record in await records(self.cluster, topic, partition)]
-            for partition in range(PARTITIONS)
-        ]
+        found = await records(self.cluster, topic)
+        return [[Line(each.key, each.value, each.headers) for each in found[topic, n]] for n in range(PARTITIONS)]
 
     async def rewrite(self, topic: str, partitions: Sequence[Sequence[Line]]) -> None:
         """Create a topic anew with other records, as a restored or tampered one. No worker may run."""
@@ -158,6 +161,15 @@ class Rig:
     async def settled(self) -> None:
         """Let all that was sent be answered, or a minute pass without that."""
         await settled(self.cluster, self.load)
+
+    async def checkpointed(self) -> None:
+        """Return when sizing and market have each made a checkpoint; the load must flow."""
+        async with asyncio.timeout(PATIENCE_S):
+            for table in PROGRESS.values():
+                topic = self.cluster.names.changelog(table)
+                places = [TopicPartition(topic, partition) for partition in range(PARTITIONS)]
+                while not any((await read.high_watermarks(self.cluster.connection, places)).values()):
+                    await asyncio.sleep(POLL_S)
 
     async def refuted(self) -> None:
         """Hold that `himari audit verify` finds what is wrong: exit 4."""

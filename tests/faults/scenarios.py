@@ -198,6 +198,7 @@ async def created_anew(rig: Rig) -> None:
     (worker,) = await rig.up("a")
     async with rig.load.flowing():
         await rig.flow()
+        await rig.checkpointed()
     await settle(rig)
     await worker.leave()
     for topic in ("signals", "prices"):
@@ -313,8 +314,8 @@ async def journal_gap(rig: Rig) -> None:
         await worker.refuses(1, "expected")
         await worker.start()
     await worker.refuses(1, "expected")
-    whole = [await records(rig.cluster, "journal", partition) for partition in range(PARTITIONS)]
-    whole[0] = [record for number, record in enumerate(whole[0]) if record.offset == number]
+    found = await records(rig.cluster, "journal")
+    whole = [[r for number, r in enumerate(found["journal", n]) if r.offset == number] for n in range(PARTITIONS)]
     await rig.rewrite("journal", [[Line(r.key, r.value, r.headers) for r in each] for each in whole])
 
 
