@@ -84,6 +84,21 @@ ALERTS: Final = (
     "config_rejected",
     "control_applied",
     "fork",
+    "rl_gate",
+    OTHER,
+)
+ANSWERS: Final = (
+    "counted",
+    "low_confidence",
+    "stale",
+    "late",
+    "repeated",
+    "deadline",
+    "timeout",
+    "refused",
+    "breaker_open",
+    "invalid",
+    "disabled",
     OTHER,
 )
 REGIMES: Final[tuple[str, ...]] = get_args(Regime)
@@ -301,13 +316,25 @@ FAMILIES: Final = (
         ("status",),
         (("advice", *REASONS),),
     ),
+    Family(
+        "rl_answers_total",
+        "counter",
+        "answers",
+        ENTRY,
+        "What the journal's answers and deadlines did to their questions; stale, late and repeated: nothing.",
+        ("status",),
+        (ANSWERS,),
+    ),
+    Family("rl_scored_total", "counter", "outcomes", OUTCOME, "Outcomes on which policy and rules were compared."),
+    Family("rl_advantage", "gauge", "ratio", DECISION, "Mean net gain of the policy over the rules, a decision, of V."),
+    Family("rl_blend_weight", "gauge", "ratio", DECISION, "Weight of the answers in force; 0: nothing is nudged."),
     Family("rl_repeated_requests_total", "counter", "questions", POLICY, "Questions delivered again, and dropped."),
     Family(
         "rl_latency_seconds", "histogram", "seconds", POLICY, "Time of a question that was asked.", bounds=LATENCY_S
     ),
     Family("rl_in_flight", "gauge", "questions", POLICY, "Questions being asked."),
     Family("rl_waiting", "gauge", "questions", POLICY, "Questions that wait for a free place."),
-    Family("circuit_breaker_state", "gauge", "state", POLICY, "0 closed, 1 half-open, 2 open."),
+    Family("circuit_breaker_state", "gauge", "state", POLICY, "Of this worker: 0 closed, 1 half-open, 2 open."),
     Family("circuit_breaker_timeout_seconds", "gauge", "seconds", POLICY, "How long it stays open, or stayed last."),
     Family("circuit_breaker_failures_total", "counter", "questions", POLICY, "Questions that the endpoint failed."),
     Family(

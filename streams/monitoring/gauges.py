@@ -95,6 +95,16 @@ def _of_the_portfolio(fields: Mapping[str, Any]) -> Iterator[tuple[str, Labels, 
     yield "correlation_penalty_ratio", (), max(fields["correlation_penalties"].values(), default=0.0)
     if fields["diversification"] is not None:
         yield "diversification_ratio", (), fields["diversification"]["ratio"]
+    if fields["rl"] is not None:
+        yield "rl_advantage", (), fields["rl"]["gate"]["advantage"]
+        yield "rl_blend_weight", (), _blend_weight(fields["rl"])
+
+
+def _blend_weight(told: Mapping[str, Any]) -> float:
+    """Return the largest weight of an answer that is in force; 0 where the mode or the gate keeps them all from it."""
+    acts = told["mode"] == "live" and told["gate"]["status"] == "open"
+    weights = (cell["confidence"] for cell in told["cells"] if cell["status"] == "counted")
+    return max(weights, default=0.0) if acts else 0.0
 
 
 def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:

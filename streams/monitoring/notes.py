@@ -70,6 +70,14 @@ def _false_flip(metrics: "Metrics", note: Note, _partition: int) -> None:
     metrics.counts["regime_confirmation_progress"].update(NO_CANDIDATE)
 
 
+def _advice(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("rl_answers_total", note.label, by=note.value)
+
+
+def _scored(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("rl_scored_total", by=note.value)
+
+
 NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
     "duplicate": _duplicate,
     "duplicate_signal": _duplicate,
@@ -84,5 +92,7 @@ NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
     "regime_candidate": _candidate,
     "regime_transition": _transition,
     "regime_false_flip": _false_flip,
+    "advice": _advice,
+    "scored": _scored,
 }
 """What is recorded of each note that an engine leaves."""

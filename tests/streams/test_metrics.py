@@ -10,6 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import question
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -18,6 +19,7 @@ from worlds import Driver, play, scripts, signal
 
 import engines
 from engines import kelly, sizing
+from engines.breaker import BreakerParams
 from engines.parameters import DecisionParams
 from streams import journal
 from streams.clock import ManualClock
@@ -29,7 +31,10 @@ from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
 from streams.monitoring.families import CODES, FAMILIES, GATES, NAMED, OTHER, PREFIX, REGIMES, markdown
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.notes import NOTES
+from streams.monitoring.policy import PolicyMetrics
 from streams.monitoring.samples import Histogram
+from streams.policy.adapters import Nobody
+from streams.policy.desk import Desk, Outcome, no_advice
 from streams.processor import Processor
 from streams.sizing import SizingFold
 
@@ -46,7 +51,7 @@ class Worker:
         self.metrics = metrics or Metrics(clock=self.clock.now_ns)
         self.partition, self.sources = partition, 0
         self.cluster = MemoryCluster()
-        for topic in ("journal", "allocations", "alerts", "signals.dlq", "outcomes.dlq"):
+        for topic in ("journal", "allocations", "rl-requests", "alerts", "signals.dlq", "outcomes.dlq"):
             self.cluster.create(topic, partition + 1)
         self.log = self.cluster.log("journal", partition)
         self.log.append(None, genesis("METRICS2", partition + 1, params or DecisionParams(), START_NS))
@@ -592,6 +597,70 @@ def test_the_last_full_decision_shows_what_its_strategies_and_symbols_share():
     assert worker.show("diversification_ratio") == 1.0
 
 
+def ask(metrics):
+    """Let the side agent ask a policy that answers, and one that does not (tests/streams/policy walks the agent)."""
+    watcher = PolicyMetrics(metrics)
+    silent = Desk(Nobody(), timeout_s=1.0, params=BreakerParams(), clock=lambda: START_NS, breaker_clock=lambda: 0)
+    watcher.watch(silent)
+    watcher.load(1, 2)
+    watcher.repeated()
+    for asked, result in ((True, no_advice(question(), "timeout", "")), (False, no_advice(question(), "open", ""))):
+        watcher.came(Outcome(result, asked, 0.5))
+
+
+def advised(metrics, confidence=0.9, gate="open"):
+    """Let a policy be asked and answer, and one outcome come; return the worker, which shows on `metrics`."""
+    wide = {"max_position_pct": 1.0, "max_strategy_allocation": 3.0, "max_portfolio_allocation": 3.0}
+    params = DecisionParams.model_validate(
+        {
+            "risk_management": wide,
+            "validation_criteria": {"max_position_usd": 1e9},
+            "rl": {"enabled": True, "mode": "live", "gate": {"bound": 0.01, "alpha": 0.5}},
+        }
+    )
+    worker = priced(metrics=metrics, params=params)
+    rounds = 60 if gate == "open" else 1
+    for number in range(rounds):
+        worker.signal(signal_id=f"p-{number}", expected_return=0.005)
+        (*_, asked) = worker.cluster.log("rl-requests", 0).read(0)
+        named = {
+            name: orjson.loads(asked.value)[name] for name in ("decision_id", "portfolio_id", "strategy_id", "symbol")
+        }
+        realised = 0.005 + 0.02 * (-1) ** number
+        answer = {**named, "nudge": 15.0 * realised, "confidence": confidence, "model_version": "m", "raw": "{}"}
+        for _ in range(2):
+            worker.log.append(None, journal.internal("advice", answer, worker.clock.now_ns()))
+        worker.settle()
+        worker.clock.advance(1.0)
+        worker.outcome(f"p-{number}", realised, holding_s=0.5)
+        worker.price()
+    return worker
+
+
+def test_answers_of_the_policy_are_counted_and_its_weight_and_worth_are_shown():
+    metrics = Metrics()
+    worker = advised(metrics)
+    worker.signal(signal_id="last", expected_return=0.005)
+    told = worker.last()["rl"]
+    assert told["gate"]["status"] == "open"
+    assert worker.show("rl_answers_total", status="counted") == 60
+    assert worker.show("rl_answers_total", status="repeated") == 60
+    assert worker.show("rl_scored_total") == 60
+    assert worker.show("rl_advantage") == told["gate"]["advantage"] > 0
+    assert worker.show("rl_blend_weight") == 0.0, "the newest question is not answered yet"
+
+
+def test_an_answer_that_may_not_act_has_no_weight():
+    shut = advised(Metrics(), gate="shut")
+    shut.signal(strategy_id="carry", signal_id="c")
+    assert shut.last()["rl"]["gate"]["status"] == "collecting"
+    assert shut.show("rl_blend_weight") == 0.0
+    open_ = advised(Metrics())
+    open_.signal(strategy_id="carry", signal_id="c")
+    assert [cell["status"] for cell in open_.last()["rl"]["cells"]] == ["counted", "open"]
+    assert open_.show("rl_blend_weight") == 0.9
+
+
 def walk():
     """Let everything happen once that phase 1 counts; return the worker."""
     worker = priced()
@@ -609,6 +678,8 @@ def walk():
     together(worker)
     worker.signal(signal_id="last")
     metrics = worker.metrics
+    advised(metrics, gate="shut").signal(signal_id="last", strategy_id="carry")
+    ask(metrics)
     metrics.lag(0, 3)
     metrics.config_reload("applied")
     metrics.config_callbacks(1)
