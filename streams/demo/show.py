@@ -32,6 +32,7 @@ from streams.kafka.broker import BrokerProcess, embedded
 from streams.kafka.connection import reach
 from streams.kafka.jars import apache_kafka
 from streams.kafka.verification import verify_cluster
+from streams.sizing import Observer
 
 FACTOR = 3_600
 """One wall second of the live demo is an hour of its market."""
@@ -287,11 +288,14 @@ async def _summary(stage: Stage, tally: Tally, files: list[Candles]) -> dict[str
     """Verify every allocation, and return what there is to report; a candle of a file is named by its opening."""
     hours, answers = Hours(files[0].width_s if files else 0), Answers()
 
-    def observe(entry: Journaled, folded: Folded, elapsed_ns: int) -> None:
+    def of_the_market_too(entry: Journaled, folded: Folded, elapsed_ns: int) -> None:
         hours.observe(entry, folded, elapsed_ns)
         answers.observe(entry, folded, elapsed_ns)
 
-    verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observe=observe)
+    def observers(partition: int) -> Observer:
+        return answers.observe if partition else of_the_market_too
+
+    verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observers=observers)
     return {
         "signals": tally.signals,
         "allocations": verdict.checked,

@@ -2,21 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-import orjson
 from aiokafka import TopicPartition
 
 from config.settings import Settings
-from schemas.errors import BrokerUnreachable, NotFound, VerificationMismatch
-from streams import journal
+from engines.allocation import DECISION_VERSION
+from schemas.errors import AnotherVersion, BrokerUnreachable, NotFound, VerificationMismatch
+from streams import journal, takeover_audit
+from streams.archives.archive import Archive
 from streams.audits.comparison import Verdict
+from streams.audits.conclude import Archived, concluded
 from streams.audits.plan import Ends, Mark, Piece, Range, by_partition, entries_of, planned, shared
 from streams.audits.pool import side_by_side
-from streams.audits.refold import GENESIS, Checkpoint, Summary
-from streams.audits.stretch import Found, Stretch, together
+from streams.audits.refold import GENESIS, Checkpoint
+from streams.audits.stretch import Found, Stretch
 from streams.checkpoint import Progress
 from streams.kafka import folded, read
 from streams.kafka.connection import Connection
@@ -33,22 +36,6 @@ WORTH_IT: Final = 20_000
 """Entries from which on other processes are worth their start."""
 
 Told = Callable[[int], None]
-
-
-class Kept(Protocol):
-    """An archive: what it holds of a journal partition and of what was published, and its checkpoints."""
-
-    def marks(self, partition: int) -> Sequence[Mark]:
-        """Return its checkpoints, oldest first."""
-
-    def end(self, topic: str, partition: int) -> int:
-        """Return the offset after the last record that it holds of a topic, 0: none."""
-
-    def checkpoint(self, partition: int, offset: int) -> Checkpoint:
-        """Return a checkpoint. Raises: VerificationMismatch where it is not the one that was archived."""
-
-    def chunks(self, topic: str, partition: int, first: int, end: int) -> Iterable[Sequence[Record]]:
-        """Yield its records from `first` to before `end`. Raises: VerificationMismatch where a file was changed."""
 
 
 class Asked(NamedTuple):
@@ -78,8 +65,8 @@ async def _verified(connection: Connection, names: Names, job: Job, told: Told) 
     return await verified(connection, names, job.piece, _archive(job.archive), told)
 
 
-def _archive(folder: str | None) -> Kept | None:
-    return None
+def _archive(folder: str | None) -> Archived | None:
+    return None if folder is None else Archive(Path(folder))
 
 
 # -- one piece ---------------------------------------------------------------------------------------------------------
@@ -87,7 +74,7 @@ async def verified(
     connection: Connection,
     names: Names,
     piece: Piece,
-    kept: Kept | None = None,
+    kept: Archived | None = None,
     told: Told = lambda _: None,
     observe: Observer | None = None,
 ) -> Found:
@@ -97,19 +84,44 @@ async def verified(
         VerificationMismatch: the checkpoint that it starts from is not whole, or a file of the archive was changed.
         BrokerUnreachable: the broker gives nothing for a long time.
     """
-    start = await _start(connection, names, piece, kept)
-    partition = piece.partition
+    partition, log = piece.partition, Log(connection, names, kept)
+    start, others = await _begun(partition, await _start(connection, names, piece, kept), log, piece.end)
     stretch = Stretch(
         partition, start, piece.part, probe=piece.probe, until_ns=piece.until_ns, observe=observe, told=told
     )
-    log = Log(connection, names, kept)
+    stretch.others = others
     entries = log.chunks(journal.TOPIC, partition, start.offset + 1, piece.end)
     published = log.chunks("allocations", partition, start.outputs, piece.outputs_end)
     async with aclosing(entries), aclosing(published):
         return await stretch.verify(entries, published, open_end=piece.open_end)
 
 
-async def _start(connection: Connection, names: Names, piece: Piece, kept: Kept | None) -> Checkpoint:
+async def _begun(partition: int, start: Checkpoint, log: "Log", end: int) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return where this decision version can begin, and what others have decided before.
+
+    Raises:
+        AnotherVersion: nowhere; the text says what to install.
+    """
+    version = (start.meta or {}).get("decision_version", DECISION_VERSION)
+    if version != DECISION_VERSION:
+        msg = (
+            f"the checkpoint of partition {partition} at {start.offset} is of decision version {version}: install that"
+        )
+        raise AnotherVersion(msg)
+    if start != GENESIS:
+        return start, ()
+    async with aclosing(log.chunks(journal.TOPIC, partition, 0, end)) as found:
+        start, others = await takeover_audit.begun(partition, _each(found))
+    return start, tuple(f"journal partition {partition}: {each}" for each in others)
+
+
+async def _each(found: AsyncGenerator[Sequence[Record], None]) -> AsyncGenerator[Record, None]:
+    async for records in found:
+        for record in records:
+            yield record
+
+
+async def _start(connection: Connection, names: Names, piece: Piece, kept: Archived | None) -> Checkpoint:
     if piece.start.where == "archive" and kept is not None:
         return kept.checkpoint(piece.partition, piece.start.offset)
     if piece.start.where == "live":
@@ -145,7 +157,7 @@ async def live_checkpoint(connection: Connection, names: Names, partition: int) 
 class Log:
     """Partitions of the cluster, what is archived of them taken from the archive."""
 
-    def __init__(self, connection: Connection, names: Names, kept: Kept | None = None) -> None:
+    def __init__(self, connection: Connection, names: Names, kept: Archived | None = None) -> None:
         self._connection, self._names, self._kept = connection, names, kept
 
     async def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
@@ -188,7 +200,7 @@ async def chunks(
 
 # -- the cluster -------------------------------------------------------------------------------------------------------
 async def ends(
-    connection: Connection, names: Names, partitions: Sequence[int], kept: Kept | None = None, *, live: bool = False
+    connection: Connection, names: Names, partitions: Sequence[int], kept: Archived | None = None, *, live: bool = False
 ) -> tuple[dict[int, Ends], dict[int, Progress]]:
     """Return how far partitions can be read now, and what their workers' `progress` says.
 
@@ -216,7 +228,7 @@ async def ends(
 
 
 async def plan(
-    connection: Connection, names: Names, partitions: int, asked: Asked, kept: Kept | None = None
+    connection: Connection, names: Names, partitions: int, asked: Asked, kept: Archived | None = None
 ) -> tuple[list[Piece], dict[int, Progress]]:
     """Return what has to be verified, stretch by stretch, and the workers' `progress`."""
     numbers = range(partitions)
@@ -230,70 +242,19 @@ async def plan(
     return [each for n in numbers for each in planned(n, found[n], asked.range, asked.portfolio)], progress
 
 
-def concluded(
-    pieces: Sequence[Piece], found: Sequence[Found], progress: dict[int, Progress], kept: Kept | None
-) -> Verdict:
-    """Return the verdict on all pieces: those of a partition are put together, and met with its checkpoints."""
-    total = Verdict()
-    for partition, places in by_partition(pieces).items():
-        own = [(pieces[place], found[place]) for place in places]
-        known = progress.get(partition)
-        acknowledged = -1 if known is None else known.offset
-        total += together(partition, [each for _, each in own], acknowledged)
-        total += _checkpoints(partition, own, known, kept)
-    return total
-
-
-def _checkpoints(
-    partition: int, own: Sequence[tuple[Piece, Found]], known: Progress | None, kept: Kept | None
-) -> Verdict:
-    """Compare where folds stood with what is kept of it: by the workers, and by the archive for the next stretch."""
-    if any(found.broken for _, found in own) or own[0][0].part.portfolio is not None:
-        return Verdict()
-    verdict = Verdict()
-    probed = [found.probed for piece, found in own if piece.probe >= 0]
-    if known is not None and probed:
-        verdict += _agrees(f"progress of journal {partition} at entry {known.offset}", probed, known)
-    elif known is not None and any(piece.open_end and known.offset >= piece.end for piece, _ in own):
-        text = f"journal {partition} ends at {own[-1][0].end}, and entry {known.offset} was folded: it lost a tail"
-        verdict += Verdict(checkpoints_broken=1, first_mismatch=text)
-    starts = {piece.start.offset: piece.start for piece, _ in own}
-    for offset in sorted(starts)[1:]:
-        before = [found.summary for piece, found in own if piece.end == offset + 1]
-        if kept is not None:
-            verdict += _agrees(
-                f"checkpoint of journal {partition} at entry {offset}", before, kept.checkpoint(partition, offset)
-            )
-    return verdict
-
-
-def _agrees(name: str, shares: Sequence[Summary | None], known: Progress | Checkpoint) -> Verdict:
-    """Compare a checkpoint with what the shares of a fold came to."""
-    summaries = [each for each in shares if each is not None]
-    digest = sum(each.digest for each in summaries) % (1 << 256)
-    if not summaries or digest != known.digest:
-        return Verdict(checkpoints_broken=1, first_mismatch=f"{name}: its digest is not what the journal leads to")
-    if summaries[0].entry != known.entry:
-        return Verdict(checkpoints_broken=1, first_mismatch=f"{name}: the entry is not the one that was folded")
-    if _plain(summaries[0].meta) != _plain(known.meta):
-        return Verdict(checkpoints_broken=1, first_mismatch=f"{name}: what it says of the partition is not so")
-    return Verdict()
-
-
-def _plain(meta: Any) -> bytes:
-    return orjson.dumps(meta, option=orjson.OPT_SORT_KEYS)
-
-
 async def verify_cluster(
     connection: Connection,
     names: Names,
     partitions: int,
     portfolio: str | None = None,
-    observe: Observer | None = None,
+    observers: Callable[[int], Observer] | None = None,
 ) -> Verdict:
-    """Verify every journal partition in this process; `observe` is told what the entries of the first one led to."""
+    """Verify every journal partition in this process; `observers` gives who is told what its entries led to."""
     pieces, progress = await plan(connection, names, partitions, Asked(portfolio=portfolio))
-    found = [await verified(connection, names, piece, observe=None if piece.partition else observe) for piece in pieces]
+    found = [
+        await verified(connection, names, piece, observe=None if observers is None else observers(piece.partition))
+        for piece in pieces
+    ]
     return concluded(pieces, found, progress, None)
 
 
