@@ -31,6 +31,8 @@ class Verdict(NamedTuple):
     """Of the journal, folded."""
     unchecked: int = 0
     """Copies of what was decided before the place where the audit began."""
+    others: tuple[str, ...] = ()
+    """Stretches of the journal that other decision versions decided, and what checks them."""
 
     @property
     def ok(self) -> bool:
@@ -50,6 +52,7 @@ class Verdict(NamedTuple):
             self.checkpoints_broken + other.checkpoints_broken,
             self.entries + other.entries,
             self.unchecked + other.unchecked,
+            (*self.others, *(each for each in other.others if each not in self.others)),
         )
 
     def report(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import orjson
 from engines import fold as engine
 from engines.effects import Folded, Journaled
 from engines.state import Key, Progress, State
-from schemas.errors import VerificationMismatch
+from schemas.errors import AnotherVersion, VerificationMismatch
 from streams import journal
 from streams.audits.parts import ALL, ENTRIES_OF_ONE, Part
 from streams.checkpoint import fingerprint, term
@@ -58,7 +58,8 @@ class Summary(NamedTuple):
 class Refold:
     """The fold of one journal partition, from a checkpoint on.
 
-    Raises: VerificationMismatch where an entry is missing, stands under another key, or cannot be folded.
+    Raises: VerificationMismatch where an entry is missing, stands under another key, or cannot be folded;
+    AnotherVersion where another decision version goes on.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Refold:
         try:
             entry = self._read(record)
             folded = engine.apply(self.state, entry)
+        except AnotherVersion:
+            raise
         except Exception as error:
             msg = f"{place} cannot be folded: {type(error).__name__}: {error}"
             raise VerificationMismatch(msg) from error

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from schemas.errors import VerificationMismatch
+from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.comparison import DIGEST_BYTES, Comparison, Decided, Foreign, Verdict
 from streams.audits.parts import ALL, Part
 from streams.audits.refold import GENESIS, Checkpoint, Refold, Summary
@@ -61,6 +61,8 @@ class Stretch:
         self.probe, self.until_ns, self.told = probe, until_ns, told
         self.probed: Summary | None = None
         self.entries = 0
+        self.others: tuple[str, ...] = ()
+        """Stretches before and after that other decision versions decided."""
         self._last: Record | None = None
         self._ended = False
         self._ready: Iterator[Record] = iter(())
@@ -80,6 +82,9 @@ class Stretch:
                     await self._catch_up(published)
                 if self._ended:
                     break
+        except AnotherVersion as error:
+            self.others += (str(error),)
+            self._ended = True
         except VerificationMismatch as error:
             finding = str(error)
         await self._catch_up(published)
@@ -149,6 +154,7 @@ class Stretch:
             first_mismatch=finding or met.finding,
             journal_broken=int(bool(finding)),
             entries=self.entries,
+            others=self.others,
         )
         return Found(
             verdict,
