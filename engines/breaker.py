@@ -94,15 +94,15 @@ def admit(breaker: Breaker, now_ns: int, params: BreakerParams) -> tuple[Breaker
     return after, Ticket(after.generation, probe=True)
 
 
-def answered(breaker: Breaker, ticket: Ticket, ok: bool, now_ns: int, params: BreakerParams) -> Breaker:  # noqa: FBT001
+def answered(breaker: Breaker, ticket: Ticket, now_ns: int, params: BreakerParams, *, ok: bool) -> Breaker:
     """Return the breaker after an answer; one of an earlier generation changes nothing.
 
     Args:
         breaker: before.
         ticket: what `admit` gave.
-        ok: whether the answer was right in full and in time.
         now_ns: when it came.
         params: the thresholds.
+        ok: whether the answer was right in full and in time.
     """
     now = at(breaker, now_ns, params)
     if ticket.generation != now.generation or (now.status == "half_open" and not ticket.probe):

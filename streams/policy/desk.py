@@ -86,7 +86,7 @@ class Desk:
             found = await self.adapter.ask(request, timeout_s)
             ok = True
         finally:
-            self._turn(breaker.answered(self.breaker, ticket, ok, self._breaker_clock(), self.params))
+            self._turn(breaker.answered(self.breaker, ticket, self._breaker_clock(), self.params, ok=ok))
         past_s = -self._left_s(request)
         if past_s > 0:
             raise NoAnswer("late", f"answered {past_s:.3f} s past the deadline")
