@@ -8,7 +8,7 @@ import orjson
 
 from schemas import wire
 from schemas.control import Control
-from schemas.words import TradingState
+from schemas.words import PolicyMode, TradingState
 from streams.ingest import EVERYWHERE, INTAKES
 from streams.partitioner import partition_of
 
@@ -31,6 +31,14 @@ def trading_order(word: str, scope: str, reason: str, by: str, now_ns: int) -> d
 def value_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
     """Return the control record that tells a portfolio's equity; no two have the same id."""
     return _order(_name("value", now_ns), "portfolio_value", payload, reason, by, now_ns)
+
+
+def mode_order(
+    mode: PolicyMode, scope: str, reason: str, by: str, now_ns: int, control_id: str | None = None
+) -> dict[str, Any]:
+    """Return the control record that says how far the policy may act; no two have the same id, unless one is given."""
+    name = control_id or _name(f"rl-{mode}", now_ns)
+    return _order(name, "rl_mode", {"mode": mode, "scope": scope}, reason, by, now_ns)
 
 
 def _name(word: str, now_ns: int) -> str:
