@@ -116,6 +116,8 @@ class Comparison:
         self.checked = self.mismatched = self.chain_broken = self.repeats = 0
         self.finding: str | None = None
         """The first one."""
+        self.finding_at = 0
+        """Journal offset that it is about."""
         self.foreign: list[Foreign] = []
         self.waiting = 0
         """How many decided ones are not met yet."""
@@ -169,14 +171,14 @@ class Comparison:
         """Take a record that is not the next one as it was decided."""
         fields = _fields(value)
         if fields is None:
-            return self._breaks(f"{self._at(place)} is no allocation")
-        portfolio, sequence = fields["portfolio_id"].encode(), fields["sequence"]
+            return self._breaks(f"{self._at(place)} is no allocation", self.last_offset)
+        portfolio, sequence, entry = fields["portfolio_id"].encode(), fields["sequence"], fields["journal"]["offset"]
         if key not in {None, portfolio}:
-            return self._breaks(f"{self._at(place)} is keyed {key!r}, and of portfolio {portfolio!r}")
+            return self._breaks(f"{self._at(place)} is keyed {key!r}, and of portfolio {portfolio!r}", entry)
         if self.start < 0 and sequence < 1:
-            return self._breaks(f"{self._at(place)}: {_named(fields)} must be at least 1")
+            return self._breaks(f"{self._at(place)}: {_named(fields)} must be at least 1", entry)
         chain = self._chain(portfolio)
-        if fields["journal"]["offset"] <= self.start or sequence < chain.first:
+        if entry <= self.start or sequence < chain.first:
             digest = hashlib.sha256(value).digest()[:DIGEST_BYTES]
             self.foreign.append(Foreign(portfolio, sequence, digest, place))
         elif sequence > chain.last:
@@ -192,11 +194,13 @@ class Comparison:
 
     def _follow(self, place: int, chain: _Portfolio, fields: dict[str, Any], value: bytes) -> bool:
         """Take one that goes on with its chain, or leaves a gap in it; return False where it is not decided yet."""
-        sequence, previous = fields["sequence"], fields["previous_hash"]
+        sequence, previous, entry = fields["sequence"], fields["previous_hash"], fields["journal"]["offset"]
         if chain.last >= 0 and sequence > chain.last + 1:
-            self._breaks(f"{self._at(place)}: {_named(fields)} must be sequence {chain.last + 1}")
+            self._breaks(f"{self._at(place)}: {_named(fields)} must be sequence {chain.last + 1}", entry)
         elif chain.last >= 0 and previous != chain.last_hash:
-            self._breaks(f"{self._at(place)}: {_named(fields)} must follow {chain.last_hash}, follows {previous}")
+            self._breaks(
+                f"{self._at(place)}: {_named(fields)} must follow {chain.last_hash}, follows {previous}", entry
+            )
         chain.last, chain.last_hash = sequence, hashlib.sha256(value).hexdigest()
         while chain.queue and chain.queue[0].sequence < sequence:
             skipped = chain.queue.popleft()
@@ -210,7 +214,7 @@ class Comparison:
     def _meet(self, place: int, value: bytes, decided: Decided) -> None:
         self.checked += 1
         self.waiting -= 1
-        self.last_offset = max(self.last_offset, decided.offset)
+        before, self.last_offset = self.last_offset, max(self.last_offset, decided.offset)
         if value == decided.value:
             return
         self.mismatched += 1
@@ -218,14 +222,16 @@ class Comparison:
         at = f"journal {self.partition}:{decided.offset}, {self._at(place)}"
         text = f"{own['portfolio_id']} sequence {decided.sequence}, {at}: has other bytes"
         if fields["inputs_hash"] != own["inputs_hash"]:
-            text = f"{text}; it was decided on other entries than the journal holds"
-        self._find(text)
+            first = min(before + 1, decided.offset)
+            text = f"{text}; it was not decided on the entries of journal {self.partition}:{first} to {decided.offset}"
+        self._find(text, decided.offset)
 
     def _recognise(self, place: int, fields: dict[str, Any], *, equal: bool) -> None:
         if equal:
             self.repeats += 1
         else:
-            self._breaks(f"{self._at(place)}: {_named(fields)} was published with other bytes")
+            entry = fields["journal"]["offset"]
+            self._breaks(f"{self._at(place)}: {_named(fields)} was published with other bytes", entry)
 
     # -- the end -----------------------------------------------------------------------------------------------------
     def finish(self, before: int | None = None) -> None:
@@ -233,9 +239,10 @@ class Comparison:
         left = [(place, value) for chain in self._portfolios.values() for place, value in chain.ahead.values()]
         for place, value in sorted(left):
             fields = orjson.loads(value)
-            if before is None or fields["journal"]["offset"] < before:
+            entry = fields["journal"]["offset"]
+            if before is None or entry < before:
                 self.mismatched += 1
-                self._find(f"{self._at(place)}: {_named(fields)}: published, but the journal does not decide it")
+                self._find(f"{self._at(place)}: {_named(fields)}: published, but the journal does not decide it", entry)
 
     def missing(self) -> list[tuple[bytes, Decided]]:
         """Return what was decided and not met, by journal offset."""
@@ -250,13 +257,14 @@ class Comparison:
     def _at(self, place: int) -> str:
         return f"allocations {self.partition}:{place}"
 
-    def _breaks(self, finding: str) -> bool:
+    def _breaks(self, finding: str, entry: int) -> bool:
         self.chain_broken += 1
-        self._find(finding)
+        self._find(finding, entry)
         return True
 
-    def _find(self, finding: str) -> None:
-        self.finding = self.finding or finding
+    def _find(self, finding: str, entry: int) -> None:
+        if self.finding is None:
+            self.finding, self.finding_at = finding, entry
 
 
 def _fields(value: bytes) -> dict[str, Any] | None:

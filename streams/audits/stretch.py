@@ -36,6 +36,8 @@ class Found(NamedTuple):
     """Where it stood at the entry that it was asked about."""
     broken: bool
     """Whether it ended before it should."""
+    finding_at: int
+    """Journal offset of what was found first."""
 
 
 class Stretch:
@@ -151,7 +153,7 @@ class Stretch:
             met.mismatched,
             met.chain_broken,
             met.repeats,
-            first_mismatch=finding or met.finding,
+            first_mismatch=met.finding or finding or None,
             journal_broken=int(bool(finding)),
             entries=self.entries,
             others=self.others,
@@ -165,6 +167,7 @@ class Stretch:
             self.refold.summary(self._last),
             self.probed,
             bool(finding),
+            self.refold.offset + 1 if finding and not met.finding else met.finding_at,
         )
 
 
@@ -174,7 +177,8 @@ def together(partition: int, stretches: Sequence[Found], acknowledged: int = -1)
     What one decided and another one saw published is met here. What nobody saw is missing, or pending where nothing
     that was decided later is published. All up to the entry `acknowledged` was published, say the workers.
     """
-    verdict = sum((found.verdict for found in stretches), Verdict())
+    ordered = sorted(stretches, key=lambda found: found.finding_at if found.verdict.first_mismatch else 0)
+    verdict = sum((found.verdict for found in ordered), Verdict())
     missing = {(name, each.sequence): each for found in stretches for name, each in found.missing}
     last_offset = max((found.last_offset for found in stretches), default=-1)
     last_offset = max(last_offset, acknowledged)

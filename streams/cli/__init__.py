@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "streams.cli.demo_command:demo",
     "dlq": "streams.cli.dead_letter_commands:dlq",
     "export": "streams.cli.export_commands:export",
+    "journal": "streams.cli.journal_commands:journal",
     "portfolio": "streams.cli.portfolio_commands:portfolio",
     "publish": "streams.cli.topic_commands:publish",
     "rl": "streams.cli.rl_commands:rl",

@@ -10,6 +10,7 @@ import click
 import orjson
 
 from config.load import load
+from schemas.errors import AnotherVersion
 from streams.audit import Verdict
 from streams.audits.plan import Mark, Range
 from streams.cli.instant import INSTANT
@@ -37,9 +38,7 @@ def audit() -> None:
 
 @audit.command()
 @click.option("--portfolio", help="Only this portfolio's allocations.")
-@click.option(
-    "--from", "since", type=PLACE, help="From the checkpoint before a time, P:OFFSET or DECISION_ID on."
-)
+@click.option("--from", "since", type=PLACE, help="From the checkpoint before a time, P:OFFSET or DECISION_ID on.")
 @click.option("--to", "until", type=PLACE, help="Before this time, entry or decision.")
 @click.option("--archive", type=FOLDER, help="Begin in this archive; the cluster has the rest.")
 @click.option("--processes", type=click.IntRange(1), help="Processes; by default the cores, one for a short journal.")
@@ -75,7 +74,7 @@ def verify(
         sys.stdout.write(orjson.dumps(report, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
     else:
         click.echo(f"{told(verdict)}{since_when(found.starts)}")
-    click.get_current_context().exit(0 if verdict.ok else 4)
+    click.get_current_context().exit((AnotherVersion.exit_code if verdict.others else 0) if verdict.ok else 4)
 
 
 def asked(since: Place | None, until: Place | None, portfolio: str | None) -> Asked:
@@ -100,9 +99,10 @@ def since_when(starts: Mapping[int, Mark]) -> str:
 
 
 def told(verdict: Verdict) -> str:
-    """Return a verdict in one line."""
+    """Return a verdict in one line, and one for each stretch that is another decision version's."""
     if verdict.ok:
-        return f"verified: {verdict.checked} allocations computed again from the journal, every byte the same"
+        found = f"verified: {verdict.checked} allocations computed again from the journal, every byte the same"
+        return "\n".join([found, *(f"NOT checked: {each}" for each in verdict.others)])
     return (
         f"NOT verified: of {verdict.checked} allocations {verdict.mismatched} differ, "
         f"{verdict.chain_broken} break the chain{_broken(verdict)}; first: {verdict.first_mismatch}"

@@ -1,0 +1,131 @@
+"""Is an archive whole? Its chain, every file, every offset, and every checkpoint against a clean fold."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from schemas.errors import VerificationMismatch
+from streams import journal
+from streams.archives.archive import Archive
+from streams.archives.files import Kept, content
+from streams.archives.manifest import Segment
+from streams.audits.comparison import Verdict
+from streams.audits.conclude import concluded
+from streams.audits.plan import Ends, Piece, Range, entries_of, planned
+from streams.audits.pool import side_by_side
+from streams.audits.refold import GENESIS
+from streams.audits.stretch import Chunks, Found, Stretch
+
+Told = Callable[[int], None]
+
+
+class Checked(NamedTuple):
+    """What was looked at, and what was found."""
+
+    head: str
+    """Hash of the manifest's last line."""
+    segments: int
+    checkpoints: int
+    records: int
+    verdict: Verdict
+    """Of the fold, where there was one."""
+    findings: list[str]
+
+    def report(self) -> dict[str, Any]:
+        """Return what `journal check --json` prints."""
+        return {**self._asdict(), "verdict": self.verdict.report()}
+
+
+class ArchiveJob(NamedTuple):
+    """A stretch of an archive, for another process."""
+
+    folder: str
+    piece: Piece
+
+    def __call__(self, told: Told) -> Found:
+        """Verify it."""
+        return asyncio.run(_verified(Archive(Path(self.folder)), self.piece, told))
+
+
+async def _verified(archive: Archive, piece: Piece, told: Told) -> Found:
+    number = piece.partition
+    start = GENESIS if piece.start.offset < 0 else archive.checkpoint(number, piece.start.offset)
+    entries = _chunks(archive, journal.TOPIC, number, start.offset + 1, piece.end)
+    published = _chunks(archive, "allocations", number, start.outputs, piece.outputs_end)
+    return await Stretch(number, start, piece.part, told=told).verify(entries, published)
+
+
+async def _chunks(archive: Archive, topic: str, partition: int, first: int, end: int) -> Chunks:
+    for records in archive.chunks(topic, partition, first, end):
+        yield records
+
+
+def pieces(archive: Archive) -> list[Piece]:
+    """Return the stretches between an archive's checkpoints."""
+    found = []
+    for partition in range(archive.manifest.partitions):
+        marks, end = archive.marks(partition), archive.end(journal.TOPIC, partition)
+        if marks:
+            known = Ends(end, archive.end("allocations", partition), marks=marks)
+            found += planned(partition, known, Range(), None)
+    return found
+
+
+def check(
+    folder: Path,
+    *,
+    fold: bool = True,
+    head: str | None = None,
+    processes: int = 1,
+    begun: Told = lambda _: None,
+    told: Told = lambda _: None,
+) -> Checked:
+    """Return what an archive is worth, files first; `fold`: also fold it again, checkpoint by checkpoint.
+
+    `head`: a hash that the archive had as its head once, and must still hold.
+
+    Raises:
+        NotFound: there is no archive.
+    """
+    try:
+        archive = Archive(folder)
+    except VerificationMismatch as error:
+        return Checked("", 0, 0, 0, Verdict(), [str(error)])
+    manifest = archive.manifest
+    findings = [] if head is None or head in manifest.hashes else [f"no line of the manifest has the hash {head}"]
+    findings += [
+        f"{name} is not in the manifest: it lost its tail, or a run was broken off" for name in archive.strays()
+    ]
+    segments = [each for kept in manifest.segments.values() for each in kept]
+    for segment in segments:
+        findings += _finding(lambda each=segment: _whole(archive, each))  # type: ignore[misc]
+    for partition, snapshots in manifest.snapshots.items():
+        for each in snapshots:
+            findings += _finding(lambda p=partition, o=each.offset: archive.checkpoint(p, o))  # type: ignore[misc]
+    verdict = Verdict()
+    if fold and not findings:
+        parts = pieces(archive)
+        begun(entries_of(parts))
+        found = side_by_side([ArchiveJob(str(folder), piece) for piece in parts], processes, told)
+        verdict = concluded(parts, found, {}, archive)
+        findings += [verdict.first_mismatch or "it does not verify"] if not verdict.ok or verdict.pending else []
+    records = sum(each.last - each.first + 1 for each in segments)
+    return Checked(manifest.head, len(segments), sum(map(len, manifest.snapshots.values())), records, verdict, findings)
+
+
+def _whole(archive: Archive, segment: Segment) -> None:
+    """Read a segment through. Raises: VerificationMismatch."""
+    records: Sequence[Kept] = archive.segment(segment)
+    if content(records) != segment.content:
+        where = f"{segment.topic} {segment.partition}:{segment.first} to {segment.last}"
+        msg = f"{segment.file}, {where}, does not hold the records that were archived"
+        raise VerificationMismatch(msg)
+
+
+def _finding(look: Callable[[], Any]) -> list[str]:
+    try:
+        look()
+    except VerificationMismatch as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,152 @@
+"""What an archive keeps in Parquet: records as they stood in their partitions, and checkpoints of state.
+
+A file is there whole or not at all. Parquet is an open format with its own description inside; zstd is what it is
+compressed with.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from schemas.errors import SizingError, VerificationMismatch
+from streams.audits.refold import Checkpoint
+from streams.ports import Headers
+
+NO_PYARROW: Final = "archives need pyarrow, which the extra 'parquet' brings: pip install 'himari-layer3[parquet]'"
+LEVEL: Final = 6
+META: Final = b"himari.checkpoint"
+_LONG: Final = Struct("<q")
+
+
+class Kept(NamedTuple):
+    """One record of a partition, with all that Kafka kept of it."""
+
+    offset: int
+    timestamp: int
+    """ms since 1970, as the producer or the broker said."""
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+def arrow() -> tuple[Any, Any]:
+    """Return pyarrow and its Parquet. Raises: SizingError where it is not installed."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415 an optional extra, and slow to load
+        from pyarrow import parquet  # noqa: PLC0415 likewise
+    except ImportError as error:
+        raise SizingError(NO_PYARROW) from error
+    return pa, parquet
+
+
+# -- bytes -------------------------------------------------------------------------------------------------------------
+def content(records: Iterable[Kept]) -> str:
+    """Return the sha256 (hex) of records, whatever file they stand in: each field with its length before it."""
+    found = hashlib.sha256()
+    for record in records:
+        found.update(_LONG.pack(record.offset) + _LONG.pack(record.timestamp))
+        for field in (record.key, record.value):
+            found.update(_LONG.pack(-1) if field is None else _LONG.pack(len(field)) + field)
+        found.update(_LONG.pack(len(record.headers)))
+        for name, value in record.headers:
+            found.update(_LONG.pack(len(name.encode())) + name.encode() + _LONG.pack(len(value)) + value)
+    return found.hexdigest()
+
+
+def sha256(path: Path, name: str) -> str:
+    """Return the sha256 (hex) of a file. Raises: VerificationMismatch where it is gone."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        msg = f"{name} cannot be read: {error.strerror}"
+        raise VerificationMismatch(msg) from error
+
+
+def write(path: Path, value: bytes) -> None:
+    """Put a file in its place, whole, on the disk and not only on its way there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    with suppress(OSError):  # some file systems know no such thing
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+def records_file(records: Sequence[Kept]) -> bytes:
+    """Return the bytes of a file of records."""
+    pa, _ = arrow()
+    header = pa.struct([("name", pa.string()), ("value", pa.binary())])
+    columns = {
+        "offset": pa.array([each.offset for each in records], pa.int64()),
+        "timestamp_ms": pa.array([each.timestamp for each in records], pa.int64()),
+        "key": pa.array([each.key for each in records], pa.binary()),
+        "value": pa.array([each.value for each in records], pa.binary()),
+        "headers": pa.array(
+            [[{"name": name, "value": value} for name, value in each.headers] for each in records], pa.list_(header)
+        ),
+    }
+    return _parquet(pa.table(columns))
+
+
+def read_records(path: Path) -> list[Kept]:
+    """Return the records of a file whose hash was seen to be right."""
+    _, parquet = arrow()
+    table = parquet.read_table(path)
+    columns = [table.column(name).to_pylist() for name in ("offset", "timestamp_ms", "key", "value", "headers")]
+    return [
+        Kept(offset, timestamp, key, value, tuple((each["name"], each["value"]) for each in headers))
+        for offset, timestamp, key, value, headers in zip(*columns, strict=True)
+    ]
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+def checkpoint_file(checkpoint: Checkpoint) -> bytes:
+    """Return the bytes of a file of a checkpoint: a row a record; the rest is said in the file's own metadata."""
+    pa, _ = arrow()
+    rows = sorted(checkpoint.records.items())
+    columns = {
+        "table": pa.array([table for (table, _), _ in rows], pa.string()),
+        "key": pa.array([key for (_, key), _ in rows], pa.binary()),
+        "value": pa.array([value for _, value in rows], pa.binary()),
+    }
+    told = {
+        "digest": f"{checkpoint.digest:064x}",
+        "entry": checkpoint.entry,
+        "meta": checkpoint.meta,
+        "offset": checkpoint.offset,
+        "outputs": checkpoint.outputs,
+    }
+    return _parquet(pa.table(columns).replace_schema_metadata({META: orjson.dumps(told, option=orjson.OPT_SORT_KEYS)}))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint of a file whose hash was seen to be right."""
+    _, parquet = arrow()
+    table = parquet.read_table(path)
+    told = orjson.loads(table.schema.metadata[META])
+    columns = [table.column(name).to_pylist() for name in ("table", "key", "value")]
+    records = {(name, key): value for name, key, value in zip(*columns, strict=True)}
+    return Checkpoint(told["offset"], int(told["digest"], 16), told["entry"], told["outputs"], told["meta"], records)
+
+
+def _parquet(table: Any) -> bytes:
+    pa, parquet = arrow()
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink, compression="zstd", compression_level=LEVEL, write_page_checksum=True)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found

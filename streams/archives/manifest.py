@@ -1,0 +1,207 @@
+"""The manifest of an archive: a line for each file, and in each line the hash of the line before.
+
+Lines are only ever added. The hash of the last one, the head, stands for the whole archive: note it elsewhere, and
+nobody changes or shortens what it stood for.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from schemas.errors import NotFound, VerificationMismatch
+from streams.archives.files import write
+
+NAME: Final = "manifest.jsonl"
+FORMAT: Final = 1
+SEGMENT: Final = "segment"
+CHECKPOINT: Final = "checkpoint"
+
+
+class Segment(NamedTuple):
+    """A file of records: all of one partition from one offset to another."""
+
+    topic: str
+    """Logical name."""
+    partition: int
+    first: int
+    last: int
+    file: str
+    """Below the archive's folder."""
+    sha256: str
+    """Of the file."""
+    content: str
+    """Of the records, whatever file they stand in."""
+    first_ms: int
+    last_ms: int
+    """Kafka's times of the first and of the last record."""
+
+
+class Snapshot(NamedTuple):
+    """A file of a checkpoint."""
+
+    partition: int
+    offset: int
+    """The last journal entry that is folded in."""
+    outputs: int
+    """Place in `allocations`: none of an entry above `offset` lies before it."""
+    now_ns: int
+    """Journal time there."""
+    digest: str
+    """Σ sha256 of the records, hex."""
+    file: str
+    sha256: str
+
+
+def segment_name(topic: str, partition: int, first: int) -> str:
+    """Return the name of a segment's file."""
+    return f"{topic}/{partition}/{first:020}.parquet"
+
+
+def snapshot_name(partition: int, offset: int) -> str:
+    """Return the name of a checkpoint's file."""
+    return f"checkpoints/{partition}/{offset:020}.parquet"
+
+
+class Manifest:
+    """The lines, read and seen to chain.
+
+    Raises:
+        NotFound: there is no archive.
+        VerificationMismatch: a line was changed, or one is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[bytes] = []
+        self.hashes: list[str] = []
+        self.segments: dict[tuple[str, int], list[Segment]] = {}
+        self.snapshots: dict[int, list[Snapshot]] = {}
+        self.journal_id, self.partitions, self.decision_version = "", 0, 0
+        path = folder / NAME
+        if not path.is_file():
+            msg = f"{folder} is no archive: there is no {NAME} in it"
+            raise NotFound(msg)
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):
+            msg = f"{NAME} does not end with a whole line: it lost its tail"
+            raise VerificationMismatch(msg)
+        for line in text.split(b"\n")[:-1]:
+            self._take(line)
+
+    @classmethod
+    def begun(cls, folder: Path, journal_id: str, partitions: int, decision_version: int) -> "Manifest":
+        """Begin an archive of a journal, or go on with it.
+
+        Raises:
+            VerificationMismatch: the archive there is of another journal, or spoiled.
+        """
+        if not (folder / NAME).exists():
+            head = {
+                "decision_version": decision_version,
+                "format": FORMAT,
+                "journal_id": journal_id,
+                "kind": "archive",
+                "partitions": partitions,
+                "previous": "",
+            }
+            write(folder / NAME, _line(head) + b"\n")
+        found = cls(folder)
+        if (found.journal_id, found.partitions) != (journal_id, partitions):
+            there = f"{found.journal_id} with {found.partitions} partitions"
+            msg = f"{NAME} is of journal {there}, not of {journal_id} with {partitions}"
+            raise VerificationMismatch(msg)
+        return found
+
+    @property
+    def head(self) -> str:
+        """Return the hash of the last line."""
+        return self.hashes[-1] if self.hashes else ""
+
+    @property
+    def files(self) -> list[str]:
+        """Return the names of all files, in the order in which they came."""
+        return [orjson.loads(line)["file"] for line in self.lines[1:]]
+
+    def end(self, topic: str, partition: int) -> int:
+        """Return the offset after the last record of a topic's partition, 0: none."""
+        segments = self.segments.get((topic, partition))
+        return segments[-1].last + 1 if segments else 0
+
+    def add(self, found: Sequence[Segment | Snapshot]) -> None:
+        """Add lines, all or none."""
+        lines, previous = list(self.lines), self.head
+        for each in found:
+            kind = SEGMENT if isinstance(each, Segment) else CHECKPOINT
+            lines.append(_line({**each._asdict(), "kind": kind, "previous": previous}))
+            previous = _hash(lines[-1])
+        write(self.folder / NAME, b"".join(line + b"\n" for line in lines))
+        for line in lines[len(self.lines) :]:
+            self._take(line)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+    def _take(self, line: bytes) -> None:
+        place = f"{NAME}:{len(self.lines) + 1}"
+        try:
+            fields = orjson.loads(line)
+            kind, previous = fields.pop("kind"), fields.pop("previous")
+            ours = _line({**fields, "kind": kind, "previous": previous}) == line
+            readers = {"archive": self._begin, SEGMENT: self._segment, CHECKPOINT: self._snapshot}
+            read = readers[kind] if ours and (kind == "archive") == (not self.lines) else readers[""]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            msg = f"{place} is no line of a manifest"
+            raise VerificationMismatch(msg) from error
+        if previous != self.head:
+            before = f"{NAME}:{len(self.lines)} has hash {self.head or 'none'}"
+            msg = f"{place} does not follow: {before}, and it follows {previous or 'none'}"
+            raise VerificationMismatch(msg)
+        try:
+            read(place, fields)
+        except (KeyError, TypeError) as error:
+            msg = f"{place} lacks a field, or has another one: {error}"
+            raise VerificationMismatch(msg) from error
+        self.lines.append(line)
+        self.hashes.append(_hash(line))
+
+    def _begin(self, _place: str, fields: Mapping[str, Any]) -> None:
+        if fields["format"] != FORMAT:
+            msg = f"{NAME} is of format {fields['format']}, known is {FORMAT}"
+            raise VerificationMismatch(msg)
+        self.journal_id, self.partitions = fields["journal_id"], fields["partitions"]
+        self.decision_version = fields["decision_version"]
+
+    def _segment(self, place: str, fields: Mapping[str, Any]) -> None:
+        segment = Segment(**fields)
+        wanted = self.end(segment.topic, segment.partition)
+        if segment.first != wanted or segment.last < segment.first:
+            where = f"{segment.topic} {segment.partition}"
+            msg = f"{place}: {where} must go on at {wanted}, goes from {segment.first} to {segment.last}"
+            raise VerificationMismatch(msg)
+        _named(place, segment.file, segment_name(segment.topic, segment.partition, segment.first))
+        self.segments.setdefault((segment.topic, segment.partition), []).append(segment)
+
+    def _snapshot(self, place: str, fields: Mapping[str, Any]) -> None:
+        snapshot = Snapshot(**fields)
+        last, outputs = self.end("journal", snapshot.partition) - 1, self.end("allocations", snapshot.partition)
+        if (snapshot.offset, snapshot.outputs) != (last, outputs):
+            there = f"{snapshot.offset} and {snapshot.outputs}"
+            msg = f"{place}: the checkpoint must stand at {last} and {outputs}, stands at {there}"
+            raise VerificationMismatch(msg)
+        _named(place, snapshot.file, snapshot_name(snapshot.partition, snapshot.offset))
+        self.snapshots.setdefault(snapshot.partition, []).append(snapshot)
+
+
+def _named(place: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        msg = f"{place}: the file must be {wanted}, is {found}"
+        raise VerificationMismatch(msg)
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(dict(fields), option=orjson.OPT_SORT_KEYS)
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()

@@ -1,0 +1,112 @@
+"""A cluster's journal into an archive, and an archive beside the cluster."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from engines.allocation import DECISION_VERSION
+from schemas.errors import VerificationMismatch
+from streams import journal
+from streams.archives.archive import Archive
+from streams.archives.archiver import Archived, Archiver, Closed, alone, kept
+from streams.archives.files import Kept
+from streams.archives.manifest import Manifest
+from streams.kafka import read
+from streams.kafka.connection import Connection
+from streams.kafka.origin import origin
+from streams.kafka.verification import Log, chunks, ends, live_checkpoint
+from streams.topics import Names
+
+Told = Callable[[int], None]
+
+
+async def archive(
+    connection: Connection,
+    names: Names,
+    partitions: int,
+    folder: Path,
+    *,
+    entries: int,
+    rest: bool,
+    begun: Told = lambda _: None,
+    told: Told = lambda _: None,
+) -> tuple[str, list[Archived]]:
+    """Archive what is closed: below the workers' last checkpoint, so that all it decides is published.
+
+    Returns: the archive's head, and what was added.
+
+    Raises:
+        VerificationMismatch: something does not verify, or the archive there is spoiled or of another journal.
+        TopicsUnfit: there is no journal, or it has another count of partitions.
+        SizingError: another process is archiving there.
+    """
+    with alone(folder):
+        known = await _beginning(connection, names, partitions, folder)
+        manifest = Manifest.begun(folder, known, partitions, DECISION_VERSION)
+        found, _ = await ends(connection, names, list(range(partitions)), Archive(folder))
+        begun(sum(max(0, found[n].progress + 1 - manifest.end(journal.TOPIC, n)) for n in found))
+        archiver, log = Archiver(folder, manifest, entries=entries, rest=rest), Log(connection, names)
+        added: list[Archived] = []
+        for number, each in found.items():
+            closed = Closed(min(each.progress + 1, each.journal), each.outputs)
+            added += await archiver.partition(log, number, closed, told)
+        return manifest.head, added
+
+
+async def _beginning(connection: Connection, names: Names, partitions: int, folder: Path) -> str:
+    """Return the journal's name: as Genesis says, or as the archive knows where the cluster has forgotten it."""
+    first = await read.first_offset(connection, TopicPartition(names.topic(journal.TOPIC), 0))
+    return Manifest(folder).journal_id if first else (await origin(connection, names, partitions)).journal_id
+
+
+async def against(connection: Connection, names: Names, folder: Path, told: Told = lambda _: None) -> list[str]:
+    """Return where an archive and the cluster differ: in records that both hold, or by a hole between them.
+
+    The workers' last checkpoints are looked at as well.
+    """
+    kept_there, findings = Archive(folder), list[str]()
+    for partition in range(kept_there.manifest.partitions):
+        for topic in (journal.TOPIC, "allocations"):
+            findings += await _differs(connection, names, kept_there, topic, partition, told)
+        try:
+            await live_checkpoint(connection, names, partition)
+        except VerificationMismatch as error:
+            findings.append(str(error))
+    return findings
+
+
+async def _differs(
+    connection: Connection, names: Names, archive: Archive, topic: str, partition: int, told: Told
+) -> list[str]:
+    place = TopicPartition(names.topic(topic), partition)
+    first, end = await read.first_offset(connection, place), archive.end(topic, partition)
+    there = (await read.high_watermarks(connection, [place]))[place]
+    if there < end:
+        return [f"{place.topic}[{partition}] ends at {there}, the archive at {end}: it lost a tail"]
+    if first > end:
+        return [f"{place.topic}[{partition}] begins at {first}, the archive ends at {end}: what is between is gone"]
+    async with aclosing(chunks(connection, place.topic, partition, first, end)) as found:
+        async for ours, theirs in _beside(archive, topic, partition, first, end, found):
+            told(1)
+            if ours != theirs:
+                return [f"{place.topic}[{partition}]@{ours.offset} is not the record that was archived"]
+    return []
+
+
+async def _beside(
+    archive: Archive, topic: str, partition: int, first: int, end: int, found: AsyncGenerator[Sequence[Any], None]
+) -> AsyncGenerator[tuple[Kept, Kept | None], None]:
+    """Yield each archived record with the one of the cluster, None where it has none."""
+    theirs: list[Kept] = []
+    for records in archive.chunks(topic, partition, first, end):
+        for record in records:
+            while not theirs:
+                more = await anext(found, None)
+                if more is None:
+                    yield record, None
+                    return
+                theirs = [kept(each) for each in reversed(more)]
+            yield record, theirs.pop()

@@ -1,0 +1,352 @@
+"""An archive outlasts the cluster: written once, found spoiled wherever it is touched, and verified from anywhere."""
+
+import asyncio
+import shutil
+
+import orjson
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from worlds import SYMBOLS, Driver, priced, signal
+
+from schemas.errors import NotFound, SizingError, VerificationMismatch
+from streams import journal
+from streams.archives.archive import Archive
+from streams.archives.archiver import Archiver, Closed, alone
+from streams.archives.check import check
+from streams.archives.files import Kept, content, read_records, records_file
+from streams.archives.manifest import NAME, Manifest
+from streams.audits.plan import Ends, Range, planned
+from streams.audits.stretch import Stretch, together
+from streams.cli import cli
+
+ID = "DRIVER22"
+
+
+def day() -> dict[str, list[Kept]]:
+    """Return journal and allocations of a short day of three portfolios on one partition, as Kafka keeps them."""
+    driver = priced(Driver(partitions=1))
+    for number in range(12):
+        given_ = {"symbol": SYMBOLS[number % 3], "portfolio_id": f"p{number % 3}", "signal_id": f"s-{number}"}
+        driver.publish("signals", signal(driver.now_ns, valid_for_s=86_400, **given_))
+        driver.advance(1.0)
+    found = {}
+    for topic in (journal.TOPIC, "allocations"):
+        records = driver.cluster.log(topic, 0).read(0)
+        found[topic] = [Kept(r.offset, 1_000 + r.offset, r.key, r.value, (("v", b"1"),)) for r in records]
+    return found
+
+
+DAY = day()
+END = len(DAY[journal.TOPIC])
+
+
+class Logs:
+    """A cluster's partition, as far as it is still there."""
+
+    def __init__(self, topics, first=0):
+        self.topics, self.first = topics, first
+
+    async def chunks(self, topic, _partition, first, end):
+        found = [each for each in self.topics[topic] if max(first, self.first) <= each.offset < end]
+        for start in range(0, len(found), 5):
+            yield found[start : start + 5]
+
+
+def archived(folder, topics=DAY, *, entries=8, rest=False, upto=END):
+    manifest = Manifest.begun(folder, ID, 1, 1)
+    archiver = Archiver(folder, manifest, entries=entries, rest=rest)
+    return asyncio.run(archiver.partition(Logs(topics), 0, Closed(upto, len(topics["allocations"]))))
+
+
+def verified(folder, topics=DAY, wanted=Range(), first=0):  # noqa: B008 (a value)
+    """Verify an archive and the rest of the cluster, which has forgotten all below `first`."""
+    archive, logs = Archive(folder), Logs(topics, first)
+    ends = Ends(len(topics[journal.TOPIC]), len(topics["allocations"]), marks=archive.marks(0))
+
+    async def chunks(topic, first, end):
+        kept = min(end, archive.end(topic, 0))
+        for records in archive.chunks(topic, 0, first, kept):
+            yield records
+        async for records in logs.chunks(topic, 0, max(first, kept), end):
+            yield records
+
+    async def one(piece):
+        stretch = Stretch(0, *([archive.checkpoint(0, piece.start.offset)] if piece.start.offset >= 0 else []))
+        entries = chunks(journal.TOPIC, piece.start.offset + 1, piece.end)
+        return await stretch.verify(
+            entries, chunks("allocations", piece.start.outputs, piece.outputs_end), open_end=piece.open_end
+        )
+
+    pieces = planned(0, ends, wanted, None)
+    return together(0, [asyncio.run(one(piece)) for piece in pieces])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    archived(folder, rest=True)
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "archive")
+    return tmp_path / "archive"
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+def test_every_record_comes_back_with_offset_time_key_bytes_and_headers(whole):
+    archive = Archive(whole)
+    for topic, records in DAY.items():
+        assert [each for chunk in archive.chunks(topic, 0, 0, 10**6) for each in chunk] == records
+        assert [each for chunk in archive.chunks(topic, 0, 3, 11) for each in chunk] == records[3:11]
+
+
+BYTES = st.one_of(st.none(), st.binary(max_size=9))
+RECORDS = st.builds(
+    Kept, st.integers(0, 2**62), st.integers(0, 2**62), BYTES, BYTES, st.just((("a", b"\0\xff"), ("a", b"")))
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RECORDS, min_size=1, max_size=5))
+def test_any_record_comes_back_and_its_content_has_one_hash(tmp_path, records):
+    path = tmp_path / "records.parquet"
+    path.write_bytes(records_file(records))
+    assert read_records(path) == records
+    assert content(read_records(path)) == content(records)
+    for place, record in enumerate(records):
+        for changed in (
+            record._replace(timestamp=record.timestamp + 1),
+            record._replace(value=(record.value or b"") + b"x"),
+        ):
+            assert content([*records[:place], changed, *records[place + 1 :]]) != content(records)
+
+
+def test_only_whole_segments_are_closed_and_the_next_run_goes_on(tmp_path):
+    first = archived(tmp_path, upto=20)
+    assert [(each.first, each.last) for each in first] == [(0, 7), (8, 15)]
+    assert archived(tmp_path, upto=20) == [], "nothing more is closed"
+    head = Manifest(tmp_path).head
+    assert [(each.first, each.last) for each in archived(tmp_path)] == [(16, 23)]
+    assert [(each.first, each.last) for each in archived(tmp_path, rest=True)] == [(24, END - 1)]
+    found = check(tmp_path, head=head)
+    assert (found.findings, found.records) == ([], sum(map(len, DAY.values())))
+    assert archived(tmp_path, rest=True) == []
+
+
+def test_a_run_that_was_broken_off_leaves_nothing_half(tmp_path):
+    """Files stand there that no line names, and one that is not even whole; the next run writes them again."""
+    archived(tmp_path, upto=8)
+    before = (tmp_path / NAME).read_bytes()
+    archived(tmp_path, upto=16)
+    after = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(before)
+    (tmp_path / "journal/0/.00000000000000000008.parquet.tmp").write_bytes(b"PAR1 half")
+    assert verified(tmp_path).ok, "what is in the manifest is whole"
+    assert any("not in the manifest" in each for each in check(tmp_path).findings)
+    archived(tmp_path, upto=16)
+    assert (tmp_path / NAME).read_bytes() == after
+    assert check(tmp_path).findings == []
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with alone(tmp_path), pytest.raises(SizingError, match="another process"), alone(tmp_path):
+        pass
+
+
+def test_another_journal_and_no_archive_are_told_apart(whole, tmp_path):
+    with pytest.raises(VerificationMismatch, match="of journal DRIVER22"):
+        Manifest.begun(whole, "OTHER222", 1, 1)
+    with pytest.raises(NotFound, match="no archive"):
+        Archive(tmp_path)
+
+
+@pytest.mark.parametrize("topic", DAY)
+def test_what_does_not_verify_is_not_archived(tmp_path, topic):
+    records = list(DAY[topic])
+    place = next(n for n in range(len(records) - 1, -1, -1) if b"signal" in records[n].value)
+    records[place] = records[place]._replace(value=records[place].value.replace(b"p", b"q", 1))
+    with pytest.raises(VerificationMismatch, match="not archived from journal 0:"):
+        archived(tmp_path, {**DAY, topic: records}, rest=True)
+    assert check(tmp_path).findings == []
+
+
+# -- verified from there -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("first", [0, 8, 16, 24, END])
+def test_verification_goes_on_where_the_cluster_has_forgotten(whole, first):
+    assert verified(whole, first=first)[:5] == (12, 0, 0, 0, 0)
+
+
+def test_without_the_archive_what_is_forgotten_is_missed(tmp_path):
+    Manifest.begun(tmp_path, ID, 1, 1)
+    found = verified(tmp_path, first=8)
+    assert (found.ok, found.first_mismatch) == (False, "journal 0:0 is missing, next is offset 8")
+
+
+@pytest.mark.parametrize("since", range(1, END))
+def test_from_an_entry_begins_at_the_nearest_checkpoint_before_it(whole, since):
+    marks = [mark.offset for mark in Archive(whole).marks(0)]
+    ends = Ends(END, len(DAY["allocations"]), marks=Archive(whole).marks(0))
+    start = planned(0, ends, Range(since=since), None)[0].start.offset
+    assert start == max([offset for offset in marks if offset < since], default=-1)
+    found = verified(whole, wanted=Range(since=since))
+    later = [each for each in DAY["allocations"] if orjson.loads(each.value)["journal"]["offset"] > start]
+    assert (found.ok, found.checked, found.entries) == (True, len(later), END - 1 - start)
+
+
+@pytest.mark.parametrize("until", range(1, END + 1))
+def test_to_an_entry_ends_before_it(whole, until):
+    found = verified(whole, wanted=Range(until=until))
+    earlier = [each for each in DAY["allocations"] if orjson.loads(each.value)["journal"]["offset"] < until]
+    assert (found.ok, found.checked, found.entries) == (True, len(earlier), until)
+
+
+def test_a_time_begins_at_the_checkpoint_before_it(whole):
+    marks = Archive(whole).marks(0)
+    ends = Ends(END, len(DAY["allocations"]), marks=marks)
+    for mark in marks[:-1]:
+        assert planned(0, ends, Range(since_ns=mark.now_ns), None)[0].start == mark
+        assert planned(0, ends, Range(since_ns=mark.now_ns - 1), None)[0].start.offset < mark.offset
+
+
+# -- tampering ---------------------------------------------------------------------------------------------------------
+FILES = ("journal/0/00000000000000000008.parquet", "allocations/0/00000000000000000003.parquet")
+SNAPSHOT = "checkpoints/0/00000000000000000015.parquet"
+
+
+def changed(path, place=None):
+    value = bytearray(path.read_bytes())
+    value[len(value) // 2 if place is None else place] ^= 1
+    path.write_bytes(bytes(value))
+
+
+def lines(folder):
+    return (folder / NAME).read_bytes().splitlines(keepends=True)
+
+
+def rewritten(change):
+    def tamper(folder):
+        (folder / NAME).write_bytes(b"".join(change(lines(folder))))
+
+    return tamper
+
+
+def forged(kind, field, value):
+    """Change a field of a line and chain all that follow anew, as somebody would who knows how."""
+
+    def tamper(folder):
+        manifest = Manifest(folder)
+        fields = [orjson.loads(line) for line in manifest.lines]
+        place = next(n for n, each in enumerate(fields) if each["kind"] == kind and n > 4)
+        fields[place][field] = value(fields[place][field])
+        previous, found = "", []
+        for each in fields:
+            line = orjson.dumps({**each, "previous": previous}, option=orjson.OPT_SORT_KEYS)
+            previous = journal_hash(line)
+            found.append(line + b"\n")
+        (folder / NAME).write_bytes(b"".join(found))
+
+    return tamper
+
+
+def journal_hash(line):
+    import hashlib  # noqa: PLC0415 (next to its one use)
+
+    return hashlib.sha256(line).hexdigest()
+
+
+def swap(folder):
+    one, other = folder / "journal/0/00000000000000000000.parquet", folder / FILES[0]
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+
+
+TAMPERED = {
+    "a byte of a journal segment": (lambda f: changed(f / FILES[0]), "journal 0:8 to 15"),
+    "a byte of an allocations segment": (lambda f: changed(f / FILES[1]), "allocations 0:3 to"),
+    "a byte of a checkpoint": (lambda f: changed(f / SNAPSHOT), "checkpoint of journal 0 at entry 15"),
+    "a segment is gone": (lambda f: (f / FILES[0]).unlink(), "journal 0:8 to 15"),
+    "a checkpoint is gone": (lambda f: (f / SNAPSHOT).unlink(), "checkpoint of journal 0 at entry 15"),
+    "two segments change places": (swap, "journal 0:0 to 7"),
+    "one file more": (lambda f: shutil.copy(f / FILES[0], f / "journal/0/00000000000000000099.parquet"), "99.parquet"),
+    "a byte of the manifest's beginning": (lambda f: changed(f / NAME, 20), f"{NAME}:1"),
+    "a line of the manifest is gone": (rewritten(lambda found: found[:4] + found[5:]), f"{NAME}:5"),
+    "a line of the manifest twice": (rewritten(lambda found: [*found[:4], found[3], *found[4:]]), f"{NAME}:5"),
+    "two lines change places": (rewritten(lambda found: [*found[:4], found[5], found[4], *found[6:]]), f"{NAME}:5"),
+    "a line is cut": (rewritten(lambda found: [*found[:-1], found[-1][:-9]]), "lost its tail"),
+    "the last lines are gone": (rewritten(lambda found: found[:-2]), "lost its tail"),
+    "a hash is forged": (forged("segment", "sha256", lambda old: old[::-1]), "was changed: its sha256"),
+    "a content is forged": (forged("segment", "content", lambda old: old[::-1]), "does not hold the records"),
+    "an offset is forged": (forged("segment", "first", lambda old: old - 1), "must go on at"),
+    "a digest is forged": (forged("checkpoint", "digest", lambda old: old[::-1]), "does not hold what it says"),
+    "a checkpoint's place is forged": (forged("checkpoint", "offset", lambda old: old - 1), "must stand at"),
+    "a file's name leads elsewhere": (forged("segment", "file", lambda old: f"../{old}"), "the file must be"),
+}
+
+
+@pytest.mark.parametrize(("tamper", "named"), TAMPERED.values(), ids=TAMPERED)
+def test_a_spoiled_archive_is_found_and_the_place_is_named(copy, tamper, named):
+    tamper(copy)
+    found = check(copy)
+    assert found.findings
+    assert named in " / ".join(found.findings)
+    done = CliRunner().invoke(cli, ["journal", "check", str(copy), "--processes", "1"])
+    assert (done.exit_code, named in done.output, "NOT whole" in done.output) == (4, True, True)
+
+
+@pytest.mark.parametrize("place", range(0, 2_000, 53))
+def test_any_byte_of_the_manifest_counts(copy, place):
+    changed(copy / NAME, place)
+    assert check(copy, fold=False).findings
+
+
+def test_a_shortened_archive_is_known_by_a_head_that_was_noted(copy):
+    head = Manifest(copy).head
+    kept = lines(copy)
+    (copy / NAME).write_bytes(b"".join(kept[:-3]))
+    for each in kept[-3:]:
+        (copy / orjson.loads(each)["file"]).unlink()
+    assert check(copy).findings == [], "as it stands nothing is wrong with it"
+    assert check(copy, head=head).findings == [f"no line of the manifest has the hash {head}"]
+
+
+def state_of_another(folder):
+    """Put a checkpoint in place that is whole in itself, hashes, digest, chain and all, but not the journal's."""
+    from streams.archives.files import checkpoint_file  # noqa: PLC0415 (next to its one use)
+    from streams.checkpoint import digest  # noqa: PLC0415
+
+    true = Archive(folder).checkpoint(0, 15)
+    records = dict(true.records)
+    key = next(each for each in records if each[0] == "books")
+    records[key] = records[key].replace(b"100000.0", b"100001.0", 1)
+    assert records != true.records
+    value = checkpoint_file(true._replace(records=records, digest=digest(records)))
+    (folder / SNAPSHOT).write_bytes(value)
+    forged_digest, forged_hash = f"{digest(records):064x}", journal_hash(value)
+
+    def of_it(field, new):
+        place = [orjson.loads(line).get("file") for line in lines(folder)].index(SNAPSHOT)
+        fields = [orjson.loads(line) for line in lines(folder)]
+        fields[place][field] = new
+        previous, found = "", []
+        for each in fields:
+            line = orjson.dumps({**each, "previous": previous}, option=orjson.OPT_SORT_KEYS)
+            previous = journal_hash(line)
+            found.append(line + b"\n")
+        (folder / NAME).write_bytes(b"".join(found))
+
+    of_it("digest", forged_digest)
+    of_it("sha256", forged_hash)
+
+
+def test_a_checkpoint_that_is_whole_but_not_the_journals_is_found_by_the_fold(copy):
+    state_of_another(copy)
+    assert check(copy, fold=False).findings == []
+    (finding,) = check(copy).findings
+    assert (
+        "checkpoint of journal 0 at entry 15: its digest is not what the journal leads to" in finding or "p" in finding
+    )
