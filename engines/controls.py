@@ -8,13 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engines import questions, returns
+from engines import limits, questions, returns
 from engines.decide import Trigger
 from engines.effects import Folded, Journaled, alert
 from engines.parameters import DecisionParams, tree_hash
 from engines.records import Gate, Scopes
 from engines.state import MARKET_WIDE, POLICY, State
 from engines.ways import ACTIVE
+
+TOLD_CHARS_MAX = 1_000
+"""An answer is read by people, and an alert has to fit its topic whatever was ordered."""
 
 
 def fold_control(state: State, entry: Journaled, folded: Folded) -> None:
@@ -33,7 +36,8 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
         params = DecisionParams.model_validate(payload["tree"])
     except ValidationError as error:
         first = error.errors()[0]
-        return f"invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}, was {first['input']!r}"
+        text = f"invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}, was {first['input']!r}"
+        return text[:TOLD_CHARS_MAX]
     if tree_hash(params) != payload["hash"]:
         return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
     if _widths(params) != _widths(state.params):
@@ -65,6 +69,8 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
     scopes.pop(scope, None)
     if wanted != ACTIVE:
         scopes[scope] = wanted
+    if len(scopes) > limits.SCOPES_MAX:
+        return f"rejected: at most {limits.SCOPES_MAX} scopes may be halted or reducing"
     state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
     trigger = Trigger("resume" if resumed else "control", control_id, way="afresh" if resumed else "ratio", cell=None)
@@ -75,6 +81,9 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
 
 def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
     portfolio, value = payload["portfolio_id"], float(payload["value_usd"])
+    broken = limits.no_room_for_portfolio(state, portfolio)
+    if broken is not None:
+        return f"rejected: {' '.join(broken)}"
     book = state.book(portfolio)
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
     state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
@@ -89,8 +98,6 @@ def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Fol
     kind, _, name = scope.partition(":")
     if not state.params.rl.enabled:
         return "rejected: rl.enabled is false"
-    if kind == "symbol":
-        return f"invalid: scope must be all, portfolio:P or strategy:S, was {scope}"
     record: Scopes | None = state.get("states", (POLICY,))
     scopes = {**({} if record is None else dict(record.scopes)), scope: mode}
     state.put("states", (POLICY,), Scopes(tuple(sorted(scopes.items()))))

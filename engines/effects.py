@@ -83,6 +83,11 @@ class Folded:
         """Name a portfolio that has to decide."""
         self.triggers[portfolio] = stronger(self.triggers.get(portfolio), trigger)
 
+    def refuse(self, entry: Journaled, field: str, rule: str) -> None:
+        """Refuse the entry's input: it would be one too many of something."""
+        text = f"{entry.topic or 'call'}: {field} {rule}"
+        self.refusals.append(Refusal(entry.topic, "out_of_range", field, text))
+
     def note(self, name: str, label: str = "", value: float = 1.0) -> None:
         """Leave something to be counted."""
         self.notes.append(Note(name, label, value))

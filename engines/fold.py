@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from engines import gate, policy, questions, returns, strategies
+from engines import gate, limits, policy, questions, returns, strategies
 from engines.allocation import DECISION_VERSION, render
 from engines.controls import fold_control
 from engines.decide import Decision, Trigger, decide, room_of
@@ -289,6 +289,10 @@ def _positions(state: State, entry: Journaled, folded: Folded) -> None:
     book = state.book(portfolio)
     if book.positions is not None and body["timestamp_ns"] <= book.positions_ns:
         folded.note("older_positions", portfolio)
+        return
+    broken = limits.no_room_for_portfolio(state, portfolio)
+    if broken is not None:
+        folded.refuse(entry, *broken)
         return
     positions = tuple(sorted((symbol, float(quantity)) for symbol, quantity in body["quantities"].items()))
     value = body.get("equity")

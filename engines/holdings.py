@@ -11,6 +11,10 @@ from engines.state import State
 UNASSIGNED = "-"
 """The strategy of a position that no published target explains."""
 
+CENTS_MAX = 1e15
+"""Ten trillion USD: what is held of a symbol counts for no more. A price times a quantity has no end, JSON's integers
+have one, and the sum over all cells of a portfolio must stay below it."""
+
 
 class Holdings(NamedTuple):
     """Held cells of one portfolio, aligned with `cells`."""
@@ -88,4 +92,4 @@ def _value_cents(state: State, symbol: str, quantity: float) -> int:
     market = state.tables["markets"].get((symbol,))
     if not quantity or market is None or market.bars is None:
         return 0
-    return int(100.0 * quantity * market.bars.last_price)
+    return int(max(-CENTS_MAX, min(CENTS_MAX, 100.0 * quantity * market.bars.last_price)))

@@ -5,7 +5,7 @@ Source: the pipeline specification, stage 0; methods 5.
 
 from typing import Any
 
-from engines import bars, cascade, returns
+from engines import bars, cascade, limits, returns
 from engines.cascade import Readings
 from engines.decide import Trigger, breaks_a_cap
 from engines.effects import Folded, Journaled, Look, alert
@@ -43,6 +43,9 @@ def fold_price(
 ) -> None:
     """Fold one symbol's [open, high, low, close, volume in coins, ticks] of a step that ends at end_ns."""
     market: Market = state.get("markets", (symbol,)) or EMPTY
+    if market is EMPTY and limits.no_room_for_symbol(state, symbol) is not None:
+        folded.note("refused_symbol", symbol)
+        return
     if market.bars is not None and market.source_partition != source and end_ns - market.bars.last_ns < HOUR_NS:
         folded.note("refused_symbol", symbol)
         return
@@ -61,6 +64,11 @@ def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: 
     """Fold cascade indicators: each field replaces the gauge of its name unless that is newer."""
     symbol = body.get("symbol") or MARKET_WIDE
     market: Market = state.get("markets", (symbol,)) or EMPTY
+    broken = limits.no_room_for_symbol(state, symbol)
+    if broken is not None:
+        if state.partition == 0:
+            folded.refuse(entry, *broken)
+        return
     at_ns = body["timestamp_ns"]
     gauges = tuple(
         (value, at_ns) if value is not None and (gauge is None or gauge[1] <= at_ns) else gauge

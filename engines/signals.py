@@ -5,7 +5,7 @@ Source: the pipeline specification, stages 0 and 1.
 
 from typing import Any
 
-from engines import bars, regime, strategies
+from engines import bars, limits, regime, strategies
 from engines.decide import Trigger
 from engines.effects import Folded, Journaled, Refusal, warn_of_drift
 from engines.market import funding_8h
@@ -34,6 +34,10 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         return
     if cell is not None and timestamp_ns < cell.last_ns:
         folded.note("older_signal", strategy)
+        return
+    broken = None if cell is not None else limits.no_room_for_cell(state, key)
+    if broken is not None:
+        folded.refuse(entry, *broken)
         return
     side = SIDE[body["action"]]
     seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)

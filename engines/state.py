@@ -86,6 +86,8 @@ class State:
         self.tables: dict[str, dict[Key, Any]] = {table: {} for table in TABLES}
         self.touched: dict[tuple[str, Key], None] = {}
         self.cells_of: dict[str, list[tuple[str, str]]] = {}
+        self.known: dict[str, dict[str, int]] = {}
+        """By portfolio and strategy: how many cells there ever were."""
         self.holders: dict[str, dict[str, None]] = {}
         self.watches: dict[str, dict[str, float]] = {}
         self.elevated: dict[str, None] = {}
@@ -145,6 +147,8 @@ class State:
 
     def put_cell(self, key: Key, cell: Cell) -> None:
         """Store a cell; a live forecast enters the portfolio's cells and the expiries."""
+        if key not in self.tables["predictions"]:
+            self._count(key)
         self.put("predictions", key, cell)
         if cell.forecast is not None:
             self._enter(key)
@@ -239,6 +243,10 @@ class State:
                 place = (portfolio, asked.strategy_id, asked.symbol, asked.offset)
                 heapq.heappush(self._deadlines, (asked.deadline_ns, place))
 
+    def _count(self, key: Key) -> None:
+        strategies = self.known.setdefault(key[0], {})
+        strategies[key[1]] = strategies.get(key[1], 0) + 1
+
     def _enter(self, key: Key) -> None:
         cells = self.cells_of.get(key[0], [])
         cell = (key[1], key[2])
@@ -293,6 +301,7 @@ class State:
 
     def _derive(self) -> None:
         for key, cell in self.tables["predictions"].items():
+            self._count(key)
             if cell.forecast is not None:
                 self._enter(key)
                 heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))

@@ -51,7 +51,7 @@ def original(headers: Headers) -> list[tuple[str, bytes]]:
 
 def read(headers: Iterable[tuple[str, bytes]]) -> DeadLetter | None:
     """Return what a dead letter's headers say, or None where they are not all there or say what we never would."""
-    told = {name: value.decode(errors="replace") for name, value in headers if name in NAMES}
+    told = {name: (value or b"").decode(errors="replace") for name, value in headers if name in NAMES}
     if len(told) < len(NAMES):
         return None
     exception, message, topic, partition, offset, code, field = (told[name] for name in NAMES)

@@ -8,7 +8,7 @@ from schemas.base import Message
 from schemas.errors import InvalidMessage, InvalidPositionsException
 from schemas.units import Equity, Id, Quantity, TimestampNs
 
-SYMBOLS_MAX = 10_000
+SYMBOLS_MAX = 2_000
 
 
 class Positions(Message):

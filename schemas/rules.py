@@ -11,6 +11,8 @@ from schemas.words import ErrorCode
 
 TIMESTAMP_MIN_NS = 1_000_000_000_000_000_000
 TIMESTAMP_MAX_NS = 4_100_000_000_000_000_000
+FIELD_CHARS_MAX = 200
+"""A path goes through keys that others chose."""
 _UNITS = {"seconds": 1_000_000_000, "milliseconds": 1_000_000, "microseconds": 1_000}
 _INT64 = float(2**63)
 _CODES = frozenset(get_args(ErrorCode))
@@ -38,7 +40,7 @@ def first(error: ValidationError) -> Fault:
     """Return the first broken rule, in the order of the fields; the others are not looked at."""
     details = error.errors(include_url=False)[0]
     context = details.get("ctx", {})
-    field = ".".join(map(str, details["loc"]))
+    field = ".".join(map(str, details["loc"]))[:FIELD_CHARS_MAX]
     if details["type"] in _CODES and "rule" in context:
         path = ".".join(filter(None, (field, context["field"])))
         return Fault(cast("ErrorCode", details["type"]), path, context["rule"])

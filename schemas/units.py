@@ -5,7 +5,7 @@ The bounds are wide: they keep out slips of unit and values that would overflow 
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from schemas.rules import TIMESTAMP_MAX_NS, TIMESTAMP_MIN_NS, Fault, broken
@@ -59,7 +59,8 @@ Seconds = Annotated[float, Ge(0), Le(315_360_000)]
 """Up to ten years."""
 Horizon = Annotated[float, Ge(0.001), Le(315_360_000)]
 """A millisecond to ten years, in seconds."""
-Hours = Annotated[float, Gt(0), Le(8760)]
+Hours = Annotated[float, Ge(0.01), Le(8760)]
+"""Half a minute to a year: a rate per 5e-324 hours would have no end as a rate per 8 hours."""
 
 
 def _no_lookalike(side: Any) -> Any:

@@ -1,6 +1,7 @@
 """Dead letters: a refused record, byte for byte, with headers that name place, rule and value; and its way back."""
 
 import base64
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -9,11 +10,16 @@ from schemas.dead_letter import DeadLetter, headers_of
 from schemas.errors import InvalidMessage
 from streams.journal import Place
 from streams.ports import Headers, Record, Send
-from streams.topics import DLQ
+from streams.topics import DLQ, KIB, RECORD_BYTES_MAX, ROOM
 from streams.weights import instant
 
 REPLAY_OF = "himari.replay.of"
 """Header of a replayed record: the place of its dead letter, topic/partition/offset."""
+CUT = "himari.error.cut"
+"""Header of a dead letter that was too large: how large it was, and the digest of its value."""
+LETTER_BYTES_MAX = 2 * RECORD_BYTES_MAX - ROOM
+KEPT_BYTES = 64 * KIB
+"""What a letter that is cut holds of key and value each, from their beginnings."""
 MILLISECOND_NS = 1_000_000
 
 
@@ -23,9 +29,24 @@ def dead_letter(place: Place, record: Record, error: InvalidMessage) -> Send:
 
 
 def letter(place: Place, key: bytes | None, value: bytes | None, headers: Headers, error: InvalidMessage) -> Send:
-    """Return a dead letter made of the original key, value and headers."""
+    """Return a dead letter made of the original key, value and headers.
+
+    A record that is larger than its dead-letter topic takes (compressed, it passed the source's limit) is cut; a header
+    says so, and its source holds it whole for as long as that keeps it.
+    """
     why = headers_of(error, place.topic, place.partition, place.offset)
+    size = size_of(key, value, headers)
+    if size > LETTER_BYTES_MAX:
+        digest = hashlib.sha256(value or b"").hexdigest()
+        headers = ((CUT, f"{size} bytes, value {len(value or b'')} with sha256 {digest}".encode()),)
+        key, value = key and key[:KEPT_BYTES], value and value[:KEPT_BYTES]
     return Send(f"{place.topic}{DLQ}", None, key, value, (*headers, *why))
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Return how many bytes a record has, but for its frame."""
+    told = sum(len(name.encode()) + len(text or b"") for name, text in headers)
+    return len(key or b"") + len(value or b"") + told
 
 
 class Letter(NamedTuple):
@@ -68,7 +89,7 @@ def replayed(headers: Iterable[tuple[str, bytes]]) -> Iterator[str]:
     """Yield the places of the dead letters that a record is a replay of: more than one where a replay was refused."""
     for name, value in headers:
         if name == REPLAY_OF:
-            yield value.decode(errors="replace")
+            yield (value or b"").decode(errors="replace")
 
 
 def headers_in(fields: Mapping[str, Any]) -> list[tuple[str, bytes]]:
@@ -102,7 +123,7 @@ def whole(found: Letter) -> dict[str, Any]:
         "key": _text(found.key),
         "value": _text(found.value),
         "value_base64": None if found.value is None else base64.b64encode(found.value).decode(),
-        "headers": [[name, value.decode(errors="backslashreplace")] for name, value in found.headers],
+        "headers": [[name, (value or b"").decode(errors="backslashreplace")] for name, value in found.headers],
     }
 
 

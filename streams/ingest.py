@@ -12,13 +12,17 @@ from schemas.outcome import TradeOutcome
 from schemas.positions import Positions
 from schemas.signal import TacticalSignal
 from streams import journal
-from streams.dead_letters import dead_letter
+from streams.dead_letters import dead_letter, size_of
 from streams.journal import Place
 from streams.partitioner import partition_of
 from streams.ports import Record, Send
+from streams.topics import RECORD_BYTES_MAX, ROOM
 
 AHEAD_NS = 5_000_000_000
 """An event time further ahead of the clock than this is refused."""
+
+BESIDE_BYTES_MAX = RECORD_BYTES_MAX + ROOM
+"""Largest key with headers that is taken."""
 
 EVERYWHERE = ""
 
@@ -45,11 +49,25 @@ INTAKES: dict[str, Intake] = {
 }
 
 
+def _check_size(model: type[Message], record: Record, topic: str) -> None:
+    """Refuse a record whose key and headers would make its entry larger than the journal takes.
+
+    Raises:
+        InvalidMessage: the subclass that the model names.
+    """
+    size = size_of(record.key, None, record.headers)
+    if size > BESIDE_BYTES_MAX:
+        rule = f"record must have at most {BESIDE_BYTES_MAX} bytes of key and headers, was {size}"
+        refused_as: type[InvalidMessage] = model.refused_as  # type: ignore[attr-defined]
+        raise refused_as("too_large", "", f"{topic}: {rule}")
+
+
 def ingest(place: Place, record: Record, now_ns: int, partitions: int) -> list[Send]:
     """Return what one source record becomes: an entry for one journal partition or for all, or a dead letter."""
     intake = INTAKES[place.topic]
     try:
         message = wire.decode(intake.model, record.value, place=place.topic)
+        _check_size(intake.model, record, place.topic)
         wire.check_time(message, message.timestamp_ns, now_ns + AHEAD_NS, place=place.topic)  # type: ignore[attr-defined]
     except InvalidMessage as error:
         return [dead_letter(place, record, error)]

@@ -31,11 +31,14 @@ def entry(
     key: bytes | None = None,
     headers: Headers = (),
 ) -> bytes:
-    """Return the bytes of one entry: the original value as it came, its key and headers in base64."""
+    """Return the bytes of one entry: the original value as it came, its key and headers in base64.
+
+    A header without a value, which Kafka allows, is journaled as an empty one.
+    """
     return orjson.dumps(
         {
             "event_time_ns": event_time_ns,
-            "headers": [[name, b64encode(text).decode()] for name, text in headers],
+            "headers": [[name, b64encode(text or b"").decode()] for name, text in headers],
             "journaled_at_ns": journaled_at_ns,
             "key": None if key is None else b64encode(key).decode(),
             "kind": kind,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
+from engines.limits import SYMBOLS_MAX
 from schemas import wire
 from schemas.errors import InvalidMessage, InvalidPriceException
 from schemas.price import PlainTick
@@ -59,6 +60,7 @@ class MarketFold:
         try:
             ticks = wire.decode_prices(record.value, place="prices")
             _refuse_future(max(tick["timestamp_ns"] for tick in ticks), self.clock())
+            self._refuse_flood(ticks)
         except InvalidMessage as error:
             self.note(error.code, 1)
             return [dead_letter(Place("prices", 0, self.partition, record.offset), record, error)]
@@ -81,6 +83,20 @@ class MarketFold:
         if late:
             self.note("late_tick", late)
         return sends
+
+    def _refuse_flood(self, ticks: list[PlainTick]) -> None:
+        """Refuse a message after which the open step could hold more symbols than a journal partition takes.
+
+        Raises:
+            InvalidPriceException: place, rule and value.
+        """
+        if len(self.symbols) + len(ticks) <= SYMBOLS_MAX:
+            return
+        fresh = {tick["symbol"]: None for tick in ticks if tick["symbol"] not in self.symbols}
+        if len(self.symbols) + len(fresh) > SYMBOLS_MAX:
+            name = next(reversed(fresh))
+            rule = f"must be one of at most {SYMBOLS_MAX} symbols in a step, was {name!r}, a new one"
+            raise InvalidPriceException("out_of_range", "symbol", f"prices: symbol {rule}")
 
     def _add(self, tick: PlainTick) -> None:
         price, low, high, volume = tick["price"], tick.get("low"), tick.get("high"), tick.get("volume") or 0.0

@@ -80,7 +80,7 @@ JOURNAL: Final = Topic(
 )
 
 OUTPUTS: Final = (
-    Topic("allocations", "P", "portfolio_id", "the decisions", 2 * RECORD_BYTES_MAX, FOR_EVER),
+    Topic("allocations", "P", "portfolio_id", "the decisions", 4 * RECORD_BYTES_MAX, FOR_EVER),
     Topic("rl-requests", "P", "portfolio_id", "questions to the policy; answers go to the journal"),
     Topic(
         "alerts",

@@ -213,7 +213,7 @@ async def _client(client: Any, way: Connection) -> AsyncIterator[Any]:
 def _line(record: Any) -> str:
     place = f"{record.topic}[{record.partition}]@{record.offset}"
     value = (record.value or b"").decode(errors="replace")
-    why = dict(record.headers).get("__streams.errors.message", b"").decode(errors="replace")
+    why = (dict(record.headers).get("__streams.errors.message") or b"").decode(errors="replace")
     shown = value if len(value) <= 400 else value[:399] + "…"
     return f"{place} {why}: {shown}" if why else f"{place} {shown}"
 

@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnreachable, TopicsUnfit
-from streams.kafka.connection import REACH_TIMEOUT_S, Connection, is_embedded, reach
+from streams.kafka.connection import REACH_TIMEOUT_S, Connection, allowed, is_embedded, reach
 from streams.kafka.fit import Cluster, Difference, advice, compare, fitting, growable, settings_of
 from streams.topics import ALL, Names, Topic
 
@@ -104,7 +104,8 @@ async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connection.options())
     try:
         await reach(admin, connection)
-        yield admin
+        with allowed("see, create or change topics"):
+            yield admin
     except KafkaError as error:
         msg = f"kafka.bootstrap_servers {connection.bootstrap}: {error!r}"
         raise BrokerUnreachable(msg) from error

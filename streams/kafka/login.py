@@ -12,7 +12,9 @@ from schemas.errors import ConfigurationException
 from streams.kafka.connection import Connection
 
 SECTION = "kafka.security"
-SECRET_BYTES_MAX = 64 * 1024
+FILE_BYTES_MAX = 1024 * 1024
+SECRET_BYTES_MAX = 1024
+"""OpenSSL takes no longer password of a key."""
 
 
 class Login(Mapping[str, Any]):
@@ -87,8 +89,8 @@ def _show(context: ssl.SSLContext, security: SecuritySettings, env: Mapping[str,
 
     try:
         context.load_cert_chain(certificate, key, password)  # without a password OpenSSL would ask the terminal
-    except ssl.SSLError as error:
-        why = error.reason or "not PEM, or another password"
+    except (ssl.SSLError, ValueError) as error:
+        why = getattr(error, "reason", None) or "not PEM, or another password"
         rule = f"must be the PEM key of certificate_file, under its password: {why}"
         raise _refused("key_file", rule) from error
 
@@ -111,13 +113,15 @@ def _secret(security: SecuritySettings, name: str, env: Mapping[str, str]) -> st
     secret = value.removesuffix("\n").removesuffix("\r")
     if not secret:
         raise _refused(field, "must name a variable that is set" if variable else "must name a file that is not empty")
+    if len(secret.encode()) > SECRET_BYTES_MAX:
+        raise _refused(field, f"must lead to at most {SECRET_BYTES_MAX} bytes")
     return secret
 
 
 def _read(field: str, path: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            return file.read(SECRET_BYTES_MAX)
+            return file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise _refused(field, f"must name a file that can be read: {error.strerror}") from error
 

@@ -129,6 +129,8 @@ def test_what_cannot_be_read_is_named(tmp_path, authority):
     empty, text = tmp_path / "empty", tmp_path / "text"
     empty.write_text("\n")
     text.write_text("no PEM\n")
+    long = tmp_path / "long"
+    long.write_text("x" * 1025)
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     gone = str(tmp_path / "gone")
@@ -138,6 +140,8 @@ def test_what_cannot_be_read_is_named(tmp_path, authority):
         (scram(password_file=gone), "password_file", "must name a file that can be read: No such file or directory"),
         (scram(password_file=str(tmp_path)), "password_file", "must name a file that can be read: Is a directory"),
         (scram(password_file=str(empty)), "password_file", "must name a file that is not empty"),
+        (scram(password_file=str(long)), "password_file", "must lead to at most 1024 bytes"),
+        (mutual(authority, sealed, key_password_file=str(long)), "key_password_file", "must lead to at most 1024 byt"),
         (scram(password_file=str(binary)), "password_file", "must name a file that holds UTF-8"),
         ({**ours, "ca_file": gone}, "ca_file", "must name a file that can be read: No such file or directory"),
         ({**ours, "ca_file": str(text)}, "ca_file", "must hold certificates in PEM"),

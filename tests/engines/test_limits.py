@@ -1,0 +1,156 @@
+"""What would grow without end is refused with place, rule and value; who was there before is still served."""
+
+import orjson
+import pytest
+from worlds import Driver, control, last, priced, signal, tick
+
+from engines import limits
+from engines.records import Market
+from engines.state import State
+from streams.market import MarketFold
+from streams.memory import Stored
+from streams.topics import CHANGELOGS, ROOM, TOPICS
+
+NOTHING = Market(None, (None,) * 7, None, None, -1)
+
+
+def states(driver):
+    return [kept[0].state for (topic, _), kept in sorted(driver.processors.items()) if topic == "journal"]
+
+
+def refused(driver, topic):
+    return [dict(record.headers) for record in driver.read(f"{topic}.dlq")]
+
+
+def crowd(driver):
+    """Fill every partition to its limits; `main` is not among the portfolios."""
+    for state in states(driver):
+        for number in range(limits.PORTFOLIOS_MAX):
+            state.tables["books"][(f"p{number}",)] = state.book("main")
+
+
+def test_another_strategy_is_one_too_many_and_those_before_are_served():
+    driver = priced(Driver())
+    driver.publish("signals", signal(driver.now_ns, strategy_id="momentum", signal_id="s-1"))
+    driver.run()
+    for state in states(driver):
+        state.known["main"] = {"momentum": 1, **{f"s{n}": 1 for n in range(limits.STRATEGIES_MAX - 1)}}
+    driver.publish("signals", signal(driver.now_ns, strategy_id="one-more", signal_id="s-2"))
+    driver.publish("signals", signal(driver.now_ns, strategy_id="momentum", symbol="ETH-USD", signal_id="s-3"))
+    driver.run()
+    assert [each["trigger"]["id"] for each in driver.allocations()] == ["s-1", "s-3"]
+    (told,) = refused(driver, "signals")
+    assert (told["himari.error.code"], told["himari.error.field"]) == (b"out_of_range", b"strategy_id")
+    rule = b"signals: strategy_id must be one of at most 200 strategies of the portfolio, was 'one-more', a new one"
+    assert told["__streams.errors.message"] == rule
+
+
+def test_another_cell_is_one_too_many():
+    driver = priced(Driver())
+    for state in states(driver):
+        state.known["main"] = {f"s{n}": 20 for n in range(limits.CELLS_MAX // 20)}
+    driver.publish("signals", signal(driver.now_ns, action="hold"))
+    driver.run()
+    assert driver.allocations() == []
+    (told,) = refused(driver, "signals")
+    assert b"at most 2000 pairs of strategy and symbol of the portfolio" in told["__streams.errors.message"]
+
+
+def test_another_portfolio_is_one_too_many_by_any_way_that_leads_in():
+    driver = priced(Driver())
+    crowd(driver)
+    driver.publish("signals", signal(driver.now_ns))
+    driver.publish("positions", {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": {}})
+    driver.publish("control", control(driver.now_ns, "portfolio_value", {"portfolio_id": "main", "value_usd": 1.0}))
+    driver.run()
+    assert driver.allocations() == []
+    for topic in ("signals", "positions"):
+        (told,) = refused(driver, topic)
+        assert told["himari.error.field"] == b"portfolio_id"
+        assert b"at most 10000 portfolios of its journal partition, was 'main'" in told["__streams.errors.message"]
+    (alert,) = [orjson.loads(record.value) for record in driver.read("alerts")]
+    assert alert["result"].startswith("rejected: portfolio_id must be one of at most 10000 portfolios")
+    driver.publish("signals", signal(driver.now_ns, portfolio_id="p7"))
+    driver.run()
+    assert last(driver, "p7")["sequence"] == 1
+
+
+def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
+    driver = priced(Driver())
+    for state in states(driver):
+        for number in range(limits.SYMBOLS_MAX - 3):
+            state.tables["markets"][(f"X{number}",)] = NOTHING
+    driver.publish("prices", tick(driver.now_ns, "NEW", 1.0), key=b"NEW")
+    driver.publish("prices", tick(driver.now_ns, "BTC-USD", 50_000.0), key=b"BTC-USD")
+    for symbol in ("NEW", "ETH-USD"):
+        driver.publish("cascade-indicators", {"symbol": symbol, "timestamp_ns": driver.now_ns, "funding_rate": 0.1})
+    driver.advance(2.0)
+    for state in states(driver):
+        assert ("NEW",) not in state.tables["markets"]
+        assert state.get("markets", ("BTC-USD",)).bars.last_price == 50_000.0
+        assert state.get("markets", ("ETH-USD",)).gauges[0][0] == 0.1
+    (told,) = refused(driver, "cascade-indicators")
+    assert b"symbol must be one of at most 2000 symbols, was 'NEW'" in told["__streams.errors.message"]
+
+
+def test_a_step_takes_as_many_symbols_as_a_journal_partition_and_goes_on_after_a_flood():
+    now = 1_700_000_000_000_000_000
+    fold = MarketFold(0, 1, lambda: 1, lambda: now)
+
+    def ticks(first, count):
+        many = [{"symbol": f"X{n}", "price": 1.0, "timestamp_ns": now} for n in range(first, first + count)]
+        return fold.fold(Stored(first, None, orjson.dumps({"ticks": many})))
+
+    assert ticks(0, limits.SYMBOLS_MAX - 1) == []
+    (letter,) = ticks(limits.SYMBOLS_MAX - 1, 2)
+    headers = dict(letter.headers)
+    assert headers["himari.error.code"] == b"out_of_range"
+    assert b"at most 2000 symbols in a step, was 'X2000'" in headers["__streams.errors.message"]
+    assert ticks(limits.SYMBOLS_MAX - 1, 1) == []
+    assert ticks(0, 1) == []
+    assert len(fold.symbols) == limits.SYMBOLS_MAX
+    (step,) = fold.flush()
+    assert len(step.value) < 9 << 20
+
+
+def test_another_scope_is_one_too_many():
+    driver = priced(Driver())
+    for number in range(limits.SCOPES_MAX + 1):
+        halt = {"scope": f"symbol:X{number}", "state": "HALTED"}
+        driver.publish("control", control(driver.now_ns, "trading_state", halt, f"c-{number}"))
+    driver.run()
+    results = [orjson.loads(record.value)["result"] for record in driver.read("alerts")]
+    assert sorted(set(results)) == ["applied", "rejected: at most 1000 scopes may be halted or reducing"]
+    assert results.count("applied") == 2 * limits.SCOPES_MAX
+
+
+def test_what_is_known_of_cells_comes_back_with_the_state():
+    driver = priced(Driver())
+    for number, action in enumerate(("buy", "hold", "sell")):
+        fields = {"strategy_id": f"s-{number % 2}", "symbol": ["BTC-USD", "ETH-USD", "SOL-USD"][number]}
+        driver.publish("signals", signal(driver.now_ns, action=action, signal_id=f"{number}", **fields))
+    driver.run()
+    before = [state.known for state in states(driver)]
+    assert {"main": {"s-0": 2, "s-1": 1}} in before
+    driver.checkpoint()
+    driver.crash()
+    assert [state.known for state in states(driver)] == before
+
+
+@pytest.mark.parametrize("priced_", [False, True])
+def test_an_allocation_at_all_limits_fits_its_topic(priced_):
+    driver = Driver(partitions=1)
+    names = [f"S{n:05}".ljust(64, "x") for n in range(limits.SYMBOLS_MAX)]
+    if priced_:
+        ticks = [{"symbol": name, "price": 1.23456789, "timestamp_ns": driver.now_ns} for name in names]
+        driver.publish("prices", {"ticks": ticks})
+        driver.advance(2.0)
+    held = dict.fromkeys(names, 1.23456789012345)
+    driver.publish("positions", {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": held})
+    driver.publish("signals", signal(driver.now_ns, symbol=names[0], regime="ranging"))
+    driver.run()
+    sizes = [len(record.value) for record in driver.read("allocations")]
+    assert len(sizes) == 2
+    at_most = {topic.name: topic.bytes_max for topic in (*TOPICS, *CHANGELOGS)}
+    assert max(sizes) < at_most["allocations"] - ROOM, sizes
+    assert isinstance(states(driver)[0], State)
