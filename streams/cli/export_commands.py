@@ -72,7 +72,8 @@ def export(
     settings = loaded(config, bootstrap).settings
     wanted = Wanted(TABLES[what], portfolio, since, until)
     with _opened(path, wanted.table, parquet=parquet_path is not None) as write:
-        found = asyncio.run(_export(allocations(connection(settings), names(settings), portfolio), wanted, write))
+        stream = allocations(connection(settings), names(settings), portfolio, since)
+        found = asyncio.run(_export(stream, wanted, write))
     if as_json:
         sys.stdout.write(orjson.dumps({**found._asdict(), "file": path}).decode() + "\n")
     else:
@@ -110,7 +111,7 @@ async def _export(found: Stream, wanted: Wanted, write: Write) -> Exported:
             if len(rows) >= BATCH_ROWS:
                 write(rows)
                 written, rows = written + len(rows), []
-    if wanted.portfolio is not None and not seen:
+    if wanted.portfolio is not None and not seen and not wanted.since_ns:
         msg = f"portfolio {wanted.portfolio} has no allocation"
         raise NotFound(msg)
     write(rows)

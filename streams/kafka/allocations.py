@@ -24,18 +24,50 @@ Stream = AsyncGenerator[Fields, None]
 """Allocations one by one; whoever stops before its end closes it, so that its consumer leaves the broker."""
 
 
-async def allocations(connection: Connection, names: Names, portfolio: str | None = None) -> Stream:
+async def allocations(connection: Connection, names: Names, portfolio: str | None = None, since_ns: int = 0) -> Stream:
     """Yield each allocation once, of all portfolios or of one, by the time it was decided at.
 
+    `since_ns`: those before it need not come; where they are many, most are not even read.
+
     Raises:
+        NotFound: the portfolio whose later ones are asked for has none at all.
         TopicsUnfit: there is no such topic.
         AllocationFork, AllocationGap: the log does not hold what it should.
     """
     every = await places(connection, names)
     asked = every if portfolio is None else [every[partition_of(portfolio.encode(), len(every))]]
-    async with aclosing(merged([taken(read.records(connection, place, 0), portfolio) for place in asked])) as found:
+    if portfolio is not None and since_ns:
+        await newest(connection, names, portfolio)
+    firsts = [await first_since(connection, place, since_ns) if since_ns else 0 for place in asked]
+    logs = [read.records(connection, place, first) for place, first in zip(asked, firsts, strict=True)]
+    async with aclosing(merged([taken(records, portfolio) for records in logs])) as found:
         async for fields in found:
             yield fields
+
+
+async def first_since(connection: Connection, place: TopicPartition, since_ns: int) -> int:
+    """Return an offset below which every allocation was decided before a time.
+
+    Journal time rises along the partition, but for copies that a worker has sent again: of those it goes back by a
+    window. Kafka's own times do not help, for a journal may have another clock.
+    """
+    low, high = await read.first_offset(connection, place), (await read.high_watermarks(connection, [place]))[place]
+    while high - low > WINDOW:
+        middle = (low + high) // 2
+        found = [record async for record in read.records(connection, place, middle, middle + 1)]
+        if found and _decided_ns(found[0].value, since_ns) < since_ns:
+            low = middle
+        else:
+            high = middle
+    return max(0, low - WINDOW)
+
+
+def _decided_ns(value: bytes | None, unknown: int) -> int:
+    """Return when an allocation was decided, `unknown` where the record is none."""
+    try:
+        return int(orjson.loads(value or b"")["timestamp_ns"])
+    except (KeyError, TypeError, ValueError):
+        return unknown
 
 
 async def newest(connection: Connection, names: Names, portfolio: str) -> Fields:

@@ -59,6 +59,26 @@ async def test_the_newest_is_found_wherever_it_stands(embedded_broker, names, mo
         await source.newest(embedded_broker, names, "stranger")
 
 
+@pytest.mark.parametrize("window", [1, 3, 1_000])
+async def test_from_a_time_on_none_is_left_out_and_most_of_those_before_are_not_read(
+    embedded_broker, names, monkeypatch, window
+):
+    monkeypatch.setattr(source, "WINDOW", window)
+    await laid(embedded_broker, names)
+    everything = sorted(DAY.allocations(), key=lambda fields: fields["timestamp_ns"])
+    read_back = {}
+    for since_ns in (everything[0]["timestamp_ns"], everything[12]["timestamp_ns"], everything[-1]["timestamp_ns"] + 1):
+        found = [fields async for fields in source.allocations(embedded_broker, names, since_ns=since_ns)]
+        wanted = [fields for fields in everything if fields["timestamp_ns"] >= since_ns]
+        assert [fields for fields in found if fields["timestamp_ns"] >= since_ns] == wanted
+        read_back[since_ns] = len(found)
+    if window == 1:
+        assert max(read_back.values()) == len(everything)
+        assert min(read_back.values()) <= 2 * (window + 1)
+    with pytest.raises(NotFound, match="portfolio stranger"):
+        [fields async for fields in source.allocations(embedded_broker, names, "stranger", since_ns=1)]
+
+
 async def test_a_log_that_forks_is_not_exported(embedded_broker, names):
     await laid(embedded_broker, names)
     producer = AIOKafkaProducer(**embedded_broker.options(), acks="all")
