@@ -14,6 +14,9 @@ from schemas.words import ControlKind, PolicyMode, TradingState
 Scope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy|symbol):[A-Za-z0-9._:/-]{1,64})$")]
 """all, portfolio:P, strategy:S or symbol:X."""
 
+PolicyScope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy):[A-Za-z0-9._:/-]{1,64})$")]
+"""all, portfolio:P or strategy:S."""
+
 
 class SettingsChange(Message):
     """A whole tree of decision settings, and the hash of the one it was based on.
@@ -45,7 +48,7 @@ class RlMode(Message):
     """How far the policy may act; `live` opens a gate that has closed, with a fresh sequence."""
 
     mode: PolicyMode = Field(description="off: not asked; shadow: asked and scored; live: it may nudge.")
-    scope: Scope = Field("all", description="all, portfolio:P or strategy:S.")
+    scope: PolicyScope = Field("all", description="all, portfolio:P or strategy:S.")
 
 
 PAYLOADS: dict[str, type[Message]] = {

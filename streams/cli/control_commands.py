@@ -10,9 +10,10 @@ from typing import Any
 import click
 import orjson
 
+from schemas.words import PolicyMode
 from streams import trading
 from streams.cli.settings import clock, common, connection, loaded, names
-from streams.control import asked, effective, trading_order, value_order
+from streams.control import asked, effective, mode_order, trading_order, value_order
 from streams.kafka import orders, read
 from streams.kafka.folded import folded_all
 
@@ -71,6 +72,15 @@ def value(portfolio: str, usd: float, reason: str, by: str | None, *, reset_peak
     """Tell a portfolio's equity; sizes and drawdown follow it."""
     payload = {"portfolio_id": portfolio, "value_usd": usd, "reset_peak": reset_peak}
     _give(value_order(payload, reason, by or _user(), clock().now_ns()), **options)
+
+
+@control.command("rl-mode")
+@click.argument("mode", type=click.Choice(["off", "shadow", "live"]))
+@click.option("--scope", default="all", show_default=True, help="all, portfolio:P or strategy:S.")
+@_ordering
+def rl_mode(mode: PolicyMode, scope: str, reason: str, by: str | None, **options: Any) -> None:
+    """Say how far the policy may act; a gate that has closed collects evidence anew."""
+    _give(mode_order(mode, scope, reason, by or _user(), clock().now_ns()), **options)
 
 
 def _give(

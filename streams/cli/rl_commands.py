@@ -1,4 +1,4 @@
-"""`himari rl`: a policy endpoint to try things with, and whether an endpoint fits."""
+"""`himari rl`: a policy endpoint to try things with, whether an endpoint fits, and policy against rules."""
 
 import asyncio
 import json
@@ -9,10 +9,15 @@ import sys
 import click
 
 from config.settings import Settings
-from schemas.errors import PortTaken
+from engines.state import State
+from schemas.errors import NotFound, PortTaken
+from streams.cli.settings import common, connection, loaded, names
+from streams.kafka.allocations import places
+from streams.kafka.folded import folded_all
 from streams.policy.link import Link
 from streams.policy.probe import Probe, Report
 from streams.policy.reference import HOST, MODEL, WRONGS, Endpoint, Switches, serve
+from streams.policy.report import rows, told
 
 OUT_OF_REACH = 6
 
@@ -94,6 +99,26 @@ def check(
     report = asyncio.run(Probe(link, chosen, model=model, timeout_s=patience_s, count=count).report())
     click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _told(report))
     sys.exit(0 if report.fits else 1 if report.reachable else OUT_OF_REACH)
+
+
+@rl.command()
+@click.option("--portfolio", help="Of this one alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each portfolio.")
+@common
+def report(portfolio: str | None, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Show what the policy's sizes have earned beside the rules' on the same outcomes, and how the gate stands."""
+    settings = loaded(config, bootstrap).settings
+
+    async def work() -> list[State]:
+        way, topics = connection(settings), names(settings)
+        partitions = len(await places(way, topics))
+        return await folded_all(way, topics, range(partitions))
+
+    found = [row for row in rows(asyncio.run(work())) if portfolio in {None, row["portfolio_id"]}]
+    if portfolio is not None and not found:
+        raise NotFound(f"portfolio {portfolio} asks no policy, and was never scored")
+    for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else told(found):
+        click.echo(line)
 
 
 def _told(report: Report) -> str:

@@ -311,7 +311,11 @@ def test_a_portfolios_mode_goes_before_that_of_all_and_a_strategys_only_restrict
 
 def test_an_order_that_makes_no_sense_is_refused():
     driver = live()
-    assert order(driver, "live", "symbol:BTC-USD").startswith("invalid: scope must be all")
+    payload = {"mode": "live", "scope": "symbol:BTC-USD"}
+    driver.publish("control", control(driver.now_ns, "rl_mode", payload))
+    driver.run()
+    (letter,) = driver.read("control.dlq")
+    assert dict(letter.headers)["himari.error.field"] == b"payload.scope"
     assert order(live(enabled=False), "live") == "rejected: rl.enabled is false"
 
 

@@ -223,7 +223,6 @@ ORDERS = {
     325: lambda world: world.control("trading_state", scope="all", state="ACTIVE"),
     360: lambda world: world.call(),
     430: lambda world: world.control("rl_mode", mode="live", scope="portfolio:main"),
-    435: lambda world: world.control("rl_mode", mode="off", scope="symbol:BTC-USD"),
     420: lambda world: world.change(max_strategy_allocation=0.02),
     460: lambda world: world.change(max_strategy_allocation=0.4, max_portfolio_allocation=0.02),
 }

@@ -1,0 +1,58 @@
+"""Policy against rules: what the evidence says, portfolio by portfolio."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from engines import gate, policy
+from engines.state import State
+
+
+def rows(states: Iterable[State]) -> list[dict[str, Any]]:
+    """Return a row for each portfolio that was scored or asks now, by name.
+
+    Means are per decision and shares of the portfolio's value, net of costs; `lower` and `upper` are the ends of the
+    advantage's interval, which holds at every moment.
+    """
+    found = []
+    for state in states:
+        known = {**state.tables["gates"], **state.tables["questions"]}
+        for (portfolio,) in known:
+            asked = state.tables["questions"].get((portfolio,))
+            compared = gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
+            questions = () if asked is None else asked.asked
+            found.append(
+                {
+                    "portfolio_id": portfolio,
+                    "mode": policy.mode_of(state, portfolio),
+                    **compared._asdict(),
+                    "questions": {status: _count(questions, status) for status in _statuses(questions)},
+                }
+            )
+    return sorted(found, key=lambda row: row["portfolio_id"])
+
+
+def told(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the rows as lines, in basis points of the portfolio's value a decision."""
+    if not found:
+        yield "no portfolio asks a policy, and none was scored (rl.enabled)"
+        return
+    yield f"{'portfolio':<20} {'mode':<7} {'gate':<11} {'scored':>7} {'rules':>9} {'policy':>9} {'advantage':>10}  95 %"
+    for row in found:
+        means = " ".join(f"{_points(row[name]):>9}" for name in ("base_mean", "policy_mean"))
+        yield (
+            f"{row['portfolio_id']:<20} {row['mode']:<7} {row['status']:<11} {row['decisions']:>7} {means} "
+            f"{_points(row['advantage']):>10}  {_points(row['lower'])} to {_points(row['upper'])}"
+        )
+    yield "means a decision, in basis points of the portfolio's value, net of costs, on the same outcomes"
+
+
+def _statuses(questions: Sequence[Any]) -> list[str]:
+    return sorted(dict.fromkeys(each.status for each in questions))
+
+
+def _count(questions: Sequence[Any], status: str) -> int:
+    return sum(each.status == status for each in questions)
+
+
+def _points(ratio: float) -> str:
+    return f"{1e4 * ratio:+.3f}"
