@@ -20,7 +20,7 @@ every_page = pytest.mark.parametrize("name", TEXTS)
 
 def commands(text):
     """Return the commands that a text names, `audit verify` in two words."""
-    return {" ".join(found).strip() for found in re.findall(r"\bhimari (?:--?\S+ )*([a-z]+)(?: ([a-z]+))?", text)}
+    return {" ".join(found).strip() for found in re.findall(r"\bhimari (?:--?\S+ )*([a-z]+)(?: ([a-z-]+))?", text)}
 
 
 def exists(words):
