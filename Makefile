@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench faults fmt docs
+.PHONY: help venv demo test check bench faults fuzz sbom audit fmt docs
 
 help: ## list these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1	/' | expand -t 10
@@ -27,6 +27,16 @@ bench: $(READY) ## how fast, beside the bare loops (ARGS="--json")
 
 faults: $(READY) ## kill and hurt workers on Apache Kafka, many times, and count (ARGS="--rounds 3 --only zombie")
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.campaign $(ARGS)
+
+fuzz: $(READY) ## 100,000 payloads through ingest and the fold (ARGS="-x")
+	@HIMARI_FUZZ=100000 $(BIN)/python -m pytest tests/streams/test_payloads.py -o timeout=0 $(ARGS)
+
+sbom: $(READY) ## bill of materials, CycloneDX, of what runs: build/sbom.cdx.json
+	@$(BIN)/python tools/supply.py sbom build/sbom.cdx.json
+
+audit: $(READY) ## known vulnerabilities and licences (HIMARI_AUDIT=required fails where no service is reached)
+	@$(BIN)/python tools/supply.py licences
+	@$(BIN)/python tools/supply.py audit
 
 fmt: $(READY) ## format, and fix what lint can fix
 	@$(BIN)/ruff check --fix-only --quiet .
