@@ -37,7 +37,9 @@ class BreakerParams(Frozen):
     )
     max_timeout_sec: Seconds = Field(300.0, description="seconds that it stays open, at most")
     probe_timeout_sec: Seconds = Field(10.0, description="seconds after which a probe without an answer has failed")
-    jitter_ratio: Annotated[float, Ge(0), Lt(1)] = Field(0.0, description="largest share by which a timeout is longer")
+    jitter_ratio: Annotated[float, Ge(0), Lt(1)] = Field(
+        0.0, description="largest share by which it stays open less long"
+    )
     jitter_seed: Annotated[int, Ge(0), Le(2**31 - 1)] = Field(0, description="seed of that share")
 
     @model_validator(mode="after")
@@ -80,18 +82,17 @@ Rule = Callable[[Breaker, int, BreakerParams], Breaker]
 def admit(breaker: Breaker, now_ns: int, params: BreakerParams) -> tuple[Breaker, Ticket | None]:
     """Return leave to ask, or None where nobody may ask now.
 
-    Half-open, exactly one may: whoever comes first.
+    Half-open, exactly one may: whoever comes first. Where the mode lets all ask, that one is still the probe, so that
+    what is told of the breaker moves on.
     """
     now = at(breaker, now_ns, params)
     if params.mode == "force_open":
         return now, None
+    if now.status == "half_open" and not now.probing:
+        after = TABLE["half_open", "asked"](now, now_ns, params)
+        return after, Ticket(after.generation, probe=True)
     free = not params.enabled or params.mode in {"force_closed", "metrics_only"}
-    if free or now.status == "closed":
-        return now, Ticket(now.generation, probe=False)
-    if now.status == "open" or now.probing:
-        return now, None
-    after = TABLE["half_open", "asked"](now, now_ns, params)
-    return after, Ticket(after.generation, probe=True)
+    return now, Ticket(now.generation, probe=False) if free or now.status == "closed" else None
 
 
 def answered(breaker: Breaker, ticket: Ticket, now_ns: int, params: BreakerParams, *, ok: bool) -> Breaker:
@@ -183,11 +184,13 @@ TABLE: Final[dict[tuple[Status, Event], Rule]] = {
 
 
 def _patience_s(trips: int, params: BreakerParams) -> float:
-    """Return how long it stays open after so many trips in a row: 30, 60, 120, 240, 300 s, longer by the jitter."""
+    """Return how long it stays open after so many trips in a row: 30, 60, 120, 240, 300 s, less the jitter."""
     patience_s = params.initial_timeout_sec
     for _ in range(trips):
-        patience_s = min(params.max_timeout_sec, patience_s * params.backoff_multiplier)
-    return patience_s * (1.0 + params.jitter_ratio * _share(params.jitter_seed + trips))
+        before, patience_s = patience_s, min(params.max_timeout_sec, patience_s * params.backoff_multiplier)
+        if patience_s == before:
+            break
+    return patience_s * (1.0 - params.jitter_ratio * _share(params.jitter_seed + trips))
 
 
 def _share(number: int) -> float:

@@ -8,6 +8,7 @@ Source: the methods specification §10; Waudby-Smith and Ramdas 2024 (predictabl
 1954 (cumulative sums).
 """
 
+from functools import lru_cache
 from math import sqrt
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ def step(gate: Gate, base_return: float, policy_return: float, params: GateParam
     t = gate.decisions + 1
     mean_before = (0.5 + gate.y_sum) / t
     variance_before = (0.25 + gate.square_sum) / t
-    confidence = ln(2.0 / params.alpha)
+    confidence = _confidence(params.alpha)
     bet = min(sqrt(2.0 * confidence / (variance_before * t * ln(1.0 + t))), params.max_bet)
     psi = (-ln(1.0 - bet) - bet) / 4.0
     miss = y - mean_before
@@ -129,3 +130,9 @@ def _watched(
     if gate.status == "collecting" and lower > 0.0:
         return "open", 0.0
     return gate.status, gate.cusum
+
+
+@lru_cache(maxsize=16)
+def _confidence(alpha: float) -> float:
+    """Return ln(2/α). Cached: pure, but slow."""
+    return ln(2.0 / alpha)

@@ -113,21 +113,46 @@ def test_modes_decide_who_may_ask_whatever_was_counted(given_, admitted):
     assert tuple(admit(breaker, 0, params)[1] is not None for breaker in (Breaker(), tripped())) == admitted
 
 
-def test_what_is_forced_open_or_only_counted_is_told_as_it_would_be():
-    params = BreakerParams(mode="metrics_only")
-    breaker = Breaker()
-    for _ in range(5):
-        breaker = fail(breaker, 0, params)
-    assert breaker.status == "open"
+@pytest.mark.parametrize("given_", [{"mode": "metrics_only"}, {"mode": "force_closed"}, {"enabled": False}])
+def test_where_all_may_ask_it_is_told_as_it_would_be(given_):
+    """It opens, and closes again, by the questions that are asked anyhow: one of them is the probe."""
+    params = BreakerParams(**given_)
+    open_ = tripped(0, params)
+    open_, other = admit(open_, 1 * S, params)
+    assert answered(open_, other, 2 * S, params, ok=True).status == "open"
+    half, probe = admit(open_, 30 * S, params)
+    half, beside = admit(half, 30 * S, params)
+    assert (half.status, probe.probe, beside.probe) == ("half_open", True, False)
+    for ok in (True, False):
+        assert answered(half, beside, 31 * S, params, ok=ok) == half
+    assert answered(half, probe, 31 * S, params, ok=True).status == "closed"
+    assert answered(half, probe, 31 * S, params, ok=False).timeout_s == 60
 
 
-def test_jitter_makes_it_longer_by_a_share_that_the_seed_decides():
+def test_a_probe_of_one_mode_is_that_of_the_next():
+    half, probe = admit(tripped(), 30 * S, BreakerParams(mode="metrics_only"))
+    assert admit(half, 31 * S, PARAMS)[1] is None
+    assert answered(half, probe, 31 * S, PARAMS, ok=True).status == "closed"
+    assert admit(tripped(), 30 * S, BreakerParams(mode="force_open")) == (at(tripped(), 30 * S, PARAMS), None)
+
+
+def test_jitter_makes_it_shorter_by_a_share_that_the_seed_decides_and_never_longer_than_the_longest():
     spread = {tripped(0, BreakerParams(jitter_ratio=0.5, jitter_seed=seed)).until_ns / S for seed in range(64)}
     assert len(spread) == 64
-    assert 30 <= min(spread) < 33
-    assert 42 < max(spread) < 45
+    assert 15 < min(spread) < 17
+    assert 28 < max(spread) <= 30
     again = BreakerParams(jitter_ratio=0.5, jitter_seed=7)
     assert tripped(0, again) == tripped(0, again)
+    late = tripped(0, again)._replace(trips=9)
+    late = fail(late, late.until_ns, again)
+    assert 150 < late.timeout_s < 300
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 2.0])
+def test_an_endpoint_that_is_dead_for_years_costs_no_more_than_one_that_is_dead_for_minutes(multiplier):
+    params = BreakerParams(backoff_multiplier=multiplier)
+    old = tripped(0, params)._replace(trips=10**12)
+    assert fail(old, old.until_ns, params).timeout_s == (300 if multiplier > 1 else 30)
 
 
 def test_settings_that_contradict_each_other_are_refused():
