@@ -31,6 +31,7 @@ from faust.types import TP
 from schemas.errors import ProcessorStopped
 from streams.kafka.connection import Connection
 from streams.kafka.read import high_watermarks
+from streams.live.tables import open_stores
 
 CLOSED_GATE_WAIT_S = 0.02
 CHUNK_RECORDS = 5_000
@@ -140,6 +141,11 @@ class BatchConsumer(Consumer):
         self._sought = generation
         for tp in sorted(owned):
             self._recoveries[tp] = asyncio.create_task(self._recover(tp, generation))
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Open the local stores of what is assigned before Faust does, which takes one after the other."""
+        await open_stores(self.app.tables.values(), assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
 
     def resume_flow(self) -> None:
         """Open the gate, if this generation's seek is done: Faust has just cleared the queues for the last time."""

@@ -358,16 +358,18 @@ async def prepare(
     """
     names = Names(settings.topics.prefix)
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
-    began = await origin(connection, names, settings.topics.partitions)
-    in_force = await settings_in_force(connection, names)
+    began, in_force, known, embedded = await asyncio.gather(
+        origin(connection, names, settings.topics.partitions),
+        settings_in_force(connection, names),
+        epochs(connection, names),
+        admin.embedded(connection),
+    )
     if settings_hash(in_force) != settings_hash(decision_tree(settings)):
         keys = ", ".join(key for key, _, _ in diff(in_force, decision_tree(settings)))
         logger.warning(
             "the journal's decision settings stay in force; these here differ: %s (himari config apply)", keys
         )
-    known = await epochs(connection, names)
     await refuse_recreated(connection, names, settings.topics.partitions, known)
-    embedded = await admin.embedded(connection)
     made = Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
     made.step_s = in_force["market"]["step_s"]
     return made
