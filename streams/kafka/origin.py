@@ -1,5 +1,6 @@
 """How a journal begins on a broker: Genesis written once, and read by every worker."""
 
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from schemas.errors import ProcessorStopped, TopicsUnfit
 from streams import journal
 from streams.kafka import read
 from streams.kafka.append import Line, append
-from streams.kafka.connection import Connection, reach
+from streams.kafka.connection import Connection, allowed, reach
 from streams.topics import JOURNAL_BYTES_MAX, ROOM, Names
 
 
@@ -74,19 +75,20 @@ async def origin(connection: Connection, names: Names, partitions: int) -> Origi
 
 async def _first_entries(connection: Connection, names: Names, partitions: int) -> list[bytes | None]:
     """Return entry 0 of each partition, None where it is empty. Raises: ProcessorStopped where it is gone."""
-    found: list[bytes | None] = []
-    for partition in range(partitions):
-        place = TopicPartition(names.topic(journal.TOPIC), partition)
-        values = [record.value async for record in read.records(connection, place, 0, 1)]
-        first = 0 if values else await read.first_offset(connection, place)
+    places = [TopicPartition(names.topic(journal.TOPIC), partition) for partition in range(partitions)]
+    values: dict[int, bytes] = {}
+    async with aclosing(read.records_of(connection, dict.fromkeys(places, 0), dict.fromkeys(places, 1))) as records:
+        async for record in records:
+            values[record.partition] = record.value
+    for place in places:
+        first = 0 if place.partition in values else await read.first_offset(connection, place)
         if first:
             msg = (
-                f"{place.topic}[{partition}] begins at {first}, entry 0 must be Genesis: entries of the journal were "
-                "deleted. Restore them (and look for a retention); topics apply would begin another journal"
+                f"{place.topic}[{place.partition}] begins at {first}, entry 0 must be Genesis: entries of the journal "
+                "were deleted. Restore them (and look for a retention); topics apply would begin another journal"
             )
             raise ProcessorStopped(msg)
-        found.append(values[0] if values else None)
-    return found
+    return [values.get(partition) for partition in range(partitions)]
 
 
 async def _count(connection: Connection, names: Names) -> int:
@@ -100,7 +102,8 @@ async def _append(connection: Connection, names: Names, partitions: list[int], v
     )
     await reach(producer, connection)
     try:
-        for partition in partitions:
-            await append(producer, TopicPartition(names.topic(journal.TOPIC), partition), [Line(None, value)])
+        with allowed("write", names.topic(journal.TOPIC)):
+            for partition in partitions:
+                await append(producer, TopicPartition(names.topic(journal.TOPIC), partition), [Line(None, value)])
     finally:
         await producer.stop()

@@ -1,6 +1,6 @@
 """Source topics over time: their epochs, and whether one was created anew under the workers' feet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from schemas.errors import NotFound, ProcessorStopped
 from streams import journal
 from streams.kafka import read
 from streams.kafka.append import Line, append
-from streams.kafka.connection import Connection, reach
+from streams.kafka.connection import Connection, allowed, reach
 from streams.kafka.origin import appended
 from streams.market import OPEN
 from streams.topics import INPUTS, PROGRESS, Names
@@ -38,8 +38,7 @@ async def refuse_recreated(
         ProcessorStopped: one ends below, so it was created anew; the text names what to run.
     """
     taken = await _ticks_taken(connection, names)
-    for partition in range(partitions):
-        progress = await _progress(connection, names, "journal", partition)
+    for progress in (await _progress_of(connection, names, "journal", range(partitions))).values():
         for topic, source in progress["meta"].get("sources", {}).items():
             if source["epoch"] == epochs_now.get(topic, 0):
                 for number, offset in source["offsets"].items():
@@ -78,8 +77,9 @@ async def _ticks_taken(connection: Connection, names: Names) -> dict[TopicPartit
     """Return the last offset of each partition of `prices` that the market has folded."""
     async with read.reader(connection, []) as consumer:
         places = await read.partitions(consumer, names.topic("prices"))
-    progress = {place: await _progress(connection, names, "prices", place.partition) for place in places}
-    return {place: each["offset"] for place, each in progress.items() if each["offset"] >= 0}
+    progress = await _progress_of(connection, names, "prices", [place.partition for place in places])
+    taken = {place: progress[place.partition]["offset"] for place in places}
+    return {place: offset for place, offset in taken.items() if offset >= 0}
 
 
 async def _forget_steps(connection: Connection, names: Names) -> None:
@@ -98,9 +98,19 @@ async def _forget_steps(connection: Connection, names: Names) -> None:
 
 async def _progress(connection: Connection, names: Names, source: str, partition: int) -> dict[str, Any]:
     """Return the newest `progress` on a source's partition; before the first one it stands before record 0."""
-    value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS[source]), partition))
-    progress: dict[str, Any] = {"offset": -1, "meta": {}} if value is None else orjson.loads(value)
-    return progress
+    return (await _progress_of(connection, names, source, [partition]))[partition]
+
+
+async def _progress_of(
+    connection: Connection, names: Names, source: str, partitions: Iterable[int]
+) -> dict[int, dict[str, Any]]:
+    """Return the same of several partitions, by one consumer."""
+    places = [TopicPartition(names.changelog(PROGRESS[source]), partition) for partition in partitions]
+    values = await read.newest_of(connection, places)
+    return {
+        place.partition: {"offset": -1, "meta": {}} if value is None else orjson.loads(value)
+        for place, value in values.items()
+    }
 
 
 async def _commit_beginning(connection: Connection, names: Names, topic: str) -> None:
@@ -109,7 +119,8 @@ async def _commit_beginning(connection: Connection, names: Names, topic: str) ->
     try:
         partitions = await read.partitions(consumer, names.topic(topic))
         consumer.assign(partitions)
-        await consumer.commit(await consumer.beginning_offsets(partitions))
+        with allowed("take part", f"group {names.application}"):
+            await consumer.commit(await consumer.beginning_offsets(partitions))
     except CommitFailedError as error:
         msg = f"group {names.application} still has members: stop the workers, wait a session timeout, and try again"
         raise ProcessorStopped(msg) from error
