@@ -46,6 +46,19 @@ class Checkpoint(NamedTuple):
 GENESIS: Final = Checkpoint(-1, 0, "", 0, None, {})
 
 
+def restored(partition: int, checkpoint: Checkpoint) -> State:
+    """Return the state of a checkpoint; what is done to it leaves the checkpoint as it is."""
+    state = State(partition)
+    if checkpoint.meta is not None:
+        records = {_named(key): value for key, value in checkpoint.records.items()}
+        state.restore(Progress(**orjson.loads(orjson.dumps(checkpoint.meta))), records)
+    return state
+
+
+def _named(key: RecordKey) -> tuple[str, Key]:
+    return key[0], tuple(key[1].decode().split("|"))
+
+
 class Summary(NamedTuple):
     """What a fold has come to, in a form that adds up over parts."""
 
@@ -73,9 +86,8 @@ class Refold:
         self._mine: dict[bytes | None, bool] = {}
         if start.meta is not None:
             kept = start.records if part.whole else {k: v for k, v in start.records.items() if part.keeps(k)}
-            named = {(table, tuple(key.decode().split("|"))): value for (table, key), value in kept.items()}
-            self.state.restore(Progress(**orjson.loads(orjson.dumps(start.meta))), named)
-            self._touched.update(dict.fromkeys(named))
+            self.state = restored(partition, start._replace(records=kept))
+            self._touched.update(dict.fromkeys(map(_named, kept)))
 
     def fold(self, record: Record) -> Folded:
         """Fold the next entry; return what it led to, for the portfolios of this part and perhaps for more."""

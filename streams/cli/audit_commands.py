@@ -10,7 +10,9 @@ import click
 import orjson
 
 from config.load import load
+from config.settings import Settings
 from schemas.errors import AnotherVersion
+from streams.archives.archive import Archive
 from streams.audit import Verdict
 from streams.audits.plan import Mark, Range
 from streams.cli.instant import INSTANT
@@ -119,15 +121,24 @@ def _broken(verdict: Verdict) -> str:
 @click.argument("decision_id")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--html", "html", type=FILE, help="Write one self-contained page, waterfalls drawn.")
+@click.option("--archive", type=FOLDER, help="Compute from the nearest checkpoint of this archive on.")
 @common
-def explain(decision_id: str, config: str | None, bootstrap: str | None, html: Path | None, *, as_json: bool) -> None:
+def explain(
+    decision_id: str,
+    archive: Path | None,
+    config: str | None,
+    bootstrap: str | None,
+    html: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Show what led to a decision: inputs and their places, each stage and its reason, limits, what bound.
 
     The decision is computed again from the journal. Exit 4 where other bytes are published, 3 where nobody knows it.
     """
     name = parse(decision_id)
     settings = loaded(config, bootstrap).settings
-    found, known = asyncio.run(evidence.decision(connection(settings), names(settings), name))
+    found, known = asyncio.run(evidence.decision(_source(settings, archive), name))
     told_of = account(name, found, known)
     if html is not None:
         _page(html, page(told_of))
@@ -144,9 +155,11 @@ def explain(decision_id: str, config: str | None, bootstrap: str | None, html: P
 @click.option("--to", "until", type=INSTANT, default=NEVER_NS, help="Before this time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--html", "html", type=FILE, help="Write one self-contained page with a chart.")
+@click.option("--archive", type=FOLDER, help="Begin at the checkpoint of this archive before --from.")
 @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")
 def whatif(
     file: Path,
+    archive: Path | None,
     portfolio: str | None,
     since: int,
     until: int,
@@ -162,7 +175,7 @@ def whatif(
     params = load(file).settings.decision()
     chosen = (click.get_current_context().obj or {}).get("config")
     settings = loaded(chosen or str(file), bootstrap).settings
-    work = evidence.differences(connection(settings), names(settings), params, portfolio, since, until)
+    work = evidence.differences(_source(settings, archive), params, portfolio, since, until)
     told_of = asyncio.run(work).told()
     if html is not None:
         _page(html, differences(told_of))
@@ -173,15 +186,24 @@ def whatif(
 @click.argument("decision_id")
 @click.option("-o", "--output", type=FILE, required=True, metavar="FILE.zip", help="Where to write it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--archive", type=FOLDER, help="Compute from the nearest checkpoint of this archive on.")
 @common
-def bundle(decision_id: str, config: str | None, bootstrap: str | None, output: Path, *, as_json: bool) -> None:
+def bundle(
+    decision_id: str,
+    archive: Path | None,
+    config: str | None,
+    bootstrap: str | None,
+    output: Path,
+    *,
+    as_json: bool,
+) -> None:
     """Write a decision with its journal and a verifier that needs neither Kafka nor a worker.
 
     It is written whatever it proves. Exit 4 where the decision does not come out of its journal again.
     """
     name = parse(decision_id)
     settings = loaded(config, bootstrap).settings
-    found = asyncio.run(evidence.bundle(connection(settings), names(settings), name))
+    found = asyncio.run(evidence.bundle(_source(settings, archive), name))
     with whole(output) as place:
         found.write(place)
     finding = found.finding()
@@ -193,6 +215,10 @@ def bundle(decision_id: str, config: str | None, bootstrap: str | None, output: 
     }
     _report(told_of, words.bundled(told_of), as_json=as_json)
     click.get_current_context().exit(4 if finding else 0)
+
+
+def _source(settings: Settings, archive: Path | None) -> evidence.Source:
+    return evidence.Source(connection(settings), names(settings), None if archive is None else Archive(archive))
 
 
 def _report(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from engines.ways import trading_states
 from schemas.errors import NotFound
 from schemas.words import RECOMMENDATIONS
 from streams import journal
+from streams.audits.refold import GENESIS, Checkpoint, restored
 from streams.evidence.named import DecisionName
 from streams.evidence.verifier import difference
 from streams.evidence.witness import Seen, Witness
@@ -50,9 +51,11 @@ class Copies(NamedTuple):
 
 
 # -- from the cluster --------------------------------------------------------------------------------------------------
-async def again(name: DecisionName, entries: AsyncIterable[Record]) -> Again:
-    """Fold a journal partition from its beginning up to the decision's entry."""
-    state, witness = State(name.partition), Witness(name.portfolio_id)
+async def again(name: DecisionName, entries: AsyncIterable[Record], start: Checkpoint = GENESIS) -> Again:
+    """Fold a journal partition from its beginning, or after a checkpoint, up to the decision's entry."""
+    state, witness = restored(name.partition, start), Witness(name.portfolio_id)
+    if start.meta is not None:
+        witness.resume(state, start.offset)
     async for record in entries:
         expected = 0 if witness.entry is None else witness.entry.offset + 1
         place = f"journal {name.partition}:{expected}"

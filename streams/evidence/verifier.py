@@ -10,8 +10,10 @@ Exit 0: the bytes are the same. 4: they are not, and the first difference is nam
 another decision version is installed.
 """
 
+import base64
 import hashlib
 import json
+import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 from engines.allocation import DECISION_VERSION
 from engines.effects import Journaled
 from engines.fold import apply
-from engines.state import State
+from engines.state import Progress, State
 
 FILES = ("decision.json", "journal.jsonl")
 NOTHING = object()
@@ -62,15 +64,39 @@ def _refuse(name: str) -> None:
     raise ValueError(msg)
 
 
-def recompute(entries: Iterable[bytes], partition: int, portfolio: str) -> bytes:
-    """Fold the entries of a journal partition from its beginning; return what the last one decides for a portfolio.
+def restore(partition: int, checkpoint: Any) -> State:
+    """Return the state of a checkpoint, None: that before the first entry.
+
+    Raises:
+        Differs: its records do not have the digest that it says.
+    """
+    state = State(partition)
+    if checkpoint is None:
+        return state
+    records = [(table, base64.b64decode(key), base64.b64decode(value)) for table, key, value in checkpoint["records"]]
+    digest = sum(_term(*record) for record in records) % (1 << 256)
+    if f"{digest:064x}" != checkpoint["digest"]:
+        raise Differs(f"the checkpoint at entry {checkpoint['offset']} has digest {digest:064x}")
+    named = {(table, tuple(key.decode().split("|"))): value for table, key, value in records}
+    state.restore(Progress(**json.loads(json.dumps(checkpoint["meta"]))), named)  # a fold changes it in place
+    return state
+
+
+def _term(table: str, key: bytes, value: bytes) -> int:
+    """Return what one record adds to the digest."""
+    head = struct.pack("<II", len(table.encode()), len(key))
+    return int.from_bytes(hashlib.sha256(head + table.encode() + key + value).digest(), "big")
+
+
+def recompute(entries: Iterable[bytes], partition: int, portfolio: str, checkpoint: Any = None) -> bytes:
+    """Fold the entries of a journal partition from its beginning, or after a checkpoint; return what the last decides.
 
     Raises:
         Differs: an entry cannot be folded, or the last one decides nothing for this portfolio.
     """
-    state = State(partition)
+    state = restore(partition, checkpoint)
     decided: list[bytes] = []
-    for offset, raw in enumerate(entries):
+    for offset, raw in enumerate(entries, start=0 if checkpoint is None else checkpoint["offset"] + 1):
         try:
             folded = apply(state, read(offset, raw))
         except Exception as error:
@@ -132,21 +158,24 @@ def check(folder: Path) -> str:
     if told["decision_version"] != DECISION_VERSION:
         msg = f"the decision is of decision version {told['decision_version']}, installed is {DECISION_VERSION}"
         raise ValueError(msg)
-    for name in FILES:
+    for name in (*FILES, *(name for name in ("checkpoint.json",) if name in told["sha256"])):
         found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if found != told["sha256"][name]:
             msg = f"{name} is not the file that was bundled: its sha256 is {found}"
             raise Differs(msg)
     published = (folder / "decision.json").read_bytes()
     entries = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
-    if len(entries) != told["offset"] + 1:
-        msg = f"journal.jsonl must hold the entries 0 to {told['offset']}, holds {len(entries)}"
+    checkpoint = json.loads((folder / "checkpoint.json").read_bytes()) if "checkpoint.json" in told["sha256"] else None
+    first = 0 if checkpoint is None else checkpoint["offset"] + 1
+    if len(entries) != told["offset"] + 1 - first:
+        msg = f"journal.jsonl must hold the entries {first} to {told['offset']}, holds {len(entries)}"
         raise ValueError(msg)
-    finding = difference(published, recompute(entries, told["partition"], told["portfolio_id"]))
+    finding = difference(published, recompute(entries, told["partition"], told["portfolio_id"], checkpoint))
     if finding:
         raise Differs(finding)
     digest = hashlib.sha256(published).hexdigest()
-    return f"ok: {told['decision_id']} comes out of {len(entries)} journal entries again, sha256 {digest}"
+    after = "" if checkpoint is None else f" after the checkpoint at entry {first - 1}, digest {checkpoint['digest']},"
+    return f"ok: {told['decision_id']} comes out of {len(entries)} journal entries{after} again, sha256 {digest}"
 
 
 def main(folder: Path) -> int:

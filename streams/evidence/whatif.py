@@ -17,6 +17,7 @@ from engines.parameters import DecisionParams, tree_hash
 from engines.state import State
 from schemas.errors import VerificationMismatch
 from streams import journal
+from streams.audits.refold import GENESIS, Checkpoint, restored
 from streams.evidence.sums import Sums
 from streams.ports import Record
 
@@ -35,6 +36,7 @@ class Stand(NamedTuple):
     rule: str
 
 
+HELD: Final = "held at the checkpoint"
 UNHELD: Final = Stand(0, NOT_HELD)
 Stands = Mapping[str, Stand]
 
@@ -177,22 +179,24 @@ async def whatif(
     portfolio: str | None = None,
     since_ns: int = 0,
     until_ns: int = NEVER_NS,
+    start: Checkpoint = GENESIS,
 ) -> Difference:
     """Return what `params` would have changed of the decisions of one journal partition.
 
     Args:
         partition: of the journal.
-        entries: from its beginning.
+        entries: from its beginning, or after `start`.
         params: the other decision settings.
         portfolio: count only its decisions; None: of all.
         since_ns: count only decisions from this journal time on.
         until_ns: and before this one.
+        start: the state from which on the other settings are in force; what was held then is held under both.
 
     Raises:
         VerificationMismatch: an entry is missing, or cannot be folded.
     """
-    pair = _Pair(partition, params, Difference(tree_hash(params), since_ns, until_ns))
-    expected = 0
+    pair = _Pair(partition, params, Difference(tree_hash(params), since_ns, until_ns), start)
+    expected = start.offset + 1
     async for record in entries:
         if record.offset != expected:
             msg = f"journal {partition}:{expected} is missing, next is offset {record.offset}"
@@ -209,13 +213,19 @@ async def whatif(
 class _Pair:
     """One journal partition under two settings."""
 
-    def __init__(self, partition: int, params: DecisionParams, difference: Difference) -> None:
-        self.before, self.after = State(partition), State(partition)
+    def __init__(
+        self, partition: int, params: DecisionParams, difference: Difference, start: Checkpoint = GENESIS
+    ) -> None:
+        self.before, self.after = restored(partition, start), restored(partition, start)
+        if self.after.progress is not None:
+            self.after.use(params)
+            self.after.progress.settings, self.after.progress.settings_hash = params.model_dump(), tree_hash(params)
         self.params = params
         self.hash = tree_hash(params)
         self.difference = difference
         self._refused = [False, False]
-        self._stands: tuple[dict[str, Stands], dict[str, Stands]] = ({}, {})
+        held = _held(self.before)
+        self._stands: tuple[dict[str, Stands], dict[str, Stands]] = (held, dict(held))
 
     def take(self, entry: Journaled, portfolio: str | None) -> None:
         """Fold an entry under both settings, and count what differs."""
@@ -264,6 +274,19 @@ class _Pair:
             name = f"{journal_id}-{self.before.partition}-{offset}-{portfolio}"
             place = (-offset, -self.before.partition)
             found.take(Changed(cents, place, name, portfolio, self.before.now_ns, trigger, changes))
+
+
+def _held(state: State) -> dict[str, Stands]:
+    """Return what portfolios hold at a checkpoint."""
+    nets: dict[str, dict[str, int]] = {}
+    for (portfolio, _, symbol), target in state.tables["targets"].items():
+        own = nets.setdefault(portfolio, {})
+        own[symbol] = own.get(symbol, 0) + target.cents
+    minimum = state.limits.minimum_cents
+    return {
+        portfolio: {symbol: Stand(0 if abs(net) < minimum else net, HELD) for symbol, net in own.items()}
+        for portfolio, own in nets.items()
+    }
 
 
 def _changes(before: Stands, after: Stands, decided_before: bool, decided_after: bool) -> Iterator[Change]:  # noqa: FBT001

@@ -19,6 +19,9 @@ READINGS = (
 )
 """Names of a market's gauges, in their order."""
 
+CHECKPOINT = "checkpoint"
+"""Kind of what is only known to have come before a checkpoint."""
+
 Touched = Iterable[tuple[str, Key]]
 
 
@@ -75,6 +78,30 @@ class Witness:
         self._markets: dict[str, Market] = {}
         self._weights: dict[str, float] = {}
         self._hash = ""
+
+    def resume(self, state: State, offset: int) -> None:
+        """Take over the state of a checkpoint: the entry behind each thing in it is at `offset` or before."""
+        seen = self.entry = Seen(offset, CHECKPOINT, None, state.now_ns)
+        tables, own = state.tables, self.portfolio
+        self._markets = {symbol: market for (symbol,), market in tables["markets"].items()}
+        self.prices = {symbol: seen for symbol, market in self._markets.items() if market.bars is not None}
+        self.readings = {
+            (symbol, name): seen
+            for symbol, market in self._markets.items()
+            for name, gauge in zip(READINGS, market.gauges, strict=True)
+            if gauge is not None
+        }
+        self.forecasts = {(key[1], key[2]): seen for key in tables["predictions"] if key[0] == own}
+        self.regimes = {key[1]: seen for key in tables["regimes"] if key[0] == own}
+        self.learnt = {(key[1], key[2]): Learning(1, seen) for key in tables["kelly-posteriors"] if key[0] == own}
+        self.scopes = {scope: seen for record in tables["states"].values() for scope, _ in record.scopes}
+        self.settings, self._hash = seen, state.settings_hash
+        told = state.book(own).value_usd != float(state.params.portfolio.initial_value_usd)
+        self.value, self.correlations = seen if told else None, seen if state.moments.symbols else None
+        self.positions = seen if state.book(own).positions is not None else None
+        strategies = tables["strategies"].get((own,))
+        if strategies is not None:
+            self._strategies(strategies, seen)
 
     def see(self, state: State, entry: Journaled, folded: Folded, touched: Touched) -> None:
         """Take what one entry has led to.

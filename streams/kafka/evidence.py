@@ -9,48 +9,95 @@ from aiokafka import TopicPartition
 from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import NotFound, VerificationMismatch
 from streams import journal
+from streams.archives.archive import Archive
+from streams.audits.refold import GENESIS, Checkpoint
 from streams.evidence.bundle import Bundle
 from streams.evidence.explain import Again, Copies, again, copies
 from streams.evidence.named import DecisionName
 from streams.evidence.whatif import Difference, whatif
 from streams.kafka import read
 from streams.kafka.connection import Connection
+from streams.kafka.verification import Log
 from streams.partitioner import partition_of
 from streams.topics import Names
 
 Records = AsyncGenerator[Any, None]
 
 
-async def entries(connection: Connection, names: Names, partition: int, end: int | None = None) -> Records:
-    """Yield the entries of a journal partition from its beginning to before `end`.
+class Source:
+    """A cluster, and the archive that has what the cluster has forgotten.
 
-    Raises:
-        NotFound: the journal has no such partition.
-        TopicsUnfit: there is no journal.
+    With an archive, decisions are computed from its nearest checkpoint on.
     """
-    places = await read.places(connection, names.topic(journal.TOPIC))
-    if partition >= len(places):
-        msg = f"journal partition {partition} is not there, the journal has {len(places)}"
-        raise NotFound(msg)
-    async with aclosing(read.records(connection, places[partition], 0, end)) as records:
-        async for record in records:
-            yield record
+
+    def __init__(self, connection: Connection, names: Names, archive: Archive | None = None) -> None:
+        self._connection, self._names, self._archive = connection, names, archive
+        self._log = Log(connection, names, archive)
+
+    async def partitions(self) -> list[TopicPartition]:
+        """Return the journal's partitions. Raises: TopicsUnfit."""
+        return await read.places(self._connection, self._names.topic(journal.TOPIC))
+
+    async def entries(self, partition: int, first: int = 0, end: int | None = None) -> Records:
+        """Yield the entries of a journal partition from `first` to before `end`.
+
+        Raises:
+            NotFound: the journal has no such partition.
+            TopicsUnfit: there is no journal.
+            VerificationMismatch: a file of the archive was changed.
+        """
+        places = await self.partitions()
+        if partition >= len(places):
+            msg = f"journal partition {partition} is not there, the journal has {len(places)}"
+            raise NotFound(msg)
+        known = (await read.high_watermarks(self._connection, [places[partition]]))[places[partition]]
+        stop = known if end is None else min(end, known)
+        async with aclosing(self._log.chunks(journal.TOPIC, partition, first, stop)) as chunks:
+            async for records in chunks:
+                for record in records:
+                    yield record
+
+    async def copies(self, name: DecisionName, sequence: int | None) -> Copies:
+        """Return what is published of a decision."""
+        place = TopicPartition(self._names.topic("allocations"), name.partition)
+        end = (await read.high_watermarks(self._connection, [place]))[place]
+        return await copies(name, sequence, self._singly(name.partition, end))
+
+    async def _singly(self, partition: int, end: int) -> Records:
+        async with aclosing(self._log.chunks("allocations", partition, 0, end)) as chunks:
+            async for records in chunks:
+                for record in records:
+                    yield record
+
+    def start(self, partition: int, offset: int | None = None, since_ns: int | None = None) -> Checkpoint:
+        """Return the nearest archived checkpoint before an entry, or at or before a time; else the beginning.
+
+        Raises:
+            VerificationMismatch: it is not the one that was archived.
+        """
+        archive = self._archive
+        marks = [] if archive is None else archive.marks(partition)
+        fit = [
+            mark
+            for mark in marks
+            if (offset is None or mark.offset < offset) and (since_ns is None or mark.now_ns <= since_ns)
+        ]
+        return GENESIS if archive is None or not fit else archive.checkpoint(partition, max(fit).offset)
 
 
-async def decision(connection: Connection, names: Names, name: DecisionName) -> tuple[Again, Copies]:
+async def decision(source: Source, name: DecisionName) -> tuple[Again, Copies]:
     """Return a decision as the journal gives it again, and what is published of it.
 
     Raises:
-        NotFound, TopicsUnfit: as `entries`.
+        NotFound, TopicsUnfit, VerificationMismatch: as `Source.entries`.
     """
-    async with aclosing(entries(connection, names, name.partition, name.offset + 1)) as records:
-        found = await again(name, records)
-    sequence = None if found.published is None else found.published.sequence
-    published = read.records(connection, TopicPartition(names.topic("allocations"), name.partition), 0)
-    return found, await copies(name, sequence, published)
+    start = source.start(name.partition, name.offset)
+    async with aclosing(source.entries(name.partition, start.offset + 1, name.offset + 1)) as records:
+        found = await again(name, records, start)
+    return found, await source.copies(name, None if found.published is None else found.published.sequence)
 
 
-async def bundle(connection: Connection, names: Names, name: DecisionName) -> Bundle:
+async def bundle(source: Source, name: DecisionName) -> Bundle:
     """Return a decision as it was first published, and its journal partition up to it.
 
     Raises:
@@ -59,33 +106,38 @@ async def bundle(connection: Connection, names: Names, name: DecisionName) -> Bu
         TopicsUnfit: there is no journal.
     """
     found: list[bytes] = []
-    async with aclosing(entries(connection, names, name.partition, name.offset + 1)) as records:
+    start = source.start(name.partition, name.offset)
+    async with aclosing(source.entries(name.partition, start.offset + 1, name.offset + 1)) as records:
         async for record in records:
-            if record.offset != len(found):
-                msg = f"journal {name.partition}:{len(found)} is missing, next is offset {record.offset}"
+            expected = start.offset + 1 + len(found)
+            if record.offset != expected:
+                msg = f"journal {name.partition}:{expected} is missing, next is offset {record.offset}"
                 raise VerificationMismatch(msg)
             found.append(record.value or b"")
-    published = read.records(connection, TopicPartition(names.topic("allocations"), name.partition), 0)
-    known = await copies(name, None, published)
-    if not known.values or len(found) <= name.offset:
-        what = "is not published" if not known.values else f"is not in the journal, which ends at offset {len(found)}"
+    known = await source.copies(name, None)
+    end = start.offset + 1 + len(found)
+    if not known.values or end <= name.offset:
+        what = "is not published" if not known.values else f"is not in the journal, which ends at offset {end}"
         msg = f"decision {name} {what}"
         raise NotFound(msg)
-    return Bundle(name, known.values[0], found)
+    return Bundle(name, known.values[0], found, start)
 
 
 async def differences(
-    connection: Connection, names: Names, params: DecisionParams, portfolio: str | None, since_ns: int, until_ns: int
+    source: Source, params: DecisionParams, portfolio: str | None, since_ns: int, until_ns: int
 ) -> Difference:
     """Return what other decision settings would have changed, on every journal partition or on a portfolio's.
+
+    With an archive they are in force from its nearest checkpoint at or before `since_ns` on, else from Genesis on.
 
     Raises:
         TopicsUnfit: there is no journal.
         VerificationMismatch: an entry is missing, or cannot be folded.
     """
-    count = len(await read.places(connection, names.topic(journal.TOPIC)))
+    count = len(await source.partitions())
     total = Difference(tree_hash(params))
     for partition in range(count) if portfolio is None else [partition_of(portfolio.encode(), count)]:
-        async with aclosing(entries(connection, names, partition)) as records:
-            total.join(await whatif(partition, records, params, portfolio, since_ns, until_ns))
+        start = source.start(partition, since_ns=since_ns) if since_ns else GENESIS
+        async with aclosing(source.entries(partition, start.offset + 1)) as records:
+            total.join(await whatif(partition, records, params, portfolio, since_ns, until_ns, start))
     return total

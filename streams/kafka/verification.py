@@ -111,11 +111,18 @@ async def _begun(partition: int, start: Checkpoint, log: "Log", end: int) -> tup
     if start != GENESIS:
         return start, ()
     async with aclosing(log.chunks(journal.TOPIC, partition, 0, end)) as found:
-        start, others = await takeover_audit.begun(partition, _each(found))
+        head = await anext(found, None)
+        if head is None or head[0].offset:
+            return GENESIS, ()  # the fold names what is missing
+        start, others = await takeover_audit.begun(partition, _each(head, found))
     return start, tuple(f"journal partition {partition}: {each}" for each in others)
 
 
-async def _each(found: AsyncGenerator[Sequence[Record], None]) -> AsyncGenerator[Record, None]:
+async def _each(
+    head: Sequence[Record], found: AsyncGenerator[Sequence[Record], None]
+) -> AsyncGenerator[Record, None]:
+    for record in head:
+        yield record
     async for records in found:
         for record in records:
             yield record

@@ -96,8 +96,8 @@ async def tampered(cluster, folder, ends):
     """Forget what is archived, where the broker can; then an allocation, a journal entry and a checkpoint too much."""
     if not await embedded(cluster):
         await forget(cluster, "journal", {p: end - 3 for p, end in ends.items()})
-        code, out, _ = await cluster.himari("audit", "verify")
-        assert (code, "journal 0:0 is missing" in out) == (4, True), out
+        code, out, err = await cluster.himari("audit", "verify")
+        assert (code, "journal 0:0 is missing" in out) == (4, True), out + err
         again = await reported(cluster, "audit", "verify", "--archive", folder)
         assert (again["checked"], again["mismatched"]) == (48, 0)
         found = await reported(cluster, "journal", "check", folder, "--against-kafka")

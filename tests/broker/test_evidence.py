@@ -16,8 +16,8 @@ from streams.journal import internal
 pytestmark = [pytest.mark.broker]
 
 
-async def test_a_decision_is_explained_bundled_and_asked_about_on_a_broker(embedded_broker, names, tmp_path):
-    cluster = Cluster(embedded_broker, names, tmp_path)
+async def test_a_decision_is_explained_bundled_and_asked_about_on_a_broker(broker, names, tmp_path):
+    cluster = Cluster(broker, names, tmp_path)
     await cluster.lay()
     async with cluster.worker():
         await cluster.price("BTC-USD", 43_500.0)

@@ -239,7 +239,7 @@ def test_any_changed_byte_of_what_was_published_is_found(data):
     forged = [*PUBLISHED[:-1], PUBLISHED[-1]._replace(value=bytes(value))]
     verification = explained(LAST["decision_id"], ENTRIES, forged)["verification"]
     assert verification["status"] in {"different", "pending"}, "pending: nothing in the record names the decision"
-    if b'"sequence":%d,' % LAST["sequence"] in value and LAST["decision_id"].encode() in value:
+    if orjson.dumps(LAST["decision_id"]) in value:
         assert verification["status"] == "different"
         assert verification["finding"]
 
