@@ -89,7 +89,7 @@ class Book:
 def product_us(repeats: int = 101) -> float:
     """Return median µs of the yardstick, a 200 × 200 product."""
     one = np.random.default_rng(0).normal(size=(200, 200))
-    return _median_us(lambda: _timed(lambda: one @ one), repeats)
+    return median_us(lambda: _timed(lambda: one @ one), repeats)
 
 
 def portfolios(number: int, symbols: int, count: int) -> dict[str, float]:
@@ -140,7 +140,7 @@ def _timed(call: Callable[[], Any]) -> int:
     return perf_counter_ns() - began
 
 
-def _median_us(once: Callable[[], int], repeats: int) -> float:
+def median_us(once: Callable[[], int], repeats: int) -> float:
     return statistics.median(once() for _ in range(repeats)) / 1e3
 
 
@@ -152,8 +152,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     yardstick = [product_us() for _ in range(runs)]
     report["product_200_us"] = spread(yardstick)
     for size, book in books.items():
-        decisions = [_median_us(book.decision, repeats) for _ in range(runs)]
-        calls = [_median_us(book.call, repeats) for _ in range(runs)]
+        decisions = [median_us(book.decision, repeats) for _ in range(runs)]
+        calls = [median_us(book.call, repeats) for _ in range(runs)]
         report[f"{size.signals} signals on {size.symbols} symbols"] = {
             "decision_us": spread(decisions),
             "target_us": size.target_us,

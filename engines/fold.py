@@ -341,8 +341,12 @@ def _belongs(state: State, entry: Journaled, version: int) -> str:
     return f"{place} is of decision version {version}, this is version {version_of(state)}"
 
 
+def _answer(state: State, entry: Journaled, folded: Folded) -> None:
+    questions.answered(state, entry.body, folded)
+
+
 def _call(state: State, entry: Journaled, folded: Folded) -> None:
-    """Fold one library call: prices, then readings, then signals, all of one moment."""
+    """Fold one library call: prices, readings, signals, a policy's answers to an earlier one, all of one moment."""
     body = entry.body
     step_s = state.params.market.step_s
     for symbol, price in sorted(body.get("prices", {}).items()):
@@ -356,6 +360,8 @@ def _call(state: State, entry: Journaled, folded: Folded) -> None:
     look_again(state, entry.offset, folded)
     for signal in sorted(body.get("signals", ()), key=_canonical):
         fold_signal(state, entry, signal, folded)
+    for answer in body.get("answers", ()):
+        questions.answered(state, answer, folded)
 
 
 def _canonical(signal: dict[str, Any]) -> tuple[Any, ...]:
@@ -375,6 +381,6 @@ HANDLERS: dict[str, Callable[[State, Journaled, Folded], None]] = {
     "adopt": _adopt,
     "engine": _engine,
     "call": _call,
-    "advice": questions.answered,
-    "no_advice": questions.answered,
+    "advice": _answer,
+    "no_advice": _answer,
 }

@@ -8,10 +8,11 @@ Source: the pipeline specification, triggers; the architecture, the way of the d
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from engines import caps, policy
 from engines.decide import Decision, Trigger
-from engines.effects import Folded, Journaled
+from engines.effects import Folded
 from engines.records import Asked, Cell, Kept, Questions
 from engines.request import forecast_of, request
 from engines.state import State
@@ -62,9 +63,8 @@ def awaits(state: State, portfolio: str) -> bool:
     return record is not None and record.awaited
 
 
-def answered(state: State, entry: Journaled, folded: Folded) -> None:
-    """Fold an answer, or that there is none; the first one to an open question counts, others are noted."""
-    body = entry.body
+def answered(state: State, body: dict[str, Any], folded: Folded) -> None:
+    """Fold an answer, or why there is none (`reason`); the first one to an open question counts, others are noted."""
     portfolio = body["portfolio_id"]
     record: Questions | None = state.tables["questions"].get((portfolio,))
     index = _index(state, portfolio, record, body["strategy_id"], body["symbol"], body["decision_id"])
@@ -75,7 +75,7 @@ def answered(state: State, entry: Journaled, folded: Folded) -> None:
     if asked.status != OPEN:
         folded.note("advice", "late" if asked.status == "deadline" else "repeated")
         return
-    if entry.kind == "no_advice":
+    if "reason" in body:
         reason = body["reason"]
         closed = asked._replace(status=BREAKER_OPEN if reason == OPEN else reason)
     else:

@@ -14,7 +14,7 @@ from typing import Any
 from config.load import load
 from engines.effects import Folded
 from schemas.cascade import CascadeIndicators
-from schemas.rl import Advice, RlRequest
+from schemas.rl import RlRequest
 from schemas.signal import TacticalSignal
 from schemas.words import PolicyMode
 from streams.control import mode_order
@@ -157,14 +157,12 @@ class Layer3Phase3Hybrid(Library):
         return list(await asyncio.gather(*map(self._desk.answer, asked)))
 
     def _revised(self, folded: Folded, outcomes: Sequence[Outcome]) -> EnsembleAllocation:
-        """Journal the answers; return the newest allocation of this call."""
-        value = folded.allocations[-1].value
-        for outcome in outcomes:
-            kind = "advice" if isinstance(outcome.result, Advice) else "no_advice"
-            body = outcome.result.model_dump(exclude_none=True)
-            for published in self._feed(kind, body, self._core.now_ns).allocations:
-                value = published.value
-        return EnsembleAllocation(value)
+        """Journal the answers, all of them one entry; return the newest allocation of this call."""
+        published = folded.allocations
+        if outcomes:
+            answers = [outcome.result.model_dump(exclude_none=True) for outcome in outcomes]
+            published = self._feed("call", {"answers": answers}, self._core.now_ns).allocations or published
+        return EnsembleAllocation(published[-1].value)
 
 
 class OwnLoop:

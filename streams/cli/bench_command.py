@@ -13,9 +13,11 @@ import orjson
 from schemas.errors import NotFound
 
 ROOT = Path(__file__).parents[2]
-ON_A_BROKER = ("journal", "ticks", "latency", "portfolios")
+ON_A_BROKER = ("journal", "ticks", "latency", "policy", "portfolios", "verify")
+ON_KAFKA = ("restart",)
+"""On Apache Kafka only, and so only with --kafka or by name."""
 SPREAD = {"median", "min", "max"}
-NAMES = ("library", "correlation", "portfolio", "together", "start", *ON_A_BROKER)
+NAMES = ("library", "correlation", "portfolio", "together", "hybrid", "start", *ON_A_BROKER, *ON_KAFKA)
 
 
 @click.command()
@@ -30,12 +32,12 @@ def bench(names: tuple[str, ...], *, kafka: bool, quick: bool, as_json: bool) ->
         raise NotFound(msg)
     sys.path.insert(0, str(ROOT))
     report: dict[str, Any] = {}
-    for name in names or NAMES:
+    for name in names or [each for each in NAMES if kafka or each not in ON_KAFKA]:
         module = importlib.import_module(f"benchmarks.{name}")
-        if name not in ON_A_BROKER:
+        if name not in ON_A_BROKER + ON_KAFKA:
             report[name] = _tell(name, module.run(quick=quick), as_json=as_json)
             continue
-        for kind in ("embedded", "kafka") if kafka else ("embedded",):
+        for kind in ("kafka",) if name in ON_KAFKA else ("embedded", "kafka") if kafka else ("embedded",):
             title = f"{name} on {kind}"
             report[title] = _tell(title, asyncio.run(module.run(kind, quick=quick)), as_json=as_json)
     if as_json:
