@@ -42,6 +42,8 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
         return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
     if _widths(params) != _widths(state.params):
         _begin_bars_anew(state)
+    if _evidence(params) != _evidence(state.params):
+        _begin_evidence_anew(state)
     state.use(params)
     if state.progress is not None:
         state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
@@ -60,6 +62,16 @@ def _begin_bars_anew(state: State) -> None:
         if market.bars is not None:
             state.put_market(symbol, market._replace(bars=None))
     returns.begin_anew(state)
+
+
+def _evidence(params: DecisionParams) -> tuple[float, float]:
+    return params.rl.gate.bound, params.rl.gate.alpha
+
+
+def _begin_evidence_anew(state: State) -> None:
+    """Sums in units of another bound, or an interval of another error rate, prove nothing; what is closed stays so."""
+    for (portfolio,), gate in list(state.tables["gates"].items()):
+        state.put("gates", (portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
 
 
 def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:

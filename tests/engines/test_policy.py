@@ -8,7 +8,7 @@ from worlds import Driver, answer, asked, control, last, no_answer, priced, sign
 
 from engines import policy
 from engines.gate import Gate
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, tree_hash
 from engines.request import FEATURES
 from schemas.rl import RlRequest
 from streams import journal
@@ -337,6 +337,32 @@ def test_only_an_operator_opens_a_gate_that_has_closed_and_with_fresh_evidence()
     assert policy.gate_of(state(driver), "main") == Gate()
     driver = live()
     order(driver, "live")
+    assert policy.gate_of(state(driver), "main") == OPEN
+
+
+def settle_on(driver, **gate):
+    """Order other settings of the gate."""
+    base = state(driver).params
+    tree = base.model_dump()
+    tree["rl"]["gate"] |= gate
+    wanted = DecisionParams.model_validate(tree)
+    payload = {"base_hash": tree_hash(base), "hash": tree_hash(wanted), "tree": tree}
+    driver.publish("control", control(driver.now_ns, "settings", payload))
+    driver.run()
+    assert state(driver).params == wanted
+
+
+@pytest.mark.parametrize("gate", [{"bound": 0.2}, {"alpha": 0.5}])
+@pytest.mark.parametrize("status", ["collecting", "open", "closed"])
+def test_evidence_in_other_units_or_of_another_error_rate_is_none_and_what_is_closed_stays_closed(gate, status):
+    driver = live(gate=OPEN._replace(status=status))
+    settle_on(driver, **gate)
+    assert policy.gate_of(state(driver), "main") == Gate("closed" if status == "closed" else "collecting")
+
+
+def test_other_ways_to_bet_or_to_close_leave_the_evidence_as_it_is():
+    driver = live()
+    settle_on(driver, max_bet=0.4, cusum_slack=0.1, cusum_threshold=9.0)
     assert policy.gate_of(state(driver), "main") == OPEN
 
 
