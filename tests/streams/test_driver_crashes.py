@@ -281,6 +281,8 @@ def of_minutes():
     tree["risk_management"]["correlation"] |= {"alert_threshold": 0.1, "inactive_after_s": 3_600}
     tree["risk_management"]["drift_alert_threshold"] = 0.001
     tree["position_sizing"]["ensemble"] |= {"inactive_after_s": 3_600, "correlation_samples": 2}
+    tree["rl"] |= {"enabled": True, "mode": "live", "deadline_s": 30.0}
+    tree["rl"]["gate"] |= {"alpha": 0.5, "bound": 1e-6}
     return DecisionParams.model_validate(tree)
 
 
