@@ -1,16 +1,18 @@
 """`audit verify` beside the worker that made what it verifies: on one core, and on two.
 
 A rate is entries a second, from the first that are done to the last: what a process takes to start is left out on
-every side, as a long journal leaves it out.
+every side, as a long journal leaves it out. The same per second of processor time says what a core would do that has
+nothing else to do, the steadier number where others use the machine too; of two processes it is the slower one's.
 """
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -22,21 +24,29 @@ from streams.kafka.verification import verify
 
 TARGETS = {"one_over_live": 1.3, "two_over_one": 1.7}
 COUNT = 20_000
-PORTFOLIOS = 10
+PORTFOLIOS = 100
+
+
+class Rate(NamedTuple):
+    """Entries per second, by the wall's clock and by the processor's."""
+
+    wall: float
+    cpu: float
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
     """Return entries a second live and verified, run by run in turns, and the ratios."""
     runs, count = (1, 3_000) if quick else (5, COUNT)
-    rates: dict[str, list[float]] = {"live": [], "one": [], "two": []}
+    found: dict[str, list[Rate]] = {"live": [], "one": [], "two": []}
     journaled = entries(count, PORTFOLIOS)
     async with broker(kind) as (connection, folder):
         for _ in range(runs):
             at = await lane(connection, folder)
             await preload(at, journaled)
-            rates["live"].append(await worked(at, count))
-            rates["one"].append(await verified(at, 1))
-            rates["two"].append(await verified(at, 2))
+            found["live"].append(await worked(at, count))
+            found["one"].append(await verified(at, 1, count))
+            found["two"].append(await verified(at, 2, count))
+    rates, cores = ({name: [each[k] for each in made] for name, made in found.items()} for k in (0, 1))
     return {
         "broker": kind,
         "entries": count,
@@ -44,6 +54,9 @@ async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
         "per_second": {name: spread(values) for name, values in rates.items()},
         "one_over_live": ratios(rates["one"], rates["live"]),
         "two_over_one": ratios(rates["two"], rates["one"]),
+        "per_cpu_second": {name: spread(values) for name, values in cores.items()},
+        "one_over_live_by_cpu": ratios(cores["one"], cores["live"]),
+        "two_over_one_by_cpu": ratios(cores["two"], cores["one"]),
         "targets": TARGETS,
     }
 
@@ -62,33 +75,39 @@ async def preload(at: Lane, values: list[bytes]) -> None:
         await producer.stop()
 
 
-async def worked(at: Lane, count: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has taken; the system has to have a /proc."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+async def worked(at: Lane, count: int) -> Rate:
     """Return allocations a second of a worker, as the log's end shows them: nobody reads them meanwhile."""
     place = TopicPartition(at.names.topic("allocations"), 0)
     consumer = AIOKafkaConsumer(**at.connection.options(), enable_auto_commit=False)
     await consumer.start()
     consumer.assign([place])
-    first = began = 0.0
+    first = began = used = 0.0
     try:
-        async with contestant(at, "worker"), asyncio.timeout(PATIENCE_S):
+        async with contestant(at, "worker") as process, asyncio.timeout(PATIENCE_S):
             while (seen := (await read.ends(consumer, [place]))[place]) < count:
                 if seen and not began:
-                    first, began = seen, time.perf_counter()
+                    first, began, used = seen, time.perf_counter(), cpu_s(process.pid)
                 await asyncio.sleep(0.02)
-            ended = time.perf_counter()
+            ended, used = time.perf_counter(), cpu_s(process.pid) - used
     finally:
         await consumer.stop()
-    return (seen - first) / (ended - began)
+    return Rate((seen - first) / (ended - began), (seen - first) / used)
 
 
-async def verified(at: Lane, processes: int) -> float:
+async def verified(at: Lane, processes: int, count: int) -> Rate:
     """Return entries a second of `audit verify` in so many processes."""
     path = at.folder / f"{at.names.prefix}.yaml"
     command = [sys.executable, "-m", "benchmarks.verify", str(path), str(processes)]
     root = Path(__file__).parents[1]
     done = await asyncio.to_thread(subprocess.run, command, cwd=root, stdout=subprocess.PIPE, check=True)
-    rate: float = json.loads(done.stdout)
-    return rate
+    told = json.loads(done.stdout)
+    return Rate(told["rate"], count / max(told["cpu_s"]))
 
 
 def main(path: str, processes: int) -> None:
@@ -99,7 +118,7 @@ def main(path: str, processes: int) -> None:
     if not found.verdict.ok or not found.verdict.checked:
         sys.exit(f"not verified: {found.verdict}")
     done = sum(more for _, more in told[1:])
-    print(done / found.processes / (told[-1][0] - told[0][0]))
+    print(json.dumps({"rate": done / found.processes / (told[-1][0] - told[0][0]), "cpu_s": found.cpu_s}))
 
 
 if __name__ == "__main__":

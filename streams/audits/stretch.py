@@ -1,6 +1,7 @@
 """One stretch of one journal partition, verified: folded from a checkpoint, compared on the way."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from time import process_time
 from typing import Final, NamedTuple
 
 import orjson
@@ -38,6 +39,8 @@ class Found(NamedTuple):
     """Whether it ended before it should."""
     finding_at: int
     """Journal offset of what was found first."""
+    cpu_s: float
+    """Processor time that it took."""
 
 
 class Stretch:
@@ -65,6 +68,7 @@ class Stretch:
         self.entries = 0
         self.others: tuple[str, ...] = ()
         """Stretches before and after that other decision versions decided."""
+        self._began_s = 0.0
         self._last: Record | None = None
         self._ended = False
         self._ready: Iterator[Record] = iter(())
@@ -76,7 +80,7 @@ class Stretch:
         `open_end`: both are read to their ends, so that nothing more may be published. Otherwise the entries end where
         somebody wanted them to, and what is published of later ones is not looked at.
         """
-        finding = ""
+        finding, self._began_s = "", process_time()
         try:
             async for records in entries:
                 for first in range(0, len(records), CHUNK):
@@ -155,7 +159,7 @@ class Stretch:
             met.repeats,
             first_mismatch=met.finding or finding or None,
             journal_broken=int(bool(finding)),
-            entries=self.entries,
+            entries=self.entries if self.refold.part.number == 0 else 0,
             others=self.others,
         )
         return Found(
@@ -168,6 +172,7 @@ class Stretch:
             self.probed,
             bool(finding),
             self.refold.offset + 1 if finding and not met.finding else met.finding_at,
+            process_time() - self._began_s,
         )
 
 

@@ -118,9 +118,7 @@ async def _begun(partition: int, start: Checkpoint, log: "Log", end: int) -> tup
     return start, tuple(f"journal partition {partition}: {each}" for each in others)
 
 
-async def _each(
-    head: Sequence[Record], found: AsyncGenerator[Sequence[Record], None]
-) -> AsyncGenerator[Record, None]:
+async def _each(head: Sequence[Record], found: AsyncGenerator[Sequence[Record], None]) -> AsyncGenerator[Record, None]:
     for record in head:
         yield record
     async for records in found:
@@ -272,6 +270,8 @@ class Audited(NamedTuple):
     starts: dict[int, Mark]
     """By partition."""
     processes: int
+    cpu_s: list[float]
+    """Processor time of each piece."""
 
 
 def verify(
@@ -302,4 +302,4 @@ def verify(
     found = side_by_side([Job(settings, archive, piece) for piece in pieces], processes, told)
     places = by_partition(pieces)
     starts = {partition: pieces[own[0]].start for partition, own in places.items()}
-    return Audited(concluded(pieces, found, progress, kept), starts, processes)
+    return Audited(concluded(pieces, found, progress, kept), starts, processes, [each.cpu_s for each in found])
