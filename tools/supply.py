@@ -87,8 +87,8 @@ def licence(found: metadata.Distribution) -> str:
     classifiers = [each.rpartition(" :: ")[2] for each in about.get_all("Classifier", []) if "License ::" in each]
     for said in ((about.get("License") or "").split("\n")[0], *classifiers):
         if said in PERMISSIVE or said.lower() in SPDX:
-            return SPDX.get(said.lower(), said)
-    return ", ".join(classifiers) or "none that it names"
+            return SPDX.get(said.lower(), str(said))
+    return ", ".join(map(str, classifiers)) or "none that it names"
 
 
 def permits(expression: str) -> bool:

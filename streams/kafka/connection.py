@@ -34,6 +34,7 @@ _METADATA = struct.pack(">hhihi", API_METADATA, 1, 0, -1, 0)
 """Asks for no topic, version 1."""
 _API_VERSIONS = struct.pack(">hhih", API_VERSIONS, 0, 0, -1)
 
+REFUSALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 REACH_TIMEOUT_S = 10.0
 KNOCK_TIMEOUT_S = 3.0
 _PLACE = "kafka.bootstrap_servers"
@@ -95,10 +96,16 @@ def allowed(what: str, topic: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError) as error:
-        name = topic or ", ".join(map(str, error.args)) or "a topic"
-        msg = f"{name}: the broker does not let this user {what} (ACLs: himari topics rights)"
-        raise NotAllowed(msg) from error
+    except REFUSALS as error:
+        raise refusal(error, what, topic) or error from error
+
+
+def refusal(error: BaseException, what: str = "do that", topic: str = "") -> NotAllowed | None:
+    """Return what an error says in a line, where it is that the broker's ACLs forbid something."""
+    if not isinstance(error, REFUSALS):
+        return None
+    name = topic or ", ".join(map(str, error.args)) or "a topic"
+    return NotAllowed(f"{name}: the broker does not let this user {what} (ACLs: himari topics rights)")
 
 
 def unreachable(bootstrap: str, timeout_s: float, hint: str = "") -> BrokerUnreachable:

@@ -54,6 +54,21 @@ async def refuse_recreated(
             raise ProcessorStopped(msg)
 
 
+async def take_part(connection: Connection, names: Names) -> None:
+    """Return if this user may be a member of the workers' group; aiokafka would wait for that for ever.
+
+    Raises:
+        NotAllowed: the broker does not let it.
+    """
+    consumer = _group_member(connection, names)
+    await reach(consumer, connection)
+    try:
+        with allowed("take part", f"group {names.application}"):
+            await consumer.committed(TopicPartition(names.topic(journal.TOPIC), 0))
+    finally:
+        await consumer.stop()
+
+
 async def adopt(connection: Connection, names: Names, topic: str, now_ns: int) -> int:
     """Journal a new epoch of a source topic and let the group begin it anew; return the epoch. No worker may run.
 
@@ -117,7 +132,7 @@ async def _commit_beginning(connection: Connection, names: Names, topic: str) ->
     consumer = _group_member(connection, names)
     await reach(consumer, connection)
     try:
-        partitions = await read.partitions(consumer, names.topic(topic))
+        partitions = await read.places(connection, names.topic(topic))
         consumer.assign(partitions)
         with allowed("take part", f"group {names.application}"):
             await consumer.commit(await consumer.beginning_offsets(partitions))

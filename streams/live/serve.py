@@ -12,6 +12,7 @@ from typing import NoReturn
 import faust
 
 from schemas.errors import SizingError
+from streams.kafka.connection import refusal
 
 STOP_TIMEOUT_S = 15.0
 FAREWELL_S = 1.0
@@ -60,6 +61,7 @@ async def serve(
             loop.remove_signal_handler(number)
     if reason is None:
         return 0
+    reason = refusal(reason) or reason
     _report(reason)
     return reason.exit_code if isinstance(reason, SizingError) else 1
 

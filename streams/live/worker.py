@@ -21,7 +21,7 @@ from streams.kafka import admin
 from streams.kafka.connection import Connection, listens, unreachable
 from streams.kafka.orders import settings_in_force
 from streams.kafka.origin import Origin, origin
-from streams.kafka.sources import epochs, refuse_recreated
+from streams.kafka.sources import epochs, refuse_recreated, take_part
 from streams.live.application import new_app, own
 from streams.live.owners import Kept, StageOwner
 from streams.live.policy import KEYS as POLICY_KEYS
@@ -354,10 +354,12 @@ async def prepare(
 
     Raises:
         BrokerUnreachable, TopicsUnfit: what to start, or what to run.
+        BrokerUntrusted, LoginRefused, NotAllowed: the broker is not believed, we are not, or rights are missing.
         ProcessorStopped: a source topic was created anew.
     """
     names = Names(settings.topics.prefix)
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
+    await take_part(connection, names)
     began, in_force, known, embedded = await asyncio.gather(
         origin(connection, names, settings.topics.partitions),
         settings_in_force(connection, names),

@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,18 @@ def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connectio
         unavailable(f"Apache Kafka from its jars: {reason}")
     with brokers.running(node) as broker:
         yield Connection(broker.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def guarded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Apache Kafka with an authorizer, and listeners with SCRAM and mutual TLS (see `broker.guarded`)."""
+    from broker.guarded import PASSWORDS, guarded  # noqa: PLC0415 it wants `cryptography`, the other brokers do not
+
+    try:
+        with guarded(tmp_path_factory.mktemp("guarded"), PASSWORDS) as node:
+            yield node
+    except BrokerUnreachable as reason:
+        unavailable(f"Apache Kafka from its jars: {reason}")
 
 
 @pytest.fixture(scope="session")

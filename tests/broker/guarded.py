@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import CreateAclsRequest
+from broker.cluster import Cluster
 from certificates import Authority, Pair
 
+from config.settings import Settings
 from streams.kafka import broker as brokers
 from streams.kafka.connection import Connection
 from streams.kafka.jars import apache_kafka
-from streams.rights import lines
+from streams.kafka.login import connect
+from streams.rights import ROLES, lines
 from streams.topics import Names
 
 TOPIC, GROUP = 2, 3
@@ -22,6 +25,8 @@ READ, WRITE = 3, 4
 OPERATIONS = {"Read": READ, "Write": WRITE, "DescribeConfigs": 10}
 ALLOW = 3
 
+PASSWORDS = {name: f"{name}-Xyzzy-1984" for name in ROLES}
+KEY_PASSWORD = "Plugh-1977"
 LISTENERS = ("SCRAM", "MUTUAL", "EXPIRED", "ELSEWHERE")
 PROPERTIES = """
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL,EXPIRED:SSL,ELSEWHERE:SSL
@@ -115,3 +120,28 @@ def rights_of(names: Names, role: str) -> list[Right]:
         for flag, resource in (("--topic", TOPIC), ("--group", GROUP)):
             rights += [Right(resource, words[at + 1], operation) for at, word in enumerate(words) if word == flag]
     return rights
+
+
+def scram(node: Guarded, user: str, _folder: Path, mechanism: str = "SCRAM-SHA-512"):
+    """Return the listener, kafka.security and environment of a user who has a password."""
+    security = {"protocol": "SASL_SSL", "ca_file": str(node.authority.file), "username": user, "mechanism": mechanism}
+    return "SCRAM", {**security, "password_env": "KAFKA_PASSWORD"}, {"KAFKA_PASSWORD": PASSWORDS[user]}
+
+
+def mutual(node: Guarded, user: str, folder: Path):
+    """Return the same of one who has a certificate; its key is encrypted, its password in a file."""
+    pair = node.authority.vouch(user, password=KEY_PASSWORD)
+    (folder / "key-password").write_text(f"{KEY_PASSWORD}\n")
+    files = {"certificate_file": str(pair.certificate), "key_file": str(pair.key)}
+    secret = {"key_password_file": str(folder / "key-password")}
+    return "MUTUAL", {"protocol": "SSL", "ca_file": str(node.authority.file), **files, **secret}, {}
+
+
+def member(node: Guarded, way, user: str, names: Names, folder: Path) -> Cluster:
+    """Return the product as one user sees it."""
+    home = folder / user
+    home.mkdir()
+    listener, security, environment = way(node, user, home)
+    kafka = {"bootstrap_servers": node.servers[listener], "security": security}
+    connection = connect(Settings.model_validate({"kafka": kafka}), environment)
+    return Cluster(connection, names, home, security, environment)

@@ -9,47 +9,17 @@ from pathlib import Path
 import orjson
 import pytest
 from broker.cluster import Cluster
-from broker.conftest import unavailable
-from broker.guarded import guarded, rights_of
+from broker.guarded import KEY_PASSWORD, PASSWORDS, member, mutual, rights_of, scram
 from certificates import Authority
 from worlds import signal
 
-from config.settings import Settings
-from schemas.errors import BrokerUnreachable
-from streams.kafka.login import connect
 from streams.kafka.read import places_of, records_of
 from streams.rights import ROLES
 from streams.topics import ALL
 
 pytestmark = [pytest.mark.broker, pytest.mark.kafka]
 
-PASSWORDS = {name: f"{name}-Xyzzy-1984" for name in ROLES}
-KEY_PASSWORD = "Plugh-1977"
 SECRETS = (*PASSWORDS.values(), KEY_PASSWORD)
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    try:
-        with guarded(tmp_path_factory.mktemp("secured"), PASSWORDS) as running:
-            yield running
-    except BrokerUnreachable as reason:
-        unavailable(f"Apache Kafka from its jars: {reason}")
-
-
-def scram(node, user, _folder, mechanism="SCRAM-SHA-512"):
-    """Return the listener, kafka.security and environment of a user who has a password."""
-    security = {"protocol": "SASL_SSL", "ca_file": str(node.authority.file), "username": user, "mechanism": mechanism}
-    return "SCRAM", {**security, "password_env": "KAFKA_PASSWORD"}, {"KAFKA_PASSWORD": PASSWORDS[user]}
-
-
-def mutual(node, user, folder):
-    """Return the same of one who has a certificate; its key is encrypted, its password in a file."""
-    pair = node.authority.vouch(user, password=KEY_PASSWORD)
-    (folder / "key-password").write_text(f"{KEY_PASSWORD}\n")
-    files = {"certificate_file": str(pair.certificate), "key_file": str(pair.key)}
-    secret = {"key_password_file": str(folder / "key-password")}
-    return "MUTUAL", {"protocol": "SSL", "ca_file": str(node.authority.file), **files, **secret}, {}
 
 
 def arguments_of(pid):
@@ -60,18 +30,11 @@ def arguments_of(pid):
 WAYS = [scram, mutual]
 
 
-def member(node, way, user, names, folder: Path) -> Cluster:
-    """Return the product as one user sees it."""
-    home = folder / user
-    home.mkdir()
-    listener, security, environment = way(node, user, home)
-    kafka = {"bootstrap_servers": node.servers[listener], "security": security}
-    connection = connect(Settings.model_validate({"kafka": kafka}), environment)
-    return Cluster(connection, names, home, security, environment)
-
-
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_product_runs_with_the_rights_of_each_role_and_no_secret_comes_out(node, way, names, tmp_path):
+async def test_the_product_runs_with_the_rights_of_each_role_and_no_secret_comes_out(
+    guarded_broker, way, names, tmp_path
+):
+    node = guarded_broker
     plain = Cluster(node.plain, names, tmp_path)
     await plain.lay()
     for role in ROLES:
