@@ -17,7 +17,7 @@ ON_A_BROKER = ("journal", "ticks", "latency", "policy", "portfolios", "verify")
 ON_KAFKA = ("restart",)
 """On Apache Kafka only, and so only with --kafka or by name."""
 SPREAD = {"median", "min", "max"}
-NAMES = ("library", "correlation", "portfolio", "together", "hybrid", "start", *ON_A_BROKER, *ON_KAFKA)
+NAMES = ("library", "correlation", "portfolio", "together", "hybrid", "gate", "start", *ON_A_BROKER, *ON_KAFKA)
 
 
 @click.command()
