@@ -29,7 +29,7 @@ async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
             for name, quantiles in took.items():
                 at = await lane(connection, folder)
                 await preload(at, "journal", [prices(time.time_ns() // 10**9 * 10**9)])
-                async with contestant(at, name), _client(at) as client:
+                async with contestant(at, name), talking(at) as client:
                     quantiles.append(await client.measure(seconds))
     p50, p99 = ({name: [pair[k] for pair in pairs] for name, pairs in took.items()} for k in (0, 1))
     return {
@@ -46,8 +46,8 @@ async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
 class Client:
     """Sends signals at their times, and takes the time until each is answered."""
 
-    def __init__(self, at: Lane, producer: Any, consumer: Any) -> None:
-        self.at, self.producer, self.consumer = at, producer, consumer
+    def __init__(self, at: Lane, producer: Any, consumer: Any, per_second: int = PER_SECOND) -> None:
+        self.at, self.producer, self.consumer, self.per_second = at, producer, consumer, per_second
         self.number = 0
         self.sent_at: dict[str, float] = {}
         self.took: list[float] = []
@@ -72,13 +72,13 @@ class Client:
     async def send(self, seconds: float) -> None:
         """Send for so long, a burst at a time."""
         began = time.perf_counter()
-        for number in range(int(seconds * PER_SECOND)):
+        for number in range(int(seconds * self.per_second)):
             body = signal(self.number, time.time_ns(), PORTFOLIOS)
             self.number += 1
             self.sent_at[body["signal_id"]] = time.perf_counter()
             await self.producer.send(self.at.names.topic("signals"), orjson.dumps(body), partition=0)
             if number % BURST == 0:
-                await asyncio.sleep(max(0.0, began + number / PER_SECOND - time.perf_counter()))
+                await asyncio.sleep(max(0.0, began + number / self.per_second - time.perf_counter()))
 
     async def answered(self) -> None:
         """Return when nothing is under way."""
@@ -94,7 +94,8 @@ class Client:
 
 
 @asynccontextmanager
-async def _client(at: Lane) -> AsyncIterator[Client]:
+async def talking(at: Lane, per_second: int = PER_SECOND) -> AsyncIterator[Client]:
+    """Yield a client at work on a lane."""
     producer = AIOKafkaProducer(**at.connection.options(), acks="all")
     consumer = AIOKafkaConsumer(**at.connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
     await producer.start()
@@ -103,7 +104,7 @@ async def _client(at: Lane) -> AsyncIterator[Client]:
     consumer.assign([place])
     consumer.seek(place, 0)
     try:
-        yield Client(at, producer, consumer)
+        yield Client(at, producer, consumer, per_second)
     finally:
         await producer.stop()
         await consumer.stop()

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -37,6 +38,8 @@ class Lane(NamedTuple):
     connection: Connection
     names: Names
     folder: Path
+    extra: Mapping[str, Any] = MappingProxyType({})
+    """Sections of the settings that win over those below."""
 
     def settings(self) -> Settings:
         """Return a worker's settings for it."""
@@ -50,6 +53,7 @@ class Lane(NamedTuple):
                 "topics": {"prefix": self.names.prefix, "partitions": 1},
                 "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},
                 "validation_criteria": {"max_price_age_s": 1e6},
+                **self.extra,
             }
         )
 
@@ -68,9 +72,9 @@ async def broker(kind: str) -> AsyncIterator[tuple[Connection, Path]]:
             process.stop()
 
 
-async def lane(connection: Connection, folder: Path) -> Lane:
-    """Lay the topics of a new prefix, and begin its journal."""
-    made = Lane(connection, Names(f"b{uuid4().hex[:8]}"), folder)
+async def lane(connection: Connection, folder: Path, extra: Mapping[str, Any] = MappingProxyType({})) -> Lane:
+    """Lay the topics of a new prefix, and begin its journal; `extra` are sections of the settings."""
+    made = Lane(connection, Names(f"b{uuid4().hex[:8]}"), folder, extra)
     settings = made.settings()
     await admin.apply(connection, made.names, 1)
     value = genesis(new_journal_id(1), 1, settings.decision(), START_NS)
