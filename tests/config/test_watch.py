@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from config.load import load, load_bytes
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Change, Rejected, Watch, change_payload
+from engines.parameters import RlParams
 from schemas.control import SettingsChange
 from schemas.errors import ConfigurationException
 
@@ -62,6 +63,20 @@ def test_a_changed_worker_setting_is_told_apart_and_makes_no_record(file):
     change = looks(watch, 2)[-1]
     assert change.decision is None
     assert change.worker_keys == (("kafka.chunk_records", 100, 200),)
+
+
+def test_the_two_parts_of_rl_are_told_apart(file):
+    """What decisions ask goes through the journal; how a worker asks is its own, and no record is made of it."""
+    watch = Watch(file)
+    file.write_text(FIRST + "rl: {protocol: mock, seed: 7}\n")
+    local = looks(watch, 2)[-1]
+    assert local.decision is None
+    assert [key for key, _, _ in local.worker_keys] == ["rl.protocol", "rl.seed"]
+    file.write_text(FIRST + "rl: {protocol: mock, seed: 8, enabled: true}\n")
+    both = looks(watch, 2)[-1]
+    assert both.decision_keys == (("rl.enabled", False, True),)
+    assert both.worker_keys == (("rl.seed", 7, 8),)
+    assert set(both.decision["tree"]["rl"]) == set(RlParams.model_fields)
 
 
 def test_comments_and_order_change_nothing(file):

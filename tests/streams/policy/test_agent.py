@@ -157,6 +157,14 @@ def test_without_an_endpoint_the_reason_is_disabled_and_the_breaker_is_not_asked
     NoAdvice(**body)
 
 
+def test_nobody_is_asked_even_where_the_breaker_would_let_nobody_ask():
+    """Without an endpoint there is nothing to break: no ticket is taken, and nothing counts as a failure."""
+    nobody = desk(Nobody(), failure_threshold=1, mode="force_open")
+    outcome = asyncio.run(nobody.answer(question()))
+    assert (outcome.result.reason, outcome.asked) == ("disabled", False)
+    assert nobody.breaker.failures_ns == ()
+
+
 def test_a_question_past_its_deadline_is_late_and_not_asked():
     async def story():
         policy = Script()
@@ -247,10 +255,10 @@ def test_a_hundred_and_more_are_in_flight_and_no_more_than_allowed():
     assert reasons == ["advice"] * 500
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.integers(1, 5),
-    st.lists(st.sampled_from(["take", "again", "open", "shut", "wider", "narrower", "turn"]), max_size=40),
+    st.lists(st.sampled_from(["take", "again", "open", "shut", "wider", "narrower"]), max_size=20),
 )
 def test_the_bound_holds_and_every_question_is_answered_once_whatever_happens(bound, events):
     async def story():
