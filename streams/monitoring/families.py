@@ -327,6 +327,7 @@ FAMILIES: Final = (
     ),
     Family("rl_scored_total", "counter", "outcomes", OUTCOME, "Outcomes on which policy and rules were compared."),
     Family("rl_advantage", "gauge", "ratio", DECISION, "Mean net gain of the policy over the rules, a decision, of V."),
+    Family("rl_gate_state", "gauge", "state", DECISION, "Of the last portfolio: 0 collecting, 1 open, 2 closed."),
     Family("rl_blend_weight", "gauge", "ratio", DECISION, "Weight of the answers in force; 0: nothing is nudged."),
     Family("rl_repeated_requests_total", "counter", "questions", POLICY, "Questions delivered again, and dropped."),
     Family(

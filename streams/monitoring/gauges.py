@@ -1,7 +1,7 @@
 """What gauges show: the last decisions and the last looks at every market, worked out when somebody scrapes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -12,6 +12,7 @@ from streams.monitoring.families import BUDGETS, COMPONENTS, REGIMES
 from streams.monitoring.samples import Labels
 
 SECOND_NS = 1_000_000_000
+GATE_STATES: Final = {"collecting": 0.0, "open": 1.0, "closed": 2.0}
 
 
 class Last:
@@ -97,6 +98,7 @@ def _of_the_portfolio(fields: Mapping[str, Any]) -> Iterator[tuple[str, Labels, 
         yield "diversification_ratio", (), fields["diversification"]["ratio"]
     if fields["rl"] is not None:
         yield "rl_advantage", (), fields["rl"]["gate"]["advantage"]
+        yield "rl_gate_state", (), GATE_STATES[fields["rl"]["gate"]["status"]]
         yield "rl_blend_weight", (), _blend_weight(fields["rl"])
 
 

@@ -42,6 +42,12 @@ def test_five_failures_within_a_minute_open_it_and_a_success_between_clears_none
     assert fail(breaker, 59 * S).status == "open"
 
 
+def test_a_new_breaker_has_waited_for_nothing():
+    breaker, ticket = admit(Breaker(), 0, PARAMS)
+    assert (breaker.timeout_s, retry_at_ns(breaker), ticket.probe) == (0.0, None, False)
+    assert answered(breaker, ticket, 0, PARAMS, ok=True) == Breaker()
+
+
 def test_failures_older_than_the_window_are_forgotten():
     breaker = Breaker()
     for second in (0, 10, 20, 30):

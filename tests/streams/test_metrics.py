@@ -647,6 +647,7 @@ def test_answers_of_the_policy_are_counted_and_its_weight_and_worth_are_shown():
     assert worker.show("rl_answers_total", status="repeated") == 60
     assert worker.show("rl_scored_total") == 60
     assert worker.show("rl_advantage") == told["gate"]["advantage"] > 0
+    assert worker.show("rl_gate_state") == 1.0
     assert worker.show("rl_blend_weight") == 0.0, "the newest question is not answered yet"
 
 
@@ -654,7 +655,7 @@ def test_an_answer_that_may_not_act_has_no_weight():
     shut = advised(Metrics(), gate="shut")
     shut.signal(strategy_id="carry", signal_id="c")
     assert shut.last()["rl"]["gate"]["status"] == "collecting"
-    assert shut.show("rl_blend_weight") == 0.0
+    assert (shut.show("rl_gate_state"), shut.show("rl_blend_weight")) == (0.0, 0.0)
     open_ = advised(Metrics())
     open_.signal(strategy_id="carry", signal_id="c")
     assert [cell["status"] for cell in open_.last()["rl"]["cells"]] == ["counted", "open"]
