@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -161,6 +162,13 @@ def test_metadata_may_leave_lengths_open_and_offer_more():
     assert fitting(json.dumps(told).encode(), "policy", place="p") == Kinds(
         "FP32", {"nudge": "FP32", "confidence": "FP64"}, "1"
     )
+
+
+def test_the_examples_of_the_page_are_answers():
+    page = (Path(__file__).parents[3] / "docs/hybrid.md").read_text(encoding="utf-8")
+    prediction, inference = [text.partition("```")[0].encode() for text in page.split("```json\n")[1:]]
+    assert as_predict(prediction).nudge == pytest.approx(0.2)
+    assert as_oip(inference)[:2] == (0.2, 0.8)
 
 
 # -- positions ---------------------------------------------------------------------------------------------------------
