@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
@@ -156,9 +156,10 @@ class Stopwatch:
         return {stage: max(0.0, end - before) for stage, before, end in zip(STAGES, times, times[1:], strict=False)}
 
 
-async def _worker(text: str, watch: Stopwatch, allocations: int) -> int:
+async def _worker(text: str, watch: Stopwatch, allocations: int) -> NoReturn:
     from streams.kafka.connection import Connection  # noqa: PLC0415 (imports are a stage)
     from streams.live import worker  # noqa: PLC0415
+    from streams.live.serve import leave  # noqa: PLC0415
     from streams.live.transport import BatchConsumer  # noqa: PLC0415
     from streams.monitoring.metrics import ProcessorMetrics  # noqa: PLC0415
 
@@ -181,7 +182,7 @@ async def _worker(text: str, watch: Stopwatch, allocations: int) -> int:
             print(json.dumps(watch.stages()), flush=True)
 
     ProcessorMetrics.taken = first  # type: ignore[method-assign]
-    return await made.run()
+    leave(await made.run())
 
 
 def _before(watch: Stopwatch, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -196,10 +197,8 @@ def main() -> None:
     """Be a worker: SETTINGS.json BEGAN ALLOCATIONS."""
     import uvloop  # noqa: PLC0415
 
-    from streams.live.serve import leave  # noqa: PLC0415
-
     path, began, allocations = sys.argv[1:4]
-    leave(uvloop.run(_worker(Path(path).read_text(), Stopwatch(float(began)), int(allocations))))
+    uvloop.run(_worker(Path(path).read_text(), Stopwatch(float(began)), int(allocations)))
 
 
 if __name__ == "__main__":

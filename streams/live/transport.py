@@ -143,7 +143,11 @@ class BatchConsumer(Consumer):
             self._recoveries[tp] = asyncio.create_task(self._recover(tp, generation))
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Open the local stores of what is assigned before Faust does, which takes one after the other."""
+        """Open the local stores of what is assigned before Faust does, which takes one after the other.
+
+        aiokafka sends no heartbeat until this returns, however long it takes: it begins to here.
+        """
+        self._thread.thread_loop.call_soon_threadsafe(self._thread._consumer._coordinator._start_heartbeat_task)
         await open_stores(self.app.tables.values(), assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 

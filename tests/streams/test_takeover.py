@@ -159,6 +159,19 @@ def test_wherever_a_drain_crashes_the_next_one_ends_it(step):
     assert NEW in versions(driver)
 
 
+def test_what_others_append_behind_the_hand_over_does_not_keep_a_drain_from_ending():
+    driver = old()
+    for partition in range(driver.partitions):
+        log = driver.cluster.log("journal", partition)
+        log.append(None, takeover.engine(OLD, NEW, driver.now_ns))
+        log.append(None, journal.internal("tick", {}, driver.now_ns))
+    places = driver.drain(NEW)
+    assert [entries(driver, number)[place].kind for number, place in enumerate(places)] == ["engine", "engine"]
+    driver.upgrade(NEW, MIGRATIONS)
+    claim(driver, 9)
+    assert verified(driver).ok
+
+
 # -- refusing --------------------------------------------------------------------------------------------------------
 def test_a_new_version_refuses_a_journal_that_was_not_handed_over_and_says_what_to_run():
     driver = old()
@@ -347,6 +360,21 @@ def test_the_new_version_verifies_its_own_part_and_names_who_verifies_the_other(
         f"entries from 0 to {places[0]} are of decision version {OLD}: not checked here. "
         f"To check them: pip install himari-layer3=={takeover.package()}; himari audit verify"
     )
+
+
+def test_a_version_verifies_what_it_decided_before_it_handed_over():
+    driver = old()
+    taken_over(driver)
+    claim(driver, 9, portfolio_id="p0", expected_return=0.02)
+    mine = versions(driver).count(NEW)
+    places = taken_over(driver, version=THIRD)
+    claim(driver, 10, portfolio_id="p0", expected_return=-0.02, action="sell")
+    claim(driver, 11, portfolio_id="p1", expected_return=-0.02, action="sell")
+    assert versions(driver).count(THIRD) > 0
+    verdict = verified(driver)
+    assert verdict.ok, verdict
+    assert verdict.checked == mine
+    assert f"journal 0:{places[0] + 1} is of decision version {THIRD}, this is version {NEW}" in verdict.others[0]
 
 
 def test_a_journal_without_a_part_of_this_version_is_refused_with_what_to_install():
