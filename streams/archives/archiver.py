@@ -55,6 +55,8 @@ def alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for half in folder.rglob(".*.tmp"):
+                half.unlink()
             yield
     except BlockingIOError as error:
         msg = f"{folder}: another process is archiving there"
@@ -180,6 +182,10 @@ async def _verified(
         msg = f"not archived from journal {partition}:{entries[0].offset} on: {verdict.first_mismatch}"
         raise VerificationMismatch(msg)
     summary = found.summary
+    if summary.offset != entries[-1].offset:
+        told_of = "; ".join(verdict.others) or "its fold ended early"
+        msg = f"not archived from journal {partition}:{entries[0].offset} on: {told_of}"
+        raise VerificationMismatch(msg)
     place = outputs[-1].offset + 1 if outputs else start.outputs
     return Checkpoint(summary.offset, summary.digest, summary.entry, place, summary.meta, stretch.refold.records())
 

@@ -64,7 +64,7 @@ def _checkpoints(
     if known is not None and known.meta and known.meta["decision_version"] != DECISION_VERSION:
         known = None  # another version's: it alone can say whether it is right
     probed = [found.probed for piece, found in own if piece.probe >= 0]
-    if known is not None and probed:
+    if known is not None and probed and None not in probed:
         verdict += _agrees(f"progress of journal {partition} at entry {known.offset}", probed, known)
     starts = {piece.start.offset: piece.start for piece, _ in own}
     for offset in sorted(starts)[1:]:

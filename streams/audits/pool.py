@@ -39,6 +39,10 @@ def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: Told) -> lis
         futures = [pool.submit(_done, job) for job in jobs]
         _watch(futures, way, told)
         return [future.result() for future in futures]
+    except BaseException:
+        for process in list(pool._processes.values()):  # noqa: SLF001 nobody waits for hours of work in vain
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         _drain(way, told)
@@ -63,7 +67,7 @@ def _drain(way: Any, told: Told) -> None:
 
 
 def _begin(way: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     calm()
     _TELL.append(way)
 

@@ -40,7 +40,7 @@ class Found(NamedTuple):
     finding_at: int
     """Journal offset of what was found first."""
     cpu_s: float
-    """Processor time that it took."""
+    """Processor time that all took but the first `CHUNK` entries, with which things are loaded."""
 
 
 class Stretch:
@@ -80,12 +80,13 @@ class Stretch:
         `open_end`: both are read to their ends, so that nothing more may be published. Otherwise the entries end where
         somebody wanted them to, and what is published of later ones is not looked at.
         """
-        finding, self._began_s = "", process_time()
+        finding = ""
         try:
             async for records in entries:
                 for first in range(0, len(records), CHUNK):
                     self._fold(records[first : first + CHUNK])
                     await self._catch_up(published)
+                    self._began_s = self._began_s or process_time()
                 if self._ended:
                     break
         except AnotherVersion as error:
@@ -172,7 +173,7 @@ class Stretch:
             self.probed,
             bool(finding),
             self.refold.offset + 1 if finding and not met.finding else met.finding_at,
-            process_time() - self._began_s,
+            process_time() - self._began_s if self._began_s else 0.0,
         )
 
 

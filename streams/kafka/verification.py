@@ -17,7 +17,7 @@ from streams.archives.archive import Archive
 from streams.audits.comparison import Verdict
 from streams.audits.conclude import Archived, concluded
 from streams.audits.plan import Ends, Mark, Piece, Range, by_partition, entries_of, planned, shared
-from streams.audits.pool import side_by_side
+from streams.audits.pool import calm, side_by_side
 from streams.audits.refold import GENESIS, Checkpoint
 from streams.audits.stretch import Found, Stretch
 from streams.checkpoint import Progress
@@ -298,6 +298,8 @@ def verify(
         processes = (os.cpu_count() or 1) if entries_of(pieces) >= WORTH_IT else 1
     if processes > 1:
         pieces = shared(pieces, processes)
+    if processes == 1 and entries_of(pieces) >= WORTH_IT:
+        calm()
     begun(entries_of(pieces))
     found = side_by_side([Job(settings, archive, piece) for piece in pieces], processes, told)
     places = by_partition(pieces)

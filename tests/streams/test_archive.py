@@ -157,6 +157,14 @@ def test_two_at_once_are_refused(tmp_path):
         pass
 
 
+def test_who_archives_next_clears_away_what_is_half(tmp_path):
+    half = tmp_path / "journal/0/.00000000000000000000.parquet.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"PAR1")
+    with alone(tmp_path):
+        assert not half.exists()
+
+
 def test_another_journal_and_no_archive_are_told_apart(whole, tmp_path):
     with pytest.raises(VerificationMismatch, match="of journal DRIVER22"):
         Manifest.begun(whole, "OTHER222", 1, 1)

@@ -62,7 +62,7 @@ def verify(entries=JOURNAL, published=PUBLISHED, progress=PROGRESS, *, processes
 
     async def one(piece):
         begin = [start] if piece.start.offset >= 0 else []
-        stretch = Stretch(0, *begin, part=piece.part, probe=piece.probe)
+        stretch = Stretch(0, *begin, part=piece.part, probe=piece.probe, until_ns=piece.until_ns)
         logs = (
             chunks(entries, piece.start.offset + 1, piece.end),
             chunks(published, piece.start.outputs, piece.outputs_end),
@@ -248,6 +248,16 @@ def test_verification_from_the_live_checkpoint_checks_what_follows():
     assert (found.ok, found.checked, found.entries) == (True, len(later), len(JOURNAL) - 1 - PROGRESS.offset)
     assert not verify(published=flipped(PUBLISHED, len(PUBLISHED) - 1), wanted=wanted, start=CHECKPOINT).ok
     assert not verify(entries=flipped(JOURNAL, SIGNALS[-1]), wanted=wanted, start=CHECKPOINT).ok
+
+
+@pytest.mark.parametrize("place", range(2, len(JOURNAL), 5))
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_time_to_end_at_is_out_wherever_the_checkpoint_stands(place, processes):
+    until_ns = orjson.loads(JOURNAL[place].value)["journaled_at_ns"]
+    first = next(each.offset for each in JOURNAL if orjson.loads(each.value)["journaled_at_ns"] >= until_ns)
+    found = verify(wanted=Range(until_ns=until_ns), processes=processes)
+    earlier = [each for each in PUBLISHED if orjson.loads(each.value)["journal"]["offset"] < first]
+    assert (found.ok, found.checked, found.entries) == (True, len(earlier), first)
 
 
 # -- shares ------------------------------------------------------------------------------------------------------------
