@@ -24,6 +24,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import BrokerUnreachable, BrokerUntrusted, LoginRefused, NotAllowed, SizingError
+from streams.kafka import header_names
 
 API_METADATA = 3
 API_VERSIONS = 18
@@ -39,6 +40,8 @@ REACH_TIMEOUT_S = 10.0
 KNOCK_TIMEOUT_S = 3.0
 _PLACE = "kafka.bootstrap_servers"
 NO_SECURITY: Mapping[str, Any] = MappingProxyType({})
+
+header_names.tolerate()
 
 
 class Connection(NamedTuple):
