@@ -725,7 +725,7 @@ def told(built: Worker, settings: Settings) -> Worker:
     async def change_and_close() -> None:
         await built.reload.changed(Change(Loaded(settings, {}), None, (), ()))
         await built.pages.stop()
-        await built.policy.agent.stop()
+        await built.policy.stop()
 
     asyncio.run(change_and_close())
     return built

@@ -61,6 +61,7 @@ class Policy:
             watcher=metrics,
         )
         metrics.watch(self.agent.desk)
+        self._looking: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Write answers until cancelled; at the start say if the endpoint does not fit."""
@@ -87,7 +88,13 @@ class Policy:
         self.agent.replace(desk, settings.rl.max_in_flight)
         self._metrics.watch(desk)
         if desk is not old:
-            await self._look()
+            self._looking = asyncio.ensure_future(self._look())  # other settings need not wait for an endpoint
+
+    async def stop(self) -> None:
+        """Stop at once; what is being asked is given up."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await self.agent.stop()
 
     def _desk(self, settings: Settings, made: Adapter) -> Desk:
         return Desk(

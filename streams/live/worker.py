@@ -228,7 +228,7 @@ class Worker:
             return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
         finally:
             self._end_chores()
-            await self.policy.agent.stop()
+            await self.policy.stop()
 
     def _web(self, settings: Settings) -> Web:
         monitoring = settings.monitoring
