@@ -154,11 +154,13 @@ class Owned:
                 await processor.act(effect)
 
     async def checkpoint(self) -> None:
-        """Make a checkpoint of every processor, as before a clean stop."""
-        for partition in sorted(self.processors):
-            async with self._lock(partition):
-                if partition in self.processors:
-                    await self.processors[partition].checkpoint()
+        """Make a checkpoint of every processor, as before a clean stop, all of them at once."""
+        await asyncio.gather(*(self._checkpoint(partition) for partition in sorted(self.processors)))
+
+    async def _checkpoint(self, partition: int) -> None:
+        async with self._lock(partition):
+            if partition in self.processors:
+                await self.processors[partition].checkpoint()
 
     def _beside(self, writing: Coroutine[Any, Any, None]) -> None:
         """Write a checkpoint beside what follows; a failure stops the worker."""

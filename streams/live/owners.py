@@ -1,6 +1,7 @@
 """The partitions of the stages that fold, as a worker owns them: made on assignment, dropped when they go."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from functools import partial
@@ -44,6 +45,12 @@ class StageOwner(Owned):
             return kept.processor
 
         super().__init__(app, processor)
+
+    async def assigned(self, partition: int) -> int:
+        """Bring a partition back; collections pass over its state from now on, which would cost them its size."""
+        first = await super().assigned(partition)
+        gc.freeze()
+        return first
 
     async def revoked(self, partition: int) -> None:
         """Let a partition go."""

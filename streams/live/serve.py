@@ -14,7 +14,8 @@ import faust
 from schemas.errors import SizingError
 from streams.kafka.connection import refusal
 
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 25.0
+"""Less than the 30 s that Kubernetes gives; a last checkpoint of a thousand portfolios is in it."""
 FAREWELL_S = 1.0
 """The consumer's thread still sends its farewell to the group when Faust says that it has stopped."""
 
