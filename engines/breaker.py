@@ -79,18 +79,27 @@ Event = Literal["asked", "success", "failure", "time"]
 Rule = Callable[[Breaker, int, BreakerParams], Breaker]
 
 
-def admit(breaker: Breaker, now_ns: int, params: BreakerParams) -> tuple[Breaker, Ticket | None]:
+def admit(
+    breaker: Breaker, now_ns: int, params: BreakerParams, patience_s: float = 0.0
+) -> tuple[Breaker, Ticket | None]:
     """Return leave to ask, or None where nobody may ask now.
 
     Half-open, exactly one may: whoever comes first. Where the mode lets all ask, that one is still the probe, so that
     what is told of the breaker moves on.
+
+    Args:
+        breaker: before.
+        now_ns: when somebody wants to ask.
+        params: the thresholds.
+        patience_s: how long the answer is awaited; as a probe the question is not given up before.
     """
     now = at(breaker, now_ns, params)
     if params.mode == "force_open":
         return now, None
     if now.status == "half_open" and not now.probing:
         after = TABLE["half_open", "asked"](now, now_ns, params)
-        return after, Ticket(after.generation, probe=True)
+        until_ns = max(after.until_ns, now_ns + int(patience_s * SECOND_NS))
+        return after._replace(until_ns=until_ns), Ticket(after.generation, probe=True)
     free = not params.enabled or params.mode in {"force_closed", "metrics_only"}
     return now, Ticket(now.generation, probe=False) if free or now.status == "closed" else None
 

@@ -67,12 +67,13 @@ class Desk:
             return self._outcome(request, "late", f"asked {-left_s:.3f} s past the deadline", began_ns)
         if isinstance(self.adapter, Nobody):
             return self._outcome(request, "disabled", DISABLED, began_ns)
-        after, ticket = breaker.admit(self.breaker, began_ns, self.params)
+        patience_s = min(self.timeout_s, left_s)
+        after, ticket = breaker.admit(self.breaker, began_ns, self.params, patience_s)
         self._turn(after)
         if ticket is None:
             return self._outcome(request, "open", "the breaker is open: the endpoint is not asked", began_ns)
         try:
-            return await self._asked(request, ticket, min(self.timeout_s, left_s), began_ns)
+            return await self._asked(request, ticket, patience_s, began_ns)
         except NoAnswer as error:
             return self._outcome(request, error.reason, str(error), began_ns, asked=True)
         except Exception as error:  # noqa: BLE001 an adapter's fault is a failure of the endpoint, never the worker's

@@ -42,6 +42,10 @@ def test_five_failures_within_a_minute_open_it_and_a_success_between_clears_none
     assert fail(breaker, 59 * S).status == "open"
 
 
+def test_a_breaker_may_stay_open_as_long_at_first_as_at_most():
+    assert tripped(0, BreakerParams(initial_timeout_sec=300.0)).timeout_s == 300
+
+
 def test_a_new_breaker_has_waited_for_nothing():
     breaker, ticket = admit(Breaker(), 0, PARAMS)
     assert (breaker.timeout_s, retry_at_ns(breaker), ticket.probe) == (0.0, None, False)
@@ -91,6 +95,14 @@ def test_a_probe_that_never_answers_has_failed_at_its_deadline():
     later, second = admit(breaker, 100 * S, PARAMS)
     assert second.probe
     assert answered(later, ticket, 101 * S, PARAMS, ok=True) == later
+
+
+@pytest.mark.parametrize(("patience_s", "until_s"), [(0.0, 40), (9.5, 40), (12.5, 42.5)])
+def test_a_probe_is_not_given_up_before_its_answer_may_come(patience_s, until_s):
+    breaker, ticket = admit(tripped(), 30 * S, PARAMS, patience_s)
+    assert retry_at_ns(breaker) == until_s * S
+    assert answered(breaker, ticket, int(until_s * S) - 1, PARAMS, ok=True).status == "closed"
+    assert answered(breaker, ticket, int(until_s * S), PARAMS, ok=True).status == "open"
 
 
 def test_an_answer_from_before_the_trip_changes_nothing_after_it():

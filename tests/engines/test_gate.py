@@ -112,6 +112,11 @@ def test_three_differences_by_hand():
     assert gate.interval(seen[2], PARAMS) == (-0.02, 0.02)
 
 
+def test_a_fresh_gate_is_no_evidence_in_plain_numbers():
+    assert Gate() == ("collecting", 0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert gate.interval(Gate(), PARAMS) == (-0.02, 0.02)
+
+
 # -- promises --------------------------------------------------------------------------------------------------------
 @given(differences)
 def test_an_interval_never_grows_and_a_gate_comes_back_from_its_bytes(d):

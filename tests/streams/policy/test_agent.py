@@ -478,6 +478,25 @@ def test_a_probe_that_is_broken_off_fails():
     assert asyncio.run(story()) == ("half_open", "open", "open")
 
 
+def test_a_slow_endpoint_that_is_awaited_longer_than_a_probe_usually_is_still_closes_the_breaker():
+    """`probe_timeout_sec` is 10: with a timeout of 20 s an answer after 15 would come too late at every probe."""
+
+    async def story():
+        times, policy = Times(), Script(NoAnswer("refused", "x"))
+        tried = desk(policy, times, timeout_s=20.0, failure_threshold=1)
+        await tried.answer(question())
+        times.mono_ns += 30 * SECOND_NS
+        policy.result = ANSWER
+        policy.gate.clear()
+        probe = asyncio.ensure_future(tried.answer(question(2, deadline_ns=NOW + 60 * SECOND_NS)))
+        await asyncio.sleep(0)
+        times.pass_(15.0)
+        policy.gate.set()
+        return type((await probe).result), tried.breaker.status
+
+    assert asyncio.run(story()) == (Advice, "closed")
+
+
 def test_each_turn_of_the_breaker_is_told_once():
     turns = []
 
