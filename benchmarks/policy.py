@@ -74,6 +74,12 @@ def _asking(url: str | None) -> dict[str, Any]:
     return {} if url is None else {"rl": {"enabled": True, "endpoint": url}}
 
 
+async def _drain(stream: asyncio.StreamReader) -> None:
+    """Read to the end."""
+    while await stream.read(1 << 16):
+        pass
+
+
 @asynccontextmanager
 async def _endpoint(options: tuple[str, ...] | None) -> AsyncIterator[str | None]:
     """Serve the reference policy in a process of its own."""
@@ -92,14 +98,17 @@ async def _endpoint(options: tuple[str, ...] | None) -> AsyncIterator[str | None
         stderr=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[1],
     )
+    if process.stderr is None:
+        raise AssertionError
+    draining = asyncio.create_task(asyncio.sleep(0))
     try:
-        if process.stderr is None:
-            raise AssertionError
         first = (await process.stderr.readline()).decode()
         found = re.search(r"http://[0-9.:]+", first)
         if found is None:
             raise ValueError(first)
+        draining = asyncio.create_task(_drain(process.stderr))  # a full pipe would stop it, and `wait` with it
         yield found[0]
     finally:
         process.kill()
         await process.wait()
+        draining.cancel()
