@@ -37,6 +37,7 @@ TARGET_S: Final = 10.0
 """Warm."""
 MODULE: Final = ("-m", "benchmarks.restart")
 STAGES: Final = ("import", "look at the broker", "join the group", "local stores", "states", "first allocation")
+CPU: Final = "cpu of the worker"
 
 
 def _settings(at: Lane) -> Settings:
@@ -121,14 +122,18 @@ async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
         "tail": tail,
         "target_warm_s": TARGET_S,
         "symbols": len(SYMBOLS),
-        "first start s": sum(first.values()),
+        "first start s": _whole(first),
         **{way: _report(times) for way, times in found.items()},
     }
 
 
 def _report(times: list[dict[str, float]]) -> dict[str, Any]:
-    stages = {stage: statistics.median(each[stage] for each in times) for stage in STAGES}
-    return {"first_allocation_s": spread([sum(each.values()) for each in times]), **stages}
+    stages = {stage: statistics.median(each[stage] for each in times) for stage in (*STAGES, CPU)}
+    return {"first_allocation_s": spread([_whole(each) for each in times]), **stages}
+
+
+def _whole(stages: dict[str, float]) -> float:
+    return sum(stages[stage] for stage in STAGES)
 
 
 # -- the worker with a stopwatch ---------------------------------------------------------------------------------------
@@ -152,8 +157,10 @@ class Stopwatch:
         self.ended[stage] = time.monotonic()
 
     def stages(self) -> dict[str, float]:
+        """Return seconds of each stage, and of the processor that the worker has used."""
         times = [self.began, *(self.ended[stage] for stage in STAGES)]
-        return {stage: max(0.0, end - before) for stage, before, end in zip(STAGES, times, times[1:], strict=False)}
+        took = {stage: max(0.0, end - before) for stage, before, end in zip(STAGES, times, times[1:], strict=False)}
+        return took | {CPU: time.process_time()}
 
 
 async def _worker(text: str, watch: Stopwatch, allocations: int) -> NoReturn:
