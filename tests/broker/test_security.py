@@ -116,7 +116,10 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize(("listener", "way", "change", "code", "text"), OUTSIDE.values(), ids=OUTSIDE)
-async def test_who_must_stay_outside_is_told_so_in_a_line(node, names, tmp_path, listener, way, change, code, text):
+async def test_who_must_stay_outside_is_told_so_in_a_line(
+    guarded_broker, names, tmp_path, listener, way, change, code, text
+):
+    node = guarded_broker
     security, environment = {}, {"WRONG": KEY_PASSWORD}
     if way is not None:
         _, security, given = way(node, "worker", tmp_path)
