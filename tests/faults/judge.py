@@ -22,6 +22,8 @@ from streams.ports import Record
 from streams.reader import AllocationReader
 from streams.sizing import SizingFold
 
+PATIENCE_S = 60.0
+POLL_S = 0.3
 LOGS = ("journal", "allocations")
 LETTERS = tuple(f"{topic}.dlq" for topic in INTAKES)
 
@@ -132,8 +134,7 @@ def state_differs(partition: int, entries: Sequence[Record], progress: Progress,
         return f"partition {partition}: {len(keys)} records differ from a clean fold, such as {min(keys)}"
     if (progress.digest, progress.meta) != (clean.digest, fold.meta()):
         return f"partition {partition}: digest or meta of progress {progress.offset} differs from a clean fold"
-    last = max((r.offset for r in entries if b'"kind":"signal"' in (r.value or b"")), default=0)
-    return "" if progress.offset >= last else f"partition {partition}: checkpoint at {progress.offset}, below {last}"
+    return ""
 
 
 async def records(cluster: Cluster, *topics: str) -> dict[tuple[str, int], list[Record]]:
@@ -161,14 +162,33 @@ async def look(cluster: Cluster) -> tuple[list[View], set[bytes]]:
     }
 
 
-async def settled(cluster: Cluster, load: Load, patience_s: float = 60.0) -> None:
-    """Return when every signal that must be answered is, or after a while in which nothing more came."""
-    deadline = asyncio.get_running_loop().time() + patience_s
-    while asyncio.get_running_loop().time() < deadline:
-        found = weigh(load.sent, load.steps, *await look(cluster))
-        if not (found.lost or found.inputs_lost):
-            return
-        await asyncio.sleep(0.3)
+async def settled(cluster: Cluster, load: Load, *, checkpointed: bool) -> str:
+    """Wait until every input is journaled, answered and in a checkpoint; return what is not, after a while."""
+    missing = "everything"
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while missing and asyncio.get_running_loop().time() < deadline:
+        views, letters = await look(cluster)
+        found = weigh(load.sent, load.steps, views, letters)
+        missing = "; ".join(found.problems)
+        if checkpointed and not missing:
+            missing = await _above(cluster, views)
+        await asyncio.sleep(POLL_S)
+    return missing
+
+
+async def _above(cluster: Cluster, views: Sequence[View]) -> str:
+    """Return which partition has signals that no checkpoint holds yet, "" where none has."""
+    at = await checkpoints(cluster.connection, cluster.names, range(len(views)))
+    for partition, each in enumerate(views):
+        last, found = last_signal(each.entries), at[partition][0].offset if partition in at else -1
+        if last > found:
+            return f"partition {partition}: checkpoint at {found}, below {last}"
+    return ""
+
+
+def last_signal(entries: Sequence[Record]) -> int:
+    """Return the offset of the last signal, -1 where there is none."""
+    return max((r.offset for r in entries if b'"kind":"signal"' in (r.value or b"")), default=-1)
 
 
 async def judge(cluster: Cluster, load: Load, *, repeats_may: bool) -> Findings:

@@ -11,18 +11,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import aiohttp
 from aiokafka import AIOKafkaProducer, TopicPartition
 from broker.cluster import PARTITIONS, Cluster
-from faults.judge import Findings, judge, records, settled
+from faults.judge import PATIENCE_S, Findings, judge, records, settled
 from faults.load import Load
 
 from streams.kafka import read
 from streams.kafka.append import Line, append
-from streams.kafka.broker import BrokerProcess
+from streams.kafka.broker import BrokerProcess, free_port
 from streams.kafka.connection import Connection
 from streams.topics import PROGRESS, Names
 
-PATIENCE_S = 60.0
 POLL_S = 0.05
 SESSION_S = 3.0
 """What a successor waits for after a `kill -9`."""
@@ -38,6 +38,8 @@ class Member:
         tree = cluster.settings.model_dump(exclude_defaults=True)
         tree["kafka"] |= {"data_dir": str(folder / "state"), "session_timeout_s": SESSION_S}
         self.config, self.log = folder / "settings.yaml", folder / "worker.log"
+        self.port = free_port()
+        tree["monitoring"] |= {"web_port": self.port}
         self.tree = tree
         self.process: asyncio.subprocess.Process | None = None
         self._begun = 0
@@ -73,6 +75,16 @@ class Member:
     def said(self) -> str:
         """Return what this process has logged."""
         return self.log.read_bytes()[self._begun :].decode(errors="replace")
+
+    async def told(self) -> str:
+        """Return what its own page says of its health."""
+        if not self.running:
+            return f"{self.name} has ended: {self.said()[-1_000:]}"
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/ready") as answer:
+                return f"{self.name}: {answer.status} {(await answer.text())[:1_000]}"
+        except aiohttp.ClientError as error:
+            return f"{self.name}: {error!r}"
 
     def hit(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
@@ -158,9 +170,12 @@ class Rig:
         finally:
             await producer.stop()
 
-    async def settled(self) -> None:
-        """Let all that was sent be answered, or a minute pass without that."""
-        await settled(self.cluster, self.load)
+    async def settled(self, *, checkpointed: bool = True) -> None:
+        """Let all that was sent be answered, and checkpointed. Raises: AssertionError where a minute is too short."""
+        missing = await settled(self.cluster, self.load, checkpointed=checkpointed)
+        if missing:
+            pages = [await each.told() for each in self.members.values()]
+            raise AssertionError("; ".join([f"after {PATIENCE_S:g} s: {missing}", *pages]))
 
     async def checkpointed(self) -> None:
         """Return when sizing and market have each made a checkpoint; the load must flow."""
