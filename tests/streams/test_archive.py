@@ -138,6 +138,14 @@ def test_only_whole_segments_are_closed_and_the_next_run_goes_on(tmp_path):
     assert archived(tmp_path, rest=True) == []
 
 
+@pytest.mark.parametrize("entries", [1, 3])
+def test_a_segment_ends_where_it_should_whatever_its_size(tmp_path, entries):
+    """With one entry to a segment every allocation is the first of a next one."""
+    assert len(archived(tmp_path, entries=entries, rest=True)) == -(-END // entries)
+    assert check(tmp_path).findings == []
+    assert verified(tmp_path, first=END).checked == 12
+
+
 def test_a_run_that_was_broken_off_leaves_nothing_half(tmp_path):
     """Files stand there that no line names, and one that is not even whole; the next run writes them again."""
     archived(tmp_path, upto=8)

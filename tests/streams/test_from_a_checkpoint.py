@@ -14,7 +14,7 @@ from streams.evidence import verifier
 from streams.evidence.bundle import Bundle
 from streams.evidence.explain import account, again, copies
 from streams.evidence.named import parse
-from streams.evidence.whatif import whatif
+from streams.evidence.whatif import Difference, _Pair, whatif
 
 
 def day():
@@ -128,3 +128,16 @@ def test_other_settings_are_in_force_from_the_checkpoint_on():
     assert first.decision_id == fields["decision_id"]
     for symbol, change in changes.items():
         assert change.before_cents == round(100 * fields["targets"][symbol]["notional_usd"])
+
+
+@pytest.mark.parametrize("offset", PLACES)
+def test_what_is_held_at_the_checkpoint_stands_under_both_settings(offset):
+    pair = _Pair(0, SMALLER, Difference("other"), checkpoint(offset))
+    published = {}
+    for fields in (orjson.loads(record.value) for record in PUBLISHED):
+        if fields["journal"]["offset"] <= offset:
+            cents = {symbol: round(100 * target["notional_usd"]) for symbol, target in fields["targets"].items()}
+            published[fields["portfolio_id"]] = {symbol: held for symbol, held in cents.items() if held}
+    for side in pair._stands:
+        found = {name: {symbol: stand.cents for symbol, stand in held.items()} for name, held in side.items()}
+        assert found == {name: held for name, held in published.items() if held}
