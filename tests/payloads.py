@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import orjson
 from worlds import control, signal, tick
 
+from engines.parameters import DecisionParams, tree_hash
 from streams.topics import RECORD_BYTES_MAX
 
 TAKEN = ""
@@ -370,6 +371,10 @@ def controls(now: int) -> list[Payload]:
         "nobody's order": ({"by": ...}, "missing"),
         "an order of tomorrow": ({"timestamp_ns": now + 86_400 * 10**9}, "in_future"),
         "settings on another base": (settings({}), TAKEN),
+        "settings whose refusal would quote a megabyte": (
+            settings({"market": '"' + "'" * 900_000}, base_hash=tree_hash(DecisionParams())),
+            TAKEN,
+        ),
         "settings that are no tree": (settings("x"), "wrong_type", "payload.tree"),
         "settings with a hash that is none": (settings({}, hash="xyz"), "malformed", "payload.hash"),
         "a value of nothing": (
