@@ -116,6 +116,16 @@ def test_an_answer_from_before_the_trip_changes_nothing_after_it():
         assert answered(half, early, 32 * S, PARAMS, ok=ok) == half
 
 
+def test_an_answer_to_a_question_of_an_open_breaker_means_nothing_once_it_has_closed():
+    """metrics_only: it was asked beside the breaker, and fails after the probe has closed it."""
+    params = BreakerParams(mode="metrics_only", failure_threshold=1)
+    breaker, beside = admit(tripped(0, params), 1 * S, params)
+    breaker, probe = admit(breaker, 30 * S, params)
+    breaker = answered(breaker, probe, 31 * S, params, ok=True)
+    assert breaker.status == "closed"
+    assert answered(breaker, beside, 32 * S, params, ok=False) == breaker
+
+
 @pytest.mark.parametrize(
     ("given_", "admitted"),
     [
@@ -164,6 +174,19 @@ def test_jitter_makes_it_shorter_by_a_share_that_the_seed_decides_and_never_long
     late = tripped(0, again)._replace(trips=9)
     late = fail(late, late.until_ns, again)
     assert 150 < late.timeout_s < 300
+
+
+def test_jitter_is_splitmix64_from_the_seed_on_by_trips():
+    """Its first three numbers from seed 0, as published with the generator."""
+    params = BreakerParams(jitter_ratio=0.5)
+    breaker, shares = tripped(0, params), []
+    for usual in (30, 60, 120):
+        shares.append((1.0 - breaker.timeout_s / usual) / 0.5)
+        breaker = fail(breaker, breaker.until_ns, params)
+    published = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)
+    assert shares == pytest.approx([number / 2**64 for number in published], rel=1e-12)
+    second = tripped(0, BreakerParams(jitter_ratio=0.5, jitter_seed=1)).timeout_s
+    assert second == pytest.approx(30 * (1.0 - 0.5 * shares[1]), rel=1e-12)
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 2.0])

@@ -117,6 +117,25 @@ def test_a_fresh_gate_is_no_evidence_in_plain_numbers():
     assert gate.interval(Gate(), PARAMS) == (-0.02, 0.02)
 
 
+@given(differences, st.floats(-0.05, 0.05))
+def test_only_the_difference_of_the_two_returns_is_evidence(d, base):
+    now = Gate()
+    for each in d:
+        now = gate.step(now, base, base + each, PARAMS)
+    assert now[1:11] == pytest.approx(walk(d)[-1][1:11], rel=1e-9, abs=1e-12)
+    assert now.base_return == pytest.approx(base * len(d))
+
+
+def test_edges_are_not_beyond_themselves():
+    """At 0 the lower end is no evidence, at its threshold the sum does not close, and no difference is no loss."""
+    assert gate.step(Gate(lower=0.0), 0.0, 0.0, PARAMS).status == "collecting"
+    at_the_edge = Gate("open", cusum=PARAMS.cusum_threshold)
+    kept = gate.step(at_the_edge, 0.0, 0.0, GateParams(cusum_slack=0.0))
+    assert (kept.status, kept.cusum) == ("open", PARAMS.cusum_threshold)
+    opened = next(now for now in walk([0.02] * 100) if now.status == "open")
+    assert opened.cusum == 0.0
+
+
 # -- promises --------------------------------------------------------------------------------------------------------
 @given(differences)
 def test_an_interval_never_grows_and_a_gate_comes_back_from_its_bytes(d):
