@@ -166,7 +166,7 @@ class Board:
         time_ns = alert.get("timestamp_ns", self.now_ns)
         subject, grave = alert["subject"], alert["severity"] == "critical"
         if alert["kind"] == "breaker":
-            self.breaker = alert.get("result") or ""
+            self.breaker = (alert.get("result") or "").partition(",")[0]
             self._tell(time_ns, subject, f"breaker {_words(self.breaker)}", grave=grave)
             return
         if alert["kind"] != "cascade":

@@ -94,7 +94,7 @@ def _settings(broker: BrokerProcess, folder: Path, files: list[Candles], rl: str
                 "session_timeout_s": 2 if broker.name != "Apache Kafka" else 6,
             },
             "topics": {"partitions": PARTITIONS},
-            "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},
+            "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR", "ready_lag_records": 0},
             "validation_criteria": {"max_price_age_s": 2 * width_s},
             "rl": {} if rl is None else _policy(rl),
         }

@@ -297,7 +297,7 @@ def asked(*statuses, **gate):
 
 def test_the_policy_is_shown_with_its_gate_what_it_earns_and_its_breaker():
     shown = board(allocation(rl=asked("open", "counted", "counted")))
-    shown.alert({"kind": "breaker", "subject": "policy", "severity": "warning", "result": "half_open"})
+    shown.alert({"kind": "breaker", "subject": "policy", "severity": "warning", "result": "half_open, was open"})
     drawn = text(shown)
     for words in ("live", "collecting, 7 scored", "−1.2 bp more", "−200.0 to 154.0", "half open", "2 counted, 1 open"):
         assert words in drawn
