@@ -22,7 +22,7 @@ from streams.ports import Record
 from streams.reader import AllocationReader
 from streams.sizing import SizingFold
 
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
 POLL_S = 0.3
 LOGS = ("journal", "allocations")
 LETTERS = tuple(f"{topic}.dlq" for topic in INTAKES)

@@ -28,6 +28,8 @@ from streams.kafka.append import Line
 
 Hurt = Callable[[Rig], Awaitable[None]]
 
+ONCE_A_PARTITION = 4
+"""Partitions that one worker recovers: two of the journal, two of prices."""
 KILLED = -int(signal.SIGKILL)
 SELDOM = {"checkpoint_interval_s": 3_600.0, "checkpoint_entries": 1_000_000}
 """No checkpoint while a test looks: what is folded lies above `progress`."""
@@ -64,7 +66,8 @@ def killed_at(*points: str) -> Hurt:
         worker = rig.member("a")
         async with rig.load.flowing():
             for point in points:
-                await worker.start({ENVIRONMENT: f"{point}:{rig.chance.randint(1, 4)}"})
+                passage = rig.chance.randint(1, ONCE_A_PARTITION if point in {"restored", "known"} else 12)
+                await worker.start({ENVIRONMENT: f"{point}:{passage}"})
                 assert await worker.over() == KILLED, f"{point}: {worker.said()}"
             await rig.up("a")
             await rig.flow()
