@@ -223,10 +223,13 @@ class Processor:
     async def act(self, effect: Callable[[], list[Send]]) -> None:
         """Let the fold do what no record asks for (time has passed), and publish what it decides.
 
-        The next checkpoint that follows a record holds it; until then a crash may do it again.
+        Chunks that no record follows are checkpointed here once that is due: left waiting, they look stuck. The next
+        checkpoint that follows a record holds the effect; until then a crash may do it again.
         """
         async with self._step():
             await self._publish(effect(), 0)
+            if self._waiting and self._clock() - self._since_ns >= self._interval_ns:
+                await self._checkpoint(self.beside)
 
     def _fold_all(self, records: Sequence[Record]) -> list[Send]:
         """Fold each record that is new; return what is to be published, in order."""

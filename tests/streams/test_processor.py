@@ -539,3 +539,19 @@ def test_nothing_goes_on_after_the_writing_of_a_checkpoint_broke_off():
         return journey.log
 
     assert "acknowledged" not in asyncio.run(scenario())
+
+
+def test_the_last_chunk_before_a_silence_is_checkpointed_when_time_has_passed():
+    async def story():
+        journey = Journey(checkpoint_interval_ns=SECOND_NS)
+        await journey.processor.recover()
+        await journey.take(journey.tick(b"a"))
+        await journey.processor.act(list)
+        assert "acknowledged" not in journey.log
+        journey.time_ns = SECOND_NS
+        await journey.processor.act(list)
+        assert (journey.log[-1], journey.processor.checkpointed) == ("acknowledged", 0)
+        await journey.processor.act(list)
+        assert journey.log.count("acknowledged") == 1
+
+    asyncio.run(story())
