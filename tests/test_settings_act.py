@@ -859,3 +859,20 @@ def test_turning_the_looks_off_ends_them_with_a_word(caplog):
         runner.run(built.reload.follow())
     assert watch.count == 1
     assert "is not looked at until the next start" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_worker_that_owns_no_partition_yet_is_not_ready():
+    built = worker(Settings())
+
+    class Started:
+        """A consumer that has joined no group yet."""
+
+        def assignment(self):
+            return frozenset()
+
+    built.vitals._app = type("App", (), {"consumer": Started()})()
+    assert built.vitals.not_ready() == {
+        "himari.journal.v1": "no partition assigned",
+        "himari.prices.v1": "no partition assigned",
+    }

@@ -47,10 +47,15 @@ class Vitals:
     ) -> None:
         self._app, self._connection = app, connection
         self._sources = {names.topic(source): source for source in sources}
-        self._owners = {names.topic(owner.stage.source): owner for owner in owners}
+        self._names, self._known = names, owners
         self._patience_s, self._lag_records = patience_s, lag_records
         self._ends: dict[TP, int] = {}
         self.waits = Waits()
+
+    @property
+    def _owners(self) -> Mapping[str, StageOwner]:
+        """The owners by topic: those of this moment, since they are made after this."""
+        return {self._names.topic(owner.stage.source): owner for owner in self._known}
 
     # -- what is asked -------------------------------------------------------------------------------------------------
     def not_ready(self) -> dict[str, str]:
