@@ -871,7 +871,7 @@ def test_a_worker_that_owns_no_partition_yet_is_not_ready():
         def assignment(self):
             return frozenset()
 
-    built.vitals._app = type("App", (), {"consumer": Started()})()
+    built.vitals._app = type("App", (), {"consumer": Started(), "tables": built.app.tables})()
     assert built.vitals.not_ready() == {
         "himari.journal.v1": "no partition assigned",
         "himari.prices.v1": "no partition assigned",
