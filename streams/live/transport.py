@@ -13,6 +13,7 @@ What is overridden, and why, is in `design/faust.md`; each override names its re
 """
 
 import asyncio
+import logging
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ from schemas.errors import ProcessorStopped
 from streams.kafka.connection import Connection
 from streams.kafka.read import high_watermarks
 from streams.live.tables import open_stores
+
+logger = logging.getLogger(__name__)
 
 CLOSED_GATE_WAIT_S = 0.02
 CHUNK_RECORDS = 5_000
@@ -285,7 +288,11 @@ class BatchConsumer(Consumer):
     async def _deliver(self, messages: Iterator[tuple[Any, int]]) -> None:
         for number, (message, first) in enumerate(messages):
             if not self._is_changelog_tp(message.tp):
-                if message.tp not in self._expected:
+                expected = self._expected.get(message.tp)
+                if expected is None:
+                    continue
+                if first < expected:
+                    await self._read_on(message.tp, expected, first)
                     continue
                 self._follow(message, first)
             await self.callback(message)
@@ -293,11 +300,16 @@ class BatchConsumer(Consumer):
             if number % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
+    async def _read_on(self, tp: TP, expected: int, found: int) -> None:
+        """Go back to where a partition is read: after a rebalance a busy client has been seen at a log's start."""
+        logger.warning("%s[%d] is at %d again: reading on from %d", tp.topic, tp.partition, found, expected)
+        await self.seek_wait({tp: expected})
+
     def _follow(self, message: Any, first: int) -> None:
         """Take note of a message before its delivery.
 
         Raises:
-            ProcessorStopped: records are missing before it, or it was delivered before.
+            ProcessorStopped: records are missing before it.
         """
         expected = self._expected[message.tp]
         if first != expected and not (first > expected and message.topic in self.transport.sparse):

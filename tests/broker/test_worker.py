@@ -159,6 +159,25 @@ async def test_a_second_worker_joins_and_takes_all_when_the_first_leaves(broker,
         assert await outputs(broker, names, partition) == oracle(partition, entries)
 
 
+async def test_a_consumer_that_strays_to_the_start_reads_on_where_it_was(broker, names, tmp_path, request, monkeypatch):
+    monkeypatch.setenv("TOY_STRAYS", "1")
+    await admin.apply(broker, names, PARTITIONS)
+    target, lines = TopicPartition(names.topic("journal"), 0), journal(11, 2_000)
+    sent = 100
+    async with producer(broker) as client, asyncio.timeout(60):
+        await append(client, target, lines[:sent])
+        async with toy(broker, names, tmp_path, request.node.callspec.id) as worker:
+            while "reading on from" not in (tmp_path / "toy.log").read_text():
+                await append(client, target, lines[sent : sent + 1])
+                sent += 1
+                await asyncio.sleep(0.05)
+            await append(client, target, lines[sent : sent + 10])
+            await until(worker, broker, names, 0, sent + 10)
+            worker.send_signal(signal.SIGTERM)
+            assert await worker.wait() == 0
+    assert await outputs(broker, names, 0) == oracle(0, lines[: sent + 10])
+
+
 async def test_a_defect_in_the_fold_stops_the_worker_with_nothing_committed_past_it(broker, names, tmp_path, request):
     await admin.apply(broker, names, PARTITIONS)
     target = TopicPartition(names.topic("journal"), 1)

@@ -1,16 +1,21 @@
 """A toy worker, run as a process of its own: sums per key on `journal`, every sum on `allocations`.
 
+With TOY_STRAYS in its environment its consumer is set back to the start of partition 0 once it has read something.
+
 python tests/broker/toy.py BOOTSTRAP PREFIX DATA_DIR embedded|kafka
 """
 
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
+
+from faust.types import TP
 
 from streams.kafka.connection import Connection
 from streams.live.application import Owned, new_app, own
@@ -91,7 +96,21 @@ def build(
 async def main() -> NoReturn:
     bootstrap, prefix, data_dir, kind = sys.argv[1:5]
     app, owned = build(Connection(bootstrap), Names(prefix), Path(data_dir), embedded=kind == "embedded", entries=1_000)
-    leave(await serve(app, before_stop=owned.checkpoint))
+    strays = asyncio.create_task(stray(app, TP(Names(prefix).topic("journal"), 0)))
+    try:
+        code = await serve(app, before_stop=owned.checkpoint)
+    finally:
+        strays.cancel()
+    leave(code)
+
+
+async def stray(app: Any, tp: TP) -> None:
+    """Set the consumer back behind the transport's back, once."""
+    while "TOY_STRAYS" in os.environ:
+        await asyncio.sleep(0.02)
+        if app.consumer.started and (app.consumer.delivered(tp) or 0) > 0:
+            await app.consumer._thread.seek_wait({tp: 0})
+            return
 
 
 if __name__ == "__main__":
