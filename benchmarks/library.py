@@ -15,14 +15,13 @@ from streams.library import Layer3Phase1
 
 TARGET = 2.5
 PARTS: dict[str, tuple[Any, str]] = {
-    "validate": (library, "_plain"),
+    "validate": (library, "plain"),
     "entry": (journal, "internal"),
     "fold": (fold, "apply"),
     "fold: price": (fold, "fold_price"),
     "fold: signal": (fold, "fold_signal"),
     "decide": (fold, "decide"),
     "decide: held": (decide, "hold"),
-    "decide: stages 1-10": (decide, "_afresh"),
     "decide: stages 2-3": (sizing, "bet"),
     "decide: stage 9": (aggregation, "of_strategies"),
     "decide: stage 10": (aggregation, "of_symbols"),
