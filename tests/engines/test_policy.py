@@ -189,7 +189,7 @@ def test_the_deadline_is_the_last_moment_that_counts(late_ns, counts):
 def test_a_reason_for_no_answer_makes_the_baseline_final():
     driver = live()
     baseline = last(driver)
-    no_answer(driver, asked(driver)[0], "breaker_open")
+    no_answer(driver, asked(driver)[0], "open")
     closed = last(driver)
     assert (closed["final"], cell_of(closed)["status"]) == (True, "breaker_open")
     assert same(closed, baseline)
@@ -281,6 +281,31 @@ def test_off_means_not_asked():
     assert asked(driver) == []
     assert last(driver)["final"] is True
     assert last(driver)["rl"]["mode"] == "off"
+
+
+def test_a_strategy_that_is_off_is_not_asked_about():
+    driver = live()
+    order(driver, "off", "strategy:carry")
+    before = len(asked(driver))
+    claim(driver, strategy_id="carry", symbol="ETH-USD")
+    assert len(asked(driver)) == before
+    claim(driver, symbol="ETH-USD")
+    assert len(asked(driver)) == before + 1
+
+
+def test_settings_that_end_the_asking_drop_the_questions():
+    driver = live()
+    held = state(driver)
+    tree = held.params.model_dump()
+    tree["rl"]["enabled"] = False
+    wanted = DecisionParams.model_validate(tree)
+    payload = {"base_hash": tree_hash(held.params), "hash": tree_hash(wanted), "tree": wanted.model_dump()}
+    driver.publish("control", control(driver.now_ns, "settings", payload))
+    driver.run()
+    assert (last(driver)["final"], last(driver)["rl"]) == (True, None)
+    assert held.get("questions", ("main",)) is None
+    answer(driver, asked(driver)[0], -0.3)
+    assert last(driver)["trigger"]["kind"] == "settings"
 
 
 def test_who_does_not_ask_shows_nothing_of_a_policy():
