@@ -9,8 +9,8 @@ from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-STEP_MAX_S: Final = 5.0
-"""Time between two looks that counts, at most: what is longer, the whole process slept."""
+STEP_MAX_S: Final = 1.0
+"""Time between two looks that counts, at most: what is longer, the whole process slept. Shorter than any patience."""
 SUSPICION: Final = 0.5
 """Share of the patience after which a stall is shown to those who ask whether the worker is ready."""
 

@@ -97,6 +97,11 @@ def trusts_a_stranger(_node, folder):
     return {"ca_file": str(Authority(folder, "another").file)}
 
 
+def another_password(_node, folder):
+    (folder / "password").write_text("another")
+    return {"key_password_file": str(folder / "password")}
+
+
 KEYS = ("certificate_file", "key_file", "key_password_file")
 OUTSIDE = {
     "a wrong password": ("SCRAM", scram, {"password_env": "WRONG"}, 5, "refuses worker by SCRAM-SHA-512: wrong user"),
@@ -109,7 +114,7 @@ OUTSIDE = {
     "no certificate": ("MUTUAL", mutual, dict.fromkeys(KEYS), 5, "or that there is none: sslv3 alert bad certif"),
     "a certificate that is over": ("MUTUAL", mutual, expired, 5, "the broker refuses our certificate"),
     "a stranger's certificate": ("MUTUAL", mutual, of_a_stranger, 5, "the broker refuses our certificate"),
-    "a key whose password is another": ("MUTUAL", mutual, {"key_password_file": __file__}, 5, "kafka.security.key_f"),
+    "a key whose password is another": ("MUTUAL", mutual, another_password, 5, "kafka.security.key_f"),
     "TLS where none is spoken": ("PLAINTEXT", scram, {}, 6, "somebody listens: is SASL_SSL right"),
     "no TLS where it is spoken": ("SCRAM", None, {}, 6, "somebody listens: is PLAINTEXT right"),
 }
