@@ -49,7 +49,8 @@ class Processor:
     `beside`: starts the writing of a due checkpoint beside the chunks that follow, which then need not wait for it;
     None: the chunk that makes it due waits. There is one at a time, and `rest` returns when it is written.
 
-    A step that fails or is cancelled leaves the memory ahead of what is published: nothing goes on then but `recover`.
+    A step that fails or is cancelled leaves the memory ahead of what is published: nothing goes on then but `recover`,
+    and whoever asks for another step is told what failed.
     """
 
     beside: Callable[[Coroutine[Any, Any, None]], object] | None = None
@@ -81,6 +82,8 @@ class Processor:
         self._waiting: list[Callable[[], None]] = []
         self._torn = False
         """Whether the writing of a checkpoint was broken off."""
+        self._failure: Exception | None = None
+        """What broke off a step or a writing: whoever comes next is told the same, and may be the first to tell it."""
 
     @property
     def offset(self) -> int:
@@ -317,6 +320,9 @@ class Processor:
                 acknowledge()
             crashpoints.at("acknowledged")
             whole = True
+        except Exception as error:
+            self._failure = error
+            raise
         finally:
             self._torn = not whole
             self._writing.release()
@@ -325,10 +331,16 @@ class Processor:
     async def _step(self) -> AsyncIterator[None]:
         """One step at a time, and none after one that was broken off."""
         async with self._lock:
+            if self._failure is not None:
+                raise self._failure
             if not self._whole or self._torn:
                 self._stop("not recovered, or an earlier step was broken off")
             self._whole = False
-            yield
+            try:
+                yield
+            except Exception as error:
+                self._failure = error
+                raise
             self._whole = True
 
     def _stop(self, reason: str) -> NoReturn:
