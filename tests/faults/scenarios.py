@@ -60,6 +60,17 @@ async def killed_at_random(rig: Rig) -> None:
         await rig.flow()
 
 
+async def killed_far_above(rig: Rig) -> None:
+    """All that it published lies above the checkpoint: the next one reads it back and does not publish it again."""
+    (worker,) = await rig.up("a", **SELDOM)
+    async with rig.load.flowing():
+        for often in (SELDOM, {}):
+            await rig.flow()
+            await worker.kill()
+            await rig.up("a", **often)
+        await rig.flow()
+
+
 def killed_at(*points: str) -> Hurt:
     async def hurt(rig: Rig) -> None:
         """Let the worker die at each place in turn, of whichever partition and table comes there first or later."""
@@ -417,6 +428,7 @@ async def administering(rig: Rig):
 OTHER = "gives another output than is published"
 SCENARIOS = (
     Scenario("kill -9 at random times", killed_at_random, "the next start is ready"),
+    Scenario("kill -9 far above a checkpoint", killed_far_above, "what was published is read back"),
     Scenario("kill -9 at each crash point", killed_at(*POINTS), "each is really reached"),
     *(Scenario(f"kill -9 at {point}", killed_at(point), "it is really reached", short=False) for point in POINTS),
     Scenario("kill -9 of two workers at once", all_killed, "the next starts are ready", repeats_may=True),
