@@ -46,7 +46,7 @@ async def attempt(scenario: Scenario, broker: BrokerProcess, folder: Path, seed:
             await node.ready()
         await rig.cluster.lay()
         await scenario.hurt(rig)
-        findings = await rig.verdict(repeats_may=scenario.repeats_may)
+        findings = await rig.verdict(two_owners=scenario.two_owners)
         problems = findings.problems
     except (AssertionError, SizingError, TimeoutError, KafkaError) as broken:
         problems = (f"{type(broken).__name__}: {broken}",)
@@ -57,7 +57,7 @@ async def attempt(scenario: Scenario, broker: BrokerProcess, folder: Path, seed:
     return Try(findings, problems, time.monotonic() - began)
 
 
-COLUMNS = "fault", "tries", "signals", "lost", "twice", "repeats", "chain, state, verify", "s"
+COLUMNS = "fault", "tries", "signals", "lost", "twice", "repeats", "tables repaired", "chain, state, verify", "s"
 
 
 def table(tries: dict[str, list[Try]]) -> str:
@@ -74,6 +74,7 @@ def table(tries: dict[str, list[Try]]) -> str:
                 str(sum(one.lost for one in found)),
                 str(sum(one.twice for one in found)),
                 str(sum(one.repeats for one in found)),
+                str(sum(one.spoiled for one in found)),
                 f"{whole} of {len(each)}",
                 f"{sum(one.elapsed_s for one in each) / len(each):.0f}",
             )

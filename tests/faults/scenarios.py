@@ -42,8 +42,8 @@ class Scenario(NamedTuple):
     hurt: Hurt
     holds: str
     """What `hurt` itself holds."""
-    repeats_may: bool = False
-    """Whether two workers may each publish an allocation (of equal bytes)."""
+    two_owners: bool = False
+    """Whether a worker may write what another owns already: see `Rig.verdict`."""
     own_broker: bool = False
     short: bool = True
     """Whether it is in the short version, which `make test` runs."""
@@ -431,10 +431,10 @@ SCENARIOS = (
     Scenario("kill -9 far above a checkpoint", killed_far_above, "what was published is read back"),
     Scenario("kill -9 at each crash point", killed_at(*POINTS), "each is really reached"),
     *(Scenario(f"kill -9 at {point}", killed_at(point), "it is really reached", short=False) for point in POINTS),
-    Scenario("kill -9 of two workers at once", all_killed, "the next starts are ready", repeats_may=True),
-    Scenario("joins, leaves and kills of three", rebalanced, "each leaves with exit 0", repeats_may=True),
-    Scenario("zombie, the successor there", zombie(successor_waits=True), "it dies or rejoins", repeats_may=True),
-    Scenario("zombie, the successor comes", zombie(successor_waits=False), "it dies or rejoins", repeats_may=True),
+    Scenario("kill -9 of two workers at once", all_killed, "the next starts are ready", two_owners=True),
+    Scenario("joins, leaves and kills of three", rebalanced, "each leaves with exit 0", two_owners=True),
+    Scenario("zombie, the successor there", zombie(successor_waits=True), "it dies or rejoins", two_owners=True),
+    Scenario("zombie, the successor comes", zombie(successor_waits=False), "it dies or rejoins", two_owners=True),
     Scenario("broker killed and restarted", broker_killed, "the worker lives, or says why", own_broker=True),
     Scenario("local RocksDB deleted", deleted_store, "the next start is ready"),
     Scenario("local RocksDB of an older copy", older_store, "the next start is ready"),
@@ -466,7 +466,7 @@ SCENARIOS = (
     Scenario("the journal's head deleted", journal_head_gone, "exit 1 with the reason, verify 4"),
     Scenario("a gap in the journal's offsets", journal_gap, "exit 1 with the reason"),
     Scenario("a journal of another decision version", other_version, "exit 8 with the reason"),
-    Scenario("two settings at once", two_settings, "one answer on all partitions", repeats_may=True),
-    Scenario("clock an hour ahead, and back", clock_stepped, "journal time never goes back", repeats_may=True),
+    Scenario("two settings at once", two_settings, "one answer on all partitions", two_owners=True),
+    Scenario("clock an hour ahead, and back", clock_stepped, "journal time never goes back", two_owners=True),
     Scenario("clock an hour behind", clock_behind, "what seems of the future is refused, whole"),
 )
