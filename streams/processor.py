@@ -46,6 +46,9 @@ class Processor:
     `clock` (monotonic, ns), whichever comes first. It is looked at when records come: an idle owner calls
     `checkpoint` itself. `contiguous`: the source's offsets have no gaps (retention and transactions leave some).
 
+    `sure`: whether the partition is surely this owner's still. While it is not, a due checkpoint waits: an owner that was
+    paused for longer than its session would lay an older checkpoint over its successor's.
+
     `beside`: starts the writing of a due checkpoint beside the chunks that follow, which then need not wait for it;
     None: the chunk that makes it due waits. There is one at a time, and `rest` returns when it is written.
 
@@ -66,10 +69,11 @@ class Processor:
         checkpoint_interval_ns: int = TEN_SECONDS_NS,
         contiguous: bool = True,
         observer: Observer | None = None,
+        sure: Callable[[], bool] = lambda: True,
     ) -> None:
         self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
-        self._contiguous, self._observer = contiguous, observer
+        self._contiguous, self._observer, self._sure = contiguous, observer, sure
         self._lock, self._writing = asyncio.Lock(), asyncio.Lock()
         self._whole = False
         self._begin(BEGINNING, Ledger({}, -1), Known(fold, partition, (), -1), 0)
@@ -220,7 +224,7 @@ class Processor:
             await self._publish(sends, len(records))
             crashpoints.at("published")
             self._waiting.append(acknowledge)
-            if self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns:
+            if self._is_due():
                 await self._checkpoint(self.beside)
 
     async def act(self, effect: Callable[[], list[Send]]) -> None:
@@ -231,8 +235,13 @@ class Processor:
         """
         async with self._step():
             await self._publish(effect(), 0)
-            if self._waiting and self._clock() - self._since_ns >= self._interval_ns:
+            if self._waiting and self._is_due():
                 await self._checkpoint(self.beside)
+
+    def _is_due(self) -> bool:
+        """Return whether there must be a checkpoint, and may be one."""
+        due = self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns
+        return due and self._sure()
 
     def _fold_all(self, records: Sequence[Record]) -> list[Send]:
         """Fold each record that is new; return what is to be published, in order."""

@@ -14,6 +14,7 @@ What is overridden, and why, is in `design/faust.md`; each override names its re
 
 import asyncio
 import logging
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -54,6 +55,24 @@ class Owner(Protocol):
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
     """The thread that polls: a fetch wait of our own, log ends that are right, and a farewell to the group."""
+
+    heard_at = float("-inf")
+    """When the group last took a heartbeat, or gave partitions (monotonic, s)."""
+
+    def hear(self) -> None:
+        """Note from now on when the group takes a heartbeat; called at each assignment, which is as good as one."""
+        self.heard_at = time.monotonic()
+        coordinator = self._consumer._coordinator
+        beat = coordinator.__class__._do_heartbeat
+
+        async def noted() -> bool:
+            asked_at = time.monotonic()
+            taken = bool(await beat(coordinator))
+            if taken:
+                self.heard_at = asked_at
+            return taken
+
+        coordinator._do_heartbeat = noted
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         """Set the fetch wait, 1,500 ms hard-coded in Faust; it is the latency on the embedded broker."""
@@ -150,6 +169,7 @@ class BatchConsumer(Consumer):
 
         aiokafka sends no heartbeat until this returns, however long it takes: it begins to here.
         """
+        self._thread.hear()
         self._thread.thread_loop.call_soon_threadsafe(self._thread._consumer._coordinator._start_heartbeat_task)
         await open_stores(self.app.tables.values(), assigned)
         await super().on_partitions_assigned(assigned, generation_id)
@@ -207,6 +227,13 @@ class BatchConsumer(Consumer):
         if coordinator is None or subscription is None or coordinator._coordination_task.done():
             return False
         return coordinator.generation >= 0 and not coordinator.need_rejoin(subscription)
+
+    def surely_owns(self) -> bool:
+        """Return whether the group was heard of within a session: what it gave is nobody else's yet.
+
+        A process that was paused for longer finds this False when it wakes, before it has asked anybody.
+        """
+        return bool(time.monotonic() - self._thread.heard_at <= self.app.conf.broker_session_timeout)
 
     def delivered(self, tp: TP) -> int | None:
         """Return the next offset of a partition that may be delivered; None: its gate is shut."""

@@ -155,6 +155,7 @@ class Worker:
                 checkpoint_interval_ns=interval_ns,
                 contiguous=stage.contiguous,
                 observer=self.metrics.processor(stage.name, partition),
+                sure=self.app.consumer.surely_owns,
             )
             return Kept(stage, fold, processor, ports)
 

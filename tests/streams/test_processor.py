@@ -559,3 +559,23 @@ def test_the_last_chunk_before_a_silence_is_checkpointed_when_time_has_passed():
         assert journey.log.count("acknowledged") == 1
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("step", ["take", "act"])
+def test_a_due_checkpoint_waits_until_the_partition_is_surely_ours(step):
+    sure = [True]
+
+    async def story():
+        journey = Journey(checkpoint_entries=2, sure=lambda: sure[0])
+        await journey.processor.recover()
+        sure[0] = False
+        await journey.take(journey.tick(b"a", b"b", b"c"))
+        before = journey.processor.checkpointed
+        sure[0] = True
+        if step == "take":
+            await journey.take(journey.tick(b"d"))
+        else:
+            await journey.processor.act(list)
+        return before, journey.processor.checkpointed, journey.log.count("acknowledged")
+
+    assert asyncio.run(story()) == ((-1, 3, 2) if step == "take" else (-1, 2, 1))
