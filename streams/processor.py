@@ -46,8 +46,8 @@ class Processor:
     `clock` (monotonic, ns), whichever comes first. It is looked at when records come: an idle owner calls
     `checkpoint` itself. `contiguous`: the source's offsets have no gaps (retention and transactions leave some).
 
-    `sure`: whether the partition is surely this owner's still. While it is not, a due checkpoint waits: an owner that was
-    paused for longer than its session would lay an older checkpoint over its successor's.
+    `sure`: whether the partition is surely this owner's still. While it is not, a due checkpoint waits: an owner that
+    was paused for longer than its session would lay an older checkpoint over its successor's.
 
     `beside`: starts the writing of a due checkpoint beside the chunks that follow, which then need not wait for it;
     None: the chunk that makes it due waits. There is one at a time, and `rest` returns when it is written.
