@@ -17,7 +17,8 @@ from streams.kafka.connection import refusal
 STOP_TIMEOUT_S = 25.0
 """Less than the 30 s that Kubernetes gives; a last checkpoint of a thousand portfolios is in it."""
 FAREWELL_S = 1.0
-"""The consumer's thread still sends its farewell to the group when Faust says that it has stopped."""
+"""The consumer's thread still sends its farewell to the group when Faust says that it has stopped; a crashed worker
+may take as long for its own."""
 
 SWITCH_S = 0.0005
 """Python's own 5 ms are what the consumer's thread waits after every call to the network while chunks are folded."""
@@ -57,6 +58,8 @@ async def serve(
         reason = await _until_over(app, stop)
         if reason is None:
             reason = await _stopped(app, before_stop)
+        else:
+            await _part(app)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
@@ -92,6 +95,15 @@ async def _stopped(app: faust.App, before_stop: Callable[[], Awaitable[None]]) -
     except Exception as error:  # noqa: BLE001 whatever it was, the exit code must tell
         return error
     return crash_reason(app)
+
+
+async def _part(app: faust.App) -> None:
+    """Let the group give the partitions of a crashed worker away now; it would find out after a session."""
+    try:
+        async with asyncio.timeout(FAREWELL_S):
+            await app.consumer.part()
+    except Exception as error:  # noqa: BLE001 whatever it was, the crash has its own reason
+        logger.info("the group was not told of the crash: %r", error)
 
 
 def crash_reason(app: faust.App) -> BaseException | None:

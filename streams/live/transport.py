@@ -19,20 +19,13 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer
 from faust.transport.consumer import ensure_TP
-from faust.transport.drivers.aiokafka import (
-    AIOKafkaConsumerThread,
-    Consumer,
-    Producer,
-    Transport,
-    ensure_aiokafka_TP,
-)
+from faust.transport.drivers.aiokafka import Consumer, Producer, Transport
 from faust.types import TP
 
 from schemas.errors import ProcessorStopped
 from streams.kafka.connection import Connection
-from streams.kafka.read import high_watermarks
+from streams.live.polling import BatchConsumerThread
 from streams.live.tables import open_stores
 
 logger = logging.getLogger(__name__)
@@ -51,68 +44,6 @@ class Owner(Protocol):
 
     async def revoked(self, partition: int) -> None:
         """Let go of the partition's state; return when nothing works on it any more."""
-
-
-class BatchConsumerThread(AIOKafkaConsumerThread):
-    """The thread that polls: a fetch wait of our own, log ends that are right, and a farewell to the group."""
-
-    heard_at = float("-inf")
-    """When the group last took a heartbeat, or gave partitions (monotonic, s)."""
-
-    def hear(self) -> None:
-        """Note from now on when the group takes a heartbeat; called at each assignment, which is as good as one."""
-        self.heard_at = time.monotonic()
-        coordinator = self._consumer._coordinator
-        beat = coordinator.__class__._do_heartbeat
-
-        async def noted() -> bool:
-            asked_at = time.monotonic()
-            taken = bool(await beat(coordinator))
-            if taken:
-                self.heard_at = asked_at
-            return taken
-
-        coordinator._do_heartbeat = noted
-
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        """Set the fetch wait, 1,500 ms hard-coded in Faust; it is the latency on the embedded broker."""
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
-        consumer._max_poll_records = transport.chunk_records
-        return consumer
-
-    def retune(self, fetch_max_wait_ms: int, chunk_records: int) -> None:
-        """Take another wait and other chunks, from the next fetch on."""
-        if self._consumer is not None and self._consumer._fetcher is not None:
-            self._consumer._fetcher._fetch_max_wait_ms = fetch_max_wait_ms
-            self._consumer._max_poll_records = chunk_records
-
-    async def _highwaters(self, partitions: Any) -> Mapping[TP, int]:
-        """Ask with Fetch: the embedded broker's ListOffsets(latest) is too low."""
-        wanted = {ensure_aiokafka_TP(tp): tp for tp in partitions}
-        found = await high_watermarks(self.transport.connection, list(wanted))
-        return {wanted[tp]: end for tp, end in found.items()}
-
-    async def _fetch_records(
-        self, consumer: AIOKafkaConsumer, active_partitions: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Let aiokafka fetch of what is wanted now, and of nothing else.
-
-        It asks for whatever is assigned, and asks a node for nothing for .1 s when it holds records that nobody
-        takes: a checkpoint, whose changelogs came back to the worker that wrote them, stopped all streams so long.
-        """
-        paused = consumer.paused()
-        consumer.pause(*(consumer.assignment() - active_partitions - paused))
-        consumer.resume(*(tp for tp in paused if tp in active_partitions))
-        return await super()._fetch_records(consumer, active_partitions, *args, **kwargs)
-
-    async def on_thread_stop(self) -> None:
-        """Leave the group in its generation 0 too, with which the embedded broker begins; aiokafka does not."""
-        if self._consumer is not None:
-            coordinator = self._consumer._coordinator
-            if coordinator is not None and coordinator.generation == 0:
-                coordinator.generation = 1
-        await super().on_thread_stop()
 
 
 class BatchConsumer(Consumer):
@@ -220,13 +151,7 @@ class BatchConsumer(Consumer):
     # -- looking -------------------------------------------------------------------------------------------------------
     def is_member(self) -> bool:
         """Return whether the group knows this consumer and waits for nothing from it."""
-        client, thread = self._thread._consumer, self._thread._thread
-        if client is None or thread is None or not thread.is_alive():
-            return False
-        coordinator, subscription = client._coordinator, client._subscription.subscription
-        if coordinator is None or subscription is None or coordinator._coordination_task.done():
-            return False
-        return coordinator.generation >= 0 and not coordinator.need_rejoin(subscription)
+        return bool(self._thread.is_member())
 
     def surely_owns(self) -> bool:
         """Return whether the group was heard of within a session: what it gave is nobody else's yet.
@@ -234,6 +159,11 @@ class BatchConsumer(Consumer):
         A process that was paused for longer finds this False when it wakes, before it has asked anybody.
         """
         return bool(time.monotonic() - self._thread.heard_at <= self.app.conf.broker_session_timeout)
+
+    async def part(self) -> None:
+        """Leave the group now: what was assigned here is another's at once, not after a session."""
+        leaving = asyncio.run_coroutine_threadsafe(self._thread.part(), self._thread.thread_loop)
+        await asyncio.wrap_future(leaving)
 
     def delivered(self, tp: TP) -> int | None:
         """Return the next offset of a partition that may be delivered; None: its gate is shut."""
