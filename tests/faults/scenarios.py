@@ -6,7 +6,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -242,7 +242,8 @@ async def grown(rig: Rig) -> None:
 
 
 # -- journal and allocations -----------------------------------------------------------------------------------------
-Damage = Callable[[list[Line]], list[Line]]
+Damage = Callable[[list[Line], int], list[Line]]
+"""Lines, and the place of one that decided something."""
 
 
 def changed(record: Line) -> Line:
@@ -255,20 +256,21 @@ def changed(record: Line) -> Line:
     )
 
 
-def last_where(lines: Sequence[Line], kind: bytes) -> int:
-    return max(number for number, line in enumerate(lines) if kind in (line.value or b""))
+def deciding(lines: Sequence[Line], answered: Collection[bytes]) -> int:
+    """Return where the last allocation stands, or the last signal that was answered: not an older one, no copy."""
+    first: dict[bytes, int] = {}
+    for number, line in enumerate(lines):
+        value = line.value or b""
+        if b'"kind":"signal"' in value:
+            first.setdefault(orjson.loads(value).get("value", "").encode(), number)
+    return max((number for value, number in first.items() if value in answered), default=len(lines) - 1)
 
 
-SIGNAL = b'"kind":"signal"'
-
-
-def one_byte(lines: list[Line]) -> list[Line]:
-    place = last_where(lines, SIGNAL if any(SIGNAL in (line.value or b"") for line in lines) else b'"allocations"')
+def one_byte(lines: list[Line], place: int) -> list[Line]:
     return [*lines[:place], changed(lines[place]), *lines[place + 1 :]]
 
 
-def dropped(lines: list[Line]) -> list[Line]:
-    place = last_where(lines, SIGNAL)
+def dropped(lines: list[Line], place: int) -> list[Line]:
     return [*lines[:place], *lines[place + 1 :]]
 
 
@@ -287,7 +289,8 @@ def damaged(topic: str, damage: Damage, reason: str, *, checkpointed: bool) -> H
             await rig.settled(checkpointed=False)
             await rig.member().kill()
         true = await rig.saved(topic)
-        await rig.rewrite(topic, [damage(lines) for lines in true])
+        answered = {each.value for each in rig.load.sent if each.fate == "answered"}
+        await rig.rewrite(topic, [damage(lines, deciding(lines, answered)) for lines in true])
         await rig.member().start()
         await rig.member().refuses(1, reason)
         await rig.refuted()
