@@ -83,9 +83,19 @@ def table(tries: dict[str, list[Try]]) -> str:
 
 
 async def campaign(
-    scenarios: Sequence[Scenario], broker: BrokerProcess, folder: Path, *, rounds: int, seed: int, at_once: int
+    scenarios: Sequence[Scenario],
+    broker: BrokerProcess,
+    folder: Path,
+    *,
+    rounds: int,
+    seed: int,
+    at_once: int,
+    write: Path | None = None,
 ) -> dict[str, list[Try]]:
-    """Try every scenario `rounds` times, `at_once` side by side, those with a broker of their own too."""
+    """Try every scenario `rounds` times, `at_once` side by side, those with a broker of their own too.
+
+    `write`: a file that holds the table of what was tried so far.
+    """
     places = asyncio.Semaphore(at_once)
     tries: dict[str, list[Try]] = {scenario.name: [] for scenario in scenarios}
 
@@ -93,6 +103,8 @@ async def campaign(
         async with places:
             found = await attempt(scenario, broker, homes[number], seed + number)
             tries[scenario.name].append(found)
+            if write is not None:
+                write.write_text(table({name: each for name, each in tries.items() if each}) + "\n")
             for problem in found.problems:
                 print(f"{scenario.name}, seed {seed + number}: {problem}", file=sys.stderr, flush=True)
 
@@ -111,19 +123,24 @@ def main() -> None:
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=2)
-    parser.add_argument("--write", type=Path, help="write the table to a file too")
+    parser.add_argument("--write", type=Path, help="keep the table of what was tried so far in a file")
     given = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     chosen = [scenario for scenario in SCENARIOS if given.only in scenario.name]
     with tempfile.TemporaryDirectory(prefix="himari-faults-") as name:
         folder = Path(name)
         with brokers.running(apache_kafka(folder)) as broker:
-            work = campaign(chosen, broker, folder, rounds=given.rounds, seed=given.seed, at_once=given.at_once)
+            work = campaign(
+                chosen,
+                broker,
+                folder,
+                rounds=given.rounds,
+                seed=given.seed,
+                at_once=given.at_once,
+                write=given.write,
+            )
             tries = asyncio.run(work)
-    text = table(tries)
-    print(text)
-    if given.write:
-        given.write.write_text(text + "\n")
+    print(table(tries))
     sys.exit(any(one.problems for each in tries.values() for one in each))
 
 
