@@ -10,7 +10,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +60,12 @@ async def attempt(scenario: Scenario, broker: BrokerProcess, folder: Path, seed:
 COLUMNS = "fault", "tries", "signals", "lost", "twice", "repeats", "tables repaired", "chain, state, verify", "s"
 
 
-def table(tries: dict[str, list[Try]]) -> str:
+def table(tries: Mapping[str, Sequence[Try]]) -> str:
     """Return the table in Markdown."""
     rows = [COLUMNS, tuple("---" for _ in COLUMNS)]
     for name, each in tries.items():
+        if not each:
+            continue
         found = [one.findings for one in each if one.findings is not None]
         whole = sum(not one.problems for one in each)
         rows.append(
@@ -90,11 +92,11 @@ async def campaign(
     rounds: int,
     seed: int,
     at_once: int,
-    write: Path | None = None,
+    told: Callable[[Mapping[str, Sequence[Try]]], None] = lambda _tries: None,
 ) -> dict[str, list[Try]]:
     """Try every scenario `rounds` times, `at_once` side by side, those with a broker of their own too.
 
-    `write`: a file that holds the table of what was tried so far.
+    `told`: called after each try, with what was tried so far.
     """
     places = asyncio.Semaphore(at_once)
     tries: dict[str, list[Try]] = {scenario.name: [] for scenario in scenarios}
@@ -103,8 +105,7 @@ async def campaign(
         async with places:
             found = await attempt(scenario, broker, homes[number], seed + number)
             tries[scenario.name].append(found)
-            if write is not None:
-                write.write_text(table({name: each for name, each in tries.items() if each}) + "\n")
+            told(tries)
             for problem in found.problems:
                 print(f"{scenario.name}, seed {seed + number}: {problem}", file=sys.stderr, flush=True)
 
@@ -137,7 +138,7 @@ def main() -> None:
                 rounds=given.rounds,
                 seed=given.seed,
                 at_once=given.at_once,
-                write=given.write,
+                told=lambda tries: given.write and given.write.write_text(table(tries) + "\n"),
             )
             tries = asyncio.run(work)
     print(table(tries))
