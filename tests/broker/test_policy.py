@@ -68,8 +68,8 @@ class Asking(Cluster):
 
 
 @pytest.fixture
-def cluster(embedded_broker, names, tmp_path):
-    return Asking(embedded_broker, names, tmp_path)
+def cluster(broker, names, tmp_path):
+    return Asking(broker, names, tmp_path)
 
 
 async def served(**given) -> Serving:

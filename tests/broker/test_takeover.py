@@ -37,10 +37,10 @@ async def successor(cluster):
     )
 
 
-async def test_a_drained_journal_is_the_next_versions_and_each_proves_its_own_part(embedded_broker, names, tmp_path):
-    cluster = Cluster(embedded_broker, names, tmp_path)
+async def test_a_drained_journal_is_the_next_versions_and_each_proves_its_own_part(broker, names, tmp_path):
+    cluster = Cluster(broker, names, tmp_path)
     await cluster.lay()
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(200):
         async with cluster.worker():
             await cluster.price("BTC-USD", 43_500.0)
             await cluster.publish("signals", some(0, 6))
