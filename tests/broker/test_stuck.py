@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from broker.cluster import Cluster
 
 pytestmark = [pytest.mark.broker]
@@ -94,6 +95,30 @@ async def test_a_part_that_is_stuck_is_shown_before_it_ends_the_worker(
     assert code == STUCK, err
     assert "WorkerStuck: " in err
     assert reason in err
+
+
+@pytest.mark.kafka
+async def test_a_worker_that_ends_itself_leaves_its_group_at_once(kafka_broker, names, tmp_path):
+    cluster = Cluster(kafka_broker, names, tmp_path)
+    await cluster.lay()
+    client = AIOKafkaAdminClient(**kafka_broker.options())
+    await client.start()
+    try:
+        async with asyncio.timeout(80), patient(cluster, "agent") as sick:
+            await fell_ill(sick)
+            before = await members(client, names.application)
+            code, err = await sick.end()
+            after = await members(client, names.application)
+    finally:
+        await client.close()
+    assert (code, before, after) == (STUCK, 1, 0), err
+
+
+async def members(client: AIOKafkaAdminClient, group: str) -> int:
+    """Return how many members a group has."""
+    (reply,) = await client.describe_consumer_groups([group])
+    ((_error, _group, _state, _type, _protocol, found, *_),) = reply.groups
+    return len(found)
 
 
 async def test_a_loop_that_hangs_is_shown_by_both_pages_and_ends_the_worker_with_its_stack(
