@@ -155,13 +155,16 @@ class Worker:
                 checkpoint_interval_ns=interval_ns,
                 contiguous=stage.contiguous,
                 observer=self.metrics.processor(stage.name, partition),
-                sure=self.app.consumer.surely_owns,
+                sure=self._surely_owns,
             )
             return Kept(stage, fold, processor, ports)
 
         owner = StageOwner(self.app, stage, make, self.metrics.forget)
         own(self.app, self.names.topic(stage.source), owner)
         return owner
+
+    def _surely_owns(self) -> bool:
+        return bool(self.app.consumer.surely_owns())
 
     def _take_in(self, stage: IngestStage) -> None:
         """Give a source topic its ingest agent: a chunk is journaled whole before it is acknowledged."""
