@@ -27,6 +27,8 @@ ROUNDING: Final = 2.0**-40
 SMALLEST_VARIANCE: Final = 2.0**-1000
 LARGEST_CLAIM: Final = 10_000.0
 """A claim of more standard deviations than these counts as these, so that squares stay finite."""
+SMALLEST_CLAIM: Final = 1e-9
+"""Less than so many sd claims nothing: the slope of what came over it would be beyond all numbers."""
 
 
 class Posterior(NamedTuple):
@@ -118,7 +120,7 @@ def observe(
         weight: 1/(1 + outcomes of the cell that it overlaps), in (0, 1]: of what it adds and of what it makes forget.
         params: the settings in force.
     """
-    x = min(x, LARGEST_CLAIM)
+    x = _claim(x)
     square = x * x
     old = prior(square, params) if posterior is None else posterior
     z = _winsorised(z, x, old, params)
@@ -161,7 +163,7 @@ def decide(
         stop_loss_ratio: loss, as a share of the position, at which it is closed.
         bound: caps kelly_fraction by the probability of a drawdown.
     """
-    x = min(x, LARGEST_CLAIM)
+    x = _claim(x)
     square = x * x
     known = prior(square, params) if posterior is None else posterior
     belief = _belief(known, square, params)
@@ -248,6 +250,11 @@ def _predictive(belief: Belief, square_claim: float) -> float:
     if square_claim > LARGEST_LEVERAGE * belief.precision:
         return v + v * LARGEST_LEVERAGE
     return v + v * square_claim / belief.precision
+
+
+def _claim(x: float) -> float:
+    """Return a claim that can be squared and divided by, or 0."""
+    return 0.0 if x < SMALLEST_CLAIM else min(x, LARGEST_CLAIM)
 
 
 def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -> float:

@@ -209,6 +209,15 @@ def test_the_gates_are_settings():
     assert kelly.decide(posterior, 0.2, 0.004, 0.02, 0.00199, open_gates).fraction > 0.0
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 1.5651112214663076e-159, 1e-30, 1e-10, 1e-9, 1e-6])
+def test_a_claim_too_small_to_divide_by_leaves_every_number_finite(tiny):
+    for params in (PARAMS, KellyParams(estimation_shrink=False)):
+        posterior = learn([(tiny, 1.0, False, 1.0), (1.0, 0.0, False, 1.0), (tiny, -8.0, True, 1.0)], params)
+        for x in (tiny, 1.0):
+            size = kelly.decide(posterior, x, x * 0.02, 0.02, 0.001, params)
+            assert all(map(math.isfinite, size[:-1]))
+
+
 @given(histories, claims, st.floats(0.0, 0.01))
 def test_shrink_off_bets_all_of_kelly_fraction(history, x, costs):
     bold = KellyParams(estimation_shrink=False)
