@@ -56,15 +56,24 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: AIOKafkaConsumer, active_partitions: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Let aiokafka fetch of what is wanted now, and of nothing else.
+        """Let aiokafka fetch of what is wanted now, and of nothing else; give nothing of another assignment's.
 
         It asks for whatever is assigned, and asks a node for nothing for .1 s when it holds records that nobody
         takes: a checkpoint, whose changelogs came back to the worker that wrote them, stopped all streams so long.
+
+        A poll that waits when a rebalance begins goes on waiting after it, and may take records past the place that
+        the seek at the rebalance's end has set: it puts them back, since whoever asked wants nothing of it any more.
         """
         paused = consumer.paused()
         consumer.pause(*(consumer.assignment() - active_partitions - paused))
         consumer.resume(*(tp for tp in paused if tp in active_partitions))
-        return await super()._fetch_records(consumer, active_partitions, *args, **kwargs)
+        asked_in = consumer._subscription.subscription.assignment
+        records = await super()._fetch_records(consumer, active_partitions, *args, **kwargs)
+        if consumer._subscription.subscription.assignment is asked_in:
+            return records
+        for tp in records.keys() & consumer.assignment():
+            consumer.seek(tp, records[tp][0].offset)
+        return {}
 
     def is_member(self) -> bool:
         """Return whether the group knows this consumer and waits for nothing from it."""

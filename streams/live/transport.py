@@ -60,6 +60,8 @@ class BatchConsumer(Consumer):
         self._generation: Any = None
         """Generation whose flow was resumed after its seek: only now does no queue clear itself any more."""
         self._recoveries: dict[TP, asyncio.Task[None]] = {}
+        self._unproven: set[TP] = set()
+        """Partitions of which nothing was delivered since they were sought: where they are read is not proven."""
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -91,6 +93,7 @@ class BatchConsumer(Consumer):
             await self.seek_wait(start)
             expected.update(start)
         self._expected = expected
+        self._unproven = streams
         self._sought = generation
         for tp in sorted(owned):
             self._recoveries[tp] = asyncio.create_task(self._recover(tp, generation))
@@ -248,7 +251,7 @@ class BatchConsumer(Consumer):
                 expected = self._expected.get(message.tp)
                 if expected is None:
                     continue
-                if first < expected:
+                if first < expected or (first > expected and message.tp in self._unproven):
                     await self._read_on(message.tp, expected, first)
                     continue
                 self._follow(message, first)
@@ -258,8 +261,13 @@ class BatchConsumer(Consumer):
                 await asyncio.sleep(0)
 
     async def _read_on(self, tp: TP, expected: int, found: int) -> None:
-        """Go back to where a partition is read: after a rebalance a busy client has been seen at a log's start."""
-        logger.warning("%s[%d] is at %d again: reading on from %d", tp.topic, tp.partition, found, expected)
+        """Go back to where a partition is read: after a rebalance a client has been seen at a log's start, and ahead.
+
+        What is missing before the first record after a seek may be gone for good, or skipped: it is asked for once.
+        """
+        logger.warning("%s[%d] is at %d: reading on from %d", tp.topic, tp.partition, found, expected)
+        if found > expected:
+            self._unproven.discard(tp)
         await self.seek_wait({tp: expected})
 
     def _follow(self, message: Any, first: int) -> None:
@@ -273,6 +281,7 @@ class BatchConsumer(Consumer):
             msg = f"{message.topic}[{message.partition}]: expected offset {expected}, found {first}"
             raise ProcessorStopped(msg)
         self._expected[message.tp] = message.offset + 1
+        self._unproven.discard(message.tp)
         self._inflight[message.tp].append(message)
 
 

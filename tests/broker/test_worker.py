@@ -159,14 +159,16 @@ async def test_a_second_worker_joins_and_takes_all_when_the_first_leaves(broker,
         assert await outputs(broker, names, partition) == oracle(partition, entries)
 
 
-async def test_a_consumer_that_strays_to_the_start_reads_on_where_it_was(broker, names, tmp_path, request, monkeypatch):
-    monkeypatch.setenv("TOY_STRAYS", "1")
+@pytest.mark.parametrize("way", ["back", "ahead"])
+async def test_a_consumer_that_strays_reads_on_where_it_was(broker, names, tmp_path, request, monkeypatch, way):
+    monkeypatch.setenv("TOY_STRAYS", way)
     await admin.apply(broker, names, PARTITIONS)
     target, lines = TopicPartition(names.topic("journal"), 0), journal(11, 2_000)
+    kind = request.node.callspec.params["broker"].removesuffix("_broker")
     sent = 100
     async with producer(broker) as client, asyncio.timeout(60):
         await append(client, target, lines[:sent])
-        async with toy(broker, names, tmp_path, request.node.callspec.id) as worker:
+        async with toy(broker, names, tmp_path, kind) as worker:
             while "reading on from" not in (tmp_path / "toy.log").read_text():
                 await append(client, target, lines[sent : sent + 1])
                 sent += 1

@@ -1,6 +1,7 @@
 """A toy worker, run as a process of its own: sums per key on `journal`, every sum on `allocations`.
 
-With TOY_STRAYS in its environment its consumer is set back to the start of partition 0 once it has read something.
+TOY_STRAYS=back in its environment sets its consumer back to the start of partition 0 once it has read something;
+TOY_STRAYS=ahead lets the first seek there go 50 records too far.
 
 python tests/broker/toy.py BOOTSTRAP PREFIX DATA_DIR embedded|kafka
 """
@@ -21,6 +22,7 @@ from streams.kafka.connection import Connection
 from streams.live.application import Owned, new_app, own
 from streams.live.serve import leave, serve
 from streams.live.tables import FaustPorts, make_tables
+from streams.live.transport import BatchConsumer
 from streams.ports import Identity, Record, RecordKey, Send
 from streams.processor import Processor
 from streams.topics import Names
@@ -96,7 +98,10 @@ def build(
 async def main() -> NoReturn:
     bootstrap, prefix, data_dir, kind = sys.argv[1:5]
     app, owned = build(Connection(bootstrap), Names(prefix), Path(data_dir), embedded=kind == "embedded", entries=1_000)
-    strays = asyncio.create_task(stray(app, TP(Names(prefix).topic("journal"), 0)))
+    way, place = os.environ.get("TOY_STRAYS"), TP(Names(prefix).topic("journal"), 0)
+    if way == "ahead":
+        app.transport.Consumer = ahead(place)
+    strays = asyncio.create_task(stray(app, place) if way == "back" else asyncio.sleep(0))
     try:
         code = await serve(app, before_stop=owned.checkpoint)
     finally:
@@ -104,13 +109,26 @@ async def main() -> NoReturn:
     leave(code)
 
 
-async def stray(app: Any, tp: TP) -> None:
+def ahead(place: TP) -> type[BatchConsumer]:
+    """Return a consumer whose first seek to a place goes too far."""
+
+    class Ahead(BatchConsumer):
+        done = False
+
+        async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+            if place in partitions and not self.done:
+                self.done = True
+                partitions = {**partitions, place: partitions[place] + 50}
+            await super().seek_wait(partitions)
+
+    return Ahead
+
+
+async def stray(app: Any, place: TP) -> None:
     """Set the consumer back behind the transport's back, once."""
-    while "TOY_STRAYS" in os.environ:
+    while not (app.consumer.started and (app.consumer.delivered(place) or 0) > 0):
         await asyncio.sleep(0.02)
-        if app.consumer.started and (app.consumer.delivered(tp) or 0) > 0:
-            await app.consumer._thread.seek_wait({tp: 0})
-            return
+    await app.consumer._thread.seek_wait({place: 0})
 
 
 if __name__ == "__main__":
