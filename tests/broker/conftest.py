@@ -1,6 +1,7 @@
 """Brokers for the wire tests: one contract on the embedded broker, on Apache Kafka, and on a container where one runs.
 
-A broker lives as long as the pytest process that started it; topics are kept apart by a prefix of each test's own.
+A broker lives as long as the pytest process that started it, and serves all processes of a run (`shared_brokers.py`);
+topics are kept apart by a prefix of each test's own.
 """
 
 import asyncio
@@ -8,15 +9,15 @@ import inspect
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shared_brokers
 
 from schemas.errors import BrokerUnreachable
-from streams.kafka import broker as brokers
 from streams.kafka.connection import Connection
-from streams.kafka.jars import apache_kafka
 from streams.topics import Names
 
 
@@ -37,20 +38,31 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with brokers.running(brokers.embedded(tmp_path_factory.mktemp("embedded"))) as broker:
-        yield Connection(broker.bootstrap)
+@contextmanager
+def broker_of(config: pytest.Config, folder: Path, name: str) -> Iterator[Connection]:
+    """Run a broker, or use that of the run where pytest-xdist spreads it over processes."""
+    shared = getattr(config, "workerinput", {}).get("shared_brokers")
+    if shared is not None:
+        yield shared_brokers.connection(Path(shared), name)
+        return
+    with shared_brokers.own(folder, name) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    try:
-        node = apache_kafka(tmp_path_factory.mktemp("kafka"))
-    except BrokerUnreachable as reason:
-        unavailable(f"Apache Kafka from its jars: {reason}")
-    with brokers.running(node) as broker:
-        yield Connection(broker.bootstrap)
+def embedded_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    with broker_of(pytestconfig, tmp_path_factory.mktemp("embedded"), "embedded_broker") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(broker_of(pytestconfig, tmp_path_factory.mktemp("kafka"), "kafka_broker"))
+        except BrokerUnreachable as reason:
+            unavailable(f"Apache Kafka from its jars: {reason}")
+        yield connection
 
 
 @pytest.fixture(scope="session")
