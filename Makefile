@@ -4,20 +4,29 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 UV ?= uv
+WORKERS ?= 2
+SPREAD = -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench faults fuzz sbom audit fmt docs lock
+.PHONY: help venv demo test test-all nightly check bench faults fuzz sbom audit fmt docs lock
 
 help: ## list these words
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1	/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 10
 
 venv: $(DEV) ## make .venv with every version of requirements-dev.lock
 
 demo: $(READY) ## a market, signals and sizes, live; then every allocation checked (ARGS="--seconds 20")
 	@$(BIN)/himari demo $(ARGS)
 
-test: $(DEV) ## all tests (ARGS="tests/engines -k kelly")
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEV) ## the tests of every day, in 2 processes (ARGS="tests/engines -k kelly", WORKERS=4)
+	@$(BIN)/python -m pytest $(SPREAD) -m "not long" $(ARGS)
+
+test-all: $(DEV) ## all tests, as CI runs them
+	@$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+nightly: $(DEV) ## all tests, with many more examples
+	@HYPOTHESIS_PROFILE=nightly HIMARI_FUZZ=100000 RECOVERY_EXAMPLES=20000 \
+		$(BIN)/python -m pytest $(SPREAD) -o timeout=0 $(ARGS)
 
 check: $(DEV) ## lint, format and types
 	@$(BIN)/ruff check .

@@ -7,12 +7,17 @@ nightly (many). What `make test` leaves to `make test-all` is marked `long`: see
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shared_brokers
 from hypothesis import HealthCheck, settings
+
+from schemas.errors import BrokerUnreachable
+from streams.kafka.connection import Connection
 
 SHARED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **SHARED)
@@ -50,10 +55,17 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process have the tests that share what is dear, and no address."""
+    """Let one process have the tests of the broker with users, and leave to `make test-all` what is there twice.
+
+    A test of every kind of broker runs on the embedded one in `make test`, and on Apache Kafka too if it is `everyday`.
+    """
     for item in items:
-        if "guarded_broker" in fixtures_of(item):
+        fixtures = fixtures_of(item)
+        if "guarded_broker" in fixtures:
             item.add_marker(pytest.mark.xdist_group("guarded"))
+        twice = "broker" in fixtures and not fixtures.isdisjoint({"kafka_broker", "container_broker"})
+        if twice and item.get_closest_marker("everyday") is None:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -68,6 +80,34 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_xdist_node_collection_finished(node: Any) -> None:
     """Start what a process wants."""
     node.config.stash[SHARE].start_wanted()
+
+
+# -- brokers ---------------------------------------------------------------------------------------------------------
+@contextmanager
+def broker_of(config: pytest.Config, folder: Path, name: str) -> Iterator[Connection]:
+    """Run a broker, or use that of the run where pytest-xdist spreads it over processes."""
+    shared = getattr(config, "workerinput", {}).get("shared_brokers")
+    if shared is not None:
+        yield shared_brokers.connection(Path(shared), name)
+        return
+    with shared_brokers.own(folder, name) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    with broker_of(pytestconfig, tmp_path_factory.mktemp("embedded"), "embedded_broker") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(broker_of(pytestconfig, tmp_path_factory.mktemp("kafka"), "kafka_broker"))
+        except BrokerUnreachable as reason:
+            shared_brokers.unavailable(f"Apache Kafka from its jars: {reason}")
+        yield connection
 
 
 # -- what this machine could not run ---------------------------------------------------------------------------------

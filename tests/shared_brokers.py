@@ -7,6 +7,7 @@ prefix of each test's own. Without pytest-xdist a process starts what it wants i
 
 import asyncio
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from schemas.errors import BrokerUnreachable
 from streams.kafka import broker as brokers
@@ -28,6 +31,13 @@ MAKERS: Final[dict[str, Callable[[Path], BrokerProcess]]] = {
 """Fixture → what makes its broker in a folder."""
 PATIENCE_S: Final = 90.0
 POLL_S: Final = 0.05
+
+
+def unavailable(reason: str) -> None:
+    """Skip loudly, with the reason; in CI a broker that cannot be had is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def wanted(folder: Path, names: Iterable[str]) -> None:

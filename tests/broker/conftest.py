@@ -9,12 +9,11 @@ import inspect
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import shared_brokers
+from shared_brokers import unavailable
 
 from schemas.errors import BrokerUnreachable
 from streams.kafka.connection import Connection
@@ -29,40 +28,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     asyncio.run(pyfuncitem.obj(**arguments))
     return True
-
-
-def unavailable(reason: str) -> None:
-    """Skip loudly, with the reason; in CI a broker that cannot be had is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@contextmanager
-def broker_of(config: pytest.Config, folder: Path, name: str) -> Iterator[Connection]:
-    """Run a broker, or use that of the run where pytest-xdist spreads it over processes."""
-    shared = getattr(config, "workerinput", {}).get("shared_brokers")
-    if shared is not None:
-        yield shared_brokers.connection(Path(shared), name)
-        return
-    with shared_brokers.own(folder, name) as connection:
-        yield connection
-
-
-@pytest.fixture(scope="session")
-def embedded_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with broker_of(pytestconfig, tmp_path_factory.mktemp("embedded"), "embedded_broker") as connection:
-        yield connection
-
-
-@pytest.fixture(scope="session")
-def kafka_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with ExitStack() as stack:
-        try:
-            connection = stack.enter_context(broker_of(pytestconfig, tmp_path_factory.mktemp("kafka"), "kafka_broker"))
-        except BrokerUnreachable as reason:
-            unavailable(f"Apache Kafka from its jars: {reason}")
-        yield connection
 
 
 @pytest.fixture(scope="session")
