@@ -61,7 +61,8 @@ def fold_price(
             watch_caps(state, entry.offset, portfolio, folded, symbol)
     if not is_stale(moved, _now(state), state.params):
         for portfolio in list(state.waiting.get(symbol, {})):
-            folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
+            if state.has_forecast(portfolio, symbol):
+                folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
 
 
 def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol: str = "positions") -> None:
