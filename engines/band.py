@@ -36,7 +36,7 @@ def settle(
     """Return the book in which each symbol has its targets or what stands.
 
     A symbol stays where |net − standing net| ≤ max(minimum, band_ratio·|net|), unless its net is 0, or a cell of it
-    stands while its target is 0 or of the other sign. Where what came out would break a cap or a symbol's maximum, every
+    stands while its target is 0 or of the other sign. Where the result would break a cap or a symbol's maximum, every
     symbol takes its targets; a book that adds nothing may break one by the tolerance.
 
     Args:

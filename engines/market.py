@@ -68,7 +68,7 @@ def fold_price(
 def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol: str = "positions") -> None:
     """Call for a cut where what is intended exceeds a cap by more than the tolerance; report a breach once.
 
-    What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach is over
+    What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach ends
     when everything is within its cap again.
     """
     intended, held = room_of(state, portfolio)
