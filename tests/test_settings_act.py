@@ -855,8 +855,8 @@ def test_every_worker_setting_acts_while_it_runs_or_is_named():
     assert sorted([*LIVE_TABLE, *NOT_LIVE]) == sorted(WORKER_TABLE)
 
 
-def test_the_page_for_operators_says_of_every_worker_setting_what_a_change_does():
-    text = (Path(__file__).parents[1] / "docs/operating.md").read_text(encoding="utf-8")
+def test_the_page_on_settings_says_of_every_worker_setting_what_a_change_does():
+    text = (Path(__file__).parents[1] / "docs/settings.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     said = {
         key: row[1]
