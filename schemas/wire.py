@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from schemas.base import Message
 from schemas.errors import InvalidMessage, UnwritableMessage
-from schemas.price import TICKS, PlainTick, PriceTick, PriceTicks, descends
+from schemas.price import RAW_TICKS, TICKS, PlainTick, PriceTick, PriceTicks, descends
 from schemas.rules import Fault, first, shown
 
 M = TypeVar("M", bound=Message)
@@ -43,11 +43,31 @@ def decode(model: type[M], raw: bytes | None, *, place: str, limits: Limits = WI
     return validate(model, _object(model, raw, place, limits), place=place)
 
 
-def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PlainTick]:
-    """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks".
+class RefusedTick(NamedTuple):
+    """One tick of a message of many that cannot be used."""
+
+    index: int
+    """Its place among them, from 0."""
+    error: InvalidMessage
+
+
+class Ticks(NamedTuple):
+    """The ticks of one record of `prices`."""
+
+    ticks: list[PlainTick | None]
+    """In their order; None where one is refused."""
+    refused: list[RefusedTick]
+    """In their order."""
+    many: bool
+    """Whether they came under "ticks"."""
+
+
+def decode_ticks(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> Ticks:
+    """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks"; a bad one stands alone.
 
     Raises:
-        InvalidPriceException: no tick of the record is used.
+        InvalidPriceException: no tick of the record can be told: it is no JSON object, its one tick is bad, or what
+            stands under "ticks" is no list of 1 to 10,000.
     """
     tree = _object(PriceTick, raw, place, limits)
     many = "ticks" in tree
@@ -56,9 +76,56 @@ def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> li
     except ValidationError:
         ticks = []
     if ticks and not any(map(descends, ticks)):
-        return ticks
-    told = validate(PriceTicks, tree, place=place).ticks if many else [validate(PriceTick, tree, place=place)]
-    return [cast("PlainTick", tick.model_dump()) for tick in told]
+        return Ticks(list(ticks), [], many)
+    if not many:
+        return Ticks([cast("PlainTick", validate(PriceTick, tree, place=place).model_dump())], [], many)
+    return _one_by_one(tree, place)
+
+
+def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PlainTick]:
+    """Return the ticks of one record of `prices` that is good as a whole.
+
+    Raises:
+        InvalidPriceException: for the first tick that is bad, or the record.
+    """
+    found = decode_ticks(raw, place=place, limits=limits)
+    if found.refused:
+        raise found.refused[0].error
+    return [tick for tick in found.ticks if tick is not None]
+
+
+def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
+    """Return ticks of which at least one is bad."""
+    try:
+        raw_ticks = RAW_TICKS.validate_python(tree)["ticks"]
+    except ValidationError as error:
+        raise _refused(PriceTicks, place, first(error)) from None
+    found = Ticks([], [], many=True)
+    for index, raw_tick in enumerate(raw_ticks):
+        tick = _tick(raw_tick)
+        if isinstance(tick, Fault):
+            error = refused_tick(index, tick, place=place)
+            found.refused.append(RefusedTick(index, error))
+            found.ticks.append(None)
+        else:
+            found.ticks.append(tick)
+    return found
+
+
+def _tick(raw_tick: Any) -> PlainTick | Fault:
+    """Return a tick, or the first rule that it breaks."""
+    try:
+        return cast("PlainTick", PriceTick.model_validate(raw_tick).model_dump())
+    except ValidationError as error:
+        return first(error)
+
+
+def refused_tick(index: int | None, fault: Fault, *, place: str) -> InvalidMessage:
+    """Return why one tick is refused; of many (`index`), its field is named by its place: "ticks[3].price"."""
+    if index is None:
+        return _refused(PriceTick, place, fault)
+    field = f"ticks[{index}].{fault.field}" if fault.field else f"ticks[{index}]"
+    return _refused(PriceTick, place, fault._replace(field=field))
 
 
 def decode_ours(model: type[M], raw: bytes, *, place: str) -> M:

@@ -107,7 +107,11 @@ def test_what_the_suspect_reached_is_in_the_bar_that_takes_it():
         (Candle(100.0, 102.0, 1e-4, 101.0), Candle(100.0, 102.0, 100.0, 101.0), 1),
         (Candle(10.0, 101.0, 10.0, 100.5), Candle(100.5, 101.0, 100.5, 100.5), 2),
         (Candle(100.0, 110.0, 91.0, 101.0), Candle(100.0, 110.0, 91.0, 101.0), 0),  # .0953 and .0943
-        (Candle(100.0, 120.0, 91.0, 109.0), Candle(100.0, 120.0, 91.0, 109.0), 0),  # .182 of the last, .096 of the close
+        (
+            Candle(100.0, 120.0, 91.0, 109.0),
+            Candle(100.0, 120.0, 91.0, 109.0),
+            0,
+        ),  # .182 of the last, .096 of the close
     ],
 )
 def test_extremes_out_of_reach_of_last_and_close_become_those_of_open_and_close(candle, after, clipped):

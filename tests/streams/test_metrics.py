@@ -440,7 +440,7 @@ def test_a_refused_regime_is_a_dead_letter_of_signals():
 
 def test_late_ticks_and_bad_prices_are_noted_by_the_market():
     metrics = Metrics()
-    fold = MarketFold(0, 1, lambda: 1, lambda: START_NS, metrics.late_ticks)
+    fold = MarketFold(0, 1, DecisionParams, lambda: START_NS, metrics.of_prices)
     for offset, seconds in enumerate((0, -1, -1, 60)):
         tick = {"symbol": "BTC-USD", "price": 1.0, "timestamp_ns": START_NS + seconds * SECOND_NS}
         fold.fold(Stored(offset, None, orjson.dumps(tick)))
@@ -687,7 +687,7 @@ def walk():
     metrics.restart_required(0)
     metrics.health(1.5, ready=True)
     metrics.processor("market", 0).checkpointed(5, 1, 1_000_000, 300)
-    metrics.late_ticks("late_tick", 1)
+    metrics.of_prices("late_tick", 1)
     for code, field in (("not_finite", ""), ("wrong_type", "realized_return")):
         metrics.dead_letter("outcomes", code, field)
     return worker

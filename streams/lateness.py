@@ -1,0 +1,125 @@
+"""Lateness: whose ticks keep coming too late to count, and whose clock stays behind its neighbours'; told of once.
+
+Ticks are judged by windows of half a minute of event time. A symbol with fewer ticks than three in one is not judged.
+
+| kind | value of a symbol in a window | threshold |
+|---|---|---|
+| `late_prices` | share of its ticks that came too late to count | .05, and three ticks |
+| `clock_skew` | the least that one of its ticks was behind the newest tick of the partition, in seconds | 1 |
+
+Two windows in a row at the threshold or above raise an alert. It can be raised again after a window in which no symbol
+was above half of the threshold, and after an hour.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+SECOND_NS: Final = 1_000_000_000
+WINDOW_NS: Final = 30 * SECOND_NS
+WINDOWS: Final = 2
+TICKS_MIN: Final = 3
+THRESHOLDS: Final = {"late_prices": 0.05, "clock_skew": 1.0}
+OVER_RATIO: Final = 0.5
+QUIET_NS: Final = 3_600 * SECOND_NS
+NEVER_NS: Final = -QUIET_NS
+
+
+class Finding(NamedTuple):
+    """What has lasted: the symbols by how much, descending."""
+
+    kind: str
+    symbols: tuple[str, ...]
+    value: float
+    """Of the first symbol."""
+    threshold: float
+    at_ns: int
+
+
+class Tally(NamedTuple):
+    """One symbol's ticks in a window."""
+
+    counted: int = 0
+    late: int = 0
+    behind_ns: int = 2**62
+    """The least of those that counted."""
+
+
+class Watch(NamedTuple):
+    """How long one kind has lasted, and whether it was told of."""
+
+    windows: int = 0
+    told: bool = False
+    told_ns: int = NEVER_NS
+
+
+class Lateness:
+    """The windows of one partition of `prices`."""
+
+    def __init__(self) -> None:
+        self.newest_ns = -1
+        self.window = -1
+        self.tallies: dict[str, Tally] = {}
+        self.watches = {kind: Watch() for kind in THRESHOLDS}
+
+    def counted(self, symbol: str, at_ns: int) -> list[Finding]:
+        """Take a tick that counts; return what has lasted, where it is the first of a window."""
+        found: list[Finding] = []
+        if at_ns > self.newest_ns:
+            self.newest_ns = at_ns
+            if at_ns // WINDOW_NS > self.window:
+                found = self._turn(at_ns)
+        counted, late, behind_ns = self.tallies.get(symbol) or Tally()
+        self.tallies[symbol] = Tally(counted + 1, late, min(behind_ns, self.newest_ns - at_ns))
+        return found
+
+    def late(self, symbol: str) -> None:
+        """Take a tick that came too late to count."""
+        counted, late, behind_ns = self.tallies.get(symbol) or Tally()
+        self.tallies[symbol] = Tally(counted, late + 1, behind_ns)
+
+    def _turn(self, at_ns: int) -> list[Finding]:
+        """End the window before at_ns."""
+        values = {kind: self._values(kind) for kind in THRESHOLDS}
+        found = [finding for kind in THRESHOLDS for finding in self._judge(kind, values[kind], at_ns)]
+        before, self.window, self.tallies = self.window, at_ns // WINDOW_NS, {}
+        if self.window > before + 1:
+            self.watches = {kind: watch._replace(windows=0) for kind, watch in self.watches.items()}
+        return found
+
+    def _values(self, kind: str) -> dict[str, float]:
+        """Return each judged symbol's value in the window that ends."""
+        if kind == "late_prices":
+            return {
+                symbol: tally.late / (tally.counted + tally.late)
+                for symbol, tally in self.tallies.items()
+                if tally.late >= TICKS_MIN
+            }
+        return {
+            symbol: tally.behind_ns / SECOND_NS for symbol, tally in self.tallies.items() if tally.counted >= TICKS_MIN
+        }
+
+    def _judge(self, kind: str, values: Mapping[str, float], at_ns: int) -> list[Finding]:
+        threshold, watch = THRESHOLDS[kind], self.watches[kind]
+        beyond = sorted((-value, symbol) for symbol, value in values.items() if value >= threshold)
+        windows = watch.windows + 1 if beyond else 0
+        told = watch.told and max(values.values(), default=0.0) > OVER_RATIO * threshold
+        due = windows >= WINDOWS and not told and at_ns - watch.told_ns >= QUIET_NS
+        self.watches[kind] = Watch(windows, told or due, at_ns if due else watch.told_ns)
+        if not due:
+            return []
+        return [Finding(kind, tuple(symbol for _, symbol in beyond), -beyond[0][0], threshold, at_ns)]
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------
+    def plain(self) -> list[Any]:
+        """Return the windows as plain JSON values."""
+        tallies = {symbol: list(tally) for symbol, tally in self.tallies.items()}
+        return [self.newest_ns, self.window, tallies, {kind: list(watch) for kind, watch in self.watches.items()}]
+
+    @classmethod
+    def of(cls, plain: list[Any]) -> "Lateness":
+        """Return the windows that `plain` gave."""
+        made = cls()
+        made.newest_ns, made.window, tallies, watches = plain
+        made.tallies = {symbol: Tally(*row) for symbol, row in tallies.items()}
+        made.watches = {kind: Watch(*watches[kind]) if kind in watches else Watch() for kind in THRESHOLDS}
+        return made
