@@ -8,6 +8,10 @@ A close within reach is accepted; so a crash that the market has time for gets t
 suspect until another one, later, agrees with it within `agreement`; a move beyond `doubt_ratio` needs the other one
 `doubt_s` later. An extreme beyond reach of the last price and of the close is that of open and close.
 
+Where no volatility is known at all (ticks at ingest), closes have the reach without it, and extremes the widest there
+is: a close only has to wait for another that agrees, an extreme would be lost, and sizing, which knows the volatility,
+holds it against its own.
+
 Source: the methods specification, second edition, §a.
 """
 
@@ -80,7 +84,7 @@ def reach(age_ns: int, volatility: float, params: MarketParams) -> float:
 
 
 def step(
-    collar: Collar | None, candle: Candle, at_ns: int, volatility: float, params: MarketParams
+    collar: Collar | None, candle: Candle, at_ns: int, volatility: float | None, params: MarketParams
 ) -> tuple[Collar, Judged]:
     """Take one candle; return what the next one is held against, and what became of this one.
 
@@ -88,7 +92,7 @@ def step(
         collar: None before the first price, which is accepted: there is nothing to hold it against.
         candle: of a step that ends at at_ns, or of a tick of then.
         at_ns: when; one before the last accepted price is of that time.
-        volatility: σ of a bar; 0 where it is not known.
+        volatility: σ of a bar; 0 where the price has not moved yet, None where somebody else knows it.
         params: the settings in force.
     """
     close = candle.close
@@ -98,14 +102,15 @@ def step(
     accepted = Collar(close, max(at_ns, last_ns))
     if is_near(last, candle.high, candle.low, params):
         return accepted, Judged(candle, 0, 0.0)
-    limit = reach(at_ns - last_ns, volatility, params)
+    limit = reach(at_ns - last_ns, volatility or 0.0, params)
+    widest = ln(params.collar.max_ratio) if volatility is None else limit
     move = _distance(close, last)
     if move <= limit:
-        return accepted, _clipped(candle, last, limit)
+        return accepted, _clipped(candle, last, widest)
     if suspect is not None and _distance(close, suspect.price) <= params.collar.agreement:
         if not _is_confirmed(suspect, move, at_ns, params):
             return collar, Judged(None, 0, limit)
-        judged = _clipped(candle, last, limit)
+        judged = _clipped(candle, last, widest)
         return accepted, judged._replace(candle=_reaching(judged.candle or candle, suspect.price))
     return Collar(last, last_ns, Suspect(close, at_ns)), Judged(None, 0, limit)
 

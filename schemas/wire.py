@@ -10,6 +10,7 @@ most records a second parse (see `_is_shallow` and `_has_no_doubles`); a record 
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
@@ -46,7 +47,7 @@ def decode(model: type[M], raw: bytes | None, *, place: str, limits: Limits = WI
 class RefusedTick(NamedTuple):
     """One tick of a message of many that cannot be used."""
 
-    index: int
+    number: int
     """Its place among them, from 0."""
     error: InvalidMessage
 
@@ -54,8 +55,10 @@ class RefusedTick(NamedTuple):
 class Ticks(NamedTuple):
     """The ticks of one record of `prices`."""
 
-    ticks: list[PlainTick | None]
-    """In their order; None where one is refused."""
+    ticks: list[PlainTick]
+    """Those that are good, in their order."""
+    numbers: Sequence[int]
+    """The place of each among all, from 0."""
     refused: list[RefusedTick]
     """In their order."""
     many: bool
@@ -76,9 +79,9 @@ def decode_ticks(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> Tic
     except ValidationError:
         ticks = []
     if ticks and not any(map(descends, ticks)):
-        return Ticks(list(ticks), [], many)
+        return Ticks(ticks, range(len(ticks)), [], many)
     if not many:
-        return Ticks([cast("PlainTick", validate(PriceTick, tree, place=place).model_dump())], [], many)
+        return Ticks([cast("PlainTick", validate(PriceTick, tree, place=place).model_dump())], (0,), [], many)
     return _one_by_one(tree, place)
 
 
@@ -91,7 +94,7 @@ def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> li
     found = decode_ticks(raw, place=place, limits=limits)
     if found.refused:
         raise found.refused[0].error
-    return [tick for tick in found.ticks if tick is not None]
+    return found.ticks
 
 
 def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
@@ -100,16 +103,14 @@ def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
         raw_ticks = RAW_TICKS.validate_python(tree)["ticks"]
     except ValidationError as error:
         raise _refused(PriceTicks, place, first(error)) from None
-    found = Ticks([], [], many=True)
-    for index, raw_tick in enumerate(raw_ticks):
+    good, refused = {}, []
+    for number, raw_tick in enumerate(raw_ticks):
         tick = _tick(raw_tick)
         if isinstance(tick, Fault):
-            error = refused_tick(index, tick, place=place)
-            found.refused.append(RefusedTick(index, error))
-            found.ticks.append(None)
+            refused.append(RefusedTick(number, refused_tick(number, tick, place=place)))
         else:
-            found.ticks.append(tick)
-    return found
+            good[number] = tick
+    return Ticks(list(good.values()), list(good), refused, many=True)
 
 
 def _tick(raw_tick: Any) -> PlainTick | Fault:
@@ -120,11 +121,11 @@ def _tick(raw_tick: Any) -> PlainTick | Fault:
         return first(error)
 
 
-def refused_tick(index: int | None, fault: Fault, *, place: str) -> InvalidMessage:
-    """Return why one tick is refused; of many (`index`), its field is named by its place: "ticks[3].price"."""
-    if index is None:
+def refused_tick(number: int | None, fault: Fault, *, place: str) -> InvalidMessage:
+    """Return why one tick is refused; of many (`number`), its field is named by its place: "ticks[3].price"."""
+    if number is None:
         return _refused(PriceTick, place, fault)
-    field = f"ticks[{index}].{fault.field}" if fault.field else f"ticks[{index}]"
+    field = f"ticks[{number}].{fault.field}" if fault.field else f"ticks[{number}]"
     return _refused(PriceTick, place, fault._replace(field=field))
 
 

@@ -34,7 +34,7 @@ def dead_letter(place: Place, record: Record, error: InvalidMessage, tick: int |
 def tick_letters(place: Place, record: Record, refused: Sequence[RefusedTick]) -> list[Send]:
     """Return a dead letter for each refused tick of a record, each with the whole record.
 
-    Together they have at most `LETTERS_BYTES_MAX`, or are one: a large message of bad ticks would else become gigabytes.
+    Together they have at most `LETTERS_BYTES_MAX`, or are one: a large record of bad ticks would else become gigabytes.
     Where some have no letter of their own, the last one's text says how many.
     """
     room = max(LETTERS_BYTES_MAX // max(size_of(record.key, record.value, record.headers), 1), 1)

@@ -35,13 +35,8 @@ class Finding(NamedTuple):
     at_ns: int
 
 
-class Tally(NamedTuple):
-    """One symbol's ticks in a window."""
-
-    counted: int = 0
-    late: int = 0
-    behind_ns: int = 2**62
-    """The least of those that counted."""
+Tally = list[int]
+"""One symbol's ticks in a window: [counted, late, the least that one that counted was behind in ns]."""
 
 
 class Watch(NamedTuple):
@@ -68,14 +63,21 @@ class Lateness:
             self.newest_ns = at_ns
             if at_ns // WINDOW_NS > self.window:
                 found = self._turn(at_ns)
-        counted, late, behind_ns = self.tallies.get(symbol) or Tally()
-        self.tallies[symbol] = Tally(counted + 1, late, min(behind_ns, self.newest_ns - at_ns))
+        tally = self._tally(symbol)
+        tally[0] += 1
+        behind_ns = self.newest_ns - at_ns
+        tally[2] = min(tally[2], behind_ns)
         return found
 
     def late(self, symbol: str) -> None:
         """Take a tick that came too late to count."""
-        counted, late, behind_ns = self.tallies.get(symbol) or Tally()
-        self.tallies[symbol] = Tally(counted, late + 1, behind_ns)
+        self._tally(symbol)[1] += 1
+
+    def _tally(self, symbol: str) -> Tally:
+        tally = self.tallies.get(symbol)
+        if tally is None:
+            tally = self.tallies[symbol] = [0, 0, 2**62]
+        return tally
 
     def _turn(self, at_ns: int) -> list[Finding]:
         """End the window before at_ns."""
@@ -88,15 +90,10 @@ class Lateness:
 
     def _values(self, kind: str) -> dict[str, float]:
         """Return each judged symbol's value in the window that ends."""
+        rows = self.tallies.items()
         if kind == "late_prices":
-            return {
-                symbol: tally.late / (tally.counted + tally.late)
-                for symbol, tally in self.tallies.items()
-                if tally.late >= TICKS_MIN
-            }
-        return {
-            symbol: tally.behind_ns / SECOND_NS for symbol, tally in self.tallies.items() if tally.counted >= TICKS_MIN
-        }
+            return {symbol: late / (counted + late) for symbol, (counted, late, _) in rows if late >= TICKS_MIN}
+        return {symbol: behind_ns / SECOND_NS for symbol, (counted, _, behind_ns) in rows if counted >= TICKS_MIN}
 
     def _judge(self, kind: str, values: Mapping[str, float], at_ns: int) -> list[Finding]:
         threshold, watch = THRESHOLDS[kind], self.watches[kind]
@@ -112,14 +109,12 @@ class Lateness:
     # -- checkpoint ------------------------------------------------------------------------------------------------
     def plain(self) -> list[Any]:
         """Return the windows as plain JSON values."""
-        tallies = {symbol: list(tally) for symbol, tally in self.tallies.items()}
-        return [self.newest_ns, self.window, tallies, {kind: list(watch) for kind, watch in self.watches.items()}]
+        return [self.newest_ns, self.window, self.tallies, {kind: list(watch) for kind, watch in self.watches.items()}]
 
     @classmethod
     def of(cls, plain: list[Any]) -> "Lateness":
         """Return the windows that `plain` gave."""
         made = cls()
-        made.newest_ns, made.window, tallies, watches = plain
-        made.tallies = {symbol: Tally(*row) for symbol, row in tallies.items()}
+        made.newest_ns, made.window, made.tallies, watches = plain
         made.watches = {kind: Watch(*watches[kind]) if kind in watches else Watch() for kind in THRESHOLDS}
         return made

@@ -1,6 +1,6 @@
 """Market: ticks of one partition of `prices` become steps in the journal. Ticks are the heavy load; they stop here."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -9,7 +9,7 @@ from engines import collar
 from engines.collar import Candle, Collar, Suspect
 from engines.exact import exp
 from engines.limits import SYMBOLS_MAX
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, MarketParams
 from schemas import wire
 from schemas.errors import InvalidMessage
 from schemas.price import PlainTick
@@ -37,9 +37,9 @@ class MarketFold:
     """One partition of `prices`: the open step of its symbols, and the last price of each.
 
     A step covers (start, end]. It is journaled, all symbols in one message, when a tick of a later step arrives or
-    when the clock is one second past its end; it is never reopened. A tick of an older step counts in the open one, if
-    it is newer than its own symbol's last: a neighbour's clock does not starve it. It is late, and counts nowhere, if it
-    is not, or if it lies so far behind the open step that it is too old to size with (`max_price_age_s`).
+    when the clock is one second past its end; it is never reopened. A tick of an older step counts in the open one
+    if it is newer than its own symbol's last: a neighbour's clock does not starve it. Else it is late and counts
+    nowhere, as is one so far behind the open step that its price is too old to size with (`max_price_age_s`).
 
     A tick far from its symbol's last price is suspect and counts nowhere until another agrees (`engines/collar.py`).
     """
@@ -85,8 +85,8 @@ class MarketFold:
         if refused:
             self.note("refused_tick", len(refused))
             letters = tick_letters(place, record, refused)
-            for _, error in refused[: len(letters)]:
-                self.note(error.code, 1)
+            for each in refused[: len(letters)]:
+                self.note(each.error.code, 1)
             sends += letters
         return sends
 
@@ -97,31 +97,27 @@ class MarketFold:
         Raises:
             InvalidMessage: the one tick of a message that holds no list.
         """
-        ticks, refused = [tick for tick in found.ticks if tick is not None], found.refused
-        now_ns = self.clock()
-        in_time = max((tick["timestamp_ns"] for tick in ticks), default=0) <= now_ns + AHEAD_NS
-        if in_time and len(self.quotes) + len(ticks) <= SYMBOLS_MAX:
-            return ticks, refused
-        good, bad, fresh = [], list(refused), dict.fromkeys(self.quotes)
-        for index, tick in enumerate(found.ticks):
-            if tick is None:
-                continue
+        ticks, now_ns = found.ticks, self.clock()
+        latest_ns = max([tick["timestamp_ns"] for tick in ticks], default=0)
+        if latest_ns <= now_ns + AHEAD_NS and len(self.quotes) + len(ticks) <= SYMBOLS_MAX:
+            return ticks, found.refused
+        good, bad, fresh = [], list(found.refused), dict.fromkeys(self.quotes)
+        for number, tick in zip(found.numbers, ticks, strict=True):
             fault = _in_future(tick, now_ns) or _one_too_many(tick, fresh)
             if fault is None:
                 fresh[tick["symbol"]] = None
                 good.append(tick)
                 continue
-            error = wire.refused_tick(index if found.many else None, fault, place="prices")
+            error = wire.refused_tick(number if found.many else None, fault, place="prices")
             if not found.many:
                 raise error
-            bad.append(RefusedTick(index, error))
-        return good, sorted(bad, key=lambda each: each.index)
+            bad.append(RefusedTick(number, error))
+        return good, sorted(bad, key=lambda each: each.number)
 
     # -- what counts -----------------------------------------------------------------------------------------------
-    def _take(self, ticks: Iterable[PlainTick], offset: int) -> list[Send]:
+    def _take(self, ticks: Sequence[PlainTick], offset: int) -> list[Send]:
         """Let ticks count; return the steps that they closed, and alerts."""
-        self.touched[OPEN] = self.touched[LATENESS] = offset
-        params = self.params()
+        params, counted = self.params(), self.lateness.counted
         oldest_ns = int(params.validation_criteria.max_price_age_s * SECOND_NS)
         step_ns = self.step_s * SECOND_NS if self.symbols else self._follow_width()
         sends: list[Send] = []
@@ -134,8 +130,7 @@ class MarketFold:
                 late += 1
                 self.lateness.late(symbol)
                 continue
-            candle = self._believed(tick, params, alerts)
-            self.touched[TABLE, QUOTE + symbol.encode()] = offset
+            candle = self._believed(tick, params.market, alerts)
             if candle is None:
                 continue
             if step > self.step:
@@ -143,25 +138,38 @@ class MarketFold:
                 step_ns = self._follow_width()
                 self.step = (at_ns - 1) // step_ns
             self._add(symbol, candle, tick.get("volume") or 0.0)
-            for finding in self.lateness.counted(symbol, at_ns):
-                alerts.append(self._of_finding(finding))
+            if lasting := counted(symbol, at_ns):
+                alerts += map(self._of_finding, lasting)
         if late:
             self.note("late_tick", late)
+        self._touch(ticks, offset)
         return sends + [self._alert(fields, offset, number) for number, fields in enumerate(alerts)]
+
+    def _touch(self, ticks: Sequence[PlainTick], offset: int) -> None:
+        self.touched[OPEN] = self.touched[LATENESS] = offset
+        for symbol in dict.fromkeys([tick["symbol"] for tick in ticks]):
+            self.touched[TABLE, QUOTE + symbol.encode()] = offset
 
     def _is_late(self, symbol: str, at_ns: int, oldest_ns: int) -> bool:
         """Return whether a tick of an older step than the open one counts nowhere."""
         quote = self.quotes.get(symbol)
         return at_ns < oldest_ns or (quote is not None and at_ns <= quote.at_ns)
 
-    def _believed(self, tick: PlainTick, params: DecisionParams, alerts: list[dict[str, Any]]) -> Candle | None:
-        """Return a tick's prices within the collar, or None where its price is suspect; a suspicion is told of once."""
+    def _believed(
+        self, tick: PlainTick, params: MarketParams, alerts: list[dict[str, Any]]
+    ) -> tuple[float, float, float, float] | None:
+        """Return a tick's [open, high, low, close] within the collar, or None where its price is suspect.
+
+        A suspicion is told of once.
+        """
         symbol, price, at_ns = tick["symbol"], tick["price"], tick["timestamp_ns"]
         low, high = tick.get("low"), tick.get("high")
-        candle = Candle(price, price if high is None else high, price if low is None else low, price)
+        candle = (price, price if high is None else high, price if low is None else low, price)
         before = self.quotes.get(symbol)
-        after, judged = collar.step(before, candle, at_ns, 0.0, params.market)
-        self.quotes[symbol] = after
+        if before is not None and collar.is_near(before.price, candle[1], candle[2], params):
+            self.quotes[symbol] = Collar(price, at_ns if at_ns > before.at_ns else before.at_ns)  # noqa: FURB136 (hot)
+            return candle
+        self.quotes[symbol], judged = collar.step(before, Candle(*candle), at_ns, None, params)
         if judged.candle is None and before is not None:
             self.note("suspect_tick", 1)
             if before.suspect is None:
@@ -170,14 +178,15 @@ class MarketFold:
             self.note("clipped_tick", 1)
         return judged.candle
 
-    def _add(self, symbol: str, candle: Candle, volume: float) -> None:
+    def _add(self, symbol: str, candle: tuple[float, float, float, float], volume: float) -> None:
         prices = self.symbols.get(symbol)
         if prices is None:
             self.symbols[symbol] = [*candle, volume, 1]
             return
-        prices[1] = max(prices[1], candle.high)
-        prices[2] = min(prices[2], candle.low)
-        prices[3] = candle.close
+        _, high, low, close = candle
+        prices[1] = max(prices[1], high)
+        prices[2] = min(prices[2], low)
+        prices[3] = close
         prices[4] += volume
         prices[5] += 1
 

@@ -1,4 +1,4 @@
-"""A price far from the last one moves nothing until another agrees: by hand, beside a slow oracle, and on real hours."""
+"""A price far from the last one moves nothing until another agrees: by hand, a slow oracle, and real hours."""
 
 import math
 from copy import copy
@@ -119,6 +119,15 @@ def test_extremes_out_of_reach_of_last_and_close_become_those_of_open_and_close(
     assert (judged.candle, judged.clipped) == (after, clipped)
 
 
+def test_extremes_whose_volatility_somebody_else_knows_are_held_against_the_widest_reach():
+    for high, after in ((390.0, 390.0), (405.0, 101.0)):
+        _, judged = collar.step(
+            Collar(100.0, START_NS), Candle(100.0, high, 99.0, 101.0), START_NS + SECOND_NS, None, MARKET
+        )
+        assert judged.candle == Candle(100.0, after, 99.0, 101.0), "405 is beyond 4 × 101"
+    assert fed(100.0, 75.0, volatility=None)[1] == [100.0]
+
+
 @pytest.mark.parametrize("bad", [{"min_reach": 2.0}, {"max_ratio": 1.0}, {"doubt_s": -1.0}])
 def test_settings_without_sense_are_refused(bad):
     with pytest.raises(ValueError, match=r"min_reach|max_ratio|doubt_s"):
@@ -234,9 +243,13 @@ class World:
 
 
 @pytest.mark.parametrize("coin", COINS)
-def test_no_real_hour_is_rejected_or_clipped(coin):
-    world = World()
-    assert [hour.end_ns for hour in hours(coin) if not world.step(*hour)] == []
+def test_no_real_hour_is_rejected_or_clipped_so_each_cascade_is_acted_on_as_without_a_collar(coin):
+    """Hour by hour the bars are those that tests/engines/test_cascade.py judges: the same scores, the same levels."""
+    world, plain = World(), None
+    for hour in hours(coin):
+        assert world.step(*hour), hour
+        plain = bars.fold(plain, *hour.candle, hour.coins, hour.end_ns, MARKET)
+        assert world.bars == plain
     assert world.clipped == 0
 
 

@@ -1,6 +1,8 @@
 """Prices that come too late, too far off, or half of them bad: what counts, what is refused, and what is told."""
 
 import itertools
+from collections import Counter
+from pathlib import Path
 
 import orjson
 import pytest
@@ -8,16 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SECOND_NS, START_NS, Driver, priced, signal
 
+from engines import collar
+from engines.collar import Candle, Collar
 from engines.parameters import DecisionParams
 from schemas.alert import Alert
 from schemas.dead_letter import original, read
 from streams.dead_letters import LETTERS_BYTES_MAX
+from streams.history import candles
 from streams.lateness import NEVER_NS, QUIET_NS, WINDOW_NS, Lateness
 from streams.market import LATENESS, OPEN, QUOTE, TABLE, MarketFold
 from streams.memory import Stored
 
 PARAMS = DecisionParams()
 SLIP = 4.35
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def quote(driver, price, symbol="BTC-USD", ahead_s=0.0):
@@ -237,6 +243,19 @@ def test_a_crash_within_a_second_gets_through_both_collars(fall, within_s):
     assert waited <= within_s
 
 
+def test_an_hour_of_minus_25_percent_is_acted_on_at_once():
+    driver = Driver(partitions=1)
+    for number in range(40):
+        price = 43_500.0 * (1.0 + 0.004 * (-1) ** number)
+        driver.publish("prices", quote(driver, price) | {"volume": 10.0})
+        driver.advance(3_600.0)
+    assert alerts(driver, "cascade", "suspect_price") == []
+    driver.publish("prices", quote(driver, 43_500.0 * 0.75) | {"volume": 10.0})
+    driver.advance(2.0)
+    (told,) = alerts(driver, "cascade", "suspect_price")
+    assert (told["subject"], told["result"]) == ("BTC-USD:long", "REDUCE_75%")
+
+
 @given(st.floats(1e-6, 1e6).filter(lambda ratio: not 0.89 < ratio < 1.12), st.integers(0, 3))
 def test_one_slip_among_ticks_changes_no_step(ratio, place):
     found = []
@@ -269,6 +288,63 @@ def test_prices_suspects_and_windows_come_back_with_the_checkpoint():
         assert bench.fold.quotes["BTC"].suspect is None
     assert outcomes[0] == outcomes[1]
     assert len(outcomes[0]) == 1
+
+
+# -- real hours --------------------------------------------------------------------------------------------------------
+REAL = sorted(DATA.glob("*USDT_1h_*.csv.gz"))
+real = pytest.mark.skipif(not REAL, reason=f"no real candles in {DATA}")
+HOUR_NS = 3_600 * SECOND_NS
+
+
+def ingested(path):
+    """Feed a file's candles as ticks at their ends; return the notes of the market, and its steps."""
+    notes, steps, now = Counter(), [], [0]
+    fold = MarketFold(0, 1, lambda: PARAMS, lambda: now[0], lambda name, count: notes.update({name: count}))
+    for offset, row in enumerate(candles.read(path).rows):
+        now[0] = row.open_ns + HOUR_NS
+        fields = {"low": row.low, "high": row.high, "volume": row.volume_coins, "timestamp_ns": now[0]}
+        steps += fold.fold(Stored(offset, None, orjson.dumps({"symbol": "X", "price": row.close, **fields})))
+    return notes, steps + fold.flush()
+
+
+@real
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name[:3])
+def test_no_real_hour_is_suspect_clipped_or_late_at_ingest(path):
+    notes, steps = ingested(path)
+    assert notes == {}
+    assert len(steps) == len(candles.read(path).rows)
+
+
+@real
+@pytest.mark.parametrize(("squeezed_s", "off_s"), [(1, 1), (5, 5), (60, 0)])
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name[:3])
+def test_the_worst_real_hours_squeezed_into_seconds_of_ticks_get_through_both_collars(path, squeezed_s, off_s):
+    """Ten ticks a second from the open over the low to the close; how long sizing's price is more than 1 % off."""
+    worst = min(candles.read(path).rows, key=lambda row: row.close / row.open)
+    bench, known, off = Bench(), Collar(worst.open, START_NS), 0
+    bench.fold.clock = lambda: 2 * START_NS
+    bench.take(tick(worst.open))
+    price = worst.open
+    for second in range(squeezed_s + 10):
+        for tenth in range(1, 11):
+            price = along(worst, (second + tenth / 10) / squeezed_s)
+            bench.take(tick(price, second + tenth / 10))
+        for send in bench.fold.elapse(START_NS + (second + 2) * SECOND_NS):
+            if send.topic == "journal":
+                body = orjson.loads(orjson.loads(send.value)["value"])
+                candle = Candle(*body["symbols"]["BTC"][:4])
+                known, _ = collar.step(known, candle, (body["step"] + 1) * SECOND_NS, 0.0, PARAMS.market)
+        off += abs(known.price / price - 1.0) > 0.01
+    assert off <= off_s
+
+
+def along(row, done):
+    """Return the price at a share of an hour: open, low at two thirds, close."""
+    if done >= 1.0:
+        return row.close
+    if done < 2 / 3:
+        return row.open + (row.low - row.open) * done * 1.5
+    return row.low + (row.close - row.low) * (done - 2 / 3) * 3.0
 
 
 # -- lateness ----------------------------------------------------------------------------------------------------------
