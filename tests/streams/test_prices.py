@@ -223,6 +223,19 @@ def test_a_step_that_is_suspect_moves_nothing_of_its_symbol_and_is_told_of_by_th
     assert restored.bars == before[0].bars
 
 
+def test_an_alert_that_comes_out_again_after_a_crash_has_the_same_id():
+    driver = priced(Driver(partitions=1))
+    driver.checkpoint()
+    driver.publish("prices", {"ticks": [quote(driver, SLIP), quote(driver, SLIP, "ETH-USD")]})
+    driver.run()
+    first = alerts(driver, "suspect_price")
+    driver.crash()
+    driver.run()
+    again = alerts(driver, "suspect_price")[len(first) :]
+    assert first == again
+    assert len({each["alert_id"] for each in first}) == 2
+
+
 def test_a_symbols_first_price_counts_at_once():
     driver = Driver(partitions=1)
     driver.publish("prices", quote(driver, SLIP))
@@ -368,7 +381,7 @@ def windows(lateness, count, late, behind_s, first=0):
 def test_lasting_lateness_is_told_once_with_symbol_and_share():
     lateness = Lateness()
     assert windows(lateness, 2, late=1, behind_s=0.0) == []
-    (told,) = windows(lateness, 20, late=1, behind_s=0.0, first=2)
+    (told,) = windows(lateness, 200, late=1, behind_s=0.0, first=2)
     assert (told.kind, told.symbols, told.value, told.threshold) == ("late_prices", ("ETH",), 0.05, 0.05)
 
 
