@@ -5,6 +5,7 @@ import pytest
 from worlds import Driver, control, last, priced, signal, tick
 
 from engines import limits
+from engines.parameters import DecisionParams
 from engines.records import Market
 from engines.state import State
 from streams.market import MarketFold
@@ -81,13 +82,13 @@ def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
         for number in range(limits.SYMBOLS_MAX - 3):
             state.tables["markets"][(f"X{number}",)] = NOTHING
     driver.publish("prices", tick(driver.now_ns, "NEW", 1.0), key=b"NEW")
-    driver.publish("prices", tick(driver.now_ns, "BTC-USD", 50_000.0), key=b"BTC-USD")
+    driver.publish("prices", tick(driver.now_ns, "BTC-USD", 45_000.0), key=b"BTC-USD")
     for symbol in ("NEW", "ETH-USD"):
         driver.publish("cascade-indicators", {"symbol": symbol, "timestamp_ns": driver.now_ns, "funding_rate": 0.1})
     driver.advance(2.0)
     for state in states(driver):
         assert ("NEW",) not in state.tables["markets"]
-        assert state.get("markets", ("BTC-USD",)).bars.last_price == 50_000.0
+        assert state.get("markets", ("BTC-USD",)).bars.last_price == 45_000.0
         assert state.get("markets", ("ETH-USD",)).gauges[0][0] == 0.1
     (told,) = refused(driver, "cascade-indicators")
     assert b"symbol must be one of at most 2000 symbols, was 'NEW'" in told["__streams.errors.message"]
@@ -95,7 +96,7 @@ def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
 
 def test_a_step_takes_as_many_symbols_as_a_journal_partition_and_goes_on_after_a_flood():
     now = 1_700_000_000_000_000_000
-    fold = MarketFold(0, 1, lambda: 1, lambda: now)
+    fold = MarketFold(0, 1, DecisionParams, lambda: now)
 
     def ticks(first, count):
         many = [{"symbol": f"X{n}", "price": 1.0, "timestamp_ns": now} for n in range(first, first + count)]
