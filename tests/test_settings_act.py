@@ -580,6 +580,8 @@ class Skipping(asyncio.SelectorEventLoop):
 class Looks:
     """A watch that finds nothing, and counts how often it was asked."""
 
+    loaded, refused = Loaded(Settings(), {}), None
+
     def __init__(self) -> None:
         self.count = 0
 
