@@ -7,11 +7,12 @@ from typing import Any
 
 from engines import bars, cascade, limits, returns
 from engines.cascade import Readings
-from engines.decide import Trigger, breaks_a_cap
+from engines.decide import Trigger, room_of
 from engines.effects import Folded, Journaled, Look, alert
 from engines.holdings import hold
 from engines.parameters import CascadeLevels
 from engines.records import Bars, Latch, Market
+from engines.sizing import is_stale
 from engines.state import MARKET_WIDE, State
 from schemas.words import RECOMMENDATIONS
 
@@ -56,8 +57,39 @@ def fold_price(
     state.oldest_price_ns = min(state.oldest_price_ns, end_ns)
     _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
-        if close >= price and breaks_a_cap(state, portfolio):
-            folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None))
+        if close >= price:
+            watch_caps(state, entry.offset, portfolio, folded, symbol)
+    if not is_stale(moved, _now(state), state.params):
+        for portfolio in list(state.waiting.get(symbol, {})):
+            folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
+
+
+def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol: str = "positions") -> None:
+    """Call for a cut where what is intended exceeds a cap by more than the tolerance; report a breach once.
+
+    What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach is over
+    when everything is within its cap again.
+    """
+    intended, held = room_of(state, portfolio)
+    least = 1.0 / (1.0 + state.limits.tolerance)
+    room = min(intended, held)
+    book = state.book(portfolio)
+    if room < least and not book.breached:
+        alert(
+            state,
+            folded,
+            offset,
+            "risk_budget",
+            portfolio,
+            severity="warning",
+            value=1.0 / room if room else None,
+            threshold=1.0,
+        )
+        state.put_book(portfolio, book._replace(breached=True))
+    elif book.breached and room >= 1.0:
+        state.put_book(portfolio, book._replace(breached=False))
+    if intended < least:
+        folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None, quiet=True))
 
 
 def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
@@ -210,7 +242,7 @@ def _tell(state: State, symbol: str, before: Market, after: Market, offset: int,
             continue
         folded.note("cascade_level", RECOMMENDATIONS[now])
         for portfolio in _holders(state, symbol, side):
-            folded.call_for(portfolio, Trigger("cascade", symbol, way="ratio", cell=None))
+            folded.call_for(portfolio, Trigger("cascade", symbol, way="ratio", cell=None, quiet=True))
         latch = after.long if side > 0 else after.short
         if state.partition == 0 and latch is not None:
             _warn(state, folded, offset, f"{symbol}:{'long' if side > 0 else 'short'}", latch, now)
@@ -242,6 +274,6 @@ def _holders(state: State, symbol: str, side: int) -> list[str]:
 def _on_side(state: State, portfolio: str, symbol: str, side: int) -> bool:
     holdings = hold(state, portfolio)
     return any(
-        cents * side > 0 and symbol in {name, MARKET_WIDE}
-        for (_, name), cents in zip(holdings.cells, holdings.cents, strict=True)
+        (intended * side > 0 or held * side > 0) and symbol in {name, MARKET_WIDE}
+        for (_, name), intended, held in zip(holdings.cells, holdings.intended, holdings.cents, strict=True)
     )

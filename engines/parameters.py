@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
 from schemas.base import Frozen
-from schemas.words import PolicyMode, Regime
+from schemas.words import PolicyMode, Regime, StalePrice, Unmanaged
 
 Positive = Annotated[float, Gt(0)]
 Ratio = Annotated[float, Ge(0), Le(1)]
@@ -192,6 +192,9 @@ class RiskManagement(Frozen):
     max_strategy_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.40, description="S: gross of one strategy")
     max_portfolio_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.80, description="G: gross of all")
     max_leverage: Annotated[float, Ge(1), Le(3)] = Field(1.0, description="gross of all, whatever G says")
+    cap_tolerance: Annotated[float, Ge(0), Le(0.1)] = Field(
+        0.01, description="share by which prices may carry a size over its cap before it is cut, to as much below it"
+    )
     max_drawdown_pct: Annotated[float, Gt(0), Lt(1)] = Field(0.30, description="drawdown at which nothing is held")
     allow_short: bool = Field(default=True, description="whether a SELL may open a short")
     cascade_thresholds: CascadeThresholds = CascadeThresholds()
@@ -245,9 +248,14 @@ class ValidationCriteria(Frozen):
 
 
 class PortfolioParams(Frozen):
-    """What a portfolio begins with."""
+    """What a portfolio begins with, and what is done about positions and prices that are not known well enough."""
 
     initial_value_usd: Positive = Field(100_000.0, description="equity until control or positions say otherwise")
+    settle_s: Annotated[float, Ge(0), Le(86_400)] = Field(
+        30.0, description="time after which a change of a target is taken as carried out"
+    )
+    stale_price: StalePrice = Field("hold", description="cells without a fresh price: hold them, or go flat")
+    unmanaged: Unmanaged = Field("ignore", description="positions without a target of ours: ignore, or flatten them")
 
 
 class GateParams(Frozen):

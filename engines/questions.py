@@ -156,17 +156,17 @@ def _still_meant(state: State, portfolio: str, before: Questions | None, opened:
 
 
 def _book(decision: Decision) -> tuple[Kept, ...]:
-    rows = zip(decision.holdings.cells, decision.capped, decision.targets, decision.forced, strict=True)
-    return tuple(Kept(*cell, cents, target.cut, target.cap_factor, forced) for cell, cents, target, forced in rows)
+    rows = zip(decision.holdings.cells, decision.capped, decision.targets, strict=True)
+    return tuple(Kept(*cell, cents, target.cut, target.cap_factor) for cell, cents, target in rows)
 
 
 def _changed(decision: Decision) -> dict[tuple[str, str], Kept]:
     """Return the cells that a decision by ratio has changed, as an answer would find them."""
-    rows = zip(decision.holdings.cells, decision.cents, decision.holdings.cents, decision.targets, strict=True)
+    rows = zip(decision.holdings.cells, decision.cents, decision.holdings.intended, decision.targets, strict=True)
     return {
-        cell: Kept(*cell, cents, target.cut, target.cap_factor, forced=True)
-        for cell, cents, held, target in rows
-        if cents != held
+        cell: Kept(*cell, cents, target.cut, target.cap_factor)
+        for cell, cents, intended, target in rows
+        if cents != intended
     }
 
 
