@@ -80,6 +80,8 @@ class Loop:
         self.events: list[tuple[int, int, str, Any]] = []
         self.numbers = 0
         self.parts: dict[str, int] = {}
+        self.values: list[float] = [100_000.0]
+        """Every equity that was reported, lost reports included."""
         self.later(0.0, "price")
         if plan.every_s:
             self.later(plan.every_s, "report")
@@ -159,8 +161,10 @@ class Loop:
         told = self.account.report("main", self.driver.now_ns)
         if not self.plan.as_of:
             del told["as_of_sequence"]
-        if not self.plan.equity:
-            told.pop("equity", None)
+        if self.plan.equity:
+            self.values.append(told["equity"])
+        else:
+            del told["equity"]
         if self.chance.random() < self.plan.lose:
             return
         for _ in range(1 + (self.chance.random() < self.plan.double)):
