@@ -36,8 +36,8 @@ def settle(
     """Return the book in which each symbol has its targets or what stands.
 
     A symbol stays where |net − standing net| ≤ max(minimum, band_ratio·|net|), unless its net is 0, or a cell of it
-    stands while its target is 0 or of the other sign. Where what came out would break a cap or a symbol's maximum by
-    more than the tolerance, every symbol takes its targets.
+    stands while its target is 0 or of the other sign. Where the result would break a cap or a symbol's maximum, every
+    symbol takes its targets; a book that adds nothing may break one by the tolerance.
 
     Args:
         cells: (strategy, symbol) of each row.
@@ -66,6 +66,7 @@ def settle(
         return Settled(targets, [])
     mixed = [now if cell[1] in kept else target for cell, target, now in zip(cells, targets, standing, strict=True)]
     smaller = all(map(le, map(abs, mixed), map(abs, targets)))  # nowhere above a book that is within every cap
-    if not smaller and not fits(cells, mixed, cap_factors, value_usd, limits):
+    adds = not all(map(le, map(abs, mixed), map(abs, standing)))
+    if not smaller and not fits(cells, mixed, cap_factors, value_usd, limits, 0.0 if adds else limits.tolerance):
         return Settled(targets, [])
     return Settled(mixed, sorted(kept))

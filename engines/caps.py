@@ -157,11 +157,12 @@ def fits(
     cap_factors: Sequence[float],
     value_usd: float,
     limits: Limits,
+    slack: float = 0.0,
 ) -> bool:
-    """Return whether a book is within every cap and every symbol's maximum, each with its tolerance."""
-    if caps(cells, cents, cap_factors, value_usd, limits, limits.tolerance).bound:
+    """Return whether a book is within every cap and every symbol's maximum, or above one by no more than the slack."""
+    if caps(cells, cents, cap_factors, value_usd, limits, slack).bound:
         return False
-    most = limits.maximum_cents + int(limits.maximum_cents * limits.tolerance)
+    most = limits.maximum_cents + int(limits.maximum_cents * slack)
     symbols = [symbol for _, symbol in cells]
     if max(_gross(symbols, map(abs, cents)).values(), default=0) <= most:
         return True
@@ -195,9 +196,7 @@ def _clipped(
     return sizes, caps, symbols, strategies
 
 
-def _lone(
-    cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int, slack: float
-) -> Capped:
+def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int, slack: float) -> Capped:
     """Return a book of one cell within its caps; its symbol's cap is its own."""
     size = abs(cents)
     bound = []
@@ -222,7 +221,8 @@ def _at_most(
     if not over:
         return cents
     sizes = [
-        abs(size) * (most - margin) // over[side] if side in over else abs(size) for side, size in zip(sides, cents, strict=True)
+        abs(size) * (most - margin) // over[side] if side in over else abs(size)
+        for side, size in zip(sides, cents, strict=True)
     ]
     after = _signed(sizes, cents)
     _explain(reasons, cents, after, "max_position_usd")

@@ -21,8 +21,8 @@ from engines.holdings import DEFAULT_LOT, Holdings, hold
 from engines.records import Book, Target
 from engines.sizing import CellSize
 from engines.state import State
-from engines.waterfall import Waterfall
 from engines.wants import Want, wants
+from engines.waterfall import Waterfall
 from engines.ways import Sized, afresh, as_kept, by_ratio, levels, trading_states
 from schemas.words import TradingState
 

@@ -94,7 +94,9 @@ def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded)
         changed_ns=state.now_ns if moved else book.changed_ns,
         managed=_managed(book, decision.quantities),
         unmanaged=tuple(sorted(decision.unmanaged)),
-        waiting=tuple(want.symbol for want in decision.wants if want.forecast) if decision.trigger.full else book.waiting,
+        waiting=tuple(want.symbol for want in decision.wants if want.forecast)
+        if decision.trigger.full
+        else book.waiting,
         breached=book.breached and decision.holdings.basis == "positions",
     )
     state.put_book(portfolio, after)

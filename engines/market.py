@@ -61,13 +61,14 @@ def fold_price(
             watch_caps(state, entry.offset, portfolio, folded, symbol)
     if not is_stale(moved, _now(state), state.params):
         for portfolio in list(state.waiting.get(symbol, {})):
-            folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
+            if state.has_forecast(portfolio, symbol):
+                folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
 
 
 def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol: str = "positions") -> None:
     """Call for a cut where what is intended exceeds a cap by more than the tolerance; report a breach once.
 
-    What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach is over
+    What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach ends
     when everything is within its cap again.
     """
     intended, held = room_of(state, portfolio)

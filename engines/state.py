@@ -223,6 +223,15 @@ class State:
         positions = self.book(portfolio).positions
         return positions is not None and any(name == symbol and quantity for name, quantity in positions)
 
+    def has_forecast(self, portfolio: str, symbol: str) -> bool:
+        """Return whether a strategy of the portfolio has a live forecast on the symbol."""
+        predictions = self.tables["predictions"]
+        return any(
+            (cell := predictions.get((portfolio, strategy, name))) is not None and cell.forecast is not None
+            for strategy, name in self.cells(portfolio)
+            if name == symbol
+        )
+
     def due(self, now_ns: int) -> list[Key]:
         """Take the cells whose forecast has expired by now, sorted; each is told once."""
         if not self._expiries or self._expiries[0][0] > now_ns:

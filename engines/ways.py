@@ -92,9 +92,7 @@ def by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, stat
     waterfall = Waterfall()
     waterfall.add("held", holdings.intended)
     waterfall.add("cut", cents, {index: row.reason for index, row in enumerate(rows) if row.reason})
-    return Sized(
-        waterfall, [None] * len(rows), [row.cut for row in rows], [row.cap_factor for row in rows], {}, None
-    )
+    return Sized(waterfall, [None] * len(rows), [row.cut for row in rows], [row.cap_factor for row in rows], {}, None)
 
 
 def as_kept(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:

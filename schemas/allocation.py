@@ -103,7 +103,9 @@ class PolicyShown(Message):
 class TriggeredBy(Message):
     """What called for the decision."""
 
-    kind: Literal["signal", "expiry", "resume", "price", "control", "value", "settings", "cascade", "cap", "advice", "deadline"]
+    kind: Literal[
+        "signal", "expiry", "resume", "price", "control", "value", "settings", "cascade", "cap", "advice", "deadline"
+    ]
     id: str = Field(description="signal id, cell, control id, symbol or the decision that is revised, by kind")
 
 

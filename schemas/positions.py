@@ -21,8 +21,8 @@ class Positions(Message):
     equity: Equity | None = Field(None, description="Value of the portfolio in USD. Absent: as it was.")
     as_of_sequence: Offset | None = Field(
         None,
-        description="Sequence of the last allocation that the reporter had applied. A report below the newest change of "
-        "a target counts for its equity alone. Absent: judged by the time of the report.",
+        description="Sequence of the last allocation that the reporter had applied. A report below the newest change "
+        "of a target counts for its equity alone. Absent: judged by the time of the report.",
     )
     quantities: Annotated[dict[Id, Quantity], Field(max_length=SYMBOLS_MAX)] = Field(
         description="Coins by symbol, negative for short. A symbol that is not named is not held."

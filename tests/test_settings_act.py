@@ -181,6 +181,37 @@ def again(driver):
     claim(driver, signal_id="s-2", risk_score=0.25)
 
 
+def reports(**quantities) -> Story:
+    """A claim, a report of positions ten seconds later, and another claim."""
+
+    def story(driver):
+        priced(driver)
+        claim(driver, signal_id="s-1")
+        driver.advance(10.0)
+        known = {name.replace("_", "-"): quantity for name, quantity in quantities.items()}
+        driver.publish("positions", {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": known})
+        driver.advance(1.0)
+        claim(driver, signal_id="s-2", symbol="SOL-USD")
+
+    return story
+
+
+def lonely(driver):
+    """A claim on one coin, whose prices then stop; and one on another coin, whose prices go on."""
+    priced(driver)
+    claim(driver, signal_id="s-1")
+    driver.advance(200.0)
+    price(driver, "ETH-USD")
+    claim(driver, signal_id="s-2", symbol="ETH-USD")
+
+
+def rising(driver):
+    """A claim that a cap cuts, then a rise of two percent."""
+    priced(driver)
+    claim(driver, expected_return=0.02)
+    price(driver, factor=1.02)
+
+
 def moody(age_s, score=0.8) -> Story:
     def story(driver):
         driver.advance(7 * HOUR_S)
@@ -338,6 +369,7 @@ TABLE: dict[str, Row] = {
     "risk_management.max_strategy_allocation": Row(0.2, many(("momentum",), ALL)),
     "risk_management.max_portfolio_allocation": Row(0.2, many(("momentum", "carry"), ALL)),
     "risk_management.max_leverage": Row(2.0, many(("momentum",), ALL), WIDE),
+    "risk_management.cap_tolerance": Row(0.05, rising),
     "risk_management.max_drawdown_pct": Row(0.15, fallen),
     "risk_management.allow_short": Row(OFF, one(action="sell", expected_return=-0.004)),
     f"{correlation}.decay": Row(0.94, together(), SMALL_BARS),
@@ -382,6 +414,9 @@ TABLE: dict[str, Row] = {
     "validation_criteria.max_position_usd": Row(1_000.0, plain),
     "validation_criteria.max_price_age_s": Row(0.5, plain),
     "portfolio.initial_value_usd": Row(50_000.0, plain),
+    "portfolio.settle_s": Row(5.0, reports(BTC_USD=0.01)),
+    "portfolio.stale_price": Row("flat", lonely),
+    "portfolio.unmanaged": Row("flatten", reports(ETH_USD=1.0)),
     "rl.enabled": Row(OFF, advised(), ASKED),
     "rl.mode": Row("shadow", advised(), ASKED),
     "rl.max_nudge": Row(0.1, advised(), ASKED),
@@ -467,7 +502,7 @@ def test_a_change_acts_at_once_on_what_is_held():
     after = driver.allocations()
     assert len(after) == len(before) + 1
     assert after[-1]["trigger"] == {"id": "change", "kind": "settings"}
-    assert targets(after[-1]) == {"BTC-USD": 2_700.0}
+    assert targets(after[-1]) == {"BTC-USD": 2_673.0}, "99 % of the new cap"
 
 
 def test_the_width_of_a_step_can_change_while_ticks_come():

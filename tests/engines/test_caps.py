@@ -221,7 +221,7 @@ def test_a_book_fits_if_neither_caps_nor_the_maximum_would_change_it(book, value
     unchanged = caps.caps(*book, value, roomy, limits.tolerance).cents == cents
     states = [ACTIVE] * len(rows)
     unchanged = unchanged and caps.limits(rows, cents, cents, states, roomy, limits.tolerance).cents == cents
-    assert caps.fits(*book, value, limits) == unchanged
+    assert caps.fits(*book, value, limits, limits.tolerance) == unchanged
 
 
 def test_a_long_side_and_a_short_side_fit_the_maximum_one_by_one():

@@ -84,7 +84,7 @@ def test_what_has_no_price_is_worth_what_it_was_published_at():
     assert (half.intended, half.cents) == ([300_000, 200_000], [150_000, 100_000])
 
 
-# -- whether a report counts ---------------------------------------------------------------------------------------------
+# -- whether a report counts -----------------------------------------------------------------------------------------
 TARGETS = {("a", "BTC"): (1_000_000, 0.25)}
 SETTLE_NS = 30 * 1_000_000_000
 
