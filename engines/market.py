@@ -3,12 +3,15 @@
 Source: the pipeline specification, stage 0; methods 5.
 """
 
+from math import sqrt
 from typing import Any
 
-from engines import bars, cascade, limits, returns
+from engines import bars, cascade, collar, limits, returns
 from engines.cascade import Readings
+from engines.collar import Candle, Collar
 from engines.decide import Trigger, room_of
 from engines.effects import Folded, Journaled, Look, alert
+from engines.exact import exp
 from engines.holdings import hold
 from engines.parameters import CascadeLevels
 from engines.records import Bars, Latch, Market
@@ -50,14 +53,16 @@ def fold_price(
     if market.bars is not None and market.source_partition != source and end_ns - market.bars.last_ns < HOUR_NS:
         folded.note("refused_symbol", symbol)
         return
-    open_, high, low, close, volume = prices[:5]
-    moved = bars.fold(market.bars, open_, high, low, close, volume, end_ns, state.params.market)
+    candle = _believed(state, entry, folded, symbol, market, Candle(*prices[:4]), end_ns)
+    if candle is None:
+        return
+    moved = bars.fold(market.bars, *candle, prices[4], end_ns, state.params.market)
     returns.rolled(state, symbol, market.bars, moved)
     priced = Market(moved, market.gauges, market.long, market.short, source)
     state.oldest_price_ns = min(state.oldest_price_ns, end_ns)
     _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
-        if close >= price:
+        if candle.close >= price:
             watch_caps(state, entry.offset, portfolio, folded, symbol)
     if not is_stale(moved, _now(state), state.params):
         for portfolio in list(state.waiting.get(symbol, {})):
@@ -91,6 +96,38 @@ def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol
         state.put_book(portfolio, book._replace(breached=False))
     if intended < least:
         folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None, quiet=True))
+
+
+def _believed(
+    state: State, entry: Journaled, folded: Folded, symbol: str, market: Market, candle: Candle, end_ns: int
+) -> Candle | None:
+    """Return a step's candle within the collar, or None where its price is suspect: then the last one stays, and ages.
+
+    A suspicion is told of once, by the first partition alone.
+    """
+    known = market.bars
+    if known is None:
+        return candle
+    before = Collar(known.last_price, known.last_ns, market.suspect)
+    after, judged = collar.step(before, candle, end_ns, sqrt(known.variance or 0.0), state.params.market)
+    if judged.candle is None:
+        folded.note("suspect_price", symbol)
+        if market.suspect is None and state.partition == 0:
+            bound = known.last_price * exp(judged.reach if candle.close > known.last_price else -judged.reach)
+            alert(
+                state,
+                folded,
+                entry.offset,
+                "suspect_price",
+                symbol,
+                severity="warning",
+                value=candle.close,
+                threshold=bound,
+            )
+        state.put_market(symbol, market._replace(suspect=after.suspect))
+    elif judged.clipped:
+        folded.note("clipped_price", symbol, judged.clipped)
+    return judged.candle
 
 
 def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from engines.bars import Bars
 from engines.cascade import Latch
+from engines.collar import Suspect
 from engines.conformal import Scores
 from engines.ensemble import Drift, ForecastCorrelation
 from engines.gate import Gate
@@ -32,6 +33,7 @@ __all__ = [
     "Scopes",
     "Scores",
     "Strategies",
+    "Suspect",
     "Target",
 ]
 
@@ -155,6 +157,8 @@ class Market(NamedTuple):
     """Partition of `prices` that the symbol comes from; -1 before the first step."""
     stale: bool = False
     """Whether it has been told that the price is too old; over with the next one."""
+    suspect: Suspect | None = None
+    """A price too far from the last one to count before another agrees with it; over with the next that counts."""
 
 
 class Strategies(NamedTuple):

@@ -151,6 +151,30 @@ def moving(driver):
     driver.run()
 
 
+def jumps(*moves) -> Story:
+    """After each pause a price that is so many times the first one; then a signal, sized at the price in force."""
+
+    def story(driver):
+        priced(driver)
+        for pause_s, factor in moves:
+            driver.advance(pause_s)
+            price(driver, factor=factor)
+        claim(driver)
+
+    return story
+
+
+def confirmed_at_ingest(driver):
+    """Hours that move by 2 percent, then a step with two ticks that agree: only sizing knows the volatility."""
+    jumps((3_600.0, 1.02), (3_600.0, 1.04), (3_600.0, 1.06), (3_600.0, 1.08))(driver)
+    driver.advance(1_800.0)
+    for later_ns in (0, 1_000_000):
+        far = tick(driver.now_ns + later_ns, "BTC-USD", PRICES["BTC-USD"] * 1.5)
+        driver.publish("prices", far, key=b"BTC-USD")
+    driver.advance(2.0)
+    claim(driver, signal_id="far")
+
+
 def many(strategies, symbols) -> Story:
     """A large claim of each strategy on each symbol."""
 
@@ -319,6 +343,18 @@ SEEN = ((f"{ensemble}.correlation_samples", 2),)
 FAST = ((f"{ensemble}.horizon_outcomes", 1), (f"{ensemble}.fixed_share", 0.0))
 YOUNG = ((f"{levels}.max_reading_age_s", 60.0),)
 
+HOURS = (("market.bar_s", 3_600), ("validation_criteria.max_price_age_s", 1e6))
+COLLAR = {
+    "min_reach": Row(0.3, jumps((1.0, 1.2))),
+    "bar_reach": Row(0.1, jumps((1_800.0, 1.2)), HOURS),
+    "bar_sd": Row(0.0, confirmed_at_ingest, HOURS),
+    "max_age_bars": Row(0.1, jumps((3_600.0, 1.2)), HOURS),
+    "max_ratio": Row(1.2, jumps((3_600.0, 1.3)), HOURS),
+    "agreement": Row(0.01, jumps((1.0, 1.3), (1.0, 1.25))),
+    "doubt_ratio": Row(1.2, jumps((1.0, 1.3), (1.0, 1.3))),
+    "doubt_s": Row(2.0, jumps((1.0, 3.0), (2.0, 3.0), (1.0, 3.0), (1.0, 3.0))),
+}
+
 TABLE: dict[str, Row] = {
     f"{kelly}.kelly_fraction": Row(0.1, plain),
     f"{kelly}.min_win_rate": Row(0.6, plain),
@@ -410,6 +446,7 @@ TABLE: dict[str, Row] = {
     "market.volatility_decay": Row(0.5, moving, SMALL_BARS),
     "market.volatility_clip": Row(0.5, moving, SMALL_BARS),
     "market.warmup_bars": Row(1_000, falling, SMALL_BARS),
+    **{f"market.collar.{key}": row for key, row in COLLAR.items()},
     "validation_criteria.min_position_usd": Row(20_000.0, plain),
     "validation_criteria.max_position_usd": Row(1_000.0, plain),
     "validation_criteria.max_price_age_s": Row(0.5, plain),
@@ -542,6 +579,8 @@ class Skipping(asyncio.SelectorEventLoop):
 
 class Looks:
     """A watch that finds nothing, and counts how often it was asked."""
+
+    loaded, refused = Loaded(Settings(), {}), None
 
     def __init__(self) -> None:
         self.count = 0

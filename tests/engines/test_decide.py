@@ -311,6 +311,7 @@ def test_by_ratio_the_cap_is_cut_with_the_cell():
     assert targets(last(driver)) == {"BTC-USD": 13_500.0}
     level(driver, 0.10)
     assert targets(last(driver))["BTC-USD"] == pytest.approx(6_750.0, abs=0.02)
+    move(driver, PRICES["BTC-USD"] * 1.09)
     move(driver, PRICES["BTC-USD"] * 1.2)
     assert last(driver)["trigger"]["kind"] == "cap"
     assert targets(last(driver))["BTC-USD"] == pytest.approx(0.99 * 6_750.0, abs=0.02)
