@@ -6,6 +6,8 @@ What stands after `--` goes to the paper broker. Printed is one JSON object: sig
 them, USD that signals asked for (the sum of |change of a target| of the allocations that they called for) beside USD
 that was asked for by all else and USD that was traded, allocations after the last signal while prices stand, dead
 letters, cells whose posterior moved, and what `himari audit verify` found.
+
+The audit decides with the code as it lies on disk: leave the checkout alone while it runs.
 """
 
 import argparse
@@ -179,6 +181,7 @@ async def close(
     return {
         "seconds": seconds,
         "signals": feeder.sent,
+        "unanswered": feeder.sent - found["allocations"].get("signal", 0),
         "allocations": found["allocations"],
         "asked_by_signals_usd": found["asked_usd"].get("signal", 0.0),
         "asked_by_others_usd": {kind: usd for kind, usd in found["asked_usd"].items() if kind != "signal"},
@@ -236,8 +239,10 @@ async def run(
     """Start a broker, a worker and the paper broker, and return what came of it."""
     async with broker(kind) as (connection, folder):
         at = await lane(connection, folder, FRESH)
-        async with contestant(at, "worker"):
+        async with contestant(at, "worker") as worker:
             found = await close(connection, at.names, seconds, per_second, horizon_s, switches)
+            if worker.returncode is not None:
+                raise RuntimeError(f"the worker ended with {worker.returncode} after {found}")
         return {"broker_kind": kind, **found, "verify": await verified(at)}
 
 
