@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench faults fuzz sbom audit fmt docs
+.PHONY: help venv demo test check bench loop faults fuzz sbom audit fmt docs
 
 help: ## list these words
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1	/' | expand -t 10
@@ -24,6 +24,9 @@ check: $(READY) ## lint, format and types
 
 bench: $(READY) ## how fast, beside the bare loops (ARGS="--json")
 	@$(BIN)/himari bench $(ARGS)
+
+loop: $(READY) ## signals, a worker and the paper broker on Apache Kafka for ten minutes (ARGS="--seconds 60 -- --delay 5")
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.closed_loop --kafka $(ARGS)
 
 faults: $(READY) ## kill and hurt workers on Apache Kafka, many times, and count (ARGS="--rounds 3 --only zombie")
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.campaign $(ARGS)
