@@ -503,8 +503,9 @@ def test_what_is_unmanaged_is_closed_where_the_settings_say_so():
     tree["portfolio"]["unmanaged"] = "flatten"
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     positions(driver, ETH_USD=1.0)
-    buy(driver)
-    assert (held(driver)["ETH-USD"], last(driver)["unmanaged"]) == (0.0, [])
+    assert (held(driver), last(driver)["unmanaged"]) == ({"ETH-USD": 0.0}, [])
+    positions(driver, ETH_USD=0.9)
+    assert len(driver.allocations()) == 1, "asked for once; the target stands"
 
 
 def test_a_reduction_that_is_not_carried_out_yet_is_not_undone():
