@@ -255,3 +255,4 @@ if __name__ == "__main__":
     found = replay.replay(replay.read())
     replay.EXPECTED.write_text(json.dumps(found, indent=1) + "\n")
     sys.stdout.write(f"{found['entries']} entries, {found['outputs']}, sha256 {found['sha256']}\n")
+    sys.stdout.write(f"state: {found['state_records']}, sha256 {found['state_sha256']}\n")
