@@ -8,7 +8,7 @@ COPY schemas schemas
 COPY engines engines
 COPY config config
 COPY streams streams
-RUN pip install --no-cache-dir --no-deps . \
+RUN pip install --no-cache-dir --no-build-isolation --no-deps . \
  && useradd --system --home-dir /var/lib/himari --create-home himari
 USER himari
 ENV NUMBA_CACHE_DIR=/var/lib/himari/numba HIMARI_CACHE=/var/lib/himari

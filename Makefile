@@ -2,22 +2,33 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+DEV := .venv/.ready-dev
+UV ?= uv
+WORKERS ?= 2
+SPREAD = -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench faults fuzz sbom audit fmt docs
+.PHONY: help venv demo test test-all nightly check bench loop faults fuzz sbom audit fmt docs lock
 
 help: ## list these words
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1	/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 10
 
-venv: $(READY) ## make .venv with every version of requirements.lock
+venv: $(DEV) ## make .venv with every version of requirements-dev.lock
 
 demo: $(READY) ## a market, signals and sizes, live; then every allocation checked (ARGS="--seconds 20")
 	@$(BIN)/himari demo $(ARGS)
 
-test: $(READY) ## all tests (ARGS="tests/engines -k kelly")
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(DEV) ## the tests of every day, in 2 processes (ARGS="tests/engines -k kelly", WORKERS=4)
+	@$(BIN)/python -m pytest $(SPREAD) -m "not long" $(ARGS)
 
-check: $(READY) ## lint, format and types
+test-all: $(DEV) ## all tests, as CI runs them
+	@$(BIN)/python -m pytest $(SPREAD) $(ARGS)
+
+nightly: $(DEV) ## all tests, with many more examples
+	@HYPOTHESIS_PROFILE=nightly HIMARI_FUZZ=100000 RECOVERY_EXAMPLES=20000 \
+		$(BIN)/python -m pytest $(SPREAD) -o timeout=0 $(ARGS)
+
+check: $(DEV) ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -25,20 +36,23 @@ check: $(READY) ## lint, format and types
 bench: $(READY) ## how fast, beside the bare loops (ARGS="--json")
 	@$(BIN)/himari bench $(ARGS)
 
-faults: $(READY) ## kill and hurt workers on Apache Kafka, many times, and count (ARGS="--rounds 3 --only zombie")
+loop: $(READY) ## signals, a worker and the paper broker on Apache Kafka for ten minutes (ARGS="--seconds 60 -- --delay 5")
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.closed_loop --kafka $(ARGS)
+
+faults: $(DEV) ## kill and hurt workers on Apache Kafka, many times, and count (ARGS="--rounds 3 --only zombie")
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.campaign $(ARGS)
 
-fuzz: $(READY) ## 100,000 payloads through ingest and the fold (ARGS="-x")
+fuzz: $(DEV) ## 100,000 payloads through ingest and the fold (ARGS="-x")
 	@HIMARI_FUZZ=100000 $(BIN)/python -m pytest tests/streams/test_payloads.py -o timeout=0 $(ARGS)
 
-sbom: $(READY) ## bill of materials, CycloneDX, of what runs: build/sbom.cdx.json
+sbom: $(DEV) ## bill of materials, CycloneDX, of what runs: build/sbom.cdx.json
 	@$(BIN)/python tools/supply.py sbom build/sbom.cdx.json
 
-audit: $(READY) ## known vulnerabilities and licences (HIMARI_AUDIT=required fails where no service is reached)
+audit: $(DEV) ## known vulnerabilities and licences (HIMARI_AUDIT=required fails where no service is reached)
 	@$(BIN)/python tools/supply.py licences
 	@$(BIN)/python tools/supply.py audit
 
-fmt: $(READY) ## format, and fix what lint can fix
+fmt: $(DEV) ## format, and fix what lint can fix
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
@@ -46,12 +60,26 @@ docs: $(READY) ## write generated files again: JSON Schemas, topology, the table
 	@$(BIN)/python -m schemas
 	@$(BIN)/python -m streams.drawing
 
+lock: ## write both locks again, with the versions they hold (needs uv; ARGS="--upgrade-package orjson")
+	@$(UV) pip compile $(LOCKED) --extra dev --group build $(ARGS) -o requirements-dev.lock
+	@cp requirements-dev.lock requirements.lock
+	@$(UV) pip compile $(LOCKED) --group build -o requirements.lock
+
+LOCKED := --quiet --generate-hashes --no-header --python-version 3.11 pyproject.toml
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Two steps: what runs (`make demo`, `make bench`), then what tests and checks need beside it.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
-	@echo "installing into .venv (once)" >&2
+	@echo "installing what runs into .venv (once)" >&2
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --no-deps -e .
 	@echo "compiling the loops over matrices (once)" >&2
 	@$(BIN)/python -c 'from engines import aggregation; aggregation.warm()'
 	@touch $(READY)
+
+$(DEV): requirements-dev.lock $(READY)
+	@echo "installing what tests and checks need into .venv (once)" >&2
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $(DEV)

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from engines import band, caps, policy
 from engines.caps import Limits
 from engines.headroom import headroom
-from engines.holdings import DEFAULT_LOT, Holdings, hold
+from engines.holdings import DEFAULT_LOT, UNASSIGNED, Holdings, hold
 from engines.records import Book, Target
 from engines.sizing import CellSize
 from engines.state import State
@@ -101,9 +101,17 @@ class Decision(NamedTuple):
         return any(quantity != before.get(symbol, 0.0) for symbol, quantity in self.quantities.items())
 
     @property
+    def taken_charge_of(self) -> list[str]:
+        """Symbols that are managed from this decision on: with a first target, or a stray position that is closed."""
+        strays = [symbol for strategy, symbol in self.holdings.cells if strategy == UNASSIGNED]
+        wanted = [symbol for symbol, quantity in self.quantities.items() if quantity]
+        return [symbol for symbol in dict.fromkeys([*strays, *wanted]) if symbol not in self.book.managed]
+
+    @property
     def silent(self) -> bool:
-        """Whether there is nothing to publish: nobody asked, no target moved, and the same positions are unmanaged."""
-        return self.trigger.quiet and not self.moved and tuple(sorted(self.unmanaged)) == self.book.unmanaged
+        """Whether there is nothing to publish: nobody asked, no target moved, the same symbols are (un)managed."""
+        same = not self.moved and not self.taken_charge_of and tuple(sorted(self.unmanaged)) == self.book.unmanaged
+        return same and self.trigger.quiet
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:

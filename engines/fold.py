@@ -92,7 +92,7 @@ def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded)
         watches=watches,
         changed_sequence=sequence if moved else book.changed_sequence,
         changed_ns=state.now_ns if moved else book.changed_ns,
-        managed=_managed(book, decision.quantities),
+        managed=tuple(sorted((*book.managed, *decision.taken_charge_of))),
         unmanaged=tuple(sorted(decision.unmanaged)),
         waiting=tuple(want.symbol for want in decision.wants if want.forecast)
         if decision.trigger.full
@@ -103,12 +103,6 @@ def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded)
     if idle:
         state.forget_idle_cells(portfolio)
     return Published(decision, sequence, value)
-
-
-def _managed(book: Book, quantities: dict[str, float]) -> tuple[str, ...]:
-    """Return the symbols for which a target other than 0 was ever published, this decision's included."""
-    fresh = [symbol for symbol, quantity in quantities.items() if quantity and symbol not in book.managed]
-    return tuple(sorted((*book.managed, *fresh))) if fresh else book.managed
 
 
 def _forecasts(state: State, decision: Decision, claimed: list[tuple[str, str]]) -> None:

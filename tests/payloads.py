@@ -288,6 +288,15 @@ def prices(now: int) -> list[Payload]:
     many = {
         "no ticks": ([], "out_of_range", "ticks"),
         "one tick of many": ([tick(now)], TAKEN),
+        "ticks that go up and down, of two symbols": (
+            [
+                tick(now - 3, price=43_500.0, volume=0.5),
+                tick(now - 2, "ETH-USD", low=2_270.0, high=2_290.0, volume=3.0),
+                tick(now - 1, price=43_700.0, low=43_400.0, high=43_750.0, volume=1.25),
+                tick(now, price=43_600.0),
+            ],
+            TAKEN,
+        ),
         "ten thousand and one": ([tick(now)] * 10_001, "out_of_range", "ticks"),
         "one bad among good ones": ([tick(now), {**tick(now), "price": 0}], "out_of_range", "ticks[1].price"),
         "a tick that is a number": ([1], "wrong_type", "ticks[0]"),

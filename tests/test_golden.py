@@ -1,4 +1,4 @@
-"""The golden journal comes out byte for byte the same: here, and whatever the libraries below do.
+"""The golden journal comes out byte for byte the same: here, and whatever the libraries below do; so does the state.
 
 `tests/golden/journal.jsonl` is synthetic (`tests/golden/make.py`, seeded) and stays as it is. When decisions are meant
 to change: raise `DECISION_VERSION` in `engines/allocation.py`, run `python tests/golden/make.py`, and commit
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 
 import orjson
@@ -19,23 +20,67 @@ from numpy._core import _multiarray_umath as umath
 
 from engines.decide import RANKS
 from engines.fold import HANDLERS
+from engines.state import TABLES
 from streams.memory import Stored
 from streams.sizing import SizingFold
 
 EXPECTED = json.loads(replay.EXPECTED.read_text())
 
 
-def parted(found) -> str:
-    """Say where two runs part."""
-    pairs = zip(EXPECTED["marks"], found["marks"], strict=False)
-    same = next((i for i, (one, other) in enumerate(pairs) if one != other), len(EXPECTED["marks"]))
-    first, last = same * replay.EVERY, (same + 1) * replay.EVERY - 1
-    return f"first difference in entries {first} to {last}; meant? see the docstring of tests/test_golden.py"
+def parted(found, expected=EXPECTED) -> str:
+    """Say where two runs part, and whether in what they publish or in what they remember."""
+    said = [
+        f"{what} differ first in entries {first * replay.EVERY} to {(first + 1) * replay.EVERY - 1}"
+        for marks, what in (("marks", "outputs"), ("state_marks", "state records"))
+        if (first := _first(found[marks], expected.get(marks, []))) is not None
+    ]
+    return "; ".join([*said, "meant? see the docstring of tests/test_golden.py"])
+
+
+def _first(found, expected):
+    pairs = zip_longest(found, expected)
+    return next((number for number, (one, other) in enumerate(pairs) if one != other), None)
 
 
 def test_the_golden_journal_comes_out_as_it_was_committed():
     found = replay.replay(replay.read())
     assert found == EXPECTED, parted(found)
+
+
+class Otherwise(SizingFold):
+    """Another build of the same version: from an entry on it remembers one record otherwise, and says the same."""
+
+    def __init__(self, since):
+        super().__init__(0)
+        self.since = since
+
+    def encode(self, key):
+        value = super().encode(key)
+        return value and value.replace(b"1", b"2") if key == self.since else value
+
+
+def test_a_build_that_says_the_same_but_remembers_otherwise_is_found():
+    """Each table counts: a byte of any one record, in its last value, changes the state's hash and no output's."""
+    lines = replay.read()[:300]
+    plain, its = SizingFold(0), {}
+    for offset, line in enumerate(lines):
+        plain.fold(Stored(offset, None, line))
+        its |= dict.fromkeys(plain.touched)
+    held = {key: value for key in its if (value := plain.encode(key)) and b"1" in value}
+    one_a_table = {key[0]: key for key in sorted(held)}
+    assert len(one_a_table) >= 5
+    expected = replay.replay(lines)
+    for key in one_a_table.values():
+        found = replay.replay(lines, Otherwise(key))
+        assert found["sha256"] == expected["sha256"]
+        assert found["state_sha256"] != expected["state_sha256"], key
+        assert parted(found, expected).startswith("state records differ first in entries ")
+
+
+def test_the_golden_journal_leaves_records_in_every_table():
+    """Or two builds could hold different records of a table that no hash is of."""
+    found = replay.replay(replay.read())
+    assert found["state_records"].keys() == set(TABLES)
 
 
 def _dispatched() -> str:

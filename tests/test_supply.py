@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -25,10 +26,29 @@ def test_the_closure_is_what_runs_and_nothing_of_what_develops():
     assert not {"pytest", "ruff", "hypothesis", "pyarrow", "scipy", "cryptography", "pip-audit"} & found.keys()
 
 
-def test_every_version_is_the_locked_one():
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    for name, found in supply.closure().items():
-        assert name == supply.PACKAGE or f"\n{name}=={found.version} " in f"\n{lock}", name
+def locked(name):
+    """Return package → (version, hashes) of a lock."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"^([a-z0-9-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE)
+    assert len(blocks) == text.count("==")
+    return {package: (version, tuple(hashes.split())) for package, version, hashes in blocks}
+
+
+def test_the_lock_of_what_runs_is_what_runs_and_the_build_backend_and_no_more():
+    found = {name: each.version for name, each in supply.closure().items() if name != supply.PACKAGE}
+    runs = {name: version for name, (version, _) in locked("requirements.lock").items()}
+    assert {name: version for name, version in runs.items() if name != "setuptools"} == found
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    assert [Requirement(text).name for text in backend] == ["setuptools"]
+    assert Requirement(backend[0]).specifier.contains(runs["setuptools"])
+
+
+def test_the_lock_of_what_develops_holds_the_other_one_to_the_hash():
+    runs, develops = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert runs.items() < develops.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {supply.normal(Requirement(text).name) for text in project["optional-dependencies"]["dev"]}
+    assert asked <= develops.keys()
 
 
 def test_all_licences_at_run_time_are_permissive_or_known_and_accepted():

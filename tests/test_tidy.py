@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,13 @@ from streams.monitoring.families import FAMILIES, PREFIX
 ROOT = Path(__file__).parents[1]
 LAYERS = ("schemas", "engines", "config", "streams")
 """Each may import itself and those before it."""
+OUTSIDE = ("himari", "tests", "benchmarks", "examples", "tools")
+"""What may import the layers, and no layer imports."""
 PURE = ("schemas", "engines")
-SOURCES = {layer: sorted((ROOT / layer).rglob("*.py")) for layer in LAYERS}
-ALL = [path for paths in SOURCES.values() for path in paths]
+EXACT = "engines"
+"""The layer whose arithmetic must give the same bits everywhere."""
+TOOLS = frozenset({"schemas/__main__.py"})
+"""Files inside the pure layers that write files: tools, not the core."""
 
 IMPURE_MODULES = frozenset(
     [
@@ -128,36 +132,45 @@ REDUCTIONS = frozenset({"sum", "mean", "dot", "prod", "cumsum", "std", "var", "e
 IMPURE_CALLS = frozenset({"breakpoint", "compile", "eval", "exec", "hash", "id", "input", "open", "print", "vars"})
 
 
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+def modules(root: Path) -> dict[str, str]:
+    """Return name → source of every module of the layers, at any depth; a name is relative to `root`."""
+    paths = (path for layer in LAYERS for path in sorted((root / layer).rglob("*.py")))
+    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), name_of(path))
+MODULES = modules(ROOT)
+CORE = [name for name in MODULES if name.split("/")[0] in PURE]
+
+
+def layer_of(name: str) -> str:
+    """Return the layer a module belongs to, however deep it stands."""
+    return name.split("/", maxsplit=1)[0]
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, module) of every import, wherever it stands."""
+    """Yield (line, module) of every import, wherever it stands; a relative import starts with a dot."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield node.lineno, node.module or ""
+            yield node.lineno, "." * node.level + (node.module or "")
 
 
 # -- layers ----------------------------------------------------------------------------------------------------------
-def wrong_layers(layer: str, tree: ast.AST) -> list[str]:
-    below = LAYERS[: LAYERS.index(layer) + 1]
-    above = [other for other in (*LAYERS, "tests", "benchmarks") if other not in below]
+def wrong_imports(name: str, source: str) -> list[str]:
+    """Return the imports of a module that point up, or are relative."""
+    layer = layer_of(name)
+    above = (*LAYERS[LAYERS.index(layer) + 1 :], *OUTSIDE)
     return [
-        f"line {line}: {layer} imports {module}" for line, module in imported(tree) if module.split(".")[0] in above
+        f"line {line}: {layer} imports {module}"
+        for line, module in imported(ast.parse(source, name))
+        if module.startswith(".") or module.split(".")[0] in above
     ]
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
-def test_imports_point_one_way(path):
-    assert wrong_layers(path.relative_to(ROOT).parts[0], tree_of(path)) == []
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_one_way(name):
+    assert wrong_imports(name, MODULES[name]) == []
 
 
 # -- purity ----------------------------------------------------------------------------------------------------------
@@ -260,11 +273,16 @@ def impurities(source: str, *, numbers: bool) -> list[str]:
     return visitor.found
 
 
-@pytest.mark.parametrize("path", [p for layer in PURE for p in SOURCES[layer]], ids=name_of)
-def test_the_core_is_pure(path):
-    if path.name == "__main__.py":
-        return  # writes the JSON Schemas: a tool, not the core
-    assert impurities(path.read_text(encoding="utf-8"), numbers=path.parts[-2] == "engines") == []
+def impure(name: str, source: str) -> list[str]:
+    """Return what makes a module of the core depend on more than its inputs."""
+    if layer_of(name) not in PURE or name in TOOLS:
+        return []
+    return impurities(source, numbers=layer_of(name) == EXACT)
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_is_pure(name):
+    assert impure(name, MODULES[name]) == []
 
 
 @pytest.mark.parametrize(
@@ -305,34 +323,49 @@ def test_what_is_pure_passes(source):
     assert impurities(source, numbers=True) == []
 
 
-def test_the_core_keeps_no_state_in_modules():
-    """A module's own names are constants: nothing there is a list or a set, and dicts are tables never written to."""
-    for path in (path for layer in PURE for path in SOURCES[layer]):
-        for node in tree_of(path).body:
-            value = getattr(node, "value", None) if isinstance(node, ast.Assign | ast.AnnAssign) else None
-            exported = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
-            assert exported or not isinstance(value, ast.List | ast.Set), f"{name_of(path)}, line {node.lineno}"
+def module_state(name: str, source: str) -> list[str]:
+    """Return the names of a core module that hold a list or a set; constants and tables never written to pass."""
+    found = []
+    for node in ast.parse(source, name).body if layer_of(name) in PURE else []:
+        value = getattr(node, "value", None) if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        exported = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        if not exported and isinstance(value, ast.List | ast.Set):
+            found.append(f"line {node.lineno}: module state")
+    return found
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_keeps_no_state_in_modules(name):
+    assert module_state(name, MODULES[name]) == []
 
 
 # -- every engine is tested and sourced ------------------------------------------------------------------------------
-ENGINES = [path for path in SOURCES["engines"] if path.name != "__init__.py"]
+SOURCES_PAGE = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ENGINES, ids=name_of)
-def test_every_engine_has_a_line_in_the_sources_and_a_test_that_stands(path):
-    text = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if f"`{name_of(path)}`" in line]
-    assert lines, f"docs/sources.md has no line for {name_of(path)}"
+def unsourced(name: str, source: str, page: str = SOURCES_PAGE, root: Path = ROOT) -> list[str]:
+    """Return what an engine lacks: a line in docs/sources.md that names a test, which exists.
+
+    An `__init__.py` needs none, as long as it holds a docstring alone.
+    """
+    if layer_of(name) != "engines":
+        return []
+    if name.endswith("/__init__.py"):
+        return [f"line {node.lineno}: a package holds a docstring alone" for node in ast.parse(source, name).body[1:]]
+    lines = [line for line in page.splitlines() if f"`{name}`" in line]
     tests = [test for line in lines for test in re.findall(r"`(tests/[^`]+)`", line)]
-    assert tests
-    for test in tests:
-        assert (ROOT / test).exists(), f"docs/sources.md names {test}"
+    if not tests:
+        return [f"docs/sources.md has no line for {name} with a test"]
+    return [f"docs/sources.md names {test}, which does not exist" for test in tests if not (root / test).exists()]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if layer_of(name) == "engines"])
+def test_every_engine_has_a_line_in_the_sources_and_a_test_that_stands(name):
+    assert unsourced(name, MODULES[name]) == []
 
 
 def test_every_line_of_the_sources_names_a_file_that_stands():
-    rows = re.findall(
-        r"`((?:engines|streams|schemas|config|tests)/[^`]+)`", (ROOT / "docs/sources.md").read_text("utf-8")
-    )
+    rows = re.findall(r"`((?:engines|streams|schemas|config|tests)/[^`]+)`", SOURCES_PAGE)
     assert [row for row in rows if not (ROOT / row).exists()] == []
 
 
@@ -371,7 +404,7 @@ def texts() -> Iterator[tuple[str, int, str]]:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError:
             continue
-        yield from ((name_of(path), number, line) for number, line in enumerate(lines, 1))
+        yield from ((path.relative_to(ROOT).as_posix(), number, line) for number, line in enumerate(lines, 1))
 
 
 STALE = re.compile(r"\b(?:TODO|FIXME|XXX|HACK|NotImplementedError)\b")
@@ -415,21 +448,30 @@ LONG_FUNCTIONS: dict[str, str] = {
 """Functions above a screen, and why."""
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
-def test_files_and_functions_fit(path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONG_FILE or name_of(path) in LONG, f"{name_of(path)} has {lines} lines"
-    for node in ast.walk(tree_of(path)):
+def too_long(name: str, source: str) -> list[str]:
+    """Return the file, and its functions, where they are longer than a reader takes in."""
+    lines = len(source.splitlines())
+    found = [] if lines <= LONG_FILE or name in LONG else [f"{name} has {lines} lines, more than {LONG_FILE}"]
+    for node in ast.walk(ast.parse(source, name)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
-            allowed = length <= SCREEN or f"{name_of(path)}:{node.name}" in LONG_FUNCTIONS
-            assert allowed, f"{name_of(path)}: {node.name} has {length} lines"
+            if length > SCREEN and f"{name}:{node.name}" not in LONG_FUNCTIONS:
+                found.append(f"line {node.lineno}: {node.name} has {length} lines, more than {SCREEN}")
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_and_functions_fit(name):
+    assert too_long(name, MODULES[name]) == []
 
 
 def test_the_core_can_be_imported_without_the_shell():
     """engines and schemas bring in neither Faust nor a broker's client nor anything else of the outside."""
+    dotted = [
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in CORE if name not in TOOLS
+    ]
     code = (
-        "import sys, engines.fold, engines.allocation, schemas.registry\n"
+        f"import importlib, sys\nfor name in {dotted}: importlib.import_module(name)\n"
         "bad = [m for m in ('faust', 'aiokafka', 'aiohttp', 'rocksdict', 'prometheus_client', 'streams', 'config') "
         "if m in sys.modules]\n"
         "sys.exit(', '.join(bad) or 0)"
@@ -437,3 +479,67 @@ def test_the_core_can_be_imported_without_the_shell():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+# -- the rules hold at any depth -------------------------------------------------------------------------------------
+Rule = Callable[[str, str], list[str]]
+RULES: tuple[Rule, ...] = (wrong_imports, impure, module_state, unsourced, too_long)
+
+SINS: dict[str, tuple[str, Rule, str]] = {
+    "a power": ("def f(x):\n    return x ** 2\n", impure, "line 2: ** calls the C library's pow"),
+    "a matrix product": ("def f(a, b):\n    return a @ b\n", impure, "line 2: @ calls BLAS"),
+    "a call of BLAS": ("import numpy as np\ny = np.linalg\n", impure, "line 2: numpy.linalg is not known to be exact"),
+    "a dot product": ("def f(a, b):\n    return a.dot(b)\n", impure, "line 2: .dot may go in another order"),
+    "a logarithm": ("import math\ny = math.log(2.0)\n", impure, "line 2: math.log is the C library's"),
+    "a clock": ("import time\n", impure, "line 1: imports time"),
+    "a clock inside": ("def f():\n    from datetime import datetime\n", impure, "line 2: imports datetime"),
+    "chance": ("from random import random\n", impure, "line 1: imports random"),
+    "a set gone through": ("for x in {1, 2}:\n    pass\n", impure, "line 1: a set is gone through: it has no order"),
+    "a file": ("y = open('f')\n", impure, "line 1: open() reaches outside"),
+    "module state": ("seen = []\n", module_state, "line 1: module state"),
+    "an import upwards": ("from streams import driver\n", wrong_imports, "line 1: engines imports streams"),
+    "an import of the facade": ("import himari\n", wrong_imports, "line 1: engines imports himari"),
+    "a relative import": ("from .. import fold\n", wrong_imports, "line 1: engines imports .."),
+    "a long function": ("def f():\n" + "    pass\n" * 60, too_long, "line 1: f has 61 lines, more than 60"),
+    "no source": ("X = 1\n", unsourced, "docs/sources.md has no line for {name} with a test"),
+}
+"""What → a module that does it, the rule that must see it, and what the rule says."""
+
+DEPTHS = ("engines", "engines/models", "engines/pipeline", "engines/state", "engines/a/b/c")
+
+
+@pytest.mark.parametrize("folder", DEPTHS)
+@pytest.mark.parametrize(("source", "rule", "said"), SINS.values(), ids=SINS)
+def test_a_sin_planted_at_any_depth_is_seen(tmp_path, folder, source, rule, said):
+    """Through the search for modules and the rules, as the tests above use them."""
+    name = f"{folder}/planted.py"
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(source, encoding="utf-8")
+    (found,) = modules(tmp_path).items()
+    assert found == (name, source)
+    assert said.format(name=name) in rule(*found)
+
+
+@pytest.mark.parametrize("folder", DEPTHS)
+def test_a_module_in_order_passes_at_any_depth(folder):
+    name = f"{folder}/planted.py"
+    page = f"| planted | a paper | `{name}` | `tests/test_tidy.py` |"
+    source = "from math import sqrt\n\nTABLE = (1.0, 2.0)\n\n\ndef f(x):\n    return sqrt(x * x)\n"
+    assert [found for rule in RULES if rule is not unsourced for found in rule(name, source)] == []
+    assert unsourced(name, source, page) == []
+    assert unsourced(name, source, page.replace("test_tidy", "test_none")) == [
+        "docs/sources.md names tests/test_none.py, which does not exist"
+    ]
+    assert unsourced(f"{folder}/__init__.py", '"""Doc."""\nimport math\n')
+
+
+def test_the_layers_below_and_above_the_engines_have_their_own_rules():
+    """schemas: pure, with the C library's mathematics; streams: neither; a tool is one file, not any of its name."""
+    power, clock = SINS["a power"][0], SINS["a clock"][0]
+    assert impure("schemas/deep/planted.py", power) == []
+    assert impure("schemas/deep/planted.py", clock)
+    assert impure("streams/deep/planted.py", clock) == []
+    assert impure("schemas/__main__.py", clock) == []
+    assert impure("engines/models/__main__.py", clock)
+    assert wrong_imports("schemas/deep/planted.py", "from engines import fold\n")
+    assert wrong_imports("streams/deep/planted.py", "from engines import fold\n") == []

@@ -20,7 +20,8 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 
 PACKAGE: Final = "himari-layer3"
-LOCK: Final = Path(__file__).parents[1] / "requirements.lock"
+LOCK: Final = Path(__file__).parents[1] / "requirements-dev.lock"
+"""What runs and what develops; `requirements.lock` is the part of it that runs."""
 
 SPDX: Final = {
     "apache 2": "Apache-2.0",
@@ -166,7 +167,7 @@ def audited(report: dict[str, Any], *, required: bool) -> tuple[int, list[str]]:
 
 
 def audit() -> int:
-    """Ask a vulnerability service about every version of requirements.lock."""
+    """Ask a vulnerability service about every version that is locked."""
     words = ["-m", "pip_audit", "-r", str(LOCK), "--disable-pip", "--require-hashes", "--timeout", "5", "-f", "json"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)  # noqa: S603
     required = os.environ.get("HIMARI_AUDIT") == "required"

@@ -2,7 +2,6 @@
 
 import gc
 import multiprocessing
-import queue
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,7 +24,8 @@ class Job(Protocol[Result_co]):
 
 
 _TELL: list[Any] = []
-"""The way back, in a process of the pool."""
+"""The way back, in a process of the pool. What is put there is in the pipe when `put` returns: a job's counts are
+there before its result is, which a queue that a thread empties does not promise."""
 
 
 def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: Told) -> list[Result]:
@@ -33,7 +33,7 @@ def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: Told) -> lis
     if processes <= 1 or len(jobs) <= 1:
         return [job(told) for job in jobs]
     context = multiprocessing.get_context("spawn")
-    way = context.Queue()
+    way = context.SimpleQueue()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _begin, (way,))
     try:
         futures = [pool.submit(_done, job) for job in jobs]
@@ -59,11 +59,8 @@ def _watch(futures: Sequence[Future[Any]], way: Any, told: Told) -> None:
 
 
 def _drain(way: Any, told: Told) -> None:
-    while True:
-        try:
-            told(way.get_nowait())
-        except queue.Empty:
-            return
+    while not way.empty():
+        told(way.get())
 
 
 def _begin(way: Any) -> None:

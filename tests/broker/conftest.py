@@ -1,6 +1,7 @@
 """Brokers for the wire tests: one contract on the embedded broker, on Apache Kafka, and on a container where one runs.
 
-A broker lives as long as the pytest process that started it; topics are kept apart by a prefix of each test's own.
+A broker lives as long as the pytest process that started it, and serves all processes of a run (`shared_brokers.py`);
+topics are kept apart by a prefix of each test's own.
 """
 
 import asyncio
@@ -12,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_brokers import unavailable
 
 from schemas.errors import BrokerUnreachable
-from streams.kafka import broker as brokers
 from streams.kafka.connection import Connection
-from streams.kafka.jars import apache_kafka
 from streams.topics import Names
 
 
@@ -28,29 +28,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     asyncio.run(pyfuncitem.obj(**arguments))
     return True
-
-
-def unavailable(reason: str) -> None:
-    """Skip loudly, with the reason; in CI a broker that cannot be had is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with brokers.running(brokers.embedded(tmp_path_factory.mktemp("embedded"))) as broker:
-        yield Connection(broker.bootstrap)
-
-
-@pytest.fixture(scope="session")
-def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    try:
-        node = apache_kafka(tmp_path_factory.mktemp("kafka"))
-    except BrokerUnreachable as reason:
-        unavailable(f"Apache Kafka from its jars: {reason}")
-    with brokers.running(node) as broker:
-        yield Connection(broker.bootstrap)
 
 
 @pytest.fixture(scope="session")

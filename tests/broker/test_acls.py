@@ -169,7 +169,13 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize(("lacks", "text"), LACKING.values(), ids=LACKING)
+@pytest.mark.parametrize(
+    ("lacks", "text"),
+    [
+        pytest.param(*row, id=kind, marks=() if kind == "reading the journal" else pytest.mark.long)
+        for kind, row in LACKING.items()
+    ],
+)
 async def test_a_worker_that_lacks_a_right_ends_and_names_it(guarded_broker, names, tmp_path, lacks, text):
     await Cluster(guarded_broker.plain, names, tmp_path).lay()
     await guarded_broker.allow("worker", *(right for right in rights_of(names, "worker") if not lacks(right)))

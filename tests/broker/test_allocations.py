@@ -10,7 +10,7 @@ from streams.kafka import admin
 from streams.kafka import allocations as source
 from streams.kafka.append import Line, append
 
-pytestmark = [pytest.mark.broker]
+pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
 PORTFOLIOS = ("main", "alpha", "beta", "gamma")
 

@@ -17,7 +17,7 @@ from streams.kafka.connection import is_embedded
 from streams.partitioner import partition_of
 from streams.topics import PROGRESS
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(900)]
 
 PORTFOLIOS = "abcdefgh"
 

@@ -24,7 +24,7 @@ async def test_a_letter_is_listed_shown_and_replayed_once_it_would_be_taken_and_
         await cluster.price("BTC-USD", 43_500.0)
         while not [record for record in await cluster.records("journal") if b'"kind":"step"' in record.value]:
             await asyncio.sleep(0.1)
-        early = a_signal(time.time_ns() + 20_000_000_000, signal_id="early", valid_for_s=3_600)
+        early = a_signal(time.time_ns() + 12_000_000_000, signal_id="early", valid_for_s=3_600)
         await cluster.publish("signals", [b'{"confidence": NaN}', early, b"\xff\xfe"])
         await cluster.until("signals.dlq", 3)
         code, out, err = await cluster.himari("dlq", "list", "--topic", "signals", "--json")

@@ -16,7 +16,7 @@ from streams.dead_letters import CUT
 from streams.kafka.append import Line, append
 from streams.topics import DLQ
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(600)]
 
 BOMB = b'{"x":"' + b"0" * (20 << 20) + b'"}'
 """Compressed it is smaller than any limit; no dead-letter topic takes it whole."""

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from streams.kafka import admin
 from streams.live.polling import BatchConsumerThread
 
-pytestmark = [pytest.mark.broker]
+pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
 
 async def test_a_poll_that_a_rebalance_overtakes_puts_back_what_it_took(broker, names):

@@ -14,7 +14,7 @@ from streams.live.tables import FaustPorts
 from streams.ports import Send
 from streams.topics import Names
 
-pytestmark = [pytest.mark.broker]
+pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
 
 @asynccontextmanager

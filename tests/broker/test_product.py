@@ -42,6 +42,7 @@ def some_signals(first: int, count: int):
     ]
 
 
+@pytest.mark.everyday
 async def test_without_topics_a_worker_says_what_to_run_and_exits_6(cluster):
     code, _, err = await cluster.himari("worker")
     assert code == 6
@@ -49,6 +50,7 @@ async def test_without_topics_a_worker_says_what_to_run_and_exits_6(cluster):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.everyday
 async def test_signals_go_in_provable_allocations_come_out_and_a_bad_record_harms_no_neighbour(cluster):
     code, out, _ = await cluster.himari("topics", "apply")
     assert code == 0
@@ -99,6 +101,7 @@ async def test_settings_are_applied_through_the_journal_and_every_partition_answ
         assert found["position_size_usd"] == 4_500.0
 
 
+@pytest.mark.everyday
 async def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster):
     await cluster.lay()
     sent = 0

@@ -120,7 +120,14 @@ OUTSIDE = {
 }
 
 
-@pytest.mark.parametrize(("listener", "way", "change", "code", "text"), OUTSIDE.values(), ids=OUTSIDE)
+EVERYDAY = {"a wrong password", "an unknown authority", "a certificate that is over", "TLS where none is spoken"}
+"""One of each kind is in `make test` already."""
+
+
+@pytest.mark.parametrize(
+    ("listener", "way", "change", "code", "text"),
+    [pytest.param(*row, id=kind, marks=() if kind in EVERYDAY else pytest.mark.long) for kind, row in OUTSIDE.items()],
+)
 async def test_who_must_stay_outside_is_told_so_in_a_line(
     guarded_broker, names, tmp_path, listener, way, change, code, text
 ):

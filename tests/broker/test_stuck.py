@@ -73,11 +73,16 @@ async def fell_ill(sick: Patient) -> None:
 
 
 ILLNESSES = [
-    ("agent", "signals.v1-ingest: has ended", "signals.v1-ingest: has ended, and was dead for 10 s"),
-    ("publisher", "publisher: has waited for the acknowledgement of", "publisher: has waited for "),
-    ("consumer", "consumer: is no member of its group", "consumer: is no member of its group for 4 s"),
     ("fold", "journal.v1[0]: has stood at ", " for 4 s"),
-    ("recovery", "journal.v1[0]: its recovery has not moved", "journal.v1[0]: its recovery has not moved for 4 s"),
+    *(
+        pytest.param(illness, f"{part}: {said}", f"{part}: {said}{end}", marks=pytest.mark.long, id=illness)
+        for illness, part, said, end in (
+            ("agent", "signals.v1-ingest", "has ended", ", and was dead for 10 s"),
+            ("publisher", "publisher", "has waited for the acknowledgement of", ""),
+            ("consumer", "consumer", "is no member of its group", " for 4 s"),
+            ("recovery", "journal.v1[0]", "its recovery has not moved", " for 4 s"),
+        )
+    ),
 ]
 
 
@@ -97,6 +102,7 @@ async def test_a_part_that_is_stuck_is_shown_before_it_ends_the_worker(
     assert reason in err
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 async def test_a_worker_that_ends_itself_leaves_its_group_at_once(kafka_broker, names, tmp_path):
     cluster = Cluster(kafka_broker, names, tmp_path)
@@ -136,6 +142,7 @@ async def test_a_loop_that_hangs_is_shown_by_both_pages_and_ends_the_worker_with
     assert "time.sleep(1_000)" in err
 
 
+@pytest.mark.long
 async def test_a_watchdog_that_dies_ends_the_worker_as_well(embedded_broker, names, tmp_path):
     cluster = Cluster(embedded_broker, names, tmp_path)
     await cluster.lay()
@@ -145,6 +152,7 @@ async def test_a_watchdog_that_dies_ends_the_worker_as_well(embedded_broker, nam
     assert "WorkerStuck: the watchdog has ended" in err
 
 
+@pytest.mark.long
 async def test_a_worker_that_slept_for_longer_than_its_patience_goes_on(embedded_broker, names, tmp_path):
     cluster = Cluster(embedded_broker, names, tmp_path)
     await cluster.lay()

@@ -10,7 +10,7 @@ from streams.kafka.connection import Connection, is_embedded
 from streams.kafka.fit import Cluster, Difference, advice, compare, growable, settings_of
 from streams.topics import Names
 
-pytestmark = [pytest.mark.broker]
+pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
 
 async def create(connection: Connection, name: str, partitions: int, **config: str) -> None:

@@ -20,7 +20,7 @@ from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
 from streams.topics import Names
 
-pytestmark = [pytest.mark.broker]
+pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
 PARTITIONS = 2
 TOY = Path(__file__).with_name("toy.py")

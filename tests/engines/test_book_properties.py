@@ -33,7 +33,7 @@ BEFORE = {
     "kept": ["kept", "caps", "rl"],
 }
 """Stages before the last two, by how a decision comes by its sizes."""
-EXAMPLES = 25
+EXAMPLES = settings().max_examples // 2
 MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
 
 

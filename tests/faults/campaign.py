@@ -22,6 +22,7 @@ from faults.scenarios import SCENARIOS, Scenario
 from schemas.errors import SizingError
 from streams.kafka import broker as brokers
 from streams.kafka.broker import BrokerProcess
+from streams.kafka.connection import Connection
 from streams.kafka.jars import apache_kafka
 
 
@@ -34,7 +35,7 @@ class Try(NamedTuple):
     elapsed_s: float
 
 
-async def attempt(scenario: Scenario, broker: BrokerProcess, folder: Path, seed: int) -> Try:
+async def attempt(scenario: Scenario, broker: BrokerProcess | Connection, folder: Path, seed: int) -> Try:
     """Hurt a fresh cluster once, and judge it; whatever does not hold is a problem, not an error."""
     began = time.monotonic()
     node = apache_kafka(folder) if scenario.own_broker else None
@@ -86,7 +87,7 @@ def table(tries: Mapping[str, Sequence[Try]]) -> str:
 
 async def campaign(
     scenarios: Sequence[Scenario],
-    broker: BrokerProcess,
+    broker: BrokerProcess | Connection,
     folder: Path,
     *,
     rounds: int,

@@ -127,7 +127,7 @@ class Member:
 class Rig:
     """A cluster with a load and workers; `hurt` by a scenario, then judged."""
 
-    def __init__(self, broker: BrokerProcess, folder: Path, seed: int) -> None:
+    def __init__(self, broker: BrokerProcess | Connection, folder: Path, seed: int) -> None:
         connection, names = Connection(broker.bootstrap), Names(f"f{uuid.uuid4().hex[:8]}")
         self.broker, self.folder = broker, folder
         self.cluster = Cluster(connection, names, folder)

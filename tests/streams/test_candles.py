@@ -187,7 +187,7 @@ def test_two_symbols_in_one_file_are_refused(tmp_path):
         (b"a,b,c\n1,2,3\n", "must have a header"),
         (b"timestamp,open,high,low,close,volume\n", "must hold two candles or more, holds 0"),
         (b"\x1f\x8b\x08broken", "must be a readable CSV file"),
-        (gzip.compress(b"timestamp,open\n")[:-6], "must be a readable CSV file"),
+        (gzip.compress(b"timestamp,open\n", mtime=0)[:-6], "must be a readable CSV file"),
         (b"\xff\xfe\x00", "must be a readable CSV file"),
     ],
 )

@@ -52,6 +52,32 @@ def test_a_signal_is_sized_at_the_price_given():
     assert "LIBRARY0-0-1-main" in repr(decision)
 
 
+@pytest.mark.parametrize(
+    ("step_s", "at_ns", "end_s"),
+    [
+        # 1,700,000,040 s is a whole minute: a moment on the grid ends its own step, one later belongs to the next
+        (1, 1_700_000_040 * SECOND_NS, 1_700_000_040),
+        (1, 1_700_000_040 * SECOND_NS + 1, 1_700_000_041),
+        (1, 1_700_000_041 * SECOND_NS - 1, 1_700_000_041),
+        (60, 1_700_000_040 * SECOND_NS, 1_700_000_040),
+        (60, 1_700_000_040 * SECOND_NS + 1, 1_700_000_100),
+        (60, 1_700_000_099 * SECOND_NS, 1_700_000_100),
+        (60, 1_700_000_100 * SECOND_NS, 1_700_000_100),
+        # 1,700,000,022 s is 40,476,191 times 42 s
+        (42, 1_700_000_040 * SECOND_NS, 1_700_000_064),
+    ],
+)
+def test_a_price_is_of_the_step_that_ends_at_or_after_its_moment(tmp_path, step_s, at_ns, end_s):
+    """As a tick's: steps cover (start, end], whole seconds since 1970 that the width divides."""
+    assert end_s % step_s == 0
+    assert (end_s - step_s) * SECOND_NS < at_ns <= end_s * SECOND_NS
+    config = tmp_path / "layer3.yaml"
+    config.write_text(f"market: {{step_s: {step_s}, bar_s: {step_s * 60}}}\n")
+    library = layer3(config=str(config))
+    library.calculate_position(signal(at_ns), None, PRICE)
+    assert library._core.state.get("markets", ("BTC-USD",)).bars.last_ns == end_s * SECOND_NS
+
+
 asks = st.lists(
     st.tuples(
         st.sampled_from(("momentum", "carry")),

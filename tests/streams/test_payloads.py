@@ -1,7 +1,8 @@
 """Every kind of payload through ingest and the fold: taken, or refused by the table's rule; nobody dies."""
 
+import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 
 import orjson
 import pytest
@@ -23,6 +24,7 @@ from streams.topics import ALL, DLQ, ROOM
 FUZZ = int(os.environ.get("HIMARI_FUZZ", "500"))
 """Examples of the fuzz; `make fuzz` runs 100,000."""
 PARTITIONS = 2
+SECOND_NS = 1_000_000_000
 TABLE = payloads(START_NS)
 AT_MOST = {topic.name: topic.bytes_max for topic in ALL}
 
@@ -61,7 +63,7 @@ def test_a_payload_is_taken_or_refused_by_the_rule_that_the_table_names(row):
     sends = judged(row)
     assert all(fits(send) for send in sends)
     if row.code == TAKEN or row.folded:
-        assert {send.topic for send in sends} <= {"journal"}
+        _is_taken(row, sends)
         return
     (letter,) = sends
     headers = told(letter.headers[len(row.headers) :])
@@ -72,6 +74,47 @@ def test_a_payload_is_taken_or_refused_by_the_rule_that_the_table_names(row):
     assert row.field in {None, headers["himari.error.field"]}
     assert headers["__streams.errors.message"].startswith(row.topic)
     assert len(headers["__streams.errors.message"]) < 1_000
+
+
+def _is_taken(row, sends):
+    """A price opens a step, and is journaled when that ends; all else becomes an entry, of one partition or of all."""
+    if row.topic != "prices":
+        assert {send.topic for send in sends} == {"journal"}
+        assert len({send.partition for send in sends}) == len(sends)
+        assert len(sends) in {1, PARTITIONS}
+        return
+    assert sends == []
+    fold = MarketFold(0, PARTITIONS, lambda: 1, lambda: START_NS)
+    fold.fold(Stored(7, row.key, row.value, row.headers))
+    closed = fold.flush()
+    assert [(send.topic, send.partition) for send in closed] == [("journal", number) for number in range(PARTITIONS)]
+    (body,) = {orjson.dumps(orjson.loads(orjson.loads(send.value)["value"])) for send in closed}
+    step, ticks = orjson.loads(body), _ticks(row.value)
+    assert step["symbols"] == slow_step(ticks)
+    assert (step["step"] + 1) * SECOND_NS - SECOND_NS < ticks[0]["timestamp_ns"] <= (step["step"] + 1) * SECOND_NS
+
+
+def _ticks(raw):
+    message = json.loads(raw)
+    return message.get("ticks", [message])
+
+
+def slow_step(ticks):
+    """Return the step of ticks of one second: [open, high, low, close, volume, ticks] of each symbol."""
+    by_symbol = defaultdict(list)
+    for each in ticks:
+        by_symbol[each["symbol"]].append(each)
+    return {
+        symbol: [
+            own[0]["price"],
+            max(each["price"] if each.get("high") is None else each["high"] for each in own),
+            min(each["price"] if each.get("low") is None else each["low"] for each in own),
+            own[-1]["price"],
+            sum(each.get("volume") or 0.0 for each in own),
+            len(own),
+        ]
+        for symbol, own in by_symbol.items()
+    }
 
 
 def test_the_fold_outlives_all_of_them_one_after_the_other_and_none_is_lost():
@@ -201,7 +244,13 @@ def test_no_mutant_kills_ingest_or_the_fold_and_each_is_answered_or_refused(worl
     letters, entries = ends(world, topic + DLQ), ends(world, "journal")
     world.cluster.log(topic, 0).append(None, raw)
     world.run()
-    assert ends(world, topic + DLQ) > letters or ends(world, "journal") > entries or topic == "prices"
+    assert ends(world, topic + DLQ) > letters or ends(world, "journal") > entries or _in_a_step(world, raw)
+
+
+def _in_a_step(world, raw):
+    """Return whether a price message is in the open step, or is of a step that is closed."""
+    fold = world.processors["prices", 0][0]
+    return all(each["symbol"] in fold.symbols or each["timestamp_ns"] <= fold.step * SECOND_NS for each in _ticks(raw))
 
 
 def test_after_the_fuzz_the_world_still_answers(world):

@@ -1,6 +1,7 @@
 """A bar tells how far a long command is, where somebody looks; else stderr stays empty."""
 
 import io
+import time
 from contextlib import redirect_stderr
 
 import click
@@ -63,6 +64,29 @@ def test_jobs_come_back_in_their_order_and_each_tells(processes):
     told = []
     assert side_by_side([Square(number) for number in range(5)], processes, told.append) == [0, 1, 4, 9, 16]
     assert told == [1] * 5
+
+
+class Heavy(int):
+    """A count that is long on its way between processes."""
+
+    def __reduce__(self):
+        time.sleep(0.3)
+        return int, (int(self),)
+
+
+class Last:
+    """A job that is done at once when it has told its last count."""
+
+    def __call__(self, told):
+        told(Heavy(1))
+        return "done"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_count_is_lost_however_long_it_takes_to_arrive(processes):
+    told = []
+    assert side_by_side([Last(), Last()], processes, told.append) == ["done", "done"]
+    assert told == [1, 1]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
