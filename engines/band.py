@@ -3,7 +3,7 @@
 A change that is small against the target costs more than it brings, whether it adds or cuts. What ends a position or
 turns it never waits, and a book that the band would bring over a cap is settled without it. Cost O(cells).
 
-Source: the pipeline specification, stage 14; the robust methods, section 0 (dust); Davis and Norman 1990 (a no-trade
+Source: docs/pipeline.md, stage 14; Davis and Norman 1990 (a no-trade
 region is optimal under costs).
 """
 

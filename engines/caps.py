@@ -7,7 +7,7 @@ identity, the order of rows changes nothing, and nothing grows or flips. Cost O(
 A book is three sequences of one length, one row a cell: (strategy, symbol), signed cents, and the factor that every cut
 of the cell left of its cap.
 
-Source: the methods specification §9; the pipeline specification, stages 11 and 13.
+Source: docs/methods.md, section 9; docs/pipeline.md, stages 11 and 13.
 """
 
 from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ Where no volatility is known at all (ticks at ingest), closes have the reach wit
 is: a close only has to wait for another that agrees, an extreme would be lost, and sizing, which knows the volatility,
 holds it against its own.
 
-Source: the methods specification, second edition, §a.
+Source: docs/methods.md, section 12.
 """
 
 from math import sqrt

@@ -8,7 +8,7 @@ can only shrink.
 Targets are intentions. What is held enters a full decision through the band, REDUCING and the exits, and a decision by
 ratio through one bound alone: a cut never asks for more than a settled report of positions says is held.
 
-Source: the pipeline specification; the robust methods, section 0.
+Source: docs/pipeline.md.
 """
 
 from collections.abc import Callable, Sequence

@@ -3,7 +3,7 @@
 `apply` is the whole of sizing: a pure function of the state and the entry but for the state's mutation. Every kind of
 entry has one handler; a handler folds and names the portfolios that have to decide.
 
-Source: the pipeline specification, stage 0 and triggers.
+Source: docs/pipeline.md, stage 0 and triggers.
 """
 
 import hashlib

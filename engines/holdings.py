@@ -4,7 +4,7 @@
 report covers the newest change of a target, and what is intended otherwise: a report that was made before the newest
 target says nothing about how that target was carried out.
 
-Source: the pipeline specification, stage 14 (held); the robust methods, section 0 (the loop closes).
+Source: docs/pipeline.md, intended and held.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Fold what portfolios share: steps into bars, readings into gauges, both into cascade latches.
 
-Source: the pipeline specification, stage 0; methods 5.
+Source: docs/pipeline.md, stage 0; docs/methods.md, section 5.
 """
 
 from math import sqrt

@@ -4,7 +4,7 @@ A question is about one cell of one decision. It is open until its first answer,
 decision for the cell. Beside the questions lies the book as the caps left it, so that an answer runs stages 12 to 14 on
 the very sizes that it was asked about. A cut since then replaces those sizes: an answer never brings back what was cut.
 
-Source: the pipeline specification, triggers; the architecture, the way of the data, 5.
+Source: docs/pipeline.md, triggers.
 """
 
 from collections.abc import Sequence

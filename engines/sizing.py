@@ -1,6 +1,6 @@
 """Stages 1 to 8 of the pipeline: from one cell's live forecast to its signed size in cents.
 
-Source: the pipeline specification, stages 1-8; methods 1-5.
+Source: docs/pipeline.md, stages 1-8; docs/methods.md, sections 1 to 5.
 """
 
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 
 Unknown is never zero: what wants a price is held as it was published, said so, and decided again when the price comes.
 
-Source: the robust methods, sections 0 and m.
+Source: docs/pipeline.md, stage unpriced.
 """
 
 from collections.abc import Sequence

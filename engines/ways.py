@@ -4,7 +4,7 @@ Afresh, every live cell goes through stages 1 to 10. By ratio, what was last pub
 are intentions, and what is held moves none of them. As kept, the sizes are those that a decision's caps had left, which
 a policy's answer is to nudge.
 
-Source: the pipeline specification, stages and triggers; the robust methods, section 0.
+Source: docs/pipeline.md.
 """
 
 from collections.abc import Sequence

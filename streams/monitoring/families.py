@@ -482,7 +482,7 @@ FAMILIES: Final = (
         ("status",),
         (RELOADS,),
     ),
-    Family("config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker told of a change of settings."),
+    Family("config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker notified of changed settings."),
     Family(
         "config_restart_required",
         "gauge",

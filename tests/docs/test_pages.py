@@ -83,3 +83,25 @@ def test_the_index_of_decisions_is_whole():
     assert [name[:4] for name in records] == [f"{number:04}" for number in range(1, len(records) + 1)]
     for name in records:
         assert name in TEXTS["docs/decisions/README.md"]
+
+
+def test_what_code_cites_is_a_section_of_the_page():
+    """Engines cite `docs/methods.md, section N` and `docs/pipeline.md, stage N`."""
+    sections = set(re.findall(r"^## (\d+) ", TEXTS["docs/methods.md"], re.MULTILINE))
+    stages = set(re.findall(r"^(?:#+ Stage |\| )(\d+|unpriced)\b", TEXTS["docs/pipeline.md"], re.MULTILINE))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "engines").rglob("*.py"))
+    cited = re.findall(r"docs/(methods|pipeline)\.md, (?:section|stage)s? (\w+)(?:(?: and | to |-)(\d+))?", code)
+    assert len(cited) > 20
+    known = {"methods": sections, "pipeline": stages}
+    assert {(page, number) for page, *numbers in cited for number in numbers if number} <= {
+        (page, number) for page, numbers in known.items() for number in numbers
+    }
+
+
+PRIVATE = r"\b(told|anew|take that|but for|of no other meaning|slip of the pen|whoever|thereof)\b"
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if not name.startswith(("docs/decisions/", "CHANGELOG"))])
+def test_a_page_is_in_plain_english(name):
+    prose = re.sub(r"`[^`\n]+`", "", TEXTS[name])  # messages are quoted as they are
+    assert re.findall(PRIVATE, prose, re.IGNORECASE) == []
