@@ -41,6 +41,20 @@ def test_links_lead_somewhere(name):
     assert [link for link in links if not (folder / link).exists()] == []
 
 
+def anchors(text):
+    """Return what a link may name after `#`: the headings as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_anchors_lead_to_a_heading(name):
+    folder = (ROOT / name).parent
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", TEXTS[name])
+    pages = {page: (folder / page if page else ROOT / name).read_text(encoding="utf-8") for page, _ in links}
+    assert [(page, anchor) for page, anchor in links if anchor not in anchors(pages[page])] == []
+
+
 @every_page
 def test_files_that_a_page_names_are_there(name):
     found = re.findall(r"`((?:schemas|engines|config|streams|tests|docs|examples)/[\w/.-]*)`", TEXTS[name])
