@@ -8,7 +8,7 @@ WORKERS ?= 2
 SPREAD = -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all nightly check bench faults fuzz sbom audit fmt docs lock
+.PHONY: help venv demo test test-all nightly check bench loop faults fuzz sbom audit fmt docs lock
 
 help: ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 10
@@ -35,6 +35,9 @@ check: $(DEV) ## lint, format and types
 
 bench: $(READY) ## how fast, beside the bare loops (ARGS="--json")
 	@$(BIN)/himari bench $(ARGS)
+
+loop: $(READY) ## signals, a worker and the paper broker on Apache Kafka for ten minutes (ARGS="--seconds 60 -- --delay 5")
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.closed_loop --kafka $(ARGS)
 
 faults: $(DEV) ## kill and hurt workers on Apache Kafka, many times, and count (ARGS="--rounds 3 --only zombie")
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.campaign $(ARGS)

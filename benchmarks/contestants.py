@@ -16,6 +16,7 @@ import faust
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from engines.parameters import DecisionParams
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
 from streams.market import MarketFold
@@ -95,7 +96,8 @@ async def main(name: str, bootstrap: str, prefix: str) -> None:
     elif name == "forward":
         await loop(connection, journal, allocations, forwarding)
     elif name == "ticks":
-        market = MarketFold(0, 1, lambda: 1, time.time_ns)
+        params = DecisionParams()
+        market = MarketFold(0, 1, lambda: params, time.time_ns)
         await loop(connection, names.topic("prices"), journal, folding(market, "journal"))
     elif name == "relay":
         await asyncio.gather(

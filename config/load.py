@@ -27,6 +27,8 @@ class Loaded(NamedTuple):
 
     settings: Settings
     origin: dict[str, str]
+    in_file: frozenset[str] = frozenset()
+    """Dotted keys that the file gives a value, whoever wins; a section that holds nothing is none."""
 
 
 class _Given(NamedTuple):
@@ -74,7 +76,8 @@ def load_bytes(
     raw: bytes, file: str, env: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Loaded:
     """Return the settings of a file that was read already; as `load`."""
-    given = [*_of_file(raw, file), *_of_environment(env or {}), *_of_overrides(overrides or {})]
+    of_file = _of_file(raw, file)
+    given = [*of_file, *_of_environment(env or {}), *_of_overrides(overrides or {})]
     tree: dict[str, Any] = {}
     for one in given:
         _known(one)
@@ -84,7 +87,8 @@ def load_bytes(
     except ValidationError as error:
         _refuse(error, given)
     origins = {one.path: one.origin for one in given}
-    return Loaded(settings, {".".join(path): _origin(path, origins) for path, _ in paths(settings.model_dump())})
+    origin = {".".join(path): _origin(path, origins) for path, _ in paths(settings.model_dump())}
+    return Loaded(settings, origin, frozenset(".".join(one.path) for one in of_file if not _is_section(one.path)))
 
 
 # -- what is given -------------------------------------------------------------------------------------------------
@@ -127,6 +131,14 @@ def _section(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None
     annotation = model.model_fields[name].annotation
     kinds = (annotation, *get_args(annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _is_section(path: tuple[str, ...]) -> bool:
+    """Return whether a path is that of a section, which has settings and no value of its own."""
+    model: type[BaseModel] | None = Settings
+    for name in path:
+        model = _section(model, name)
+    return model is not None
 
 
 def _known(given: _Given) -> None:

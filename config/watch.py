@@ -2,7 +2,8 @@
 
 A file is believed when two looks in a row find the same bytes: one that is half written, or gone for the moment in
 which an editor replaces it, changes nothing. Cut short, YAML can still be valid YAML; settings would fall back to
-their defaults without a word.
+their defaults without a word. So one that stays cut short is refused too (`config.removals`), until what has vanished
+is there again or somebody says that it is meant (`Watch.accept`).
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from config.diff import diff, leaves
 from config.load import Loaded, load_bytes, read_file
+from config.removals import Removal, of_file, refusal
 from config.settings import Settings, decision_tree, settings_hash
 from engines.parameters import DecisionParams
 from schemas.errors import ConfigurationException
@@ -28,6 +30,15 @@ class Change(NamedTuple):
     """(dotted key, before, after) of the decision sections."""
     worker_keys: tuple[tuple[str, Any, Any], ...]
     """(dotted key, before, after) of the worker sections."""
+    held: frozenset[str] = frozenset()
+    """Dotted keys of the worker sections that vanished together: what runs keeps them, whatever was meant."""
+
+
+class Shrunken(NamedTuple):
+    """The file is good but for what has vanished from it."""
+
+    loaded: Loaded
+    removal: Removal
 
 
 class Rejected(NamedTuple):
@@ -58,6 +69,8 @@ class Watch:
         self._seen: bytes | None = raw
         self._judged: bytes | None = raw
         self._at_rest = False
+        self.refused: Shrunken | None = None
+        """What the file says now, if it is refused for nothing but what has vanished from it."""
         self.loaded = load_bytes(raw, os.fspath(path), self._env, self._overrides)
 
     def poll(self) -> Change | Rejected | None:
@@ -78,7 +91,7 @@ class Watch:
         self._seen = seen
         if not self._at_rest or seen == self._judged:
             return False
-        self._judged = seen
+        self._judged, self.refused = seen, None
         return True
 
     def _judge(self, raw: bytes) -> Change | Rejected | None:
@@ -86,6 +99,21 @@ class Watch:
             loaded = load_bytes(raw, os.fspath(self._path), self._env, self._overrides)
         except ConfigurationException as error:
             return Rejected(error)
+        removal = of_file(self.loaded.settings, loaded)
+        if removal is not None:
+            self.refused = Shrunken(loaded, removal)
+            return Rejected(refusal(self._path, removal))
+        return self._take(loaded)
+
+    def accept(self) -> Change | None:
+        """Take the file that was refused for what has vanished from it; return what it changes."""
+        if self.refused is None:
+            return None
+        (loaded, removal), self.refused = self.refused, None
+        change = self._take(loaded)
+        return None if change is None else change._replace(held=frozenset(removal.worker))
+
+    def _take(self, loaded: Loaded) -> Change | None:
         before, self.loaded = self.loaded, loaded
         change = _change(before.settings, loaded)
         return change if change.decision_keys or change.worker_keys else None

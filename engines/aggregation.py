@@ -3,7 +3,7 @@
 The rules are `engines.ensemble` and `engines.portfolio`; here they meet what is known of this portfolio and of the
 market: weights and likeness of its strategies, correlations of its symbols, and the stress that these are in.
 
-Source: the pipeline specification, stages 9 and 10.
+Source: docs/pipeline.md, stages 9 and 10.
 """
 
 from collections.abc import Mapping, Sequence

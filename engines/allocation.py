@@ -8,12 +8,13 @@ import orjson
 
 from engines import aggregation, gate, policy, questions, strategies
 from engines.decide import Decision
+from engines.holdings import cents_of
 from engines.records import Forecast, Market, Questions
 from engines.sizing import CellSize
 from engines.state import State
 from schemas.words import RECOMMENDATIONS
 
-DECISION_VERSION = 3
+DECISION_VERSION = 4
 """Raised when, and only when, a golden byte changes."""
 
 BILLION = 1_000_000_000
@@ -44,12 +45,15 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         nets[symbol] = nets.get(symbol, 0) + size
         gross += abs(size)
     minimum = state.limits.minimum_cents
-    targets = {
+    managed = {
         symbol: _target(net, minimum, book.value_usd, decision.quantities[symbol]) for symbol, net in nets.items()
+    }
+    unmanaged = {
+        symbol: _left_alone(state, symbol, quantity, book.value_usd) for symbol, quantity in decision.unmanaged.items()
     }
     utilization = _billionths(gross / (100.0 * book.value_usd))
     published: dict[str, Any] = {
-        "allocations": {symbol: target["notional_usd"] for symbol, target in targets.items()},
+        "allocations": {symbol: target["notional_usd"] for symbol, target in managed.items()},
         "basis": decision.holdings.basis,
         "bound": [f"{level}:{name}" for level, name in decision.bound],
         "cells": [
@@ -67,15 +71,17 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         "portfolio_value": _money(int(100.0 * book.value_usd)),
         "portfolio_waterfall": _portfolio_waterfall(decision),
         "previous_hash": book.last_hash,
+        "reasons": [{"code": want.code, "symbol": want.symbol, "text": want.text} for want in decision.wants],
         "revises": decision.trigger.id if decision.trigger.kind in REVISING else None,
         "rl": _of_the_policy(state, decision),
         "sequence": book.sequence + 1,
         "settings_hash": state.settings_hash,
-        "targets": targets,
+        "targets": {**managed, **unmanaged},
         "timestamp_ns": progress.now_ns,
         "total_allocated_usd": _money(gross),
         "totals": {"gross_usd": _money(gross), "net_usd": _money(sum(nets.values())), "utilization_ratio": utilization},
         "trigger": {"id": decision.trigger.id, "kind": decision.trigger.kind},
+        "unmanaged": sorted(unmanaged),
         "utilization_pct": utilization,
         "valid_until_ns": _valid_until(state, decision),
     }
@@ -129,6 +135,14 @@ def _target(net: int, minimum: int, value_usd: float, quantity: float) -> dict[s
         "quantity": quantity,
         "weight": _billionths(shown / (100.0 * value_usd)),
     }
+
+
+def _left_alone(state: State, symbol: str, quantity: float, value_usd: float) -> dict[str, float | None]:
+    """Return how a position that is not managed is shown: as reported, at the last price where one is known."""
+    market: Market | None = state.tables["markets"].get((symbol,))
+    if market is None or market.bars is None:
+        return {"notional_usd": None, "quantity": quantity, "weight": None}
+    return {**_target(cents_of(quantity, market.bars.last_price), 0, value_usd, quantity)}
 
 
 def _money(cents: int) -> float:

@@ -4,7 +4,7 @@ Intervals are (start, end]: the step that ends on the hour belongs to the bar th
 that is taken as one step at its end. A bar closes when a step of a later one comes; a bar without a step is missing,
 not zero. A step costs O(1), a closed bar O(bars in 24 h).
 
-Source: the methods specification §5 and §6; RiskMetrics 1996 (EWMA variance).
+Source: docs/methods.md, sections 5 and 6; RiskMetrics 1996 (EWMA variance).
 """
 
 from math import fsum, sqrt

@@ -3,7 +3,7 @@
 Time is an argument (any clock that never goes back, ns), the rules are a table: what each event makes of each status.
 A ticket belongs to the generation in which it was given: an answer from before a trip changes nothing after it.
 
-Source: the methods specification §11; Nygard 2007 (stability patterns); AWS Builders' Library (back-off with jitter).
+Source: docs/methods.md, section 11; Nygard 2007 (stability patterns); AWS Builders' Library (back-off with jitter).
 """
 
 from collections.abc import Callable

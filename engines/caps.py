@@ -7,7 +7,7 @@ identity, the order of rows changes nothing, and nothing grows or flips. Cost O(
 A book is three sequences of one length, one row a cell: (strategy, symbol), signed cents, and the factor that every cut
 of the cell left of its cap.
 
-Source: the methods specification §9; the pipeline specification, stages 11 and 13.
+Source: docs/methods.md, section 9; docs/pipeline.md, stages 11 and 13.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +35,8 @@ class Limits(NamedTuple):
     """A symbol's gross below this is nothing."""
     maximum_cents: int
     """A symbol's long side, and its short side."""
+    tolerance: float = 0.0
+    """Share of a cap by which what was within it may exceed it before it is cut."""
 
 
 class Capped(NamedTuple):
@@ -59,8 +61,12 @@ def caps(
     cap_factors: Sequence[float],
     value_usd: float,
     limits: Limits,
+    slack: float = 0.0,
 ) -> Capped:
     """Return the targets within |cell| ≤ P·c·V, each symbol ≤ P·max c·V, each strategy ≤ S·V and all ≤ gross·V.
+
+    With slack, only what exceeds a cap by more than this share is cut, and then to the same share below the cap: so a
+    size that prices carry back and forth over its cap is not cut at every step.
 
     Args:
         cells: (strategy, symbol) of each row, all different.
@@ -68,34 +74,37 @@ def caps(
         cap_factors: c of each row, in [0, 1].
         value_usd: V; nothing may be held where it is not positive.
         limits: P, S and the gross.
+        slack: 0, or the tolerance of `limits`.
     """
     value_cents = max(0.0, 100.0 * value_usd)
     strategy_cap, gross_cap = int(limits.strategy * value_cents), int(limits.gross * value_cents)
     if len(cents) == 1:
-        return _lone(cells[0], cents[0], int(limits.position * cap_factors[0] * value_cents), strategy_cap, gross_cap)
+        cell_cap = int(limits.position * cap_factors[0] * value_cents)
+        return _lone(cells[0], cents[0], cell_cap, strategy_cap, gross_cap, slack)
     wanted = list(map(abs, cents))
-    sizes, caps, symbols, strategies = _clipped(cells, wanted, cap_factors, value_cents, limits.position)
+    sizes, caps, symbols, strategies = _clipped(cells, wanted, cap_factors, value_cents, limits.position, slack)
     bound: list[tuple[str, str]] = []
     if sizes != wanted:
         bound = [("cell", "/".join(cell)) for cell, was, now in zip(cells, wanted, sizes, strict=True) if now < was]
-    over = {symbol: gross for symbol, gross in symbols.items() if gross > caps[symbol]}
+    over = {symbol: gross for symbol, gross in symbols.items() if gross > caps[symbol] + int(caps[symbol] * slack)}
     if over:
         sizes = [
-            size * caps[symbol] // over[symbol] if symbol in over else size
+            size * (caps[symbol] - int(caps[symbol] * slack)) // over[symbol] if symbol in over else size
             for (_, symbol), size in zip(cells, sizes, strict=True)
         ]
         bound += [("symbol", symbol) for symbol in sorted(over)]
         strategies = _gross([strategy for strategy, _ in cells], sizes)
-    over = {strategy: gross for strategy, gross in strategies.items() if gross > strategy_cap}
+    margin = int(strategy_cap * slack)
+    over = {strategy: gross for strategy, gross in strategies.items() if gross > strategy_cap + margin}
     if over:
         sizes = [
-            size * strategy_cap // over[strategy] if strategy in over else size
+            size * (strategy_cap - margin) // over[strategy] if strategy in over else size
             for (strategy, _), size in zip(cells, sizes, strict=True)
         ]
         bound += [("strategy", strategy) for strategy in sorted(over)]
-    gross = sum(sizes)
-    if gross > gross_cap:
-        sizes = [size * gross_cap // gross for size in sizes]
+    gross, margin = sum(sizes), int(gross_cap * slack)
+    if gross > gross_cap + margin:
+        sizes = [size * (gross_cap - margin) // gross for size in sizes]
         bound.append(("portfolio", PORTFOLIO))
     return Capped(_signed(sizes, cents) if bound else list(cents), bound)
 
@@ -106,6 +115,7 @@ def limits(
     held: Sequence[int],
     states: Sequence[TradingState],
     limits: Limits,
+    slack: float = 0.0,
 ) -> Limited:
     """Return the targets within the largest and the smallest size of a symbol, and within the trading states.
 
@@ -118,19 +128,21 @@ def limits(
         held: what each cell holds now.
         states: trading state of each cell, the most severe of all that it belongs to.
         limits: minimum and maximum.
+        slack: as in `caps`, of the maximum.
     """
     least, most = limits.minimum_cents, limits.maximum_cents
+    margin = int(most * slack)
     gross: dict[str, int] = {}
     for (_, symbol), size in zip(cells, cents, strict=True):
         gross[symbol] = gross.get(symbol, 0) + abs(size)
     large = small = False
     for total in gross.values():
-        large = large or total > most
+        large = large or total > most + margin
         small = small or 0 < total < least
     reasons: dict[int, str] = {}
     after = list(cents)
     if large:
-        after = _at_most(cells, after, most, reasons)
+        after = _at_most(cells, after, most, margin, reasons)
     if large or small:
         after = _at_least(cells, after, least, reasons)
     if states.count("ACTIVE") != len(states):
@@ -145,15 +157,17 @@ def fits(
     cap_factors: Sequence[float],
     value_usd: float,
     limits: Limits,
+    slack: float = 0.0,
 ) -> bool:
-    """Return whether a book is within every cap and every symbol's maximum."""
-    if caps(cells, cents, cap_factors, value_usd, limits).bound:
+    """Return whether a book is within every cap and every symbol's maximum, or above one by no more than the slack."""
+    if caps(cells, cents, cap_factors, value_usd, limits, slack).bound:
         return False
+    most = limits.maximum_cents + int(limits.maximum_cents * slack)
     symbols = [symbol for _, symbol in cells]
-    if max(_gross(symbols, map(abs, cents)).values(), default=0) <= limits.maximum_cents:
+    if max(_gross(symbols, map(abs, cents)).values(), default=0) <= most:
         return True
     sides = [(symbol, size > 0) for symbol, size in zip(symbols, cents, strict=True)]
-    return max(_gross(sides, map(abs, cents)).values()) <= limits.maximum_cents
+    return max(_gross(sides, map(abs, cents)).values()) <= most
 
 
 def _clipped(
@@ -162,6 +176,7 @@ def _clipped(
     cap_factors: Sequence[float],
     value_cents: float,
     position: float,
+    slack: float,
 ) -> tuple[list[int], dict[str, int], dict[str, int], dict[str, int]]:
     """Return the sizes within their cells' caps, the cap of each symbol, and the gross of each symbol and strategy."""
     sizes: list[int] = []
@@ -170,8 +185,9 @@ def _clipped(
     strategies: dict[str, int] = {}
     for (strategy, symbol), size, factor in zip(cells, wanted, cap_factors, strict=True):
         cap = int(position * factor * value_cents)
-        if size > cap:  # noqa: PLR1730 (min costs three times as much, and this is the hot path)
-            size = cap  # noqa: PLW2901
+        margin = int(cap * slack)
+        if size > cap + margin:
+            size = cap - margin  # noqa: PLW2901
         if cap > caps.get(symbol, -1):
             caps[symbol] = cap
         sizes.append(size)
@@ -180,7 +196,7 @@ def _clipped(
     return sizes, caps, symbols, strategies
 
 
-def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int) -> Capped:
+def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int, slack: float) -> Capped:
     """Return a book of one cell within its caps; its symbol's cap is its own."""
     size = abs(cents)
     bound = []
@@ -189,20 +205,24 @@ def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, g
         ("strategy", cell[0], strategy_cap),
         ("portfolio", PORTFOLIO, gross_cap),
     ):
-        if size > cap:
-            size = cap
+        margin = int(cap * slack)
+        if size > cap + margin:
+            size = cap - margin
             bound.append((level, name))
     return Capped([size if cents >= 0 else -size], bound)
 
 
-def _at_most(cells: Sequence[tuple[str, str]], cents: list[int], most: int, reasons: dict[int, str]) -> list[int]:
-    """Return the targets with each symbol's long side and its short side at most this."""
+def _at_most(
+    cells: Sequence[tuple[str, str]], cents: list[int], most: int, margin: int, reasons: dict[int, str]
+) -> list[int]:
+    """Return the targets with each side of a symbol that exceeds the maximum by more than a margin as much below it."""
     sides = [(symbol, size > 0) for (_, symbol), size in zip(cells, cents, strict=True)]
-    over = {side: total for side, total in _gross(sides, map(abs, cents)).items() if total > most}
+    over = {side: total for side, total in _gross(sides, map(abs, cents)).items() if total > most + margin}
     if not over:
         return cents
     sizes = [
-        abs(size) * most // over[side] if side in over else abs(size) for side, size in zip(sides, cents, strict=True)
+        abs(size) * (most - margin) // over[side] if side in over else abs(size)
+        for side, size in zip(sides, cents, strict=True)
     ]
     after = _signed(sizes, cents)
     _explain(reasons, cents, after, "max_position_usd")

@@ -7,7 +7,7 @@ Signs, by the position's side: a long is threatened by a low price, by funding t
 by coins that flow into exchanges; a short by the opposites. Open interest that falls, liquidations, volume and whale
 pressure threaten both.
 
-Source: the methods specification §5.
+Source: docs/methods.md, section 5.
 """
 
 from typing import Final, NamedTuple

@@ -23,6 +23,7 @@ from engines.records import (
     Questions,
     Scopes,
     Strategies,
+    Suspect,
     Target,
 )
 from engines.regime import RegimeState
@@ -55,7 +56,8 @@ def _learned(row: tuple[Any, ...]) -> Learned:
 
 def _market(row: tuple[Any, ...]) -> Market:
     bars, gauges, long, short, *rest = row
-    return Market(bars and Bars(*bars), gauges, long and Latch(*long), short and Latch(*short), *rest)
+    market = Market(bars and Bars(*bars), gauges, long and Latch(*long), short and Latch(*short), *rest)
+    return market if market.suspect is None else market._replace(suspect=Suspect(*market.suspect))
 
 
 def _strategies(row: tuple[Any, ...]) -> Strategies:

@@ -5,7 +5,7 @@ One window of scores a cell. A score is a miss in units of the claimed volatilit
 of misses comes to 1 − coverage. A learnt variance is never multiplied twice: the interval only says how wide it
 should at least have been.
 
-Source: the methods specification §2; Vovk, Gammerman and Shafer 2005 (rank); Gibbs and Candès 2021 (adaptive level).
+Source: docs/methods.md, section 2; Vovk, Gammerman and Shafer 2005 (rank); Gibbs and Candès 2021 (adaptive level).
 """
 
 from bisect import bisect_left, insort

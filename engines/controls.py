@@ -78,11 +78,13 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
     scope, wanted = payload["scope"], payload["state"]
     record: Scopes | None = state.get("states", (MARKET_WIDE,))
     scopes = {} if record is None else dict(record.scopes)
-    scopes.pop(scope, None)
-    if wanted != ACTIVE:
+    if wanted == ACTIVE:
+        scopes.pop(scope, None)
+    else:
+        broken = limits.no_room_for_scope(scopes, scope)
+        if broken is not None:
+            return f"rejected: {' '.join(broken)}"
         scopes[scope] = wanted
-    if len(scopes) > limits.SCOPES_MAX:
-        return f"rejected: at most {limits.SCOPES_MAX} scopes may be halted or reducing"
     state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
     trigger = Trigger("resume" if resumed else "control", control_id, way="afresh" if resumed else "ratio", cell=None)

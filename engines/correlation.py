@@ -6,7 +6,7 @@ towards the mean of all, always positive definite.
 What is not known yet takes part as far as it is known: a pair seen in k bars weighs 1 - decay^k, and the mean of all
 fills the rest. So a new symbol moves with the others until it has shown how it does, and changes nothing of theirs.
 
-Source: the methods specification §6; Ledoit and Wolf 2003 (constant-correlation target); Choueifaty and Coignard 2008
+Source: docs/methods.md, section 6; Ledoit and Wolf 2003 (constant-correlation target); Choueifaty and Coignard 2008
 (diversification ratio).
 """
 

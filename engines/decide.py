@@ -1,10 +1,14 @@
 """Stages 1 to 14: from a portfolio's state and a trigger to its targets.
 
 A full decision sizes every live cell afresh. A decision *by ratio* (no solver, no claims) only carries new cuts,
-caps and trading states onto what is held; one on a policy's answer nudges what the caps had left (`engines.ways`). All
-end in the caps, the policy's nudge, the limits and the band, in this order; nothing runs after them.
+caps and trading states onto what was last published; one on a policy's answer nudges what the caps had left
+(`engines.ways`). All end in the caps, the policy's nudge, the limits and the band, in this order; what runs after them
+can only shrink.
 
-Source: the pipeline specification.
+Targets are intentions. What is held enters a full decision through the band, REDUCING and the exits, and a decision by
+ratio through one bound alone: a cut never asks for more than a settled report of positions says is held.
+
+Source: docs/pipeline.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +17,13 @@ from typing import Literal, NamedTuple
 from engines import band, caps, policy
 from engines.caps import Limits
 from engines.headroom import headroom
-from engines.holdings import Holdings, hold
+from engines.holdings import DEFAULT_LOT, UNASSIGNED, Holdings, hold
 from engines.records import Book, Target
 from engines.sizing import CellSize
 from engines.state import State
+from engines.wants import Want, wants
 from engines.waterfall import Waterfall
-from engines.ways import Sized, afresh, as_kept, by_ratio, levels, promised, trading_states
+from engines.ways import Sized, afresh, as_kept, by_ratio, levels, trading_states
 from schemas.words import TradingState
 
 Cells = Sequence[tuple[str, str]]
@@ -30,7 +35,7 @@ WAYS: dict[Way, Callable[[State, str, Book, Holdings, list[TradingState]], Sized
     "kept": as_kept,
 }
 """How a decision comes by its sizes; of two that are called for, the first of these."""
-RANKS = ("signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap", "advice", "deadline")
+RANKS = ("signal", "expiry", "resume", "price", "control", "value", "settings", "cascade", "cap", "advice", "deadline")
 
 
 class Trigger(NamedTuple):
@@ -43,6 +48,8 @@ class Trigger(NamedTuple):
     """afresh: every live cell is sized; ratio: what is held is cut; kept: what a decision's caps left is nudged."""
     cell: tuple[str, str] | None
     """(strategy, symbol) whose waterfall is shown, where there is one."""
+    quiet: bool = False
+    """Whether a decision that changes nothing is not published: nobody has asked for it."""
 
     @property
     def full(self) -> bool:
@@ -66,7 +73,7 @@ class Decision(NamedTuple):
     bound: list[tuple[str, str]]
     """(level, name) of each cap that bound in stages 10 and 11."""
     kept: list[str]
-    """Symbols that the band left as they were held."""
+    """Symbols that the band left as they stood."""
     headroom: float
     """Prices may rise by this factor, at least 1, before any cap can break."""
     limits: Limits
@@ -77,13 +84,34 @@ class Decision(NamedTuple):
     """What stage 10 took of each symbol, as a share; empty where the decision was by ratio."""
     capped: Sequence[int]
     """Signed size of each cell after stage 11."""
-    forced: Sequence[bool]
-    """Whether a cut, a cap or a trading state holds each cell down."""
+    wants: list[Want]
+    """Symbols that could not be sized for want of a price, and why."""
+    unmanaged: dict[str, float]
+    """Reported quantity of each symbol that is shown and left alone, in coins."""
 
     @property
     def cents(self) -> Sequence[int]:
         """Final signed size of each cell."""
         return self.waterfall.last
+
+    @property
+    def moved(self) -> bool:
+        """Whether a target quantity differs from the one last published."""
+        before = self.holdings.intended_quantities
+        return any(quantity != before.get(symbol, 0.0) for symbol, quantity in self.quantities.items())
+
+    @property
+    def taken_charge_of(self) -> list[str]:
+        """Symbols that are managed from this decision on: with a first target, or a stray position that is closed."""
+        strays = [symbol for strategy, symbol in self.holdings.cells if strategy == UNASSIGNED]
+        wanted = [symbol for symbol, quantity in self.quantities.items() if quantity]
+        return [symbol for symbol in dict.fromkeys([*strays, *wanted]) if symbol not in self.book.managed]
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to publish: nobody asked, no target moved, the same symbols are (un)managed."""
+        same = not self.moved and not self.taken_charge_of and tuple(sorted(self.unmanaged)) == self.book.unmanaged
+        return same and self.trigger.quiet
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:
@@ -94,41 +122,34 @@ def stronger(one: Trigger | None, other: Trigger) -> Trigger:
     if one is None:
         return other
     named = min(one, other, key=lambda trigger: (RANKS.index(trigger.kind), trigger.cell or ()))
-    return named._replace(way=min(one.way, other.way, key=[*WAYS].index))
+    return named._replace(way=min(one.way, other.way, key=[*WAYS].index), quiet=one.quiet and other.quiet)
 
 
 def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     """Return the portfolio's targets; of the state nothing changes but what it keeps of stages 2 and 3."""
     book = state.book(portfolio)
     holdings = hold(state, portfolio)
-    cells, held = holdings.cells, holdings.cents
+    cells = holdings.cells
     states = trading_states(state, portfolio, cells)
-    sized = WAYS[trigger.way](state, portfolio, book, holdings, states)
-    waterfall, sizes, cuts, factors, forced, weights, reduction = sized
+    waterfall, sizes, cuts, factors, weights, reduction = WAYS[trigger.way](state, portfolio, book, holdings, states)
 
     limits = state.limits
-    wanted = waterfall.last
-    capped = caps.caps(cells, wanted, factors, book.value_usd, limits)
+    only_cuts = trigger.way == "ratio"
+    slack = limits.tolerance if only_cuts else 0.0
+    capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
     waterfall.add("caps", capped.cents, _bound_reasons(cells, capped.bound))
-    down = [was or abs(cap) < abs(want) for was, want, cap in zip(forced, wanted, capped.cents, strict=True)]
     bound = capped.bound if reduction is None else [*reduction.bound, *capped.bound]
     blended = _blend(state, portfolio, trigger, cells, capped.cents, factors, book, waterfall, bound)
-    limited = caps.limits(cells, blended, held, states, limits)
+    limited = caps.limits(cells, blended, holdings.cents, states, limits, slack)
     waterfall.add("limits", limited.cents, limited.reasons)
-    settled = band.settle(
-        cells,
-        limited.cents,
-        held,
-        [force and abs(limit) < abs(now) for force, limit, now in zip(down, limited.cents, held, strict=True)],
-        levels(state, cells, limited.cents, held),
-        states,
-        factors,
-        book.value_usd,
-        limits,
-        state.params.position_sizing.band_ratio,
-    )
-    waterfall.add("band", settled.cents)
-    quantities = _quantities(state, holdings, settled.cents, settled.kept)
+    standing = holdings.intended if only_cuts else holdings.cents
+    band_ratio = state.params.position_sizing.band_ratio
+    cents, kept = band.settle(cells, limited.cents, standing, factors, book.value_usd, limits, band_ratio)
+    reasons: dict[int, str] = {}
+    if only_cuts and holdings.settled:
+        cents, reasons = _at_most_held(holdings, cents)
+    waterfall.add("band", cents, reasons)
+    quantities = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
     return Decision(
         portfolio,
         trigger,
@@ -137,33 +158,71 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
         waterfall,
         sizes,
         [
-            Target(cents, quantities[cell[1]], cut, factor)
-            for cell, cents, cut, factor in zip(cells, settled.cents, cuts, factors, strict=True)
+            _target(size, quantities[cell[1]], cut, factor, before if only_cuts and cell[1] in kept else None)
+            for cell, size, cut, factor, before in zip(cells, cents, cuts, factors, holdings.targets, strict=True)
         ],
         quantities,
         bound,
-        settled.kept,
-        headroom(cells, settled.cents, factors, book.value_usd, limits),
+        kept,
+        headroom(cells, cents, factors, book.value_usd, limits),
         limits,
         weights,
         {} if reduction is None else reduction.penalties,
         capped.cents,
-        down,
+        wants(state, portfolio, cells),
+        {symbol: held for symbol, held in holdings.unmanaged.items() if not quantities.get(symbol)},
     )
 
 
-def breaks_a_cap(state: State, portfolio: str) -> bool:
-    """Return whether what the portfolio holds, at present prices, breaks a cap of stage 11 or the maximum of 13."""
-    return room_of(state, hold(state, portfolio), state.book(portfolio)) < 1.0
+def _target(cents: int, quantity: float, cut: float, factor: float, kept: Target | None) -> Target:
+    """Return what is published of a cell; a cut that was too small to publish is not taken as made."""
+    if kept is not None:
+        return Target(cents, quantity, kept.cut, kept.cap_factor)
+    return Target(cents, quantity, cut, factor)
 
 
-def room_of(state: State, holdings: Holdings, book: Book) -> float:
-    """Return the smallest cap over size of what is to be held, with the factors that a decision by ratio takes.
+def room_of(state: State, portfolio: str) -> tuple[float, float]:
+    """Return the smallest cap over size of what is intended, and of what is intended or held, whichever is larger.
 
-    Below 1 a cap is broken, and that decision cuts.
+    Below 1 a cap is exceeded; a decision by ratio cuts what is intended once it is exceeded by the tolerance.
     """
+    holdings, book = hold(state, portfolio), state.book(portfolio)
     factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
-    return headroom(holdings.cells, promised(book, holdings), factors, book.value_usd, state.limits)
+    intended = headroom(holdings.cells, holdings.intended, factors, book.value_usd, state.limits)
+    if holdings.basis == "targets":
+        return intended, intended
+    larger = [max(pair, key=abs) for pair in zip(holdings.intended, holdings.cents, strict=True)]
+    return intended, headroom(holdings.cells, larger, factors, book.value_usd, state.limits)
+
+
+def _at_most_held(holdings: Holdings, cents: Sequence[int]) -> tuple[list[int], dict[int, str]]:
+    """Return the targets of a cut with each symbol that it changes at most as large as what is held of it.
+
+    A stop that was hit at the exchange, or an order that never filled, is not bought back by a cut.
+    """
+    wanted, held = _nets(holdings.cells, cents), _nets(holdings.cells, holdings.cents)
+    intended = _nets(holdings.cells, holdings.intended)
+    shares: dict[str, tuple[int, int]] = {}
+    for symbol, net in wanted.items():
+        have = held[symbol] if held[symbol] * net > 0 else 0
+        if net != intended[symbol] and abs(have) < abs(net):
+            shares[symbol] = (abs(have), abs(net))
+    after, reasons = list(cents), {}
+    for index, (_, symbol) in enumerate(holdings.cells):
+        if symbol in shares:
+            have, net = shares[symbol]
+            size = abs(cents[index]) * have // net
+            after[index] = size if cents[index] >= 0 else -size
+            reasons[index] = "a cut never buys: no more is held"
+    return after, reasons
+
+
+def _nets(cells: Cells, cents: Sequence[int]) -> dict[str, int]:
+    """Return the sum of signed sizes of each symbol."""
+    nets: dict[str, int] = {}
+    for (_, symbol), size in zip(cells, cents, strict=True):
+        nets[symbol] = nets.get(symbol, 0) + size
+    return nets
 
 
 def _blend(
@@ -202,36 +261,42 @@ def _bound_reasons(cells: Cells, bound: list[tuple[str, str]]) -> dict[int, str]
     return reasons
 
 
-def _quantities(state: State, holdings: Holdings, cents: Sequence[int], kept: list[str]) -> dict[str, float]:
-    """Return each symbol's signed quantity: its target toward zero to the lot, or what is held where nothing changes.
+def _quantities(
+    state: State, holdings: Holdings, cents: Sequence[int], kept: list[str], *, only_cuts: bool
+) -> dict[str, float]:
+    """Return each symbol's signed quantity: its target toward zero to the lot, or what stands where nothing changes.
 
-    A net below the minimum is published as nothing. What is held is truncated to the cent: brought back to lots it
+    A net below the minimum is published as nothing. What stands is truncated to the cent: brought back to lots it
     would lose some at every decision.
     """
     minimum = state.limits.minimum_cents
+    standing = holdings.intended_quantities if only_cuts else holdings.quantities
     nets: dict[str, int] = {}
+    before: dict[str, int] = {}
     changed: dict[str, None] = {}
-    for (_, symbol), size, held in zip(holdings.cells, cents, holdings.cents, strict=True):
+    stood = holdings.intended if only_cuts else holdings.cents
+    for (_, symbol), size, was in zip(holdings.cells, cents, stood, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
-        if size != held:
+        before[symbol] = before.get(symbol, 0) + was
+        if size != was:
             changed[symbol] = None
     markets, lots = state.tables["markets"], state.params.position_sizing.lots
     quantities = {}
     for symbol, net in nets.items():
         if symbol in kept:
-            quantities[symbol] = holdings.quantities.get(symbol, 0.0)
+            quantities[symbol] = standing.get(symbol, 0.0)
             continue
         market = markets.get((symbol,))
-        if abs(net) < minimum or not net or market is None or market.bars is None:
+        if abs(net) < minimum or not net:
             quantities[symbol] = 0.0
         elif symbol not in changed:
-            quantities[symbol] = holdings.quantities.get(symbol, 0.0)
-        else:
+            quantities[symbol] = standing.get(symbol, 0.0)
+        elif market is not None and market.bars is not None:
             quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
+        else:
+            share = net / before[symbol] if before[symbol] else 0.0
+            quantities[symbol] = in_lots(standing.get(symbol, 0.0) * share, lots.get(symbol, DEFAULT_LOT))
     return quantities
-
-
-DEFAULT_LOT = 1e-8
 
 
 def in_lots(quantity: float, lot: float) -> float:

@@ -1,6 +1,6 @@
 """Drawdown control: sizes shrink with the fall from the peak, to nothing where the largest allowed fall is reached.
 
-Source: the methods specification §1; Grossman and Zhou 1993, whose floor is a share of the running maximum.
+Source: docs/methods.md, section 1; Grossman and Zhou 1993, whose floor is a share of the running maximum.
 """
 
 __all__ = ["multiplier"]

@@ -5,7 +5,7 @@ times one, not k times. How well each has done lately gives its weight, by Hedge
 written off. Where the weights stood in the long run is the reference that drift is measured against: a walk in small
 steps is as far as a jump.
 
-Source: the methods specification §8; Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share).
+Source: docs/methods.md, section 8; Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share).
 """
 
 from collections.abc import Mapping, Sequence

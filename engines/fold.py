@@ -3,7 +3,7 @@
 `apply` is the whole of sizing: a pure function of the state and the entry but for the state's mutation. Every kind of
 entry has one handler; a handler folds and names the portfolios that have to decide.
 
-Source: the pipeline specification, stage 0 and triggers.
+Source: docs/pipeline.md, stage 0 and triggers.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ import orjson
 from engines import gate, limits, policy, questions, returns, strategies
 from engines.allocation import DECISION_VERSION, render
 from engines.controls import fold_control
-from engines.decide import Decision, Trigger, decide, room_of
+from engines.decide import Decision, Trigger, decide
 from engines.effects import Folded, Journaled, Published, Refusal, alert, warn_of_drift
-from engines.market import fold_price, fold_readings, fold_step, look_again
+from engines.market import fold_price, fold_readings, fold_step, look_again, watch_caps
 from engines.outcomes import Learnt, learn, remember
 from engines.parameters import DecisionParams
 from engines.records import Book, Cell, Claim, Forecast, Market
@@ -63,8 +63,8 @@ def apply(state: State, entry: Journaled) -> Folded:
         handler(state, entry, folded)
     for portfolio in sorted(folded.triggers):
         decision = decide(state, portfolio, folded.triggers[portfolio])
-        if decision.trigger.kind == "cap":
-            _warn_of_budget(state, entry, decision, folded)
+        if decision.silent:
+            continue
         folded.allocations.append(_publish(state, entry, decision, folded))
     return folded
 
@@ -84,27 +84,25 @@ def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded)
     _claim(state, entry, decision, claimed)
     _forecasts(state, decision, claimed)
     watches = _watches(state, decision.quantities, decision.headroom)
-    known = (book.positions, book.positions_ns)
-    after = Book(book.value_usd, book.peak_usd, book.sequence + 1, value_hash, *known, watches, _reductions(decision))
+    sequence = book.sequence + 1
+    moved = decision.moved
+    after = book._replace(
+        sequence=sequence,
+        last_hash=value_hash,
+        watches=watches,
+        changed_sequence=sequence if moved else book.changed_sequence,
+        changed_ns=state.now_ns if moved else book.changed_ns,
+        managed=tuple(sorted((*book.managed, *decision.taken_charge_of))),
+        unmanaged=tuple(sorted(decision.unmanaged)),
+        waiting=tuple(want.symbol for want in decision.wants if want.forecast)
+        if decision.trigger.full
+        else book.waiting,
+        breached=book.breached and decision.holdings.basis == "positions",
+    )
     state.put_book(portfolio, after)
     if idle:
         state.forget_idle_cells(portfolio)
-    return Published(decision, book.sequence + 1, value)
-
-
-def _warn_of_budget(state: State, entry: Journaled, decision: Decision, folded: Folded) -> None:
-    """Tell that prices have carried what a portfolio holds over one of its caps: by how much, null over a cap of 0."""
-    room = room_of(state, decision.holdings, decision.book)
-    alert(
-        state,
-        folded,
-        entry.offset,
-        "risk_budget",
-        decision.portfolio_id,
-        severity="warning",
-        value=1.0 / room if room else None,
-        threshold=1.0,
-    )
+    return Published(decision, sequence, value)
 
 
 def _forecasts(state: State, decision: Decision, claimed: list[tuple[str, str]]) -> None:
@@ -151,25 +149,14 @@ def _claim_of(state: State, entry: Journaled, key: tuple[str, ...], forecast: Fo
     )
 
 
-def _reductions(decision: Decision) -> tuple[tuple[str, float], ...]:
-    """Return the quantity of each known position that this decision makes smaller, or turns."""
-    holdings = decision.holdings
-    if holdings.basis == "targets":
-        return ()
-    return tuple(
-        (symbol, quantity)
-        for symbol, quantity in decision.quantities.items()
-        if (held := holdings.quantities.get(symbol, 0.0)) and (abs(quantity) < abs(held) or quantity * held < 0.0)
-    )
-
-
 def _watches(state: State, quantities: dict[str, float], headroom: float) -> tuple[tuple[str, float], ...]:
-    """Return the price of each held symbol below which no cap of the portfolio can break."""
+    """Return the price of each held symbol below which no cap of the portfolio is exceeded by the tolerance."""
+    reach = headroom * (1.0 + state.limits.tolerance) * (1.0 - 1e-9)
     watches = []
     for symbol, quantity in quantities.items():
         market: Market | None = state.get("markets", (symbol,))
         if quantity and market is not None and market.bars is not None:
-            watches.append((symbol, market.bars.last_price * headroom * (1.0 - 1e-9)))
+            watches.append((symbol, market.bars.last_price * reach))
     return tuple(watches)
 
 
@@ -290,24 +277,36 @@ def _positions(state: State, entry: Journaled, folded: Folded) -> None:
     if book.positions is not None and body["timestamp_ns"] <= book.positions_ns:
         folded.note("older_positions", portfolio)
         return
-    broken = limits.no_room_for_portfolio(state, portfolio)
+    as_of = body.get("as_of_sequence")
+    broken = limits.no_room_for_portfolio(state, portfolio) or _not_published(book, as_of)
     if broken is not None:
         folded.refuse(entry, *broken)
         return
     positions = tuple(sorted((symbol, float(quantity)) for symbol, quantity in body["quantities"].items()))
     value = body.get("equity")
     value = book.value_usd if value is None else float(value)
-    book = book._replace(
+    after = book._replace(
         positions=positions,
         positions_ns=body["timestamp_ns"],
+        as_of_sequence=as_of,
         value_usd=value,
         peak_usd=max(book.peak_usd, value),
     )
-    state.put_book(portfolio, book)
+    state.put_book(portfolio, after)
     for symbol, quantity in positions:
         if quantity:
             state.holders.setdefault(symbol, {})[portfolio] = None
-    folded.call_for(portfolio, Trigger("value", "positions", way="ratio", cell=None))
+    strays = any(quantity and symbol not in book.managed for symbol, quantity in positions)
+    if value != book.value_usd or strays or book.unmanaged:
+        folded.call_for(portfolio, Trigger("value", "positions", way="ratio", cell=None, quiet=True))
+    watch_caps(state, entry.offset, portfolio, folded)
+
+
+def _not_published(book: Book, as_of: int | None) -> limits.Broken:
+    """Return why a report that names an allocation which was never published is not taken, None where it is."""
+    if as_of is None or as_of <= book.sequence:
+        return None
+    return "as_of_sequence", f"must be at most {book.sequence}, the newest allocation's sequence, was {as_of}"
 
 
 def _adopt(state: State, entry: Journaled, _folded: Folded) -> None:

@@ -4,7 +4,7 @@ Each decision gives a paired difference. A confidence sequence, valid at every m
 opens the gate when its lower bound is above nothing. Since a running intersection never falls again, Page's CUSUM
 closes it; then an operator has to begin anew. It costs O(1) a step.
 
-Source: the methods specification §10; Waudby-Smith and Ramdas 2024 (predictable plug-in empirical Bernstein); Page
+Source: docs/methods.md, section 10; Waudby-Smith and Ramdas 2024 (predictable plug-in empirical Bernstein); Page
 1954 (cumulative sums).
 """
 

@@ -8,7 +8,7 @@ It costs O(1) an outcome, in natural parameters
 
 and forgets: each outcome moves h a step towards the prior, whose weight is counted in usual claims.
 
-Source: the methods specification §1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Kulhavý and Zarrop 1993
+Source: docs/methods.md, section 1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Kulhavý and Zarrop 1993
 (stabilised forgetting); Baker and McHale 2013 (shrink); Busseti, Ryu and Boyd 2016 (drawdown bound).
 """
 

@@ -6,6 +6,7 @@ worker could go on. The numbers are part of the decisions: they are fixed, since
 Source: none; an allocation at all limits has less than the 4 MiB of its topic.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from engines.state import State
@@ -19,7 +20,7 @@ STRATEGIES_MAX: Final = 200
 CELLS_MAX: Final = 2_000
 """Pairs of strategy and symbol of one portfolio, ever."""
 SCOPES_MAX: Final = 1_000
-"""Scopes that are halted or reducing."""
+"""Scopes of each kind (portfolio, strategy, symbol) that are halted or reducing; `all` is not counted."""
 
 Broken = tuple[str, str] | None
 """Field, and the rule that goes on after it."""
@@ -50,6 +51,17 @@ def no_room_for_symbol(state: State, symbol: str) -> Broken:
     if (symbol,) in markets or len(markets) < SYMBOLS_MAX:
         return None
     return "symbol", _full(symbol, "symbols", SYMBOLS_MAX)
+
+
+def no_room_for_scope(ordered: Mapping[str, str], scope: str) -> Broken:
+    """Return why a scope is not halted or reduced beside those that are, None where it is.
+
+    `all` and a scope that is ordered already always have room: neither makes the state grow without bound.
+    """
+    kind, _, _ = scope.partition(":")
+    if kind == "all" or scope in ordered or sum(each.startswith(f"{kind}:") for each in ordered) < SCOPES_MAX:
+        return None
+    return "scope", _full(scope, f"{kind} scopes that are halted or reducing", SCOPES_MAX)
 
 
 def _full(name: str, what: str, most: int) -> str:

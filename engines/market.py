@@ -1,17 +1,21 @@
 """Fold what portfolios share: steps into bars, readings into gauges, both into cascade latches.
 
-Source: the pipeline specification, stage 0; methods 5.
+Source: docs/pipeline.md, stage 0; docs/methods.md, section 5.
 """
 
+from math import sqrt
 from typing import Any
 
-from engines import bars, cascade, limits, returns
+from engines import bars, cascade, collar, limits, returns
 from engines.cascade import Readings
-from engines.decide import Trigger, breaks_a_cap
+from engines.collar import Candle, Collar
+from engines.decide import Trigger, room_of
 from engines.effects import Folded, Journaled, Look, alert
+from engines.exact import exp
 from engines.holdings import hold
 from engines.parameters import CascadeLevels
 from engines.records import Bars, Latch, Market
+from engines.sizing import is_stale
 from engines.state import MARKET_WIDE, State
 from schemas.words import RECOMMENDATIONS
 
@@ -49,15 +53,81 @@ def fold_price(
     if market.bars is not None and market.source_partition != source and end_ns - market.bars.last_ns < HOUR_NS:
         folded.note("refused_symbol", symbol)
         return
-    open_, high, low, close, volume = prices[:5]
-    moved = bars.fold(market.bars, open_, high, low, close, volume, end_ns, state.params.market)
+    candle = _believed(state, entry, folded, symbol, market, Candle(*prices[:4]), end_ns)
+    if candle is None:
+        return
+    moved = bars.fold(market.bars, *candle, prices[4], end_ns, state.params.market)
     returns.rolled(state, symbol, market.bars, moved)
     priced = Market(moved, market.gauges, market.long, market.short, source)
     state.oldest_price_ns = min(state.oldest_price_ns, end_ns)
     _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
-        if close >= price and breaks_a_cap(state, portfolio):
-            folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None))
+        if candle.close >= price:
+            watch_caps(state, entry.offset, portfolio, folded, symbol)
+    if not is_stale(moved, _now(state), state.params):
+        for portfolio in list(state.waiting.get(symbol, {})):
+            if state.has_forecast(portfolio, symbol):
+                folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
+
+
+def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol: str = "positions") -> None:
+    """Call for a cut where what is intended exceeds a cap by more than the tolerance; report a breach once.
+
+    What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach ends
+    when everything is within its cap again.
+    """
+    intended, held = room_of(state, portfolio)
+    least = 1.0 / (1.0 + state.limits.tolerance)
+    room = min(intended, held)
+    book = state.book(portfolio)
+    if room < least and not book.breached:
+        alert(
+            state,
+            folded,
+            offset,
+            "risk_budget",
+            portfolio,
+            severity="warning",
+            value=1.0 / room if room else None,
+            threshold=1.0,
+        )
+        state.put_book(portfolio, book._replace(breached=True))
+    elif book.breached and room >= 1.0:
+        state.put_book(portfolio, book._replace(breached=False))
+    if intended < least:
+        folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None, quiet=True))
+
+
+def _believed(
+    state: State, entry: Journaled, folded: Folded, symbol: str, market: Market, candle: Candle, end_ns: int
+) -> Candle | None:
+    """Return a step's candle within the collar, or None where its price is suspect: then the last one stays, and ages.
+
+    A suspicion is told of once, by the first partition alone.
+    """
+    known = market.bars
+    if known is None:
+        return candle
+    before = Collar(known.last_price, known.last_ns, market.suspect)
+    after, judged = collar.step(before, candle, end_ns, sqrt(known.variance or 0.0), state.params.market)
+    if judged.candle is None:
+        folded.note("suspect_price", symbol)
+        if market.suspect is None and state.partition == 0:
+            bound = known.last_price * exp(judged.reach if candle.close > known.last_price else -judged.reach)
+            alert(
+                state,
+                folded,
+                entry.offset,
+                "suspect_price",
+                symbol,
+                severity="warning",
+                value=candle.close,
+                threshold=bound,
+            )
+        state.put_market(symbol, market._replace(suspect=after.suspect))
+    elif judged.clipped:
+        folded.note("clipped_price", symbol, judged.clipped)
+    return judged.candle
 
 
 def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
@@ -210,7 +280,7 @@ def _tell(state: State, symbol: str, before: Market, after: Market, offset: int,
             continue
         folded.note("cascade_level", RECOMMENDATIONS[now])
         for portfolio in _holders(state, symbol, side):
-            folded.call_for(portfolio, Trigger("cascade", symbol, way="ratio", cell=None))
+            folded.call_for(portfolio, Trigger("cascade", symbol, way="ratio", cell=None, quiet=True))
         latch = after.long if side > 0 else after.short
         if state.partition == 0 and latch is not None:
             _warn(state, folded, offset, f"{symbol}:{'long' if side > 0 else 'short'}", latch, now)
@@ -242,6 +312,6 @@ def _holders(state: State, symbol: str, side: int) -> list[str]:
 def _on_side(state: State, portfolio: str, symbol: str, side: int) -> bool:
     holdings = hold(state, portfolio)
     return any(
-        cents * side > 0 and symbol in {name, MARKET_WIDE}
-        for (_, name), cents in zip(holdings.cells, holdings.cents, strict=True)
+        (intended * side > 0 or held * side > 0) and symbol in {name, MARKET_WIDE}
+        for (_, name), intended, held in zip(holdings.cells, holdings.intended, holdings.cents, strict=True)
     )

@@ -4,7 +4,7 @@ Returns of a bar are standardised by the volatility known before it, and the pro
 bar enter its EWMA; the pairs of a missing symbol stay as they are. Symbols come and go: a new one blocks nobody, and
 one that trades no more is forgotten by event time.
 
-Source: the methods specification §6; RiskMetrics 1996 (EWMA).
+Source: docs/methods.md, section 6; RiskMetrics 1996 (EWMA).
 """
 
 from collections.abc import Iterable, Mapping

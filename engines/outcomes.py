@@ -1,6 +1,6 @@
 """Learning: an outcome finds the claim it settles and moves the cell's posterior and scores.
 
-Source: the pipeline specification, stage 0; methods 1 and 2.
+Source: docs/pipeline.md, stage 0; docs/methods.md, sections 1 and 2.
 """
 
 from typing import Any, NamedTuple

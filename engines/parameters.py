@@ -11,8 +11,9 @@ import orjson
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
+from engines.exact import exp
 from schemas.base import Frozen
-from schemas.words import PolicyMode, Regime
+from schemas.words import PolicyMode, Regime, StalePrice, Unmanaged
 
 Positive = Annotated[float, Gt(0)]
 Ratio = Annotated[float, Ge(0), Le(1)]
@@ -192,6 +193,9 @@ class RiskManagement(Frozen):
     max_strategy_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.40, description="S: gross of one strategy")
     max_portfolio_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.80, description="G: gross of all")
     max_leverage: Annotated[float, Ge(1), Le(3)] = Field(1.0, description="gross of all, whatever G says")
+    cap_tolerance: Annotated[float, Ge(0), Le(0.1)] = Field(
+        0.01, description="share by which prices may carry a size over its cap before it is cut, to as much below it"
+    )
     max_drawdown_pct: Annotated[float, Gt(0), Lt(1)] = Field(0.30, description="drawdown at which nothing is held")
     allow_short: bool = Field(default=True, description="whether a SELL may open a short")
     cascade_thresholds: CascadeThresholds = CascadeThresholds()
@@ -212,14 +216,35 @@ class SentimentParams(Frozen):
     half_life_s: Positive = Field(21_600.0, description="decay of a reading with age")
 
 
+class CollarParams(Frozen):
+    """How far a price may be from the last one before another has to agree with it."""
+
+    min_reach: Annotated[float, Gt(0), Le(10)] = Field(0.10, description="log distance that is always accepted")
+    bar_reach: Positive = Field(0.40, description="log distance after a bar; grows with the root of the age")
+    bar_sd: Annotated[float, Ge(0)] = Field(40.0, description="the same in bar volatilities, where that is more")
+    max_age_bars: Positive = Field(4.0, description="age of the last price beyond which the distance grows no more")
+    max_ratio: Annotated[float, Gt(1)] = Field(4.0, description="a move beyond this factor is never accepted at once")
+    agreement: Positive = Field(0.10, description="log distance within which another price agrees with a suspect")
+    doubt_ratio: Annotated[float, Gt(1)] = Field(2.0, description="a move beyond this factor has to last doubt_s")
+    doubt_s: Annotated[float, Ge(0)] = Field(60.0, description="seconds until a price can agree with such a move")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if exp(self.min_reach) > self.max_ratio:
+            msg = f"min_reach {self.min_reach} is above ln(max_ratio), ln({self.max_ratio})"
+            raise ValueError(msg)
+        return self
+
+
 class MarketParams(Frozen):
-    """How ticks become steps and steps become bars."""
+    """How ticks become steps and steps become bars, and which prices are believed."""
 
     step_s: Annotated[int, Ge(1), Le(60)] = 1
     bar_s: Annotated[int, Ge(60), Le(86_400)] = 3_600
     volatility_decay: Decay = Field(0.97, description="decay of the bar variance")
     volatility_clip: Positive = Field(5.0, description="volatilities at which returns are clipped")
     warmup_bars: Count = Field(24, description="bars before the market gives a cascade score or a volume ratio")
+    collar: CollarParams = CollarParams()
 
     @model_validator(mode="after")
     def _whole_steps(self) -> Self:
@@ -245,9 +270,14 @@ class ValidationCriteria(Frozen):
 
 
 class PortfolioParams(Frozen):
-    """What a portfolio begins with."""
+    """What a portfolio begins with, and what is done about positions and prices that are not known well enough."""
 
     initial_value_usd: Positive = Field(100_000.0, description="equity until control or positions say otherwise")
+    settle_s: Annotated[float, Ge(0), Le(86_400)] = Field(
+        30.0, description="time after which a change of a target is taken as carried out"
+    )
+    stale_price: StalePrice = Field("hold", description="cells without a fresh price: hold them, or go flat")
+    unmanaged: Unmanaged = Field("ignore", description="positions without a target of ours: ignore, or flatten them")
 
 
 class GateParams(Frozen):

@@ -4,7 +4,7 @@ It is asked and scored always, but it acts only where an operator lets it (`mode
 then its nudge is bounded, weighted by its confidence, and below every rule: caps again after it, no side flips, what
 a cascade has cut it cannot lift.
 
-Source: the methods specification §10; the pipeline specification, stage 12.
+Source: docs/methods.md, section 10; docs/pipeline.md, stage 12.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ where nothing is correlated is solved with the correlations as they are; what it
 kf is in x already, so it cancels here. Nothing fails: what has no variance is sized to 0, and where the correlations
 are no correlations all is taken to move as one; both with a reason.
 
-Source: the pipeline specification, stage 10 in detail; the methods specification §7.
+Source: docs/pipeline.md, stage 10; docs/methods.md, section 7.
 """
 
 from bisect import bisect_left

@@ -13,7 +13,7 @@ not enough, descent goes on to the end, with ν by the Illinois method.
 
 Loops are compiled, in fixed order, without BLAS: the same bits on every machine, and the same as interpreted.
 
-Source: the methods specification §7; Júdice and Pires 1994 (changing all wrong indices at once); Dowell and Jarratt
+Source: docs/methods.md, section 7; Júdice and Pires 1994 (changing all wrong indices at once); Dowell and Jarratt
 1971 (the Illinois method); Bertsekas 1982 (method of multipliers, the spring).
 """
 

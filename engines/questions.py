@@ -4,7 +4,7 @@ A question is about one cell of one decision. It is open until its first answer,
 decision for the cell. Beside the questions lies the book as the caps left it, so that an answer runs stages 12 to 14 on
 the very sizes that it was asked about. A cut since then replaces those sizes: an answer never brings back what was cut.
 
-Source: the pipeline specification, triggers; the architecture, the way of the data, 5.
+Source: docs/pipeline.md, triggers.
 """
 
 from collections.abc import Sequence
@@ -156,17 +156,17 @@ def _still_meant(state: State, portfolio: str, before: Questions | None, opened:
 
 
 def _book(decision: Decision) -> tuple[Kept, ...]:
-    rows = zip(decision.holdings.cells, decision.capped, decision.targets, decision.forced, strict=True)
-    return tuple(Kept(*cell, cents, target.cut, target.cap_factor, forced) for cell, cents, target, forced in rows)
+    rows = zip(decision.holdings.cells, decision.capped, decision.targets, strict=True)
+    return tuple(Kept(*cell, cents, target.cut, target.cap_factor) for cell, cents, target in rows)
 
 
 def _changed(decision: Decision) -> dict[tuple[str, str], Kept]:
     """Return the cells that a decision by ratio has changed, as an answer would find them."""
-    rows = zip(decision.holdings.cells, decision.cents, decision.holdings.cents, decision.targets, strict=True)
+    rows = zip(decision.holdings.cells, decision.cents, decision.holdings.intended, decision.targets, strict=True)
     return {
-        cell: Kept(*cell, cents, target.cut, target.cap_factor, forced=True)
-        for cell, cents, held, target in rows
-        if cents != held
+        cell: Kept(*cell, cents, target.cut, target.cap_factor)
+        for cell, cents, intended, target in rows
+        if cents != intended
     }
 
 

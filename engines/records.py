@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from engines.bars import Bars
 from engines.cascade import Latch
+from engines.collar import Suspect
 from engines.conformal import Scores
 from engines.ensemble import Drift, ForecastCorrelation
 from engines.gate import Gate
@@ -32,6 +33,7 @@ __all__ = [
     "Scopes",
     "Scores",
     "Strategies",
+    "Suspect",
     "Target",
 ]
 
@@ -126,9 +128,20 @@ class Book(NamedTuple):
     positions_ns: int
     watches: tuple[tuple[str, float], ...]
     """(symbol, price below which no cap can break) of what was last published: what spares a check at every step."""
-    reductions: tuple[tuple[str, float], ...] = ()
-    """(symbol, signed quantity) last published of each position that was to become smaller, or none: not undone by a
-    decision by ratio, however long the position is known as it was."""
+    as_of_sequence: int | None = None
+    """The last allocation that the reporter of `positions` had applied, where it says so."""
+    changed_sequence: int = 0
+    """The last allocation that changed a target quantity; 0: none yet."""
+    changed_ns: int = 0
+    """Journal time of that allocation."""
+    managed: tuple[str, ...] = ()
+    """Symbols for which a target other than 0 was ever published, sorted."""
+    unmanaged: tuple[str, ...] = ()
+    """Symbols last shown as held but not managed, sorted."""
+    waiting: tuple[str, ...] = ()
+    """Symbols with a live forecast that the last full decision could not size for want of a fresh price, sorted."""
+    breached: bool = False
+    """Whether a broken cap has been reported and still stands."""
 
 
 class Market(NamedTuple):
@@ -144,6 +157,8 @@ class Market(NamedTuple):
     """Partition of `prices` that the symbol comes from; -1 before the first step."""
     stale: bool = False
     """Whether it has been told that the price is too old; over with the next one."""
+    suspect: Suspect | None = None
+    """A price too far from the last one to count before another agrees with it; over with the next that counts."""
 
 
 class Strategies(NamedTuple):
@@ -197,8 +212,6 @@ class Kept(NamedTuple):
     cents: int
     cut: float
     cap_factor: float
-    forced: bool
-    """Whether it is held down by a cut, a cap or a trading state."""
 
 
 class Questions(NamedTuple):

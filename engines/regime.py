@@ -5,7 +5,7 @@ votes since the change before; CRISIS needs one. The state depends only on the v
 of signals within one: a change that the open period's vote made is undone where a later signal of the same period
 makes that vote another one.
 
-Source: the methods specification §4.
+Source: docs/methods.md, section 4.
 """
 
 from typing import Literal, NamedTuple

@@ -1,6 +1,6 @@
 """Request: what the policy is told of a decision that it may nudge.
 
-Source: the interfaces specification, RlRequest.
+Source: `schemas.rl.RlRequest`.
 """
 
 from typing import Any

@@ -4,7 +4,7 @@ A symbol's return over a bar is known when its next bar begins, or when a little
 then the bar is closed for all, with those that traded in it. A symbol that comes later is missing in it and blocks
 nobody. What is gathered and what is learnt is in the table `correlations`: parts of bytes.
 
-Source: the methods specification §6 (event-time bars, previous-tick synchronised).
+Source: docs/methods.md, section 6 (event-time bars, previous-tick synchronised).
 """
 
 from collections.abc import Mapping

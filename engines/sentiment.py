@@ -2,7 +2,7 @@
 
 A linear tilt outside a neutral band, O(1). It is symmetric: what a mood gives to a long it takes from a short.
 
-Source: the methods specification §3.
+Source: docs/methods.md, section 3.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Fold a signal: its forecast replaces the cell's, its regime votes, and its portfolio decides.
 
-Source: the pipeline specification, stages 0 and 1.
+Source: docs/pipeline.md, stages 0 and 1.
 """
 
 from typing import Any

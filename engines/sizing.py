@@ -1,6 +1,6 @@
 """Stages 1 to 8 of the pipeline: from one cell's live forecast to its signed size in cents.
 
-Source: the pipeline specification, stages 1-8; methods 1-5.
+Source: docs/pipeline.md, stages 1-8; docs/methods.md, sections 1 to 5.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from engines import cascade, conformal, ensemble, kelly, portfolio, regime, sent
 from engines.conformal import ConformalScale
 from engines.kelly import KellySize
 from engines.parameters import DecisionParams
-from engines.records import Forecast, Learned, Market, Scores
+from engines.records import Bars, Forecast, Learned, Market, Scores
 from engines.sentiment import SentimentScale
 from schemas.words import Regime
 
@@ -62,6 +62,11 @@ class CellSize(NamedTuple):
 NOTHING = (0,) * len(STAGES)
 
 
+NO_PRICE, STALE_PRICE = "no price", "stale price"
+WANTING_A_PRICE = (NO_PRICE, STALE_PRICE)
+"""Reasons of stage 1 that are no decision: nothing is known to size with."""
+
+
 def level_of(market: Market | None, whole_market: Market | None, side: int) -> int:
     """Return the cascade level in force for a side: the worse of the symbol's and the market's."""
     level = 0
@@ -81,10 +86,13 @@ def why_not(forecast: Forecast, market: Market | None, halted: bool, now_ns: int
     if forecast.side < 0 and not params.risk_management.allow_short:
         return "shorts are off"
     if market is None or market.bars is None:
-        return "no price"
-    if now_ns - market.bars.last_ns > params.validation_criteria.max_price_age_s * SECOND_NS:
-        return "stale price"
-    return ""
+        return NO_PRICE
+    return STALE_PRICE if is_stale(market.bars, now_ns, params) else ""
+
+
+def is_stale(bars: Bars, now_ns: int, params: DecisionParams) -> bool:
+    """Return whether a symbol's last price is too old to size with."""
+    return now_ns - bars.last_ns > params.validation_criteria.max_price_age_s * SECOND_NS
 
 
 def nothing(reason: str, level: int, fall: float) -> CellSize:

@@ -90,6 +90,8 @@ class State:
         """By portfolio and strategy: how many cells there ever were."""
         self.holders: dict[str, dict[str, None]] = {}
         self.watches: dict[str, dict[str, float]] = {}
+        self.waiting: dict[str, dict[str, None]] = {}
+        """By symbol: portfolios whose last full decision could not size it for want of a fresh price."""
         self.elevated: dict[str, None] = {}
         self._expiries: list[tuple[int, Key]] = []
         self._deadlines: list[tuple[int, tuple[str, str, str, int]]] = []
@@ -138,10 +140,13 @@ class State:
         return Book(value, value, 0, "", None, 0, ())
 
     def put_book(self, portfolio: str, book: Book) -> None:
-        """Store a portfolio's book; its watches replace those before in the index."""
+        """Store a portfolio's book; its watches, and what it waits for, replace those before in the indexes."""
         before: Book | None = self.tables["books"].get((portfolio,))
-        for symbol, _ in () if before is None else before.watches:
-            del self.watches[symbol][portfolio]
+        if before is not None:
+            for symbol, _ in before.watches:
+                del self.watches[symbol][portfolio]
+            for symbol in before.waiting:
+                del self.waiting[symbol][portfolio]
         self.put("books", (portfolio,), book)
         self._watch(portfolio, book)
 
@@ -218,6 +223,15 @@ class State:
         positions = self.book(portfolio).positions
         return positions is not None and any(name == symbol and quantity for name, quantity in positions)
 
+    def has_forecast(self, portfolio: str, symbol: str) -> bool:
+        """Return whether a strategy of the portfolio has a live forecast on the symbol."""
+        predictions = self.tables["predictions"]
+        return any(
+            (cell := predictions.get((portfolio, strategy, name))) is not None and cell.forecast is not None
+            for strategy, name in self.cells(portfolio)
+            if name == symbol
+        )
+
     def due(self, now_ns: int) -> list[Key]:
         """Take the cells whose forecast has expired by now, sorted; each is told once."""
         if not self._expiries or self._expiries[0][0] > now_ns:
@@ -256,6 +270,8 @@ class State:
     def _watch(self, portfolio: str, book: Book) -> None:
         for symbol, price in book.watches:
             self.watches.setdefault(symbol, {})[portfolio] = price
+        for symbol in book.waiting:
+            self.waiting.setdefault(symbol, {})[portfolio] = None
 
     def _raise_or_lower(self, symbol: str, market: Market) -> None:
         if any(latch is not None and latch.level for latch in (market.long, market.short)):
@@ -328,4 +344,5 @@ def _limits(params: DecisionParams) -> Limits:
         gross=min(risk.max_portfolio_allocation, risk.max_leverage),
         minimum_cents=int(100.0 * criteria.min_position_usd),
         maximum_cents=int(100.0 * criteria.max_position_usd),
+        tolerance=risk.cap_tolerance,
     )

@@ -3,7 +3,7 @@
 A strategy joins at its first signal, learns from its outcomes, and leaves when it has been silent for too long. The
 rules are `engines.ensemble`; here is the record that they move.
 
-Source: the pipeline specification, stage 9; methods 8.
+Source: docs/pipeline.md, stage 9; docs/methods.md, section 8.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 The step of a stage is what it left less what was there before it, in whole cents: so the steps of a cell, of a symbol
 and of the portfolio add up exactly.
 
-Source: the pipeline specification, stages.
+Source: docs/pipeline.md.
 """
 
 from collections.abc import Mapping, Sequence

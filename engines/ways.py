@@ -1,9 +1,10 @@
 """Ways in which a decision comes by its sizes before its caps: afresh, by ratio, or as kept.
 
-Afresh, every live cell goes through stages 1 to 10. By ratio, what is held is cut by stages 7 and 8. As kept, the sizes
-are those that a decision's caps had left, which a policy's answer is to nudge.
+Afresh, every live cell goes through stages 1 to 10. By ratio, what was last published is cut by stages 7 and 8: targets
+are intentions, and what is held moves none of them. As kept, the sizes are those that a decision's caps had left, which
+a policy's answer is to nudge.
 
-Source: the pipeline specification, stages and triggers.
+Source: docs/pipeline.md.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,13 @@ from typing import NamedTuple
 from engines import aggregation, cascade, drawdown, sizing
 from engines.holdings import Holdings
 from engines.portfolio import Reduction
-from engines.records import Book, Questions
+from engines.records import Book, Questions, Target
 from engines.sizing import STAGES, CellSize
 from engines.state import MARKET_WIDE, State
 from engines.waterfall import Waterfall
 from schemas.words import Regime, TradingState
 
-__all__ = ["Sized", "afresh", "as_kept", "by_ratio", "levels", "promised", "trading_states"]
+__all__ = ["Sized", "afresh", "as_kept", "by_ratio", "levels", "trading_states"]
 
 Cells = Sequence[tuple[str, str]]
 HALTED: TradingState = "HALTED"
@@ -33,18 +34,25 @@ class Sized(NamedTuple):
     sizes: list[CellSize | None]
     cuts: list[float]
     cap_factors: list[float]
-    forced: list[bool]
-    """Whether a cell was made smaller by a cut or a trading state."""
     strategy_weights: dict[str, float]
     reduction: Reduction | None
     """Stage 10, where it ran."""
 
 
+class Carried(NamedTuple):
+    """One cell as it was last published, after the cuts that have come since."""
+
+    cents: int
+    cut: float
+    cap_factor: float
+    reason: str
+
+
 def afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
-    """Stages 1-8 of every cell."""
-    fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
+    """Stages 1-10 of every cell; cells without a fresh price are carried as they were published."""
+    fall = _fall(state, book)
     sizes: list[CellSize | None] = []
-    rows, cuts, factors, forced, reasons = [], [], [], [], {}
+    rows, cuts, factors, reasons = [], [], [], {}
     for index, (cell, trading) in enumerate(zip(holdings.cells, states, strict=True)):
         size = _cell(state, (portfolio, *cell), trading, book.value_usd, fall)
         sizes.append(size)
@@ -53,15 +61,12 @@ def afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states:
             rows.append(sizing.NOTHING)
             cuts.append(1.0)
             factors.append(0.0)
-            forced.append(trading == HALTED)
             continue
         if size.reason:
             reasons[index] = size.reason
-        cents = size.cents
-        rows.append(cents)
+        rows.append(size.cents)
         cuts.append(size.cut)
         factors.append(size.cap_factor)
-        forced.append(cents[-1] != cents[4] or trading == HALTED)
     waterfall = Waterfall()
     columns = zip(*rows, strict=True) if rows else [()] * len(STAGES)
     for name, column in zip(STAGES, columns, strict=True):
@@ -69,59 +74,90 @@ def afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states:
     waterfall.reasons[0] = reasons
     weights = aggregation.of_strategies(state, portfolio, holdings.cells, sizes, waterfall)
     reduction = aggregation.of_symbols(state, book.value_usd, holdings.cells, sizes, factors, waterfall)
-    return Sized(waterfall, sizes, cuts, factors, forced, weights, reduction)
+    sized = Sized(waterfall, sizes, cuts, factors, weights, reduction)
+    if state.params.portfolio.stale_price == "hold":
+        _carry_unpriced(state, fall, holdings, sized)
+    return sized
 
 
 def by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
-    """Stages 7 and 8 on what is held."""
-    fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
-    alarms = levels(state, holdings.cells, holdings.cents, holdings.cents)
-    told = promised(book, holdings)
-    cents, cuts, factors, reasons = [], [], [], {}
-    for index, (held, target, level, trading) in enumerate(zip(told, holdings.targets, alarms, states, strict=True)):
-        now = cascade.MULTIPLIER[level] * fall
-        was = now if target is None else target.cut
-        ratio = now / was if now < was else 1.0
-        cents.append(0 if trading == HALTED else int(held * ratio))
-        cuts.append(min(was, now))
-        factors.append((1.0 if target is None else target.cap_factor) * ratio)
-        if trading == HALTED and held:
-            reasons[index] = "halted"
-        elif ratio < 1.0:
-            reasons[index] = f"cut from {was:.4g} to {now:.4g}"
-        elif held != holdings.cents[index]:
-            reasons[index] = "reduction not carried out yet"
+    """Stages 7 and 8 on what was last published, at present prices."""
+    fall = _fall(state, book)
+    alarms = levels(state, holdings.cells, holdings.intended, holdings.cents)
+    rows = [
+        _carried(size, target, level, fall, halted=trading == HALTED)
+        for size, target, level, trading in zip(holdings.intended, holdings.targets, alarms, states, strict=True)
+    ]
+    cents = [row.cents for row in rows]
     waterfall = Waterfall()
-    waterfall.add("held", holdings.cents)
-    waterfall.add("cut", cents, reasons)
-    forced = [now != held for now, held in zip(cents, holdings.cents, strict=True)]
-    return Sized(waterfall, [None] * len(cents), cuts, factors, forced, {}, None)
+    waterfall.add("held", holdings.intended)
+    waterfall.add("cut", cents, {index: row.reason for index, row in enumerate(rows) if row.reason})
+    return Sized(waterfall, [None] * len(rows), [row.cut for row in rows], [row.cap_factor for row in rows], {}, None)
 
 
 def as_kept(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
-    """Stages 2-11 as the decision that is nudged had left them; a cell that it did not know stays as it is held."""
+    """Stages 2-11 as the decision that is nudged had left them; a cell that it did not know stays as published."""
     record: Questions | None = state.tables["questions"].get((portfolio,))
     kept = {} if record is None else {(row.strategy_id, row.symbol): row for row in record.book}
-    fall = drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
-    alarms = levels(state, holdings.cells, holdings.cents, holdings.cents)
-    cents, cuts, factors, forced = [], [], [], []
-    for cell, held, target, level, trading in zip(
-        holdings.cells, holdings.cents, holdings.targets, alarms, states, strict=True
+    fall = _fall(state, book)
+    alarms = levels(state, holdings.cells, holdings.intended, holdings.cents)
+    cents, cuts, factors = [], [], []
+    for cell, intended, target, level, trading in zip(
+        holdings.cells, holdings.intended, holdings.targets, alarms, states, strict=True
     ):
         row = kept.get(cell)
         if row is not None:
-            size, cut, factor, down = row.cents, row.cut, row.cap_factor, row.forced
+            size, cut, factor = row.cents, row.cut, row.cap_factor
         elif target is not None:
-            size, cut, factor, down = held, target.cut, target.cap_factor, False
+            size, cut, factor = intended, target.cut, target.cap_factor
         else:
-            size, cut, factor, down = held, cascade.MULTIPLIER[level] * fall, 1.0, False
+            size, cut, factor = intended, cascade.MULTIPLIER[level] * fall, 1.0
         cents.append(0 if trading == HALTED else size)
         cuts.append(cut)
         factors.append(factor)
-        forced.append(down or trading == HALTED)
     waterfall = Waterfall()
     waterfall.add("kept", cents)
-    return Sized(waterfall, [None] * len(cents), cuts, factors, forced, {}, None)
+    return Sized(waterfall, [None] * len(cents), cuts, factors, {}, None)
+
+
+def _carry_unpriced(state: State, fall: float, holdings: Holdings, sized: Sized) -> None:
+    """Add a stage in which cells without a fresh price stand as they were published, less the cuts since then.
+
+    A price that is not known is no reason to sell, and none to buy.
+    """
+    waiting = [
+        index for index, size in enumerate(sized.sizes) if size is not None and size.reason in sizing.WANTING_A_PRICE
+    ]
+    if not waiting:
+        return
+    alarms = levels(state, holdings.cells, holdings.intended, holdings.cents)
+    cents, reasons = list(sized.waterfall.last), {}
+    for index in waiting:
+        target = holdings.targets[index]
+        if target is None:
+            continue
+        row = _carried(holdings.intended[index], target, alarms[index], fall, halted=False)
+        cents[index], sized.cuts[index], sized.cap_factors[index] = row.cents, row.cut, row.cap_factor
+        reasons[index] = "held without a fresh price" + (f", {row.reason}" if row.reason else "")
+    sized.waterfall.add("unpriced", cents, reasons)
+
+
+def _carried(intended: int, target: Target | None, level: int, fall: float, *, halted: bool) -> Carried:
+    """Return a cell as published, cut by what cascade and drawdown take now beyond what they took then."""
+    now = cascade.MULTIPLIER[level] * fall
+    was = now if target is None else target.cut
+    ratio = now / was if now < was else 1.0
+    factor = (1.0 if target is None else target.cap_factor) * ratio
+    if halted:
+        return Carried(0, min(was, now), factor, "halted" if intended else "")
+    return Carried(
+        int(intended * ratio), min(was, now), factor, f"cut from {was:.4g} to {now:.4g}" if ratio < 1.0 else ""
+    )
+
+
+def _fall(state: State, book: Book) -> float:
+    """Return the drawdown multiplier."""
+    return drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
 
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
@@ -152,19 +188,6 @@ def levels(state: State, cells: Cells, cents: Sequence[int], held: Sequence[int]
         sizing.level_of(markets.get((symbol,)), whole, 1 if (size or now) >= 0 else -1)
         for (_, symbol), size, now in zip(cells, cents, held, strict=True)
     ]
-
-
-def promised(book: Book, holdings: Holdings) -> list[int]:
-    """Return what is held less the reductions that were published, and that known positions do not show yet."""
-    if not book.reductions or holdings.basis == "targets":
-        return holdings.cents
-    promised = dict(book.reductions)
-    after = []
-    for (_, symbol), held in zip(holdings.cells, holdings.cents, strict=True):
-        quantity = holdings.quantities.get(symbol, 0.0)
-        share = promised[symbol] / quantity if symbol in promised and quantity else 1.0
-        after.append(held if share >= 1.0 else int(held * max(0.0, share)))
-    return after
 
 
 def _cell(

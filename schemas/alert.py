@@ -24,7 +24,8 @@ class Alert(Message):
 
     alert_id: str = Field(max_length=256, description="The same for the same alert, however often it is sent.")
     kind: Word = Field(
-        description="correlation, drift, cascade, risk_budget, breaker, stale_price, config_rejected, "
+        description="correlation, drift, cascade, risk_budget, breaker, stale_price, suspect_price, late_prices, "
+        "clock_skew, config_rejected, "
         "control_applied, fork, …; readers pass over those that they do not know."
     )
     severity: Severity = Field(description="info: nothing to do; warning: look; critical: act.")

@@ -13,8 +13,10 @@ Money = float
 class Target(Message):
     """What to hold of one symbol."""
 
-    notional_usd: Money = Field(description="signed, USD with two decimals, truncated toward zero")
-    weight: float = Field(description="signed share of the portfolio's value, truncated to 1e-9")
+    notional_usd: Money | None = Field(
+        description="signed, USD with two decimals, truncated toward zero; null: unmanaged, and its price is not known"
+    )
+    weight: float | None = Field(description="signed share of the portfolio's value, truncated to 1e-9; null as above")
     quantity: float = Field(description="signed, coins, truncated toward zero to the lot")
 
 
@@ -101,7 +103,9 @@ class PolicyShown(Message):
 class TriggeredBy(Message):
     """What called for the decision."""
 
-    kind: Literal["signal", "expiry", "resume", "control", "value", "settings", "cascade", "cap", "advice", "deadline"]
+    kind: Literal[
+        "signal", "expiry", "resume", "price", "control", "value", "settings", "cascade", "cap", "advice", "deadline"
+    ]
     id: str = Field(description="signal id, cell, control id, symbol or the decision that is revised, by kind")
 
 
@@ -110,6 +114,14 @@ class JournalPosition(Message):
 
     partition: int = Field(ge=0)
     offset: int = Field(ge=0)
+
+
+class Reason(Message):
+    """Why a symbol could not be sized: it is held as it was, or not opened."""
+
+    symbol: str
+    code: Literal["no_price", "stale_price"]
+    text: str
 
 
 class Allocation(Message):
@@ -133,6 +145,11 @@ class Allocation(Message):
     )
     basis: Literal["positions", "targets"] = Field(description="what was held was known from positions or from targets")
     targets: dict[str, Target] = Field(description="by symbol; a symbol that is not named is not held")
+    unmanaged: list[str] = Field(
+        description="symbols in `targets` that are reported as held but for which no target was ever decided: shown as "
+        "reported, in no total, not to be traded"
+    )
+    reasons: list[Reason] = Field(description="symbols that could not be sized for want of something, and of what")
     allocations: dict[str, Money] = Field(description="signed notional by symbol, USD")
     cells: list[Cell] = Field(description="every cell that is not 0, by strategy and symbol")
     strategy_weights: dict[str, float] = Field(description="weights of the live strategies; empty: decided by ratio")

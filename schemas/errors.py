@@ -18,6 +18,7 @@
     ├── PortTaken                            1   somebody else listens there
     ├── NotAllowed                           1   the broker's ACLs forbid it
     ├── LoginRefused                         5   the broker does not believe who we are
+    ├── Unheard                              6   an order was given, and its answers cannot be read
     ├── NotFound                             3   a portfolio, decision or record that is not there
     ├── VerificationMismatch                 4   an allocation that does not come out again
     ├── AllocationFork                       4   a reader met other bytes, or a broken chain: halt
@@ -138,6 +139,12 @@ class LoginRefused(SizingError):
     """The broker does not believe who we are: password, user, mechanism or certificate."""
 
     exit_code = 5
+
+
+class Unheard(SizingError):
+    """An order was given, and nobody could listen to what came of it."""
+
+    exit_code = 6
 
 
 class NotFound(SizingError):

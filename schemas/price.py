@@ -1,6 +1,6 @@
 """Prices: one tick a message, or many."""
 
-from typing import Annotated, ClassVar, NotRequired, Self
+from typing import Annotated, Any, ClassVar, NotRequired, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 from typing_extensions import TypedDict
@@ -57,6 +57,15 @@ class PlainTick(TypedDict):
     volume: NotRequired[Coins | None]
 
 
+class RawTicks(TypedDict):
+    """A PriceTicks whose ticks nobody has looked at yet."""
+
+    __pydantic_config__ = PriceTick.model_config  # type: ignore[misc]
+
+    ticks: Annotated[list[Any], Field(min_length=1, max_length=TICKS_MAX)]
+
+
+RAW_TICKS = TypeAdapter(RawTicks)
 TICKS = TypeAdapter(Annotated[list[PlainTick], Field(min_length=1, max_length=TICKS_MAX, fail_fast=True)])
 
 

@@ -10,6 +10,7 @@ most records a second parse (see `_is_shallow` and `_has_no_doubles`); a record 
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from schemas.base import Message
 from schemas.errors import InvalidMessage, UnwritableMessage
-from schemas.price import TICKS, PlainTick, PriceTick, PriceTicks, descends
+from schemas.price import RAW_TICKS, TICKS, PlainTick, PriceTick, PriceTicks, descends
 from schemas.rules import Fault, first, shown
 
 M = TypeVar("M", bound=Message)
@@ -43,11 +44,33 @@ def decode(model: type[M], raw: bytes | None, *, place: str, limits: Limits = WI
     return validate(model, _object(model, raw, place, limits), place=place)
 
 
-def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PlainTick]:
-    """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks".
+class RefusedTick(NamedTuple):
+    """One tick of a message of many that cannot be used."""
+
+    number: int
+    """Its place among them, from 0."""
+    error: InvalidMessage
+
+
+class Ticks(NamedTuple):
+    """The ticks of one record of `prices`."""
+
+    ticks: list[PlainTick]
+    """Those that are good, in their order."""
+    numbers: Sequence[int]
+    """The place of each among all, from 0."""
+    refused: list[RefusedTick]
+    """In their order."""
+    many: bool
+    """Whether they came under "ticks"."""
+
+
+def decode_ticks(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> Ticks:
+    """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks"; a bad one stands alone.
 
     Raises:
-        InvalidPriceException: no tick of the record is used.
+        InvalidPriceException: no tick of the record can be told: it is no JSON object, its one tick is bad, or what
+            stands under "ticks" is no list of 1 to 10,000.
     """
     tree = _object(PriceTick, raw, place, limits)
     many = "ticks" in tree
@@ -56,9 +79,54 @@ def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> li
     except ValidationError:
         ticks = []
     if ticks and not any(map(descends, ticks)):
-        return ticks
-    told = validate(PriceTicks, tree, place=place).ticks if many else [validate(PriceTick, tree, place=place)]
-    return [cast("PlainTick", tick.model_dump()) for tick in told]
+        return Ticks(ticks, range(len(ticks)), [], many)
+    if not many:
+        return Ticks([cast("PlainTick", validate(PriceTick, tree, place=place).model_dump())], (0,), [], many)
+    return _one_by_one(tree, place)
+
+
+def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PlainTick]:
+    """Return the ticks of one record of `prices` that is good as a whole.
+
+    Raises:
+        InvalidPriceException: for the first tick that is bad, or the record.
+    """
+    found = decode_ticks(raw, place=place, limits=limits)
+    if found.refused:
+        raise found.refused[0].error
+    return found.ticks
+
+
+def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
+    """Return ticks of which at least one is bad."""
+    try:
+        raw_ticks = RAW_TICKS.validate_python(tree)["ticks"]
+    except ValidationError as error:
+        raise _refused(PriceTicks, place, first(error)) from None
+    good, refused = {}, []
+    for number, raw_tick in enumerate(raw_ticks):
+        tick = _tick(raw_tick)
+        if isinstance(tick, Fault):
+            refused.append(RefusedTick(number, refused_tick(number, tick, place=place)))
+        else:
+            good[number] = tick
+    return Ticks(list(good.values()), list(good), refused, many=True)
+
+
+def _tick(raw_tick: Any) -> PlainTick | Fault:
+    """Return a tick, or the first rule that it breaks."""
+    try:
+        return cast("PlainTick", PriceTick.model_validate(raw_tick).model_dump())
+    except ValidationError as error:
+        return first(error)
+
+
+def refused_tick(number: int | None, fault: Fault, *, place: str) -> InvalidMessage:
+    """Return why one tick is refused; of many (`number`), its field is named by its place: "ticks[3].price"."""
+    if number is None:
+        return _refused(PriceTick, place, fault)
+    field = f"ticks[{number}].{fault.field}" if fault.field else f"ticks[{number}]"
+    return _refused(PriceTick, place, fault._replace(field=field))
 
 
 def decode_ours(model: type[M], raw: bytes, *, place: str) -> M:

@@ -28,6 +28,8 @@ EntryKind = Literal[
     "call",
 ]
 ControlKind = Literal["settings", "trading_state", "portfolio_value", "rl_mode"]
+StalePrice = Literal["hold", "flat"]
+Unmanaged = Literal["ignore", "flatten"]
 PolicyMode = Literal["off", "shadow", "live"]
 Severity = Literal["info", "warning", "critical"]
 

@@ -3,6 +3,7 @@
 There is no sizing logic here: all inputs of one call are one entry and give one allocation.
 """
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from streams.control import settings_order
 from streams.export import export_weight_history
 from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 JOURNAL_ID = "LIBRARY0"
 DECISIONS_KEPT = 1_000
@@ -216,6 +219,8 @@ class Library:
         found = self._watch.poll()
         if found is None:
             return
+        if isinstance(found, Rejected):
+            logger.error("settings file rejected, nothing changes: %s", found.error)
         if self.metrics is not None:
             self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
         if isinstance(found, Change) and found.decision is not None:

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from schemas import dead_letter as schema
 from schemas.dead_letter import DeadLetter, headers_of
 from schemas.errors import InvalidMessage
+from schemas.wire import RefusedTick
 from streams.journal import Place
 from streams.ports import Headers, Record, Send
 from streams.topics import DLQ, KIB, RECORD_BYTES_MAX, ROOM
@@ -20,21 +21,46 @@ CUT = "himari.error.cut"
 LETTER_BYTES_MAX = 2 * RECORD_BYTES_MAX - ROOM
 KEPT_BYTES = 64 * KIB
 """What a letter that is cut holds of key and value each, from their beginnings."""
+LETTERS_BYTES_MAX = 8 * 1024 * KIB
+"""Of all the letters of one record."""
 MILLISECOND_NS = 1_000_000
 
 
-def dead_letter(place: Place, record: Record, error: InvalidMessage) -> Send:
-    """Return a refused source record for its dead-letter topic."""
-    return letter(place, record.key, record.value, record.headers, error)
+def dead_letter(place: Place, record: Record, error: InvalidMessage, tick: int | None = None) -> Send:
+    """Return a refused source record, or one for a refused tick of it, for its dead-letter topic."""
+    return letter(place, record.key, record.value, record.headers, error, tick)
 
 
-def letter(place: Place, key: bytes | None, value: bytes | None, headers: Headers, error: InvalidMessage) -> Send:
+def tick_letters(place: Place, record: Record, refused: Sequence[RefusedTick]) -> list[Send]:
+    """Return a dead letter for each refused tick of a record, each with the whole record.
+
+    Together they have at most `LETTERS_BYTES_MAX`, or are one: a large record of bad ticks would else become gigabytes.
+    Where some have no letter of their own, the last one's text says how many.
+    """
+    room = max(LETTERS_BYTES_MAX // max(size_of(record.key, record.value, record.headers), 1), 1)
+    shown, left = refused[:room], len(refused) - room
+    letters = [dead_letter(place, record, error, index) for index, error in shown[:-1]]
+    for index, error in shown[-1:]:
+        more = f"; {left} more ticks of the record are refused, without a letter" if left > 0 else ""
+        last = type(error)(error.code, error.field, error.text + more)
+        letters.append(dead_letter(place, record, last, index))
+    return letters
+
+
+def letter(
+    place: Place,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    error: InvalidMessage,
+    tick: int | None = None,
+) -> Send:
     """Return a dead letter made of the original key, value and headers.
 
     A record that is larger than its dead-letter topic takes (compressed, it passed the source's limit) is cut; a header
     says so, and its source holds it whole for as long as that keeps it.
     """
-    why = headers_of(error, place.topic, place.partition, place.offset)
+    why = headers_of(error, place.topic, place.partition, place.offset, tick)
     size = size_of(key, value, headers)
     if size > LETTER_BYTES_MAX:
         digest = hashlib.sha256(value or b"").hexdigest()

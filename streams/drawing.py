@@ -16,8 +16,8 @@ DAY_MS: Final = 24 * HOUR_MS
 
 HEAD: Final = """# Topology
 
-Written by `make docs` from `streams/topology.py` and `streams/topics.py`; a test holds that it is current. Faust runs
-these stages live, the `Driver` runs them in memory.
+Written by `make docs` from `streams/topology.py` and `streams/topics.py`; a test checks that it is current.
+Faust runs these stages live, the `Driver` runs them in memory.
 """
 
 

@@ -71,7 +71,7 @@ class Driver:
         self.cluster = MemoryCluster()
         self.policy = policy
         self.context = Context(
-            partitions, self._step_s, lambda: self.now_ns, metrics, version=version, migrations=migrations
+            partitions, self._in_force, lambda: self.now_ns, metrics, version=version, migrations=migrations
         )
         self.stores: dict[tuple[str, int], LocalStore] = {}
         self.committed: dict[tuple[str, int], int] = {}
@@ -83,12 +83,12 @@ class Driver:
             )
         self.start()
 
-    def _step_s(self) -> int:
-        """Return the width of a step that is in force: the journal's, once it is folded."""
+    def _in_force(self) -> DecisionParams:
+        """Return the settings that are in force: the journal's, once it is folded."""
         kept = self.processors.get((journal.TOPIC, 0))
         if kept is not None and isinstance(kept[0], SizingFold) and kept[0].state.progress is not None:
-            return kept[0].state.params.market.step_s
-        return self.params.market.step_s
+            return kept[0].state.params
+        return self.params
 
     # -- the outside -----------------------------------------------------------------------------------------------
     def publish(self, topic: str, value: bytes | Mapping[str, Any], key: bytes | None = None) -> int:

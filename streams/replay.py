@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from engines.effects import Folded, Journaled
+from engines.parameters import DecisionParams
 from engines.state import State
 from schemas import dead_letter as schema
 from streams.dead_letters import Letter
@@ -17,6 +18,8 @@ from streams.topics import DLQ
 
 AFTER_ALL = Place("", 2**31 - 1, 0, 0)
 """A trial stands after everything that was ever taken of its topic: a later epoch."""
+ANY = DecisionParams()
+"""Settings of no worker: no price is tried against another."""
 OLDER = {"older_signal", "older_positions", "duplicate_signal"}
 """Notes of sizing about records that it passes over, by no fault of theirs."""
 
@@ -39,7 +42,7 @@ def entries(letter: Letter, now_ns: int, partitions: int, number: int = 0) -> Se
     record = Stored(letter.offset, letter.key, letter.value, schema.original(letter.headers))
     if letter.topic in INTAKES:
         return ingest(AFTER_ALL._replace(topic=letter.topic, offset=number), record, now_ns, partitions)
-    return MarketFold(0, partitions, lambda: 1, lambda: now_ns).fold(record)
+    return MarketFold(0, partitions, lambda: ANY, lambda: now_ns).fold(record)
 
 
 def refused(sends: Sequence[Send]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from engines.parameters import DecisionParams
 from streams.ingest import INTAKES
 from streams.market import MarketFold
 from streams.monitoring.metrics import Metrics
@@ -16,8 +17,8 @@ class Context(NamedTuple):
 
     partitions: int
     """P: partitions of the journal."""
-    step_s: Callable[[], int]
-    """Width of a step in force, in seconds."""
+    params: Callable[[], DecisionParams]
+    """The decision settings in force."""
     clock: Callable[[], int]
     """The injected clock, ns since 1970."""
     metrics: Metrics | None = None
@@ -70,8 +71,8 @@ class AskStage(NamedTuple):
 
 
 def _market(context: Context, partition: int) -> MarketFold:
-    note = None if context.metrics is None else context.metrics.late_ticks
-    return MarketFold(partition, context.partitions, context.step_s, context.clock, note)
+    note = None if context.metrics is None else context.metrics.of_prices
+    return MarketFold(partition, context.partitions, context.params, context.clock, note)
 
 
 def _sizing(context: Context, partition: int) -> SizingFold:
@@ -82,7 +83,7 @@ def _sizing(context: Context, partition: int) -> SizingFold:
 MARKET = Stage(
     "market",
     "prices",
-    ("journal", "prices.dlq"),
+    ("journal", "alerts", "prices.dlq"),
     MarketFold.tables,
     "ticks into steps",
     _market,

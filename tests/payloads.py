@@ -298,9 +298,13 @@ def prices(now: int) -> list[Payload]:
             TAKEN,
         ),
         "ten thousand and one": ([tick(now)] * 10_001, "out_of_range", "ticks"),
-        "one bad among good ones": ([tick(now), {**tick(now), "price": 0}], "out_of_range", "ticks.1.price"),
-        "a tick that is a number": ([1], "wrong_type", "ticks.0"),
-        "more symbols than a step takes": ([tick(now, f"F{n}", 1.0) for n in range(2_001)], "out_of_range", "symbol"),
+        "one bad among good ones": ([tick(now), {**tick(now), "price": 0}], "out_of_range", "ticks[1].price"),
+        "a tick that is a number": ([1], "wrong_type", "ticks[0]"),
+        "more symbols than a step takes": (
+            [tick(now, f"F{n}", 1.0) for n in range(2_001)],
+            "out_of_range",
+            "ticks[2000].symbol",
+        ),
     }
     rows = [Payload(kind, "prices", text({"ticks": ticks}), *row) for kind, (ticks, *row) in many.items()]
     rows.append(Payload("ticks that are no array", "prices", b'{"ticks":{"0":1}}', "wrong_type", "ticks"))

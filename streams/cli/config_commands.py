@@ -12,8 +12,11 @@ import click
 from config.diff import diff as differences
 from config.diff import leaves
 from config.load import load
+from config.removals import of_decisions, refusal
 from config.settings import decision_tree, settings_hash
 from schemas.errors import ConfigurationException, SizingError
+from streams.cli.answers import leave
+from streams.cli.answers import show as show_answers
 from streams.cli.settings import common, connection, loaded, names
 from streams.control import settings_order
 from streams.kafka.orders import Answers, give, give_and_wait, settings_in_force
@@ -81,20 +84,36 @@ def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bo
 
 @config.command("apply")
 @click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--allow-removals", is_flag=True, help="Let settings go back to their defaults together.")
 @click.option("--reason", default="config apply", show_default=True, help="Goes into the journal.")
 @click.option("--wait", is_flag=True, help="Wait until every journal partition has answered.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds to wait.")
 @common
 def apply_settings(
-    file: str, config: str | None, bootstrap: str | None, reason: str, timeout: float, *, wait: bool
+    file: str,
+    config: str | None,
+    bootstrap: str | None,
+    reason: str,
+    timeout: float,
+    *,
+    wait: bool,
+    allow_removals: bool,
 ) -> None:
-    """Put FILE's decision settings in force through the journal; exit 6 where partitions do not answer."""
+    """Put FILE's decision settings in force through the journal; exit 6 where partitions do not answer.
+
+    Exit 5 where settings in force would go back to their defaults together, because FILE does not name them: it is
+    empty, lacks a whole section, or lacks two settings or more. --allow-removals says that this is meant.
+    """
     settings = loaded(config, bootstrap).settings
-    wanted = decision_tree(load(file).settings)
+    asked_for = load(file)
+    wanted = decision_tree(asked_for.settings)
     way, topics = connection(settings), names(settings)
 
     async def work() -> Answers:
         base = await settings_in_force(way, topics)
+        removal = None if allow_removals else of_decisions(base, asked_for)
+        if removal is not None:
+            raise refusal(file, removal)
         payload = {"base_hash": settings_hash(base), "hash": settings_hash(wanted), "tree": wanted}
         order = settings_order(payload, reason, "config apply", time.time_ns())
         if not wait:
@@ -104,13 +123,8 @@ def apply_settings(
 
     answers, missing = asyncio.run(work())
     click.echo(f"asked for decision settings {settings_hash(wanted)[:12]}")
-    for partition, answer in sorted(answers.items()):
-        click.echo(f"journal partition {partition}: {answer}")
-    if missing:
-        click.echo(f"no answer from journal partitions {', '.join(map(str, missing))}", err=True)
-        click.get_current_context().exit(6)
-    if any(answer not in {"applied", "no_op"} for answer in answers.values()):
-        click.get_current_context().exit(1)
+    show_answers(answers)
+    leave(answers, missing)
 
 
 @config.command()

@@ -1,6 +1,7 @@
 """`himari control`: halt, reduce and resume trading, tell a portfolio's value, and see what is in force and why."""
 
 import asyncio
+import functools
 import getpass
 import os
 import sys
@@ -12,6 +13,7 @@ import orjson
 
 from schemas.words import PolicyMode
 from streams import trading
+from streams.cli.answers import leave, show
 from streams.cli.settings import clock, common, connection, loaded, names
 from streams.control import asked, effective, mode_order, trading_order, value_order
 from streams.kafka import orders, read
@@ -23,15 +25,21 @@ SAID = {
     "reduce": "Let a scope only become smaller: nothing is opened or added to until it is resumed.",
     "resume": "End the halt or the reducing of a scope: it is sized afresh at once.",
 }
+WAITS = frozenset({"halt", "reduce"})
+"""Orders that wait unless they are told not to: whoever gives them must know whether they act."""
 
 
 @click.group()
 def control() -> None:
-    """Halt, reduce and resume trading. The kill switch: himari control halt --scope all --reason WHY --wait."""
+    """Halt, reduce and resume trading. The kill switch: himari control halt --scope all --reason WHY."""
 
 
-def _ordering(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that every order takes."""
+def _ordering(word: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what gives a command the options that every order takes."""
+    return lambda command: _with_options(command, waits=word in WAITS)
+
+
+def _with_options(command: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
     options = (
         click.option("--reason", required=True, help="Why; goes into the journal."),
         click.option("--by", help="Who; goes into the journal. [default: the user of this process]"),
@@ -41,20 +49,31 @@ def _ordering(command: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=False,
             flag_value=WAIT_S,
             metavar="[SECONDS]",
-            help=f"Wait until it is in force on every journal partition, {WAIT_S:g} s at most or SECONDS.",
+            help=f"Wait until it is in force on every journal partition, {WAIT_S:g} s at most or SECONDS."
+            + (" This is the default." if waits else ""),
         ),
+        click.option("--no-wait", is_flag=True, help="Return when the order is given, in force or not."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         common,
     )
+
+    @functools.wraps(command)
+    def ordered(wait: float | None, *, no_wait: bool, **others: Any) -> None:
+        if no_wait and wait is not None:
+            msg = "--wait and --no-wait exclude each other"
+            raise click.UsageError(msg)
+        command(wait=None if no_wait else wait or (WAIT_S if waits else None), **others)
+
+    taking: Callable[..., Any] = ordered
     for option in reversed(options):
-        command = option(command)
-    return command
+        taking = option(taking)
+    return taking
 
 
 def _trading(word: str) -> None:
     @control.command(word, help=SAID[word])
     @click.option("--scope", required=True, help="all, portfolio:P, strategy:S or symbol:X.")
-    @_ordering
+    @_ordering(word)
     def command(scope: str, reason: str, by: str | None, **options: Any) -> None:
         _give(trading_order(word, scope, reason, by or _user(), clock().now_ns()), **options)
 
@@ -67,7 +86,7 @@ for _word in SAID:
 @click.option("--portfolio", required=True, help="Whose equity.")
 @click.option("--usd", type=float, required=True, help="The equity in USD.")
 @click.option("--reset-peak", is_flag=True, help="Forget the running maximum, so that no drawdown is left.")
-@_ordering
+@_ordering("value")
 def value(portfolio: str, usd: float, reason: str, by: str | None, *, reset_peak: bool, **options: Any) -> None:
     """Tell a portfolio's equity; sizes and drawdown follow it."""
     payload = {"portfolio_id": portfolio, "value_usd": usd, "reset_peak": reset_peak}
@@ -77,7 +96,7 @@ def value(portfolio: str, usd: float, reason: str, by: str | None, *, reset_peak
 @control.command("rl-mode")
 @click.argument("mode", type=click.Choice(["off", "shadow", "live"]))
 @click.option("--scope", default="all", show_default=True, help="all, portfolio:P or strategy:S.")
-@_ordering
+@_ordering("rl-mode")
 def rl_mode(mode: PolicyMode, scope: str, reason: str, by: str | None, **options: Any) -> None:
     """Say how far the policy may act; a gate that has closed collects evidence anew."""
     _give(mode_order(mode, scope, reason, by or _user(), clock().now_ns()), **options)
@@ -96,11 +115,7 @@ def _give(
     else:
         answers, missing = asyncio.run(orders.give_and_wait(way, topics, order, wait))
     _tell(order, answers, missing, waited=wait is not None, as_json=as_json)
-    if missing:
-        click.echo(f"no answer from journal partitions {', '.join(map(str, missing))}", err=True)
-        click.get_current_context().exit(6)
-    if any(answer not in {"applied", "no_op"} for answer in answers.values()):
-        click.get_current_context().exit(1)
+    leave(answers, missing)
 
 
 def _tell(
@@ -110,9 +125,8 @@ def _tell(
         said = {str(partition): answer for partition, answer in sorted(answers.items())}
         _print({"order": order, "waited": waited, "answers": said, "missing": missing})
         return
-    click.echo(f"ordered {order['control_id']}" + ("" if waited else "; not waited for (--wait)"))
-    for partition, answer in sorted(answers.items()):
-        click.echo(f"journal partition {partition}: {answer}")
+    click.echo(f"ordered {order['control_id']}" + ("" if waited else "; not waited for"))
+    show(answers)
 
 
 @control.command("list")

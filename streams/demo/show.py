@@ -176,7 +176,7 @@ async def _history(stage: Stage, options: Options, board: Board, files: list[Can
 
 
 def _feeder(stage: Stage, start_ns: int) -> Feeder:
-    return Feeder(PARTITIONS, PARTITIONS, stage.settings.market.step_s, start_ns)
+    return Feeder(PARTITIONS, PARTITIONS, stage.settings.decision(), start_ns)
 
 
 async def _feed(

@@ -6,6 +6,7 @@ begin at their own offset 0.
 
 from collections.abc import Iterable, Iterator
 
+from engines.parameters import DecisionParams
 from streams import journal
 from streams.clock import ManualClock
 from streams.history.feed import Event
@@ -22,13 +23,16 @@ LIVE_EPOCH = 1
 class Feeder:
     """Turns events into what is to be published: journal entries, and dead letters."""
 
-    def __init__(self, partitions: int, price_partitions: int, step_s: int, start_ns: int) -> None:
-        """Feed journals of `partitions`; symbols are spread over `price_partitions` as `prices` will spread them."""
+    def __init__(self, partitions: int, price_partitions: int, params: DecisionParams, start_ns: int) -> None:
+        """Feed journals of `partitions`; symbols are spread over `price_partitions` as `prices` will spread them.
+
+        `params`: the settings in force.
+        """
         self.partitions = partitions
         self.clock = ManualClock(start_ns)
         self._offsets: dict[str, int] = {}
         self._markets = [
-            MarketFold(partition, partitions, lambda: step_s, self.clock.now_ns)
+            MarketFold(partition, partitions, lambda: params, self.clock.now_ns)
             for partition in range(price_partitions)
         ]
 

@@ -9,7 +9,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from schemas.errors import NotAllowed
+from schemas.errors import NotAllowed, TopicsUnfit, Unheard
 from streams import journal
 from streams.control import Ordered, asked, behind, ordered
 from streams.kafka import read
@@ -18,6 +18,9 @@ from streams.topics import PROGRESS, Names
 
 WINDOW = 10_000
 """Journal entries that are looked through for an order, from the end; then ten times as many, and so on."""
+
+LISTEN_S = 10.0
+"""An order is given without an ear for its answers where these topics do not answer for so long."""
 
 
 async def settings_in_force(connection: Connection, names: Names) -> dict[str, Any]:
@@ -76,18 +79,26 @@ class Answers(NamedTuple):
 async def give_and_wait(connection: Connection, names: Names, order: Mapping[str, Any], timeout_s: float) -> Answers:
     """Publish a control record; return what the journal partitions that take it said within `timeout_s`.
 
+    It is published also where nobody can hear the answers.
+
     Raises:
         InvalidControlException: it would be a dead letter.
-        TopicsUnfit, NotAllowed: as `give`.
+        TopicsUnfit: as `give`.
+        NotAllowed: as `give`.
+        Unheard: it is ordered; the topics of the answers do not answer, or this user may not read them.
     """
+    asked(order, 1)
     consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
     await reach(consumer, connection)
     answers: dict[int, str] = {}
     try:
-        takers = asked(order, len(await read.places(connection, names.topic(journal.TOPIC))))
-        places = await read.places(connection, names.topic("alerts"))
-        consumer.assign(places)
-        await read.ends(consumer, places)
+        try:
+            takers = await _listen(consumer, connection, names, order)
+        except (TopicsUnfit, NotAllowed, TopicAuthorizationFailedError, TimeoutError) as error:
+            await give(connection, names, order)
+            why = str(error) or f"{names.topic('alerts')} did not answer within {LISTEN_S:g} s"
+            msg = f"ordered {order['control_id']}; whether it is in force is not known: {why}"
+            raise Unheard(msg) from error
         await give(connection, names, order)
         async with asyncio.timeout(timeout_s):
             while len(answers) < len(takers):
@@ -98,6 +109,18 @@ async def give_and_wait(connection: Connection, names: Names, order: Mapping[str
     finally:
         await consumer.stop()
     return Answers(answers, [partition for partition in takers if partition not in answers])
+
+
+async def _listen(
+    consumer: AIOKafkaConsumer, connection: Connection, names: Names, order: Mapping[str, Any]
+) -> list[int]:
+    """Stand at the end of `alerts`; return the journal partitions that will answer."""
+    async with asyncio.timeout(LISTEN_S):
+        takers = asked(order, len(await read.places(connection, names.topic(journal.TOPIC))))
+        places = await read.places(connection, names.topic("alerts"))
+        consumer.assign(places)
+        await read.ends(consumer, places)
+    return takers
 
 
 def _answers(values: list[bytes], control_id: str) -> dict[int, str]:

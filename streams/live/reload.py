@@ -13,7 +13,7 @@ import orjson
 
 from config.diff import diff, leaves
 from config.security import SecuritySettings
-from config.settings import Settings, worker_tree
+from config.settings import Settings, decision_tree, settings_hash, worker_tree
 from config.watch import Change, Rejected, Watch
 from schemas.errors import SizingError
 from streams.control import settings_order
@@ -33,6 +33,7 @@ NOT_LIVE: Final[Mapping[str, str]] = {
     "topics.replication": "himari topics apply (topics that it creates)",
 }
 """What no running process can take: connections, membership, open tables, the journal itself. Key → what to do."""
+VANISHED: Final = "gone from the file: put it back, or restart the worker"
 
 
 class Taker(NamedTuple):
@@ -73,6 +74,12 @@ class Reload:
         self.waiting: dict[str, Waiting] = {}
         self._watch, self._takers, self._send = watch, takers, send
         self._metrics, self._clock, self._in_force = metrics, clock, in_force
+        self._held: frozenset[str] = frozenset()
+        """Worker settings that vanished from the file together: they stay as they run."""
+        self._in_step = ""
+        """Hash of the file's decision settings, once it has been seen in force."""
+        self._when_refused = ""
+        """What was in force when the file was refused for what had vanished from it."""
 
     async def follow(self) -> None:
         """Look at the file until a change turns looking off.
@@ -81,11 +88,34 @@ class Reload:
         """
         while self._watch is not None and self.running.hot_reload.enabled:
             await asyncio.sleep(self.running.hot_reload.poll_interval_sec / 2)
-            found = self._watch.poll()
+            found = self._look(self._watch)
             if found is not None:
                 await self.changed(found)
         if self._watch is not None:
             logger.warning("hot_reload.enabled is false: the settings file is not looked at until the next start")
+
+    def _look(self, watch: Watch) -> Change | Rejected | None:
+        """Look once; a file that was refused for what has vanished from it is taken once that is meant."""
+        found = watch.poll()
+        if isinstance(found, Rejected):
+            self._when_refused = self._in_force()
+        return self._meant(watch) or found
+
+    def _meant(self, watch: Watch) -> Change | None:
+        """Take a refused file if somebody has put its decision settings in force (`config apply --allow-removals`).
+
+        That is known where the file agreed with what is in force before, or what is in force has changed since. In a
+        worker whose file never was in force an emptied one might agree with it by chance.
+        """
+        in_force, said = self._in_force(), settings_hash(decision_tree(watch.loaded.settings))
+        if in_force == said:
+            self._in_step = said
+        if watch.refused is None:
+            return None
+        wanted = settings_hash(decision_tree(watch.refused.loaded.settings))
+        if in_force != wanted or (self._in_step != said and self._when_refused in {"", wanted}):
+            return None
+        return watch.accept()
 
     async def changed(self, found: Change | Rejected) -> None:
         """Take a change of the file; a file that cannot be used changes nothing."""
@@ -95,8 +125,10 @@ class Reload:
             status = "rejected"
         else:
             before = self.running
-            refused = await self._take(found.loaded.settings)
-            self._wait(found.loaded.settings, refused)
+            self._held = (self._held | found.held) - found.loaded.in_file - NOT_LIVE.keys()
+            wanted = with_keys(found.loaded.settings, before, self._held)
+            refused = await self._take(wanted)
+            self._wait(found.loaded.settings, dict.fromkeys(self._held, VANISHED) | refused)
             await self._order(found)
             acted = found.decision is not None or before != self.running
             status = "rejected" if refused else "applied" if acted else "unchanged"
@@ -134,10 +166,12 @@ class Reload:
             logger.warning("settings file: not taken while running: %s", told)
 
     async def _order(self, found: Change) -> None:
-        """Publish a change of decision settings, on the base of what is in force."""
+        """Publish a change of decision settings, on the base of what the file said before.
+
+        Where something else is in force by now, every partition answers that it is a conflict, and nothing changes.
+        """
         if found.decision is not None:
-            based = found.decision | {"base_hash": self._in_force() or found.decision["base_hash"]}
-            order = settings_order(based, "the settings file changed", "hot reload", self._clock())
+            order = settings_order(found.decision, "the settings file changed", "hot reload", self._clock())
             await self._send([Send("control", None, b"settings", orjson.dumps(order))])
 
 

@@ -14,6 +14,7 @@ from config.diff import diff
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Watch
 from engines import aggregation
+from engines.parameters import DecisionParams
 from streams import crashpoints
 from streams.ingest import ingest
 from streams.journal import Place
@@ -81,7 +82,7 @@ class Worker:
         self.metrics = Metrics(clock=clock)
         self._embedded = embedded
         self.began, self.epochs = began, epochs_known
-        self.step_s = began.params.market.step_s
+        self.params = began.params
         self._in_force = ""
         """Hash of the decision settings in force, as the partitions here know it; "" before the first one does."""
         headers = (("himari.version", began.version.encode()),)
@@ -94,7 +95,7 @@ class Worker:
             clock=clock,
             in_force=lambda: self._in_force,
         )
-        self.context = Context(settings.topics.partitions, lambda: self.step_s, clock, self.metrics, headers)
+        self.context = Context(settings.topics.partitions, lambda: self.params, clock, self.metrics, headers)
         self.app = new_app(
             self.names,
             connection,
@@ -270,7 +271,7 @@ class Worker:
             await asyncio.gather(*(owner.tell_time(self.clock()) for owner in self.owners))
             for offset, fold in self._sizing():
                 if fold.state.progress is not None:
-                    self.step_s = fold.state.params.market.step_s
+                    self.params = fold.state.params
                     self._in_force = fold.state.settings_hash
                 self._tell_lag(fold.state.partition, offset)
 
@@ -377,7 +378,7 @@ async def prepare(
         )
     await refuse_recreated(connection, names, settings.topics.partitions, known)
     made = Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
-    made.step_s = in_force["market"]["step_s"]
+    made.params = DecisionParams.model_validate(in_force)
     return made
 
 

@@ -81,12 +81,22 @@ ALERTS: Final = (
     "risk_budget",
     "breaker",
     "stale_price",
+    "suspect_price",
+    "late_prices",
+    "clock_skew",
     "config_rejected",
     "control_applied",
     "fork",
     "rl_gate",
     OTHER,
 )
+TICKS: Final = {
+    "late_tick": "late_ticks_total",
+    "suspect_tick": "suspect_ticks_total",
+    "clipped_tick": "clipped_ticks_total",
+    "refused_tick": "refused_ticks_total",
+}
+"""What became of ticks → its family."""
 ANSWERS: Final = (
     "counted",
     "low_confidence",
@@ -113,6 +123,7 @@ SCORES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0,
 SIGNAL = "a signal's decision"
 OUTCOME = "an outcome"
 SHARED = "a step or a reading"
+PRICES = "a price message"
 ENTRY = "any journal entry"
 DECISION = "any decision"
 REFUSAL = "ingest, market or sizing"
@@ -368,7 +379,16 @@ FAMILIES: Final = (
         (("signal", "positions"),),
     ),
     Family("refused_symbols_total", "counter", "steps", SHARED, "Symbols from a second partition of prices, refused."),
-    Family("late_ticks_total", "counter", "ticks", "a price message", "Ticks of a step that was closed already."),
+    Family("suspect_prices_total", "counter", "steps", SHARED, "Prices of steps that were too far from the last one."),
+    Family(
+        "clipped_prices_total", "counter", "prices", SHARED, "Opens, highs and lows of steps that were too far off."
+    ),
+    Family(
+        "late_ticks_total", "counter", "ticks", PRICES, "Ticks older than their symbol's last, or too old to count."
+    ),
+    Family("suspect_ticks_total", "counter", "ticks", PRICES, "Ticks too far from their symbol's last price."),
+    Family("clipped_ticks_total", "counter", "ticks", PRICES, "Ticks with a high or low that was too far off."),
+    Family("refused_ticks_total", "counter", "ticks", PRICES, "Bad ticks of messages of many; the others count."),
     Family(
         "dead_letters_total",
         "counter",
@@ -462,7 +482,7 @@ FAMILIES: Final = (
         ("status",),
         (RELOADS,),
     ),
-    Family("config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker told of a change of settings."),
+    Family("config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker notified of changed settings."),
     Family(
         "config_restart_required",
         "gauge",

@@ -20,7 +20,7 @@ from engines.cascade import BREACH
 from engines.decide import Decision
 from engines.effects import Folded, Journaled, Look, Published
 from schemas.words import RECOMMENDATIONS
-from streams.monitoring.families import COMPONENTS, FAMILIES, GATES, NAMED, OTHER, Family
+from streams.monitoring.families import ALERTS, COMPONENTS, FAMILIES, GATES, NAMED, OTHER, TICKS, Family
 from streams.monitoring.gauges import Last
 from streams.monitoring.notes import NOTES, ignore
 from streams.monitoring.samples import Histogram, Labels, empty, zeros
@@ -84,10 +84,12 @@ class Metrics(Collector):
         """Take how many entries of a journal partition are not folded yet."""
         self.set("journal_lag", entries, str(partition))
 
-    def late_ticks(self, name: str, count: int) -> None:
-        """Take a note of the market: `late_tick`, or the code of the rule that a price message broke."""
-        if name == "late_tick":
-            self.count("late_ticks_total", by=count)
+    def of_prices(self, name: str, count: int) -> None:
+        """Take a note of the market: what became of ticks, the kind of an alert, or the code of a dead letter."""
+        if name in TICKS:
+            self.count(TICKS[name], by=count)
+        elif name in ALERTS:
+            self.count("alerts_total", name, by=count)
         else:
             self.dead_letter("prices", name, by=count)
 

@@ -30,6 +30,16 @@ def _refused_symbol(metrics: "Metrics", note: Note, partition: int) -> None:
         metrics.count("refused_symbols_total", by=note.value)
 
 
+def _suspect_price(metrics: "Metrics", note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("suspect_prices_total", by=note.value)
+
+
+def _clipped_price(metrics: "Metrics", note: Note, partition: int) -> None:
+    if partition == 0:
+        metrics.count("clipped_prices_total", by=note.value)
+
+
 def _trade(metrics: "Metrics", note: Note, _partition: int) -> None:
     metrics.count("bayesian_trades_total", note.label, by=note.value)
 
@@ -84,6 +94,8 @@ NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
     "older_signal": _older,
     "older_positions": _older,
     "refused_symbol": _refused_symbol,
+    "suspect_price": _suspect_price,
+    "clipped_price": _clipped_price,
     "trade": _trade,
     "residual": _residual,
     "correlation_alert": _correlation_alert,

@@ -35,7 +35,7 @@ def test_every_signal_of_a_course_leads_to_one_allocation_of_the_whole_decision(
 
 @pytest.mark.parametrize("each", [1, 100])
 def test_a_hundred_ticks_of_a_course_make_one_step_however_they_are_packed(each: int) -> None:
-    market = MarketFold(0, 1, lambda: 1, time.time_ns)
+    market = MarketFold(0, 1, DecisionParams, time.time_ns)
     values = ticks.messages(1_000, each)
     assert len(values) == 1_000 // each
     steps = [send for offset, value in enumerate(values) for send in market.fold(Stored(offset, None, value))]

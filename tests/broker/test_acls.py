@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from broker.cluster import Cluster
 from broker.guarded import GROUP, READ, WRITE, Right, member, mutual, rights_of
 
-from schemas.errors import NotAllowed, TopicsUnfit
+from schemas.errors import NotAllowed, TopicsUnfit, Unheard
 from streams.control import trading_order
 from streams.kafka import admin, dead_letters, orders, read, sources
 from streams.kafka.connection import allowed, reach
@@ -134,12 +134,16 @@ async def test_an_order_that_may_not_be_given_is_not_given(guarded_broker, names
     for user, error in (("publisher", NotAllowed), ("nobody", TopicsUnfit)):
         with pytest.raises(error, match="control"):
             await orders.give(users[user].connection, names, order)
-    with pytest.raises(TopicsUnfit, match=r"journal\.v1: no such topic on .* \(or its ACLs hide it from this user\)"):
+    with pytest.raises(TopicsUnfit, match=r"control\.v1: no such topic on .* \(or its ACLs hide it from this user\)"):
         await orders.give_and_wait(users["nobody"].connection, names, order, 1)
     assert await plain.records("control") == []
     answers, missing = await orders.give_and_wait(users["operator"].connection, names, order, 0.1)
     assert (answers, missing) == ({}, [0, 1]), "given; no worker runs that could answer"
     assert len(await plain.records("control")) == 1
+    await guarded_broker.allow("nobody", Right(2, names.topic("control"), WRITE))
+    with pytest.raises(Unheard, match=r"^ordered halt-\S+; whether it is in force is not known: "):
+        await orders.give_and_wait(users["nobody"].connection, names, order, 1)
+    assert len(await plain.records("control")) == 2, "who may halt and hears nothing has halted all the same"
 
 
 async def test_nobody_waits_for_ever_for_a_partition_that_is_not_there(kafka_broker, names, tmp_path):

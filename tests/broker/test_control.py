@@ -75,6 +75,8 @@ async def test_the_kill_switch_halts_everything_outlives_a_kill_and_is_listed_wi
 
 async def test_partitions_that_do_not_answer_are_named_with_exit_6(embedded_broker, names, tmp_path):
     cluster = Cluster(embedded_broker, names, tmp_path)
+    code, _, err = await cluster.himari("control", "halt", "--scope", "all", "--reason", "x", "--no-wait")
+    assert (code, "run: himari topics apply" in err) == (6, True)
     code, _, err = await cluster.himari("control", "halt", "--scope", "all", "--reason", "x")
     assert (code, "run: himari topics apply" in err) == (6, True)
     await cluster.lay()
@@ -82,9 +84,33 @@ async def test_partitions_that_do_not_answer_are_named_with_exit_6(embedded_brok
     code, out, err = await cluster.himari(*halt, "--wait", "0.5")
     assert (code, err) == (6, "no answer from journal partitions 0, 1\n")
     assert out.startswith("ordered halt-")
-    code, out, err = await cluster.himari(*halt, "--json")
+    code, out, err = await cluster.himari(*halt, "--no-wait", "--json")
     assert (code, orjson.loads(out)["waited"], err) == (0, False, "")
+    code, out, err = await cluster.himari(*halt, "--no-wait", "--wait", "60")
+    assert (code, out, err.endswith("--wait and --no-wait exclude each other\n")) == (2, "", True)
     assert len(await cluster.records("control")) == 2
+
+
+async def test_a_halt_waits_by_itself_says_where_it_is_refused_and_all_is_halted_beside_a_thousand(
+    embedded_broker, names, tmp_path
+):
+    cluster = Cluster(embedded_broker, names, tmp_path)
+    await cluster.lay()
+    many = [
+        trading_order("halt", f"symbol:X{number}", "an automaton", "ops", time.time_ns()) for number in range(1_000)
+    ]
+    await cluster.publish("control", many)
+    async with cluster.worker():
+        await cluster.until("alerts", 2_000)
+        for word in ("halt", "reduce"):
+            code, out, err = await cluster.himari("control", word, "--scope", "symbol:one-more", "--reason", "x")
+            told = "rejected: scope must be one of at most 1000 symbol scopes that are halted or reducing, was "
+            assert code == 1, out + err
+            assert err == f"not in force on journal partitions 0, 1: {told}'symbol:one-more', a new one\n"
+        for word in ("halt", "reduce", "resume"):
+            waits = () if word != "resume" else ("--wait",)
+            code, out, err = await cluster.himari("control", word, "--scope", "all", "--reason", "x", *waits)
+            assert (code, out.count(": applied"), err) == (0, 2, "")
 
 
 async def test_who_halted_is_found_however_long_ago_it_was(embedded_broker, names, tmp_path, monkeypatch):

@@ -267,4 +267,4 @@ async def test_a_worker_begins_with_the_width_in_force_and_not_that_of_genesis(e
     for send in entries:
         await cluster.publish("journal", [send.value], send.partition)
     made = await prepare(cluster.settings, embedded_broker, time.time_ns)
-    assert (made.began.params.market.step_s, made.step_s) == (1, 10)
+    assert (made.began.params.market.step_s, made.params.market.step_s) == (1, 10)

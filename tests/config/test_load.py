@@ -49,7 +49,8 @@ def test_each_section_of_the_file_reads_as_plain_yaml_reads_it():
 def test_later_places_win_over_earlier_ones_and_the_origin_says_so(tmp_path):
     file = written(tmp_path, "kafka:\n  chunk_records: 1\n  fetch_max_wait_ms: 2\n  checkpoint_entries: 3\n")
     env = {"HIMARI__KAFKA__FETCH_MAX_WAIT_MS": "20", "HIMARI__KAFKA__CHECKPOINT_ENTRIES": "30", "HOME": "/"}
-    settings, origin = load(file, env, {"kafka.checkpoint_entries": 300})
+    settings, origin, in_file = load(file, env, {"kafka.checkpoint_entries": 300})
+    assert in_file == {"kafka.chunk_records", "kafka.fetch_max_wait_ms", "kafka.checkpoint_entries"}
     kafka = settings.kafka
     assert (kafka.chunk_records, kafka.fetch_max_wait_ms, kafka.checkpoint_entries) == (1, 20, 300)
     assert kafka.checkpoint_interval_s == 10
@@ -75,10 +76,14 @@ def test_nothing_given_means_the_defaults():
 def test_symbols_and_aliases_keep_their_spelling_and_their_points():
     text = b"position_sizing: {lots: {BTC.P: 1e-8}, regime_adjustment: {regime_aliases: {RISK OFF: crisis}}}"
     env = {"HIMARI__POSITION_SIZING__LOTS__ETHUSDT": "0.001"}
-    settings, origin = load_bytes(text, "a.yaml", env, {"position_sizing.lots.SOL.P": 0.1})
+    settings, origin, in_file = load_bytes(text, "a.yaml", env, {"position_sizing.lots.SOL.P": 0.1})
     assert settings.position_sizing.lots == {"BTC.P": 1e-8, "ETHUSDT": 0.001, "SOL.P": 0.1}
     assert settings.position_sizing.regime_adjustment.regime_aliases == {"RISK OFF": "crisis"}
     assert origin["position_sizing.lots.BTC.P"] == "file"
+    assert in_file == {
+        "position_sizing.lots.BTC.P",
+        "position_sizing.regime_adjustment.regime_aliases.RISK OFF",
+    }
     assert origin["position_sizing.lots.ETHUSDT"] == "env HIMARI__POSITION_SIZING__LOTS__ETHUSDT"
     assert origin["position_sizing.lots.SOL.P"] == "command line"
 

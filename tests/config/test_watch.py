@@ -1,6 +1,7 @@
 """The watch on the settings file: what has come to rest is taken once, and a bad file changes nothing."""
 
 import os
+import re
 
 import pytest
 from hypothesis import settings as profile
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from config.load import load, load_bytes
+from config.removals import of_file, refusal
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Change, Rejected, Watch, change_payload
 from engines.parameters import RlParams
@@ -143,22 +145,163 @@ def test_a_file_that_is_bad_at_the_start_cannot_be_watched(file):
         Watch(file)
 
 
-GOOD = [FIRST, FIRST.replace("0.2", "0.3"), FIRST.replace("100", "5"), "", "# empty"]
+# -- what vanishes ---------------------------------------------------------------------------------------------------
+LIMITS = """\
+position_sizing:
+  bayesian_kelly: {kelly_fraction: 0.2}
+  lots: {BTC-USD: 0.001, ETH-USD: 0.01}
+risk_management:
+  max_position_pct: 0.02
+  max_drawdown_pct: 0.1
+  allow_short: true
+monitoring: {web_port: 0, metrics_port: 0}
+"""
+EVERYTHING = [
+    "position_sizing.bayesian_kelly.kelly_fraction",
+    "position_sizing.lots.BTC-USD",
+    "position_sizing.lots.ETH-USD",
+    "risk_management.max_drawdown_pct",
+    "risk_management.max_position_pct",
+    "monitoring.metrics_port",
+    "monitoring.web_port",
+]
+"""What of it is not the default; `allow_short: true` is."""
+VANISHING = {
+    "all": ("", EVERYTHING, "the file says nothing"),
+    "all but a comment": ("# l3", EVERYTHING, "the file says nothing"),
+    "all but names of sections": ("risk_management: {}\nmonitoring: {}\n", EVERYTHING, "the file says nothing"),
+    "a decision section": (
+        re.sub(r"risk_management:\n(  .*\n)+", "", LIMITS),
+        ["risk_management.max_drawdown_pct", "risk_management.max_position_pct"],
+        "the file lacks the whole section risk_management",
+    ),
+    "a worker's section": (
+        LIMITS.replace("monitoring: {web_port: 0, metrics_port: 0}", ""),
+        ["monitoring.metrics_port", "monitoring.web_port"],
+        "the file lacks the whole section monitoring",
+    ),
+    "two settings of a section": (
+        LIMITS.replace("  max_position_pct: 0.02\n  max_drawdown_pct: 0.1\n", ""),
+        ["risk_management.max_drawdown_pct", "risk_management.max_position_pct"],
+        "2 settings would go back to their defaults at once",
+    ),
+    "two settings of two sections": (
+        LIMITS.replace("  max_position_pct: 0.02\n", "").replace(", ETH-USD: 0.01", ""),
+        ["position_sizing.lots.ETH-USD", "risk_management.max_position_pct"],
+        "2 settings would go back to their defaults at once",
+    ),
+    "two, and another one changes": (
+        LIMITS.replace("  max_position_pct: 0.02\n  max_drawdown_pct: 0.1\n", "").replace("0.2}", "0.3}"),
+        ["risk_management.max_drawdown_pct", "risk_management.max_position_pct"],
+        "2 settings would go back to their defaults at once",
+    ),
+}
+
+
+@pytest.fixture
+def limits(file):
+    file.write_text(LIMITS)
+    return file
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_settings_that_vanish_together_are_refused_by_name_and_nothing_of_the_file_is_taken(limits, name):
+    text, keys, why = VANISHING[name]
+    watch = Watch(limits)
+    before = watch.loaded
+    limits.write_text(text)
+    nothing, refused, *later = looks(watch, 4)
+    assert (nothing, later) == (None, [None, None])
+    assert isinstance(refused, Rejected)
+    assert refused.error.key.split(", ") == keys
+    assert why in refused.error.rule
+    command = f"himari config apply {limits} --allow-removals"
+    decides = any(not key.startswith("monitoring.") for key in keys)
+    assert refused.error.rule.endswith(f"if it is meant, {f'run: {command}' if decides else 'restart the worker'}")
+    assert watch.loaded == before
+    limits.write_text(LIMITS)
+    assert looks(watch, 3) == [None, None, None]
+    assert watch.accept() is None, "put back, nothing is refused any more"
+
+
+MAY_BE = {
+    "one setting": LIMITS.replace("  max_position_pct: 0.02\n", ""),
+    "one of a mapping": LIMITS.replace(", ETH-USD: 0.01", ""),
+    "a line that said the default": LIMITS.replace("  allow_short: true\n", ""),
+    "one of a worker's section": LIMITS.replace(", metrics_port: 0", ""),
+    "none: the defaults are written out": LIMITS.replace("0.02", "0.15").replace(
+        "drawdown_pct: 0.1", "drawdown_pct: 0.3"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAY_BE)
+def test_what_somebody_takes_out_by_hand_is_taken(limits, name):
+    watch = Watch(limits)
+    limits.write_text(MAY_BE[name])
+    assert not any(isinstance(found, Rejected) for found in looks(watch, 3))
+    assert watch.loaded.settings == load(limits).settings
+
+
+def test_the_environment_does_not_keep_a_section_that_the_file_has_lost(limits):
+    watch = Watch(limits, {"HIMARI__MONITORING__LOG_LEVEL": "ERROR"})
+    limits.write_text(LIMITS.replace("monitoring: {web_port: 0, metrics_port: 0}", ""))
+    assert isinstance(looks(watch, 2)[-1], Rejected)
+
+
+def test_what_the_environment_says_does_not_vanish_with_the_file(file):
+    file.write_text("risk_management: {max_position_pct: 0.02}\n")
+    watch = Watch(file, {"HIMARI__RISK_MANAGEMENT__MAX_POSITION_PCT": "0.03"})
+    file.write_text("")
+    assert looks(watch, 3) == [None, None, None]
+    assert watch.loaded.settings.risk_management.max_position_pct == 0.03
+
+
+def test_a_removal_that_is_meant_is_a_change_in_which_the_workers_settings_are_held(limits):
+    watch = Watch(limits)
+    before = watch.loaded.settings
+    limits.write_text("")
+    looks(watch, 2)
+    change = watch.accept()
+    assert change.decision == change_payload(before, Settings())
+    assert change.held == {"monitoring.metrics_port", "monitoring.web_port"}
+    assert watch.loaded.settings == Settings()
+    assert (watch.accept(), looks(watch, 3)) == (None, [None, None, None])
+
+
+def test_many_keys_are_named_up_to_a_number():
+    many = load_bytes(b"position_sizing: {lots: {" + b", ".join(b"S%d: 0.5" % n for n in range(50)) + b"}}", "")
+    removal = of_file(many.settings, load_bytes(b"", ""))
+    assert len(removal.decision) == 50
+    assert refusal("l3.yaml", removal).key.endswith(" and 30 more")
+
+
+# -- whatever is written ---------------------------------------------------------------------------------------------
+NAMES = {
+    FIRST: {"position_sizing", "kafka"},
+    FIRST.replace("0.2", "0.3"): {"position_sizing", "kafka"},
+    FIRST.replace("100", "5"): {"position_sizing", "kafka"},
+    "kafka: {chunk_records: 7}": {"kafka"},
+    "": set(),
+    "# empty": set(),
+}
+"""Good text → its sections."""
 BAD = ["kafka: 5", "{", "kafka: {chunk_records: 0}"]
 
 
 class Reference(RuleBasedStateMachine):
-    """Whatever is written when, the settings in force are those of the last good file seen twice in a row."""
+    """Whatever is written when, the settings are those of the last good file seen twice that lost no section."""
 
     @initialize()
     def begin(self):
         self.path = self.folder / "settings.yaml"
         self.path.write_text(FIRST)
         self.watch = Watch(self.path)
-        self.judged = self.seen = self.text = FIRST
+        self.judged = self.seen = self.text = self.taken = FIRST
+        self.refused = None
         self.settings = load_bytes(FIRST.encode(), "").settings
 
-    @rule(text=st.sampled_from(GOOD + BAD))
+    @rule(text=st.sampled_from([*NAMES, *BAD]))
     def write(self, text):
         self.text = text
         self.path.write_text(text)
@@ -171,16 +314,32 @@ class Reference(RuleBasedStateMachine):
         if not settled:
             assert answer is None
             return
-        self.judged = self.text
+        self.judged, self.refused = self.text, None
         if self.text in BAD:
             assert isinstance(answer, Rejected)
             return
-        wanted = load_bytes(self.text.encode(), "").settings
+        if NAMES[self.taken] - NAMES[self.text]:
+            assert isinstance(answer, Rejected)
+            self.refused = self.text
+            return
+        self.takes(self.text, answer)
+
+    @rule()
+    def mean_it(self):
+        answer, meant = self.watch.accept(), self.refused
+        self.refused = None
+        if meant is None:
+            assert answer is None
+        else:
+            self.takes(meant, answer)
+
+    def takes(self, text, answer):
+        wanted = load_bytes(text.encode(), "").settings
         assert (answer is None) == (wanted == self.settings)
         if answer is not None and answer.decision is not None:
             assert Settings.model_validate(answer.decision["tree"]).decision() == wanted.decision()
             assert answer.decision["base_hash"] == settings_hash(decision_tree(self.settings))
-        self.settings = wanted
+        self.settings, self.taken = wanted, text
 
     @invariant()
     def the_settings_are_those_of_the_reference(self):

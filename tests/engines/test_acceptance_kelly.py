@@ -1,4 +1,4 @@
-"""The acceptance table of the methods specification §1: what learning is worth on claims of known honesty.
+"""The acceptance table of docs/methods.md, section 1: what learning is worth on claims of known honesty.
 
 2,000 runs of 500 trades in numpy, run by run in lockstep; and the real engine on some of the same runs, equal to it.
 """

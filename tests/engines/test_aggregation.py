@@ -246,7 +246,11 @@ def test_each_cause_of_nothing_has_its_reason_and_no_number_is_none():
     driver.advance(200.0)
     found = ask(driver, "carry", "SOL-USD")
     assert found["waterfall"][0]["reason"] == "stale price"
-    assert found["total_allocated_usd"] == 0.0
+    assert found["targets"]["SOL-USD"]["quantity"] == 0.0, "nothing is opened"
+    assert {each["symbol"]: each["code"] for each in found["reasons"]} == {
+        **dict.fromkeys(("BTC-USD", "ETH-USD", "SOL-USD"), "stale_price"),
+        "XRP-USD": "no_price",
+    }
     for record in driver.read("allocations"):
         assert b"NaN" not in record.value
         assert b"Infinity" not in record.value

@@ -25,6 +25,7 @@ limits = st.builds(
     st.floats(0.01, 1.0),
     st.integers(0, 5_000),
     st.integers(5_000, 10**7),
+    st.sampled_from((0.0, 0.01)),
 )
 cells = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("WXYZ")), unique=True, max_size=12).map(sorted)
 
@@ -217,9 +218,10 @@ def test_permuting_rows_changes_no_limit(trade, limits, chance):
 def test_a_book_fits_if_neither_caps_nor_the_maximum_would_change_it(book, value, limits):
     rows, cents, _ = book
     roomy = limits._replace(minimum_cents=0)
-    unchanged = caps.caps(*book, value, roomy).cents == cents
-    unchanged = unchanged and caps.limits(rows, cents, cents, [ACTIVE] * len(rows), roomy).cents == cents
-    assert caps.fits(*book, value, limits) == unchanged
+    unchanged = caps.caps(*book, value, roomy, limits.tolerance).cents == cents
+    states = [ACTIVE] * len(rows)
+    unchanged = unchanged and caps.limits(rows, cents, cents, states, roomy, limits.tolerance).cents == cents
+    assert caps.fits(*book, value, limits, limits.tolerance) == unchanged
 
 
 def test_a_long_side_and_a_short_side_fit_the_maximum_one_by_one():

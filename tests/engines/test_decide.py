@@ -289,7 +289,7 @@ def test_a_level_that_comes_again_takes_nothing_more_of_what_it_cut():
         for _ in range(6):
             driver.advance(3_600.0)
     kinds = [each["trigger"]["kind"] for each in driver.allocations()]
-    assert kinds.count("cascade") == 6, "up and down, three times"
+    assert kinds.count("cascade") == 1, "the next waves change nothing, and nor does a level that is left"
     assert held(driver)["BTC-USD"] == half
 
 
@@ -320,9 +320,10 @@ def test_by_ratio_the_cap_is_cut_with_the_cell():
     assert targets(last(driver)) == {"BTC-USD": 13_500.0}
     level(driver, 0.10)
     assert targets(last(driver))["BTC-USD"] == pytest.approx(6_750.0, abs=0.02)
+    move(driver, PRICES["BTC-USD"] * 1.09)
     move(driver, PRICES["BTC-USD"] * 1.2)
     assert last(driver)["trigger"]["kind"] == "cap"
-    assert targets(last(driver))["BTC-USD"] == pytest.approx(6_750.0, abs=0.02)
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(0.99 * 6_750.0, abs=0.02)
 
 
 def test_a_level_of_the_other_side_cuts_nothing():
@@ -443,28 +444,77 @@ def test_a_book_at_its_cap_calls_for_nothing_while_prices_stand():
     assert len(driver.allocations()) == count
     move(driver, PRICES["BTC-USD"] * 1.05)
     assert last(driver)["trigger"] == {"id": "BTC-USD", "kind": "cap"}
-    assert targets(last(driver))["BTC-USD"] == pytest.approx(15_000.0, abs=0.02)
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(0.99 * 15_000.0, abs=0.02)
 
 
 # -- positions -------------------------------------------------------------------------------------------------------
-def test_known_positions_are_what_is_held():
+def test_a_report_moves_no_target_and_the_next_signal_measures_the_band_against_it():
+    driver = priced()
+    buy(driver, expected_return=0.004)
+    wanted = held(driver)["BTC-USD"]
+    driver.advance(30.0)
+    positions(driver, BTC_USD=wanted / 2)
+    assert len(driver.allocations()) == 1
+    buy(driver, expected_return=0.004, signal_id="s-2")
+    assert (last(driver)["basis"], last(driver)["kept"]) == ("positions", [])
+    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=1e-6)
+    driver.advance(30.0)
+    positions(driver, BTC_USD=wanted * 0.95)
+    buy(driver, expected_return=0.004, signal_id="s-3")
+    assert last(driver)["kept"] == ["BTC-USD"]
+    assert held(driver)["BTC-USD"] == wanted * 0.95
+
+
+def test_a_report_that_was_made_before_the_newest_target_says_nothing_of_it():
     driver = priced()
     buy(driver, expected_return=0.004)
     wanted = held(driver)["BTC-USD"]
     positions(driver, BTC_USD=wanted / 2)
-    found = last(driver)
-    assert (found["basis"], found["trigger"]) == ("positions", {"id": "positions", "kind": "value"})
-    assert found["portfolio_waterfall"][0]["gross_cents"] == pytest.approx(wanted / 2 * 4_350_000, abs=2)
     buy(driver, expected_return=0.004, signal_id="s-2")
-    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=1e-6)
+    assert (last(driver)["basis"], last(driver)["kept"]) == ("targets", ["BTC-USD"])
+    assert held(driver)["BTC-USD"] == wanted
 
 
-def test_a_position_of_no_strategy_counts_for_the_caps():
+def test_a_position_without_a_target_of_ours_is_shown_and_left_alone():
     driver = priced()
     positions(driver, ETH_USD=100.0)
     found = last(driver)
-    assert targets(found) == {"ETH-USD": pytest.approx(15_000.0, abs=0.02)}
-    assert "symbol:ETH-USD" in found["bound"] or "cell:-/ETH-USD" in found["bound"]
+    assert found["targets"] == {"ETH-USD": {"notional_usd": 228_000.0, "quantity": 100.0, "weight": 2.28}}
+    assert (found["unmanaged"], found["allocations"], found["cells"]) == (["ETH-USD"], {}, [])
+    assert found["totals"] == {"gross_usd": 0.0, "net_usd": 0.0, "utilization_ratio": 0.0}
+    buy(driver)
+    assert held(driver) == {"BTC-USD": pytest.approx(0.31034482), "ETH-USD": 100.0}
+    positions(driver, ETH_USD=90.0, BTC_USD=held(driver)["BTC-USD"])
+    assert len(driver.allocations()) == 2, "the same coins are unmanaged"
+    positions(driver, BTC_USD=held(driver)["BTC-USD"])
+    assert (last(driver)["sequence"], last(driver)["unmanaged"]) == (3, [])
+
+
+def test_a_first_target_takes_charge_of_what_was_unmanaged():
+    driver = priced()
+    positions(driver, BTC_USD=0.1)
+    buy(driver)
+    assert (held(driver)["BTC-USD"], last(driver)["unmanaged"]) == (pytest.approx(0.31034482), [])
+    buy(driver, signal_id="s-2", action="sell", expected_return=0.0)
+    assert held(driver)["BTC-USD"] == 0.0, "a decision closes it now"
+
+
+def test_a_signal_that_is_sized_to_nothing_does_not_close_what_is_unmanaged():
+    driver = priced()
+    positions(driver, BTC_USD=0.1)
+    buy(driver, expected_return=0.0)
+    assert (held(driver)["BTC-USD"], last(driver)["unmanaged"]) == (0.1, ["BTC-USD"])
+    assert last(driver)["allocations"] == {"BTC-USD": 0.0}
+
+
+def test_what_is_unmanaged_is_closed_where_the_settings_say_so():
+    tree = DecisionParams().model_dump()
+    tree["portfolio"]["unmanaged"] = "flatten"
+    driver = priced(Driver(DecisionParams.model_validate(tree)))
+    positions(driver, ETH_USD=1.0)
+    assert (held(driver), last(driver)["unmanaged"]) == ({"ETH-USD": 0.0}, [])
+    positions(driver, ETH_USD=0.9)
+    assert len(driver.allocations()) == 1, "asked for once; the target stands"
 
 
 def test_a_reduction_that_is_not_carried_out_yet_is_not_undone():
@@ -476,12 +526,52 @@ def test_a_reduction_that_is_not_carried_out_yet_is_not_undone():
     cut = held(driver)["BTC-USD"]
     assert cut == pytest.approx(wanted / 2, rel=1e-5)
     order(driver, "portfolio_value", "v-1", portfolio_id="main", value_usd=100_500.0)
-    assert held(driver)["BTC-USD"] == pytest.approx(cut, rel=1e-5)
+    assert held(driver)["BTC-USD"] == cut
     assert last(driver)["waterfall"] == []
     positions(driver, BTC_USD=wanted * 0.9)
-    assert held(driver)["BTC-USD"] == pytest.approx(cut, rel=1e-5)
-    positions(driver, BTC_USD=cut / 2)
-    assert held(driver)["BTC-USD"] == pytest.approx(cut / 2, rel=1e-5)
+    order(driver, "portfolio_value", "v-2", portfolio_id="main", value_usd=100_000.0)
+    assert held(driver)["BTC-USD"] == cut
+
+
+def test_a_cut_never_buys_back_what_is_not_held_any_more():
+    driver = priced()
+    buy(driver, expected_return=0.004, valid_for_s=86_400)
+    wanted = held(driver)["BTC-USD"]
+    driver.advance(30.0)
+    positions(driver, BTC_USD=wanted / 4)
+    level(driver, 0.10)
+    assert held(driver)["BTC-USD"] == pytest.approx(wanted / 4, rel=1e-5), "half is asked for, a quarter is there"
+    reasons = {row["stage"]: row for row in last(driver)["portfolio_waterfall"]}
+    assert reasons["limits"]["gross_cents"] == pytest.approx(2 * reasons["band"]["gross_cents"], rel=1e-4)
+    positions(driver, BTC_USD=0.0)
+    driver.advance(31.0)
+    positions(driver, BTC_USD=0.0)
+    level(driver, 0.115)
+    assert held(driver)["BTC-USD"] == 0.0, "a stop was hit at the exchange"
+    buy(driver, expected_return=0.004, signal_id="s-2", timestamp_ns=driver.now_ns)
+    assert held(driver)["BTC-USD"] > 0.0, "the next signal may"
+
+
+def test_a_cut_below_the_band_is_not_published_and_not_forgotten():
+    driver = priced()
+    order(driver, "portfolio_value", "v-0", portfolio_id="main", value_usd=100_000.0)
+    buy(driver, expected_return=0.004)
+    first = held(driver)["BTC-USD"]
+    seen = len(driver.allocations())
+    for equity in (99_500.0, 99_000.0, 98_500.0, 98_000.0):
+        reported(driver, equity)
+    assert len(driver.allocations()) == seen, "each takes less than a tenth of what is left"
+    reported(driver, 95_000.0)
+    fall = (1 - 0.7 * 100 / 95) / 0.3
+    assert held(driver)["BTC-USD"] == pytest.approx(first * fall, rel=1e-5), "all of it at once"
+    assert last(driver)["trigger"] == {"id": "positions", "kind": "value"}
+
+
+def reported(driver, equity):
+    """Report what is held exactly as intended, and an equity."""
+    body = {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "equity": equity, "quantities": held(driver)}
+    driver.publish("positions", body)
+    driver.advance(1.0)
 
 
 def test_an_exit_that_is_not_carried_out_yet_stays_an_exit():
@@ -493,19 +583,48 @@ def test_an_exit_that_is_not_carried_out_yet_stays_an_exit():
     driver.run()
     assert held(driver)["BTC-USD"] == 0.0
     order(driver, "portfolio_value", "v-1", portfolio_id="main", value_usd=100_500.0)
-    assert held(driver)["BTC-USD"] == 0.0
+    assert held(driver).get("BTC-USD", 0.0) == 0.0
 
 
-def test_a_position_over_its_cap_is_told_once_until_prices_carry_it_further():
+def test_a_broken_cap_is_reported_once_a_breach():
     driver = priced()
-    positions(driver, ETH_USD=100.0)
-    told = len(driver.allocations())
-    assert abs(targets(last(driver))["ETH-USD"]) <= 15_000.0
+    buy(driver)
+    seen = len(driver.allocations())
+    wanted = held(driver)["BTC-USD"]
+    driver.advance(30.0)
+    positions(driver, BTC_USD=wanted * 1.5)
+    assert breaches(driver) == [pytest.approx(1.5, rel=1e-3)]
     for _ in range(5):
-        move(driver, PRICES["ETH-USD"], "ETH-USD")
-    assert len(driver.allocations()) == told
-    move(driver, PRICES["ETH-USD"] * 1.02, "ETH-USD")
-    assert last(driver)["trigger"] == {"id": "ETH-USD", "kind": "cap"}
+        move(driver, PRICES["BTC-USD"] * 1.001)
+        positions(driver, BTC_USD=wanted * 1.5)
+    assert len(breaches(driver)) == 1
+    assert len(driver.allocations()) == seen, "the target is within its cap: only its execution is missing"
+    positions(driver, BTC_USD=wanted)
+    move(driver, PRICES["BTC-USD"])
+    positions(driver, BTC_USD=wanted)
+    positions(driver, BTC_USD=wanted * 1.5)
+    assert len(breaches(driver)) == 2, "it was over in between"
+
+
+def breaches(driver):
+    alerts = (orjson.loads(record.value) for record in driver.read("alerts"))
+    return [alert["value"] for alert in alerts if alert["kind"] == "risk_budget"]
+
+
+def test_prices_cut_at_a_hundredth_over_the_cap_to_a_hundredth_below():
+    driver = priced()
+    buy(driver)
+    seen = len(driver.allocations())
+    for rise in (1.002, 1.005, 1.0099):
+        move(driver, PRICES["BTC-USD"] * rise)
+    assert (len(driver.allocations()), breaches(driver)) == (seen, [])
+    move(driver, PRICES["BTC-USD"] * 1.0101)
+    assert last(driver)["trigger"] == {"id": "BTC-USD", "kind": "cap"}
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(0.99 * 13_500.0, abs=0.02)
+    assert breaches(driver) == [pytest.approx(1.0101, abs=1e-4)]
+    for fall in (1.0, 1.01, 1.005, 1.019):
+        move(driver, PRICES["BTC-USD"] * fall)
+    assert (len(driver.allocations()), len(breaches(driver))) == (seen + 1, 1)
 
 
 def test_older_positions_change_nothing():
@@ -517,6 +636,7 @@ def test_older_positions_change_nothing():
     driver.advance(1.0)
     assert len(driver.allocations()) == count
     assert held(driver) == {"BTC-USD": 0.1}
+    assert last(driver)["unmanaged"] == ["BTC-USD"]
 
 
 def test_positions_may_bring_the_equity():
@@ -524,6 +644,7 @@ def test_positions_may_bring_the_equity():
     body = {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": {}, "equity": 200_000.0}
     driver.publish("positions", body)
     driver.advance(1.0)
-    assert last(driver)["portfolio_value"] == 200_000.0
+    assert not driver.allocations(), "there is nothing to cut"
     buy(driver)
+    assert last(driver)["portfolio_value"] == 200_000.0
     assert targets(last(driver)) == {"BTC-USD": 27_000.0}

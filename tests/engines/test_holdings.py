@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.holdings import UNASSIGNED, hold
+from engines.parameters import DecisionParams
 from engines.records import Bars, Book, Market, Target
 from engines.state import State
 
@@ -19,15 +20,21 @@ def market(price):
     return Market(bars, (None,) * 7, None, None, 0)
 
 
-def world(targets, positions=None, prices=PRICES):
-    """A portfolio "main" that was told to hold targets {(strategy, symbol): (cents, quantity of the symbol)}."""
+def world(targets, positions=None, prices=PRICES, params=None, **book):
+    """A portfolio "main" that was told to hold targets {(strategy, symbol): (cents, quantity of the symbol)}.
+
+    Every symbol is managed and the report of positions covers the newest change, unless `book` says otherwise.
+    """
     state = State(0)
+    if params is not None:
+        state.use(params)
     for symbol, price in prices.items():
         state.put_market(symbol, market(price))
     for (strategy, symbol), (cents, quantity) in targets.items():
         state.put_target(("main", strategy, symbol), Target(cents, quantity, 1.0, 1.0))
     known = None if positions is None else tuple(sorted(positions.items()))
-    state.put_book("main", Book(100_000.0, 100_000.0, 1, "", known, NOW_NS, ()))
+    given = {"managed": (*PRICES, "XRP"), "changed_sequence": 1, "as_of_sequence": 1, **book}
+    state.put_book("main", Book(100_000.0, 100_000.0, 1, "", known, NOW_NS, (), **given))
     return state
 
 
@@ -70,8 +77,56 @@ def test_opposite_cells_that_net_to_nothing_are_held_as_they_were_published():
     assert found.cents == [500_000, -500_000]
 
 
-def test_what_has_no_price_has_no_size():
-    assert hold(world({("a", "XRP"): (500_000, 10_000.0)}), "main").cents == [0]
+def test_what_has_no_price_is_worth_what_it_was_published_at():
+    found = hold(world({("a", "XRP"): (500_000, 10_000.0)}), "main")
+    assert (found.intended, found.cents) == ([500_000], [500_000])
+    half = hold(world({("a", "XRP"): (300_000, 10_000.0), ("b", "XRP"): (200_000, 10_000.0)}, {"XRP": 5_000.0}), "main")
+    assert (half.intended, half.cents) == ([300_000, 200_000], [150_000, 100_000])
+
+
+# -- whether a report counts -----------------------------------------------------------------------------------------
+TARGETS = {("a", "BTC"): (1_000_000, 0.25)}
+SETTLE_NS = 30 * 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("book", "held"),
+    [
+        ({"as_of_sequence": 7, "changed_sequence": 7}, 0.1),
+        ({"as_of_sequence": 6, "changed_sequence": 7}, 0.25),
+        ({"as_of_sequence": 6, "changed_sequence": 7, "changed_ns": NOW_NS - SETTLE_NS}, 0.25),
+        ({"as_of_sequence": None, "changed_ns": NOW_NS - SETTLE_NS}, 0.1),
+        ({"as_of_sequence": None, "changed_ns": NOW_NS - SETTLE_NS + 1}, 0.25),
+    ],
+)
+def test_a_report_counts_where_it_covers_the_newest_change_of_a_target(book, held):
+    found = hold(world(TARGETS, {"BTC": 0.1}, **book), "main")
+    assert found.quantities["BTC"] == held
+    assert found.basis == ("targets" if held == 0.25 else "positions")
+    assert found.intended_quantities == {"BTC": 0.25}
+    assert found.intended == [1_000_000]
+
+
+def test_without_a_sequence_a_report_that_equals_the_targets_to_the_lot_covers_them_at_once():
+    fresh = {"as_of_sequence": None, "changed_ns": NOW_NS}
+    assert hold(world(TARGETS, {"BTC": 0.25 + 9e-9}, **fresh), "main").basis == "positions"
+    assert hold(world(TARGETS, {"BTC": 0.25 + 2e-8}, **fresh), "main").basis == "targets"
+    assert hold(world(TARGETS, {"BTC": 0.25, "ETH": 1.0}, **fresh), "main").basis == "targets", "ETH was sold by target"
+    strange = {**fresh, "managed": ("BTC",)}
+    assert hold(world(TARGETS, {"BTC": 0.25, "ETH": 1.0}, **strange), "main").basis == "positions"
+
+
+def test_a_report_is_settled_once_the_change_has_had_time_to_be_carried_out():
+    for since_ns, settled in ((SETTLE_NS, True), (SETTLE_NS - 1, False)):
+        assert hold(world(TARGETS, {"BTC": 0.1}, changed_ns=NOW_NS - since_ns), "main").settled is settled
+
+
+def test_a_position_without_a_target_of_ours_is_not_managed_unless_asked_to_flatten():
+    found = hold(world(TARGETS, {"BTC": 0.25, "ETH": 2.0}, managed=("BTC",)), "main")
+    assert (found.cells, found.unmanaged) == ([("a", "BTC")], {"ETH": 2.0})
+    params = DecisionParams.model_validate({"portfolio": {"unmanaged": "flatten"}})
+    found = hold(world(TARGETS, {"BTC": 0.25, "ETH": 2.0}, managed=("BTC",), params=params), "main")
+    assert (found.cells, found.unmanaged) == ([(UNASSIGNED, "ETH"), ("a", "BTC")], {})
 
 
 sizes = st.dictionaries(
@@ -107,7 +162,7 @@ def test_cells_are_sorted_and_each_is_there_once(sizes, positions):
 
 
 def test_a_portfolio_that_was_never_heard_of_holds_nothing():
-    assert hold(State(0), "nobody") == ([], [], {}, [], "targets")
+    assert hold(State(0), "nobody") == ([], [], {}, [], {}, [], "targets", False, {})
 
 
 @pytest.mark.parametrize("basis", ["positions", "targets"])

@@ -5,10 +5,13 @@ import pytest
 from worlds import Driver, control, last, priced, signal, tick
 
 from engines import limits
+from engines.codec import encode
+from engines.parameters import DecisionParams
 from engines.records import Market
 from engines.state import State
 from streams.market import MarketFold
 from streams.memory import Stored
+from streams.takeover import PART_BYTES
 from streams.topics import CHANGELOGS, ROOM, TOPICS
 
 NOTHING = Market(None, (None,) * 7, None, None, -1)
@@ -81,13 +84,13 @@ def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
         for number in range(limits.SYMBOLS_MAX - 3):
             state.tables["markets"][(f"X{number}",)] = NOTHING
     driver.publish("prices", tick(driver.now_ns, "NEW", 1.0), key=b"NEW")
-    driver.publish("prices", tick(driver.now_ns, "BTC-USD", 50_000.0), key=b"BTC-USD")
+    driver.publish("prices", tick(driver.now_ns, "BTC-USD", 45_000.0), key=b"BTC-USD")
     for symbol in ("NEW", "ETH-USD"):
         driver.publish("cascade-indicators", {"symbol": symbol, "timestamp_ns": driver.now_ns, "funding_rate": 0.1})
     driver.advance(2.0)
     for state in states(driver):
         assert ("NEW",) not in state.tables["markets"]
-        assert state.get("markets", ("BTC-USD",)).bars.last_price == 50_000.0
+        assert state.get("markets", ("BTC-USD",)).bars.last_price == 45_000.0
         assert state.get("markets", ("ETH-USD",)).gauges[0][0] == 0.1
     (told,) = refused(driver, "cascade-indicators")
     assert b"symbol must be one of at most 2000 symbols, was 'NEW'" in told["__streams.errors.message"]
@@ -95,7 +98,7 @@ def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
 
 def test_a_step_takes_as_many_symbols_as_a_journal_partition_and_goes_on_after_a_flood():
     now = 1_700_000_000_000_000_000
-    fold = MarketFold(0, 1, lambda: 1, lambda: now)
+    fold = MarketFold(0, 1, DecisionParams, lambda: now)
 
     def ticks(first, count):
         many = [{"symbol": f"X{n}", "price": 1.0, "timestamp_ns": now} for n in range(first, first + count)]
@@ -113,15 +116,70 @@ def test_a_step_takes_as_many_symbols_as_a_journal_partition_and_goes_on_after_a
     assert len(step.value) < 9 << 20
 
 
-def test_another_scope_is_one_too_many():
-    driver = priced(Driver())
-    for number in range(limits.SCOPES_MAX + 1):
-        halt = {"scope": f"symbol:X{number}", "state": "HALTED"}
-        driver.publish("control", control(driver.now_ns, "trading_state", halt, f"c-{number}"))
+KINDS = ("portfolio", "strategy", "symbol")
+
+
+def answers(driver, orders):
+    """Give (scope, state) orders in turn; return what each was answered, the same on every partition."""
+    before = len(driver.read("alerts"))
+    for number, (scope, state) in enumerate(orders):
+        order = control(driver.now_ns, "trading_state", {"scope": scope, "state": state}, f"c-{before}-{number}")
+        driver.publish("control", order, key=b"trading_state")
     driver.run()
-    results = [orjson.loads(record.value)["result"] for record in driver.read("alerts")]
-    assert sorted(set(results)) == ["applied", "rejected: at most 1000 scopes may be halted or reducing"]
-    assert results.count("applied") == 2 * limits.SCOPES_MAX
+    told = [orjson.loads(record.value) for record in driver.read("alerts")]
+    found = {}
+    for alert in told:
+        found.setdefault(alert["subject"], []).append(alert["result"])
+    said = [found[f"c-{before}-{number}"] for number in range(len(orders))]
+    assert all(len(each) == driver.partitions and len(set(each)) == 1 for each in said)
+    return [each[0] for each in said]
+
+
+def full(kind):
+    """Fill one kind of scope."""
+    driver = priced(Driver())
+    many = [(f"{kind}:X{number}", "HALTED") for number in range(limits.SCOPES_MAX)]
+    assert set(answers(driver, many)) == {"applied"}
+    return driver
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_scope_of_a_kind_is_one_too_many_and_the_others_have_room_of_their_own(kind):
+    driver = full(kind)
+    refusal = (
+        f"rejected: scope must be one of at most 1000 {kind} scopes that are halted or reducing, "
+        f"was '{kind}:one-more', a new one"
+    )
+    assert answers(driver, [(f"{kind}:one-more", "HALTED"), (f"{kind}:one-more", "REDUCING")]) == [refusal] * 2
+    others = [(f"{other}:one-more", "HALTED") for other in KINDS if other != kind]
+    assert answers(driver, others) == ["applied", "applied"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_as_many_scopes_as_there_may_be_all_is_halted_what_is_ordered_is_changed_and_ended(kind):
+    driver = full(kind)
+    driver.publish("signals", signal(driver.now_ns, valid_for_s=86_400))
+    driver.run()
+    assert last(driver, "main")["position_size_usd"] > 0.0
+    assert answers(driver, [("all", "REDUCING"), ("all", "HALTED")]) == ["applied", "applied"]
+    assert not any(target["notional_usd"] for target in last(driver, "main")["targets"].values())
+    named = f"{kind}:X7"
+    assert answers(driver, [(named, "REDUCING"), (named, "HALTED"), (named, "ACTIVE")]) == ["applied"] * 3
+    assert answers(driver, [(f"{kind}:never-heard-of", "ACTIVE")]) == ["applied"], "a resume always passes"
+    assert answers(driver, [(f"{kind}:one-more", "HALTED")]) == ["applied"], "the room that the resume has made"
+    assert answers(driver, [("all", "ACTIVE")]) == ["applied"]
+
+
+def test_trading_states_stay_bounded_and_fit_their_changelog_and_the_hand_over():
+    driver = Driver(partitions=1)
+    (state,) = states(driver)
+    wide = [f"{kind}:X{number:04}".ljust(len(kind) + 65, "x") for kind in KINDS for number in range(1_100)]
+    answers(driver, [(scope, "REDUCING") for scope in [*wide, "all"]])
+    (record,) = state.tables["states"].values()
+    assert len(record.scopes) == 3 * limits.SCOPES_MAX + 1
+    at_most = {topic.name: topic.bytes_max for topic in CHANGELOGS}
+    assert len(encode(record)) < at_most["states-changelog"] - ROOM
+    assert len(encode(record)) < PART_BYTES
 
 
 def test_what_is_known_of_cells_comes_back_with_the_state():

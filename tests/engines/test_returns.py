@@ -82,8 +82,9 @@ def ewma(bars, symbols):
 
 
 # -- what a bar is ---------------------------------------------------------------------------------------------------
+# All moves are within the collar: beyond it a tick alone is suspect, and in no bar.
 quotes = st.lists(
-    st.tuples(st.integers(1, 40), st.sampled_from(SYMBOLS), st.floats(0.9, 1.1).map(lambda x: round(x, 4))),
+    st.tuples(st.integers(1, 40), st.sampled_from(SYMBOLS), st.floats(0.955, 1.045).map(lambda x: round(x, 4))),
     min_size=1,
     max_size=40,
 )

@@ -26,7 +26,7 @@ STRATEGIES = ("breakout", "carry", "momentum", "reversion")
 PORTFOLIOS = ("alpha", "beta", "main")
 REGIMES = ("trending_up", "trending_down", "ranging", "high_volatility", "crisis", "CRISIS_FLIGHT", "Choppy")
 ACTIONS = ("strong_buy", "buy", "buy", "hold", "sell", "strong_sell")
-CRASHES = {170: 0.93, 171: 0.96, 260: 1.09, 340: 0.80}
+CRASHES = {170: 0.93, 171: 0.96, 235: 1.03, 260: 1.09, 340: 0.88, 341: 0.90, 400: 1.03, 410: 1.03, 455: 1.03}
 """Round → factor of all prices."""
 
 
@@ -228,9 +228,9 @@ ORDERS = {
 }
 
 
-def build() -> list[bytes]:
+def build(seed: int = 20_240_229) -> list[bytes]:
     """Return the entries of a journal."""
-    world = World(20_240_229)
+    world = World(seed)
     for number in range(ROUNDS):
         world.tick(number)
         if number >= 130:

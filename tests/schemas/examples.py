@@ -241,9 +241,9 @@ BAD_PRICES = [
     (TICK | {"timestamp_ns": 1_735_689_600_000}, "timestamp_unit", "timestamp_ns"),
     ({"ticks": []}, "out_of_range", "ticks"),
     ({"ticks": TICK}, "wrong_type", "ticks"),
-    ({"ticks": [TICK, TICK | {"price": 0}]}, "out_of_range", "ticks.1.price"),
-    ({"ticks": [TICK, TICK | {"low": 60_000.0}]}, "inconsistent", "ticks.1.price"),
+    ({"ticks": [TICK, TICK | {"price": 0}]}, "out_of_range", "ticks[1].price"),
+    ({"ticks": [TICK, TICK | {"low": 60_000.0}]}, "inconsistent", "ticks[1].price"),
     ({"ticks": [TICK] * 10_001}, "out_of_range", "ticks"),
-    ({"ticks": [{}]}, "missing", "ticks.0.symbol"),
+    ({"ticks": [{}]}, "missing", "ticks[0].symbol"),
     ({}, "missing", "symbol"),
 ]

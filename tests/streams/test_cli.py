@@ -198,7 +198,7 @@ def test_a_value_that_is_none_is_exit_5_before_any_connection():
         ["audit", "verify"],
         ["publish", "prices", "-"],
         ["control", "halt", "--scope", "all", "--reason", "x"],
-        ["control", "halt", "--scope", "all", "--reason", "x", "--wait"],
+        ["control", "halt", "--scope", "all", "--reason", "x", "--no-wait"],
         ["control", "list"],
         ["dlq", "list"],
         ["dlq", "replay", "signals"],

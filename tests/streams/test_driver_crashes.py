@@ -347,7 +347,7 @@ def test_a_cap_that_a_rising_price_breaks_is_seen_after_a_recovery_too(wiped):
     driver = priced()
     driver.publish("signals", signal(driver.now_ns, valid_for_s=86_400))
     driver.advance(1.0)
-    for price in (44_000.0, 60_000.0, 61_000.0):
+    for price in (44_000.0, 48_000.0, 52_500.0):
         driver.publish("prices", tick(driver.now_ns, price=price), key=b"BTC-USD")
         driver.advance(2.0)
     (partition,) = [p for p in range(2) if driver.cluster.log("allocations", p).end]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, signal
 
+from engines.parameters import DecisionParams
 from streams import journal
 from streams.driver import START_NS
 from streams.history.feed import Event, event, sort
@@ -30,7 +31,7 @@ def claim(second, symbol="BTC-USD", **given_):
 
 
 def feeder():
-    return Feeder(PARTITIONS, PARTITIONS, 1, START_NS)
+    return Feeder(PARTITIONS, PARTITIONS, DecisionParams(), START_NS)
 
 
 def fed(events, *, close=True):

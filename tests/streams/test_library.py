@@ -285,7 +285,26 @@ def test_a_file_that_changes_acts_from_a_later_call_on(tmp_path):
     library = _reloading(tmp_path)
     sizes = [library.calculate_position(ask(signal_id=f"s-{n}"), None, PRICE).position_size_usd for n in range(3)]
     assert sizes[0] == 13_500.0, "one look alone does not believe a file"
-    assert sizes[-1] == pytest.approx(2_700.0, abs=0.02)
+    assert sizes[-1] == pytest.approx(0.99 * 2_700.0, abs=0.02), "cut to 99 % of the new cap, and kept by the band"
+
+
+def test_a_file_that_is_emptied_lifts_no_limit(tmp_path, caplog):
+    file = tmp_path / "layer3.yaml"
+    limited = "hot_reload: {poll_interval_sec: 0.000001}\nrisk_management: {max_position_pct: 0.03}\n"
+    file.write_text(limited)
+    library = layer3(config=file)
+
+    def sizes(name):
+        asked = [ask(signal_id=f"{name}-{number}") for number in range(3)]
+        return [library.calculate_position(each, None, PRICE).position_size_usd for each in asked]
+
+    assert sizes("whole") == pytest.approx([2_700.0] * 3, abs=0.02)
+    file.write_text("")
+    assert sizes("emptied") == pytest.approx([2_700.0] * 3, abs=0.02)
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "streams.core"]
+    assert "risk_management.max_position_pct, hot_reload.poll_interval_sec: must not vanish" in told
+    file.write_text(limited.replace("0.03", "0.04"))
+    assert sizes("restored")[-1] == pytest.approx(3_600.0, abs=0.02)
 
 
 def test_without_hot_reload_or_after_stop_it_does_not(tmp_path):

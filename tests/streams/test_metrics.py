@@ -99,10 +99,10 @@ class Worker:
         self.append("signal", signal(self.clock.now_ns(), **given), "signals")
         self.settle()
 
-    def price(self, price=43_500.0, symbol="BTC-USD", source=0):
+    def price(self, price=43_500.0, symbol="BTC-USD", source=0, high=None):
         """Journal a step that ends now."""
         step = self.clock.now_ns() // SECOND_NS - 1
-        symbols = {symbol: [price, price, price, price, 1.0, 1]}
+        symbols = {symbol: [price, high or price, price, price, 1.0, 1]}
         body = {"source_partition": source, "step": step, "step_s": 1, "symbols": symbols}
         self.log.append(None, journal.internal("step", body, self.clock.now_ns()))
         self.settle()
@@ -384,7 +384,7 @@ def test_every_gate_of_the_engines_has_its_label():
         for node in ast.walk(ast.parse(inspect.getsource(function))):
             if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant):
                 found.add(node.value.value)
-    assert found - {""} == set(GATES)
+    assert found - {""} | set(sizing.WANTING_A_PRICE) == set(GATES)
 
 
 def test_decisions_are_counted_by_trigger_and_strategy():
@@ -432,6 +432,16 @@ def test_a_symbol_from_a_second_partition_of_prices_is_counted():
     assert worker.show("refused_symbols_total") == 1
 
 
+def test_suspect_and_clipped_prices_of_steps_are_counted_by_the_first_partition_and_alerts_by_kind():
+    worker = priced()
+    for price, high in ((4.35, None), (43_500.0, 435_000.0), (4.35, None), (4.35, None)):
+        worker.clock.advance(1.0)
+        worker.price(price, high=high)
+    assert worker.show("suspect_prices_total") == 3
+    assert worker.show("clipped_prices_total") == 1
+    assert worker.show("alerts_total", kind="suspect_price") == 2, "one a suspicion"
+
+
 def test_a_refused_regime_is_a_dead_letter_of_signals():
     worker = priced()
     worker.signal(regime="sideways")
@@ -440,12 +450,26 @@ def test_a_refused_regime_is_a_dead_letter_of_signals():
 
 def test_late_ticks_and_bad_prices_are_noted_by_the_market():
     metrics = Metrics()
-    fold = MarketFold(0, 1, lambda: 1, lambda: START_NS, metrics.late_ticks)
+    fold = MarketFold(0, 1, DecisionParams, lambda: START_NS, metrics.of_prices)
     for offset, seconds in enumerate((0, -1, -1, 60)):
         tick = {"symbol": "BTC-USD", "price": 1.0, "timestamp_ns": START_NS + seconds * SECOND_NS}
         fold.fold(Stored(offset, None, orjson.dumps(tick)))
     assert shown(metrics, "late_ticks_total") == 2
     assert shown(metrics, "dead_letters_total", topic="prices", code="in_future") == 1
+
+
+def test_suspect_clipped_and_refused_ticks_and_the_markets_alerts_are_counted():
+    metrics = Metrics()
+    fold = MarketFold(0, 1, DecisionParams, lambda: START_NS, metrics.of_prices)
+    rows = [{"price": 100.0}, {"price": 1.0}, {"price": 0.0}, {"price": 100.0, "high": 1e4}, {"price": "7"}]
+    ticks = [{"symbol": "BTC-USD", "timestamp_ns": START_NS + n, **row} for n, row in enumerate(rows)]
+    fold.fold(Stored(0, None, orjson.dumps({"ticks": ticks})))
+    for name in ("suspect", "clipped"):
+        assert shown(metrics, f"{name}_ticks_total") == 1
+    assert shown(metrics, "refused_ticks_total") == 2
+    assert shown(metrics, "dead_letters_total", topic="prices", code="out_of_range") == 1
+    assert shown(metrics, "dead_letters_total", topic="prices", code="wrong_type") == 1
+    assert shown(metrics, "alerts_total", kind="suspect_price") == 1
 
 
 # -- processors ------------------------------------------------------------------------------------------------------
@@ -673,6 +697,10 @@ def walk():
         worker.clock.advance(60.0)
         worker.signal(signal_id=f"s-{number}", regime=regime)
     worker.price(source=1)
+    worker.clock.advance(1.0)
+    worker.price(4.35)
+    worker.clock.advance(1.0)
+    worker.price(high=435_000.0)
     worker.outcome("a", 0.03)
     worker.outcome("a", 0.03)
     worker.checkpoint()
@@ -687,7 +715,8 @@ def walk():
     metrics.restart_required(0)
     metrics.health(1.5, ready=True)
     metrics.processor("market", 0).checkpointed(5, 1, 1_000_000, 300)
-    metrics.late_ticks("late_tick", 1)
+    for name in ("late_tick", "suspect_tick", "clipped_tick", "refused_tick"):
+        metrics.of_prices(name, 1)
     for code, field in (("not_finite", ""), ("wrong_type", "realized_return")):
         metrics.dead_letter("outcomes", code, field)
     return worker

@@ -265,7 +265,7 @@ def test_the_worker_that_folds_the_demos_journal_knows_the_same_to_the_bit():
     closes, _ = random_walk(200, 3)
     closes[150:153, 2] = np.nan
     events, params = ticks(closes), DecisionParams()
-    feeder, fold = Feeder(1, 1, params.market.step_s, START_NS), SizingFold(0)
+    feeder, fold = Feeder(1, 1, params, START_NS), SizingFold(0)
     fold.fold(Stored(0, None, genesis(new_journal_id(7), 1, params, START_NS)))
     for offset, send in enumerate((send for sends in feeder.feed(events) for send in sends), 1):
         fold.fold(Stored(offset, send.key, send.value))

@@ -140,10 +140,10 @@ DAY = day()
 
 
 def test_orders_of_settings_are_passed_over():
-    """By hand: 15 % of 100,000 times .9 of the risk score, against 5 % times .9."""
+    """By hand: 15 % of 100,000 times .9 of the risk score, against 5 % times .9; the order cut to 99 % of that."""
     difference = found(DAY, DEFAULT)
     assert difference.by_symbol == {
-        ("main", "BTC-USD"): (1, 900_000, 900_000),
+        ("main", "BTC-USD"): (1, 904_500, 904_500),
         ("alpha", "BTC-USD"): (1, 900_000, 900_000),
     }
     told = difference.told()
@@ -157,16 +157,16 @@ def test_orders_of_settings_are_passed_over():
     assert [each["trigger"].split()[0] for each in (biggest, second)] == ["settings", "signal"]
     assert biggest["changes"][0] | {"rule": "", "instead": ""} == {
         "symbol": "BTC-USD",
-        "before_cents": 450_000,
+        "before_cents": 445_500,
         "after_cents": 1_350_000,
         "rule": "",
         "instead": "",
     }
     text = "\n".join(words.differences(told))
-    assert "2 of 3 decisions change, by 18,000.00 USD in sum" in text
+    assert "2 of 3 decisions change, by 18,045.00 USD in sum" in text
     assert "decisions made 1 under the journal's settings alone, 0 under the file's alone" in text
     drawn = checked(differences(told))
-    assert "18,000.00" in drawn.text
+    assert "18,045.00" in drawn.text
     assert sum(element == "polyline" for element, _ in drawn.elements) == 2
 
 

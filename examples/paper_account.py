@@ -1,0 +1,93 @@
+"""What a paper execution engine knows of one portfolio: positions, orders, cash. No clock, no chance, no broker."""
+
+from typing import Any, NamedTuple
+
+
+class Order(NamedTuple):
+    """What a symbol is to become."""
+
+    quantity: float
+    sequence: int
+    """The allocation that asked for it first."""
+    due_s: float
+    """When it is filled."""
+
+
+class Account:
+    """What one portfolio holds, has on order and owns in cash. It is told prices and moments; it looks up neither."""
+
+    def __init__(self, cash: float, prices: dict[str, float], fee_ratio: float = 0.0) -> None:
+        self.cash, self.prices, self.fee_ratio = cash, prices, fee_ratio
+        self.held: dict[str, float] = {}
+        self.targets: dict[str, float] = {}
+        self.orders: dict[str, Order] = {}
+        self.sequence = 0
+        self.fills = 0
+        self.traded_usd = 0.0
+        self.allocations: dict[str, int] = {}
+        """By the kind of their trigger."""
+        self.asked_usd: dict[str, float] = {}
+        """Sum of |change of a target|, by the kind of the trigger."""
+
+    def take(self, allocation: dict[str, Any], due_s: float) -> None:
+        """Replace all orders by those of an allocation, due at `due_s`; what is unmanaged stays as it is."""
+        self.sequence = allocation["sequence"]
+        kind = allocation["trigger"]["kind"]
+        unmanaged = allocation.get("unmanaged", ())
+        wanted = {name: each["quantity"] for name, each in allocation["targets"].items() if name not in unmanaged}
+        self.allocations[kind] = self.allocations.get(kind, 0) + 1
+        for symbol in sorted({**wanted, **self.targets, **self.held}):
+            if symbol in unmanaged:
+                self.orders.pop(symbol, None)
+                continue
+            change = abs(wanted.get(symbol, 0.0) - self.targets.get(symbol, 0.0)) * self.prices.get(symbol, 0.0)
+            self.asked_usd[kind] = self.asked_usd.get(kind, 0.0) + change
+            self._order(symbol, wanted.get(symbol, 0.0), due_s)
+        self.targets = wanted
+
+    def _order(self, symbol: str, quantity: float, due_s: float) -> None:
+        before = self.orders.pop(symbol, None)
+        if quantity == self.held.get(symbol, 0.0):
+            return
+        if before is None:
+            self.orders[symbol] = Order(quantity, self.sequence, due_s)
+        elif before.quantity == quantity:
+            self.orders[symbol] = before
+        else:
+            self.orders[symbol] = before._replace(quantity=quantity, sequence=self.sequence)
+
+    def due(self, now_s: float) -> list[str]:
+        """Return the symbols whose order is due and can be priced."""
+        return [name for name, each in self.orders.items() if each.due_s <= now_s and name in self.prices]
+
+    def fill(self, symbol: str, share: float = 1.0, rest_due_s: float = 0.0) -> None:
+        """Trade a share of an order at the present price; the rest stays on order until `rest_due_s`."""
+        order, now = self.orders.pop(symbol), self.held.get(symbol, 0.0)
+        after = order.quantity if share >= 1.0 else now + (order.quantity - now) * share
+        usd = abs(after - now) * self.prices[symbol]
+        self.cash -= (after - now) * self.prices[symbol] + usd * self.fee_ratio
+        self.traded_usd += usd
+        self.fills += 1
+        self.held[symbol] = after
+        if after != order.quantity:
+            self.orders[symbol] = order._replace(due_s=rest_due_s)
+        elif not after:
+            del self.held[symbol]
+
+    @property
+    def applied(self) -> int:
+        """The last allocation of which, and of those before it, nothing is on order any more."""
+        return min((order.sequence - 1 for order in self.orders.values()), default=self.sequence)
+
+    @property
+    def equity(self) -> float | None:
+        """Cash and what the positions are worth, None while one of them has no price."""
+        if not self.held.keys() <= self.prices.keys():
+            return None
+        return self.cash + sum(quantity * self.prices[symbol] for symbol, quantity in self.held.items())
+
+    def report(self, portfolio: str, now_ns: int) -> dict[str, Any]:
+        """Return a message for `positions`; an equity that is not known is left out."""
+        told = {"portfolio_id": portfolio, "timestamp_ns": now_ns, "quantities": dict(self.held)}
+        equity = self.equity
+        return {**told, "as_of_sequence": self.applied} | ({} if equity is None else {"equity": round(equity, 2)})
