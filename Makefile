@@ -58,7 +58,7 @@ fmt: $(DEV) ## format, and fix what lint can fix
 
 docs: $(READY) ## write generated files again: JSON Schemas, topology, the table of metrics
 	@$(BIN)/python -m schemas
-	@$(BIN)/python -m streams.drawing
+	@$(BIN)/python -m tools.generate_docs
 
 lock: ## write both locks again, with the versions they hold (needs uv; ARGS="--upgrade-package orjson")
 	@$(UV) pip compile $(LOCKED) --extra dev --group build $(ARGS) -o requirements-dev.lock

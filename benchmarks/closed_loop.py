@@ -26,9 +26,9 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.rig import Lane, broker, contestant, lane
+from streams.journal.topics import DEAD_LETTERS, Names
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
-from streams.topics import DEAD_LETTERS, Names
 
 PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0, "SOL-USD": 98.0}
 PORTFOLIOS = ("main", "alpha")

@@ -17,13 +17,13 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from engines.parameters import DecisionParams
+from streams.journal.topics import Names
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
-from streams.market import MarketFold
-from streams.memory import Stored
-from streams.ports import Fold, Send
-from streams.sizing import SizingFold
-from streams.topics import Names
+from streams.processing.memory_cluster import Stored
+from streams.processing.ports import Fold, Send
+from streams.stages.market import MarketFold
+from streams.stages.sizing import SizingFold
 
 CHUNK = 2_000
 

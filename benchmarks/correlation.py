@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from engines import correlation, moments
-from engines.moments import Moments
+from engines.models import correlation, moments
+from engines.models.moments import Moments
 from engines.parameters import CorrelationParams
 
 PARAMS = CorrelationParams()

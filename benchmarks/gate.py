@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import gate
-from engines.gate import Gate
+from engines.models import policy_gate
+from engines.models.policy_gate import Gate
 from engines.parameters import GateParams
 
 Floats = NDArray[np.float64]
@@ -120,6 +120,6 @@ def _step_us(steps: int, block: int = 100) -> float:
     for start in range(0, steps, block):
         began = perf_counter_ns()
         for each in differences[start : start + block]:
-            now = gate.step(now, 0.0, each, PARAMS)
+            now = policy_gate.step(now, 0.0, each, PARAMS)
         took.append((perf_counter_ns() - began) / block / 1e3)
     return median(took)

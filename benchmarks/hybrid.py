@@ -5,12 +5,12 @@ from typing import Any
 
 from benchmarks.rig import START_NS, ratios, spread
 from benchmarks.together import SECOND_NS, median_us, product_us
-from engines import breaker, gate
-from engines.breaker import Breaker, BreakerParams
-from engines.decide import Trigger, decide
-from engines.gate import Gate
+from engines.models import circuit_breaker, policy_gate
+from engines.models.circuit_breaker import Breaker, BreakerParams
+from engines.models.policy_gate import Gate
 from engines.parameters import GateParams
-from streams.hybrid import Layer3Phase3Hybrid
+from engines.pipeline.decide import Trigger, decide
+from streams.library.hybrid import Layer3Phase3Hybrid
 
 CELLS = (("carry", "BTC-USD"), ("momentum", "BTC-USD"), ("momentum", "ETH-USD"))
 PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0}
@@ -61,16 +61,16 @@ class Book:
 def _gate_step() -> int:
     params = GateParams()
     began = perf_counter_ns()
-    gate.step(OPEN, 0.001, 0.0012, params)
+    policy_gate.step(OPEN, 0.001, 0.0012, params)
     return perf_counter_ns() - began
 
 
 def _breaker_round() -> int:
     params = BreakerParams()
     began = perf_counter_ns()
-    now, ticket = breaker.admit(Breaker(), 1, params)
+    now, ticket = circuit_breaker.admit(Breaker(), 1, params)
     if ticket is not None:
-        breaker.answered(now, ticket, 2, params, ok=True)
+        circuit_breaker.answered(now, ticket, 2, params, ok=True)
     return perf_counter_ns() - began
 
 

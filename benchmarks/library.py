@@ -9,31 +9,33 @@ from time import perf_counter_ns
 from typing import Any
 
 from benchmarks.rig import START_NS, ratios, spread
-from engines import aggregation, allocation, band, caps, decide, fold, sizing
-from streams import journal, library
-from streams.library import Layer3Phase1
+from engines import allocation, fold
+from engines.pipeline import aggregation, caps, cell_sizing, decide, no_trade_band
+from streams.journal import entries as journal
+from streams.library import phases
+from streams.library.phases import Layer3Phase1
 
 TARGET = 2.5
 PARTS: dict[str, tuple[Any, str]] = {
-    "validate": (library, "plain"),
+    "validate": (phases, "plain"),
     "entry": (journal, "internal"),
     "fold": (fold, "apply"),
     "fold: price": (fold, "fold_price"),
     "fold: signal": (fold, "fold_signal"),
     "decide": (fold, "decide"),
     "decide: held": (decide, "hold"),
-    "decide: stages 2-3": (sizing, "bet"),
+    "decide: stages 2-3": (cell_sizing, "bet"),
     "decide: stage 9": (aggregation, "of_strategies"),
     "decide: stage 10": (aggregation, "of_symbols"),
     "decide: caps": (caps, "caps"),
     "decide: limits": (caps, "limits"),
-    "decide: band": (band, "settle"),
+    "decide: band": (no_trade_band, "settle"),
     "decide: headroom": (decide, "headroom"),
     "decide: quantities": (decide, "_quantities"),
     "claim": (fold, "_claim"),
     "render and hash": (fold, "render"),
     "render: fields": (allocation, "fields"),
-    "read back": (library, "PositionSizingDecision"),
+    "read back": (phases, "PositionSizingDecision"),
 }
 """Part → where it is called from. They nest: fold holds all below it but the last, decide and render their own."""
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engines import ensemble, portfolio, quadratic
+from engines.models import ensemble
+from engines.numerics import kelly_program
 from engines.parameters import EnsembleParams
+from engines.pipeline import portfolio_sizing
 
 TARGETS_US = {10: 20.0, 50: 100.0, 200: 1_500.0}
 RHOS = (0.3, 0.6, 0.9)
@@ -51,7 +53,7 @@ def median_us(calls: Iterable[Callable[[], Any]], repeats: int = 7) -> float:
 
 def program(at: dict[str, Any]) -> Callable[[], Any]:
     """Return a call that solves the Kelly program."""
-    return lambda: quadratic.solution(at["pull"], at["M"], at["caps"], at["gross"], hedges=False)
+    return lambda: kelly_program.solution(at["pull"], at["M"], at["caps"], at["gross"], hedges=False)
 
 
 def clarabel_program(clarabel: Any, at: dict[str, Any]) -> Callable[[], Any]:
@@ -74,8 +76,8 @@ def stage_10(at: dict[str, Any]) -> Callable[[], Any]:
     nets = {name: int(1e7 * each) for name, each in zip(names, at["x"].tolist(), strict=True)}
     variances = {name: each * each for name, each in zip(names, at["sigma"].tolist(), strict=True)}
     caps = dict(zip(names, at["caps"].tolist(), strict=True))
-    correlations = portfolio.Correlations(names, at["matrix"], 0.5)
-    return lambda: portfolio.allocate(nets, variances, correlations, caps, at["gross"], 100_000.0)
+    correlations = portfolio_sizing.Correlations(names, at["matrix"], 0.5)
+    return lambda: portfolio_sizing.allocate(nets, variances, correlations, caps, at["gross"], 100_000.0)
 
 
 def stage_9(strategies: int, symbols: int) -> Callable[[], Any]:

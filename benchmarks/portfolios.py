@@ -6,9 +6,9 @@ from typing import Any
 
 from benchmarks.rig import START_NS, Course, entries, race, ratios, spread
 from engines.parameters import DecisionParams
-from streams.genesis import genesis, new_journal_id
-from streams.memory import Stored
-from streams.sizing import SizingFold
+from streams.journal.genesis import genesis, new_journal_id
+from streams.processing.memory_cluster import Stored
+from streams.stages.sizing import SizingFold
 
 CURVE = (1, 10, 100, 1_000)
 

@@ -20,13 +20,13 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from benchmarks import rig
 from benchmarks.rig import SYMBOLS, Lane, broker, prices, spread
 from config.settings import Settings
-from streams import journal
-from streams.genesis import genesis, new_journal_id
+from streams.journal import entries as journal
+from streams.journal.genesis import genesis, new_journal_id
+from streams.journal.topics import Names
 from streams.kafka import admin
 from streams.kafka.append import Line, append
-from streams.kafka.origin import begin
-from streams.partitioner import partition_of
-from streams.topics import Names
+from streams.kafka.journal_origin import begin
+from streams.processing.partitioner import partition_of
 
 PORTFOLIOS: Final = 1_000
 PARTITIONS: Final = 12
@@ -165,10 +165,10 @@ class Stopwatch:
 
 async def _worker(text: str, watch: Stopwatch, allocations: int) -> NoReturn:
     from streams.kafka.connection import Connection  # noqa: PLC0415 (imports are a stage)
-    from streams.live import worker  # noqa: PLC0415
-    from streams.live.serve import leave  # noqa: PLC0415
-    from streams.live.transport import BatchConsumer  # noqa: PLC0415
     from streams.monitoring.metrics import ProcessorMetrics  # noqa: PLC0415
+    from streams.worker import worker  # noqa: PLC0415
+    from streams.worker.run import leave  # noqa: PLC0415
+    from streams.worker.transport import BatchConsumer  # noqa: PLC0415
 
     watch.note("import")
     settings = Settings.model_validate(json.loads(text))

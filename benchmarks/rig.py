@@ -17,15 +17,15 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from config.settings import Settings
-from streams import journal
-from streams.genesis import genesis, new_journal_id
+from streams.journal import entries as journal
+from streams.journal.genesis import genesis, new_journal_id
+from streams.journal.topics import Names
 from streams.kafka import admin
+from streams.kafka.apache_kafka import apache_kafka
 from streams.kafka.append import Line, append
 from streams.kafka.broker import embedded
 from streams.kafka.connection import Connection
-from streams.kafka.jars import apache_kafka
-from streams.kafka.origin import begin
-from streams.topics import Names
+from streams.kafka.journal_origin import begin
 
 START_NS = 1_700_000_000_000_000_000
 SYMBOLS = ("ADA-USD", "BNB-USD", "BTC-USD", "ETH-USD", "SOL-USD")

@@ -10,8 +10,8 @@ from typing import Any
 import uvloop
 
 from benchmarks.rig import spread
-from streams.demo import show
-from streams.demo.tally import Tally
+from streams.demo import runner
+from streams.demo.statistics import Tally
 
 TARGET_S = 8.0
 SECONDS = 5
@@ -43,8 +43,8 @@ class Noted(Tally):
 
 def main() -> None:
     """Run a demo, and print when its first allocation was read."""
-    show.Tally = Noted  # type: ignore[assignment, attr-defined]
-    uvloop.run(show.run(show.Options(SECONDS, (), 7, kafka=False, as_json=True)))
+    runner.Tally = Noted  # type: ignore[assignment, attr-defined]
+    uvloop.run(runner.run(runner.Options(SECONDS, (), 7, kafka=False, as_json=True)))
     print(json.dumps({"first_at": Noted.all[0].first_at}))
 
 

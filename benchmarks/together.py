@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.rig import START_NS, prices, ratios, spread
-from engines.decide import Trigger, decide
 from engines.parameters import DecisionParams
-from streams import journal
-from streams.genesis import genesis, new_journal_id
-from streams.library import Layer3Phase2Portfolio
-from streams.memory import Stored
-from streams.sizing import SizingFold
+from engines.pipeline.decide import Trigger, decide
+from streams.journal import entries as journal
+from streams.journal.genesis import genesis, new_journal_id
+from streams.library.phases import Layer3Phase2Portfolio
+from streams.processing.memory_cluster import Stored
+from streams.stages.sizing import SizingFold
 
 SECOND_NS, HOUR_NS = 10**9, 3_600 * 10**9
 WARM_BARS = 60

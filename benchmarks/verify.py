@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks.rig import PATIENCE_S, Lane, broker, contestant, entries, lane, ratios, spread
 from config.load import load
-from streams.audits.stretch import CHUNK
+from streams.audits.segment import CHUNK
 from streams.kafka import read
 from streams.kafka.append import Line, append
 from streams.kafka.verification import verify

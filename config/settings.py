@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from config.policy import RlSettings
 from config.security import SecuritySettings
-from engines.breaker import BreakerParams
+from engines.models.circuit_breaker import BreakerParams
 from engines.parameters import DecisionParams, RlParams
 from schemas.base import Frozen
 

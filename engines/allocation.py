@@ -6,13 +6,16 @@ from typing import Any
 
 import orjson
 
-from engines import aggregation, gate, policy, questions, strategies
-from engines.decide import Decision
-from engines.holdings import cents_of
-from engines.records import Forecast, Market, Questions
-from engines.sizing import CellSize
-from engines.state import State
-from schemas.words import RECOMMENDATIONS
+from engines.handlers import policy_questions
+from engines.models import policy_gate
+from engines.pipeline import aggregation
+from engines.pipeline.cell_sizing import CellSize
+from engines.pipeline.decide import Decision
+from engines.state import policy, strategies
+from engines.state.holdings import cents_of
+from engines.state.partition import State
+from engines.state.records import Forecast, Market, Questions
+from schemas.vocabulary import RECOMMENDATIONS
 
 DECISION_VERSION = 4
 """Raised when, and only when, a golden byte changes."""
@@ -63,7 +66,7 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         ],
         "decision_id": state.decision_id(decision.portfolio_id, offset),
         "decision_version": state.version or DECISION_VERSION,
-        "final": not questions.awaits(state, decision.portfolio_id),
+        "final": not policy_questions.awaits(state, decision.portfolio_id),
         "inputs_hash": progress.inputs_hash,
         "journal": {"offset": offset, "partition": state.partition},
         "kept": decision.kept,
@@ -110,7 +113,7 @@ def _of_the_policy(state: State, decision: Decision) -> dict[str, Any] | None:
     if not state.params.rl.enabled:
         return None
     record: Questions | None = state.tables["questions"].get((portfolio,))
-    compared = gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
+    compared = policy_gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
     return {
         "cells": [
             {

@@ -13,18 +13,20 @@ from typing import Any
 
 import orjson
 
-from engines import gate, limits, policy, questions, returns, strategies
 from engines.allocation import DECISION_VERSION, render
-from engines.controls import fold_control
-from engines.decide import Decision, Trigger, decide
-from engines.effects import Folded, Journaled, Published, Refusal, alert, warn_of_drift
-from engines.market import fold_price, fold_readings, fold_step, look_again, watch_caps
-from engines.outcomes import Learnt, learn, remember
+from engines.handlers import policy_questions, returns
+from engines.handlers.controls import fold_control
+from engines.handlers.effects import Folded, Journaled, Published, Refusal, alert, warn_of_drift
+from engines.handlers.market import fold_price, fold_readings, fold_step, look_again, watch_caps
+from engines.handlers.outcomes import Learnt, learn, remember
+from engines.handlers.signals import fold_signal
+from engines.models import policy_gate
 from engines.parameters import DecisionParams
-from engines.records import Book, Cell, Claim, Forecast, Market
-from engines.signals import fold_signal
-from engines.sizing import CellSize
-from engines.state import Progress, State
+from engines.pipeline.cell_sizing import CellSize
+from engines.pipeline.decide import Decision, Trigger, decide
+from engines.state import capacity, policy, strategies
+from engines.state.partition import Progress, State
+from engines.state.records import Book, Cell, Claim, Forecast, Market
 from schemas.errors import AnotherVersion
 
 SECOND_NS = 1_000_000_000
@@ -52,7 +54,7 @@ def apply(state: State, entry: Journaled) -> Folded:
     progress.inputs_hash = hashlib.sha256(bytes.fromhex(progress.inputs_hash) + entry.value).hexdigest()
     for key in state.due(progress.now_ns):
         _expire(state, key, folded)
-    questions.close_overdue(state, folded)
+    policy_questions.close_overdue(state, folded)
     if entry.topic and not _is_new(progress, entry):
         folded.note("duplicate", entry.topic)
     else:
@@ -72,7 +74,7 @@ def apply(state: State, entry: Journaled) -> Folded:
 # -- publishing ----------------------------------------------------------------------------------------------------
 def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded) -> Published:
     claimed = folded.claimed.get(decision.portfolio_id, [])
-    questions.keep(state, decision, claimed, entry.offset, folded)
+    policy_questions.keep(state, decision, claimed, entry.offset, folded)
     value, value_hash = render(state, decision, entry.offset)
     portfolio, book = decision.portfolio_id, decision.book
     idle = False
@@ -255,7 +257,7 @@ def _of_the_policy(state: State, entry: Journaled, learnt: Learnt, folded: Folde
     before, after = policy.score(state, portfolio, *advised, entry.body["realized_return"])
     folded.note("scored", portfolio)
     if after.status != before.status:
-        lower, _ = gate.interval(after, state.params.rl.gate)
+        lower, _ = policy_gate.interval(after, state.params.rl.gate)
         severity = "info" if after.status == "open" else "warning"
         alert(
             state,
@@ -278,7 +280,7 @@ def _positions(state: State, entry: Journaled, folded: Folded) -> None:
         folded.note("older_positions", portfolio)
         return
     as_of = body.get("as_of_sequence")
-    broken = limits.no_room_for_portfolio(state, portfolio) or _not_published(book, as_of)
+    broken = capacity.no_room_for_portfolio(state, portfolio) or _not_published(book, as_of)
     if broken is not None:
         folded.refuse(entry, *broken)
         return
@@ -302,7 +304,7 @@ def _positions(state: State, entry: Journaled, folded: Folded) -> None:
     watch_caps(state, entry.offset, portfolio, folded)
 
 
-def _not_published(book: Book, as_of: int | None) -> limits.Broken:
+def _not_published(book: Book, as_of: int | None) -> capacity.Broken:
     """Return why a report that names an allocation which was never published is not taken, None where it is."""
     if as_of is None or as_of <= book.sequence:
         return None
@@ -341,7 +343,7 @@ def _belongs(state: State, entry: Journaled, version: int) -> str:
 
 
 def _answer(state: State, entry: Journaled, folded: Folded) -> None:
-    questions.answered(state, entry.body, folded)
+    policy_questions.answered(state, entry.body, folded)
 
 
 def _call(state: State, entry: Journaled, folded: Folded) -> None:
@@ -360,7 +362,7 @@ def _call(state: State, entry: Journaled, folded: Folded) -> None:
     for signal in sorted(body.get("signals", ()), key=_canonical):
         fold_signal(state, entry, signal, folded)
     for answer in body.get("answers", ()):
-        questions.answered(state, answer, folded)
+        policy_questions.answered(state, answer, folded)
 
 
 def _canonical(signal: dict[str, Any]) -> tuple[Any, ...]:

@@ -11,9 +11,9 @@ import orjson
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
-from engines.exact import exp
+from engines.numerics.exact import exp
 from schemas.base import Frozen
-from schemas.words import PolicyMode, Regime, StalePrice, Unmanaged
+from schemas.vocabulary import PolicyMode, Regime, StalePrice, Unmanaged
 
 Positive = Annotated[float, Gt(0)]
 Ratio = Annotated[float, Ge(0), Le(1)]

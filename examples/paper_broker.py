@@ -29,11 +29,11 @@ from examples.paper_claims import Claims
 from schemas import wire
 from schemas.errors import InvalidMessage
 from schemas.signal import TacticalSignal
+from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import reach
 from streams.kafka.login import connect
-from streams.reader import AllocationReader
-from streams.topics import Names
+from streams.reports.allocation_reader import AllocationReader
 
 PRICES_BACK = 2_000
 """Records of each partition of `prices` that are read from before the start."""

@@ -1,6 +1,6 @@
 """Size a signal without Kafka, let a cascade cut it, and let the outcome teach."""
 
-from streams.library import Layer3Phase1
+from streams.library.phases import Layer3Phase1
 
 NOW_NS = 1_700_000_000_000_000_000
 HOUR_NS = 3_600_000_000_000

@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from streams.library import Layer3Phase2Portfolio
+from streams.library.phases import Layer3Phase2Portfolio
 
 NOW_NS = 1_700_000_000_000_000_000
 HOUR_NS = 3_600_000_000_000

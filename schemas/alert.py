@@ -7,7 +7,7 @@ from pydantic import Field
 from schemas.base import Message
 from schemas.errors import InvalidAllocationException, InvalidMessage
 from schemas.units import Index, Offset, TimestampNs, Word
-from schemas.words import Severity
+from schemas.vocabulary import Severity
 
 
 class Position(Message):

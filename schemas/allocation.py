@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from schemas.base import Message
-from schemas.words import Recommendation
+from schemas.vocabulary import Recommendation
 
 Money = float
 

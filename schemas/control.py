@@ -9,7 +9,7 @@ from schemas.base import Message
 from schemas.errors import InvalidControlException, InvalidMessage
 from schemas.rules import within
 from schemas.units import Equity, Id, Sha256, Text, TimestampNs
-from schemas.words import ControlKind, PolicyMode, TradingState
+from schemas.vocabulary import ControlKind, PolicyMode, TradingState
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy|symbol):[A-Za-z0-9._:/-]{1,64})$")]
 """all, portfolio:P, strategy:S or symbol:X."""

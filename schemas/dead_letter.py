@@ -8,7 +8,7 @@ from pydantic import Field
 from schemas.base import Message
 from schemas.errors import InvalidMessage
 from schemas.units import Index, Offset
-from schemas.words import ErrorCode
+from schemas.vocabulary import ErrorCode
 
 EXCEPTION = "__streams.errors.exception"
 MESSAGE = "__streams.errors.message"

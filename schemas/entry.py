@@ -10,7 +10,7 @@ from pydantic import Field, Strict
 from schemas.base import Message
 from schemas.errors import InvalidEntryException, InvalidMessage
 from schemas.units import Coins, Count, Id, Index, JournalId, Offset, Price, Sha256, TimestampNs
-from schemas.words import EntryKind
+from schemas.vocabulary import EntryKind
 
 Header = Annotated[tuple[str, str], Strict(strict=False)]
 """Name, base64 of the value; JSON has arrays only, so a list is taken for a tuple."""

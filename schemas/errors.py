@@ -35,7 +35,7 @@ A text names place, rule and value: "signals[0]@7: confidence must be at most 1,
 
 from typing import ClassVar
 
-from schemas.words import ErrorCode
+from schemas.vocabulary import ErrorCode
 
 
 class SizingError(Exception):

@@ -24,7 +24,7 @@ from schemas.units import (
     Unit,
     Volatility,
 )
-from schemas.words import Regime
+from schemas.vocabulary import Regime
 
 Weight = Annotated[float, Field(ge=-100, le=100)]
 
@@ -57,7 +57,7 @@ class RlRequest(Message):
     price: Price | None = Field(None, description="Last price, USD; null: none is known.")
     portfolio_value: Equity = Field(description="The portfolio's value, USD.")
     state: Annotated[list[Reading], Field(max_length=1024)] = Field(
-        description="The state vector; engines/request.py names its numbers."
+        description="The state vector; engines/handlers/policy_request.py names its numbers."
     )
     deadline_ns: TimestampNs = Field(description="Journal time after which no answer counts, ns since 1970 UTC.")
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from schemas.words import ErrorCode
+from schemas.vocabulary import ErrorCode
 
 TIMESTAMP_MIN_NS = 1_000_000_000_000_000_000
 TIMESTAMP_MAX_NS = 4_100_000_000_000_000_000

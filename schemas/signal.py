@@ -9,7 +9,7 @@ from schemas.base import Message
 from schemas.errors import InvalidMessage, InvalidSignalException
 from schemas.rules import Fault, broken
 from schemas.units import Claim, Horizon, Id, Label, Reading, StrategyId, TimestampNs, Unit, Volatility
-from schemas.words import SIDE, Action
+from schemas.vocabulary import SIDE, Action
 
 _BUY: JsonDict = {"properties": {"action": {"enum": ["strong_buy", "buy"]}}}
 _NOT_NEGATIVE: JsonDict = {"properties": {"expected_return": {"minimum": 0}}}

@@ -6,26 +6,26 @@ from typing import Any
 
 import orjson
 
-from engines.breaker import BreakerParams
+from engines.models.circuit_breaker import BreakerParams
 from engines.parameters import DecisionParams
 from schemas import wire
 from schemas.rl import RlRequest
-from streams import journal
-from streams.drain import drain
-from streams.genesis import genesis
-from streams.ingest import INTAKES, ingest
-from streams.journal import Place
-from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
+from streams.journal import entries as journal
+from streams.journal.entries import Place
+from streams.journal.genesis import genesis
+from streams.journal.handover import MIGRATIONS, Migration
+from streams.journal.topics import TOPICS
 from streams.monitoring.metrics import Metrics
 from streams.policy.adapters import Adapter
 from streams.policy.agent import entry_of
-from streams.policy.desk import Desk, Outcome
-from streams.ports import Send
-from streams.processor import Processor
-from streams.sizing import SizingFold
-from streams.takeover import MIGRATIONS, Migration
-from streams.topics import TOPICS
-from streams.topology import POLICY, TOPOLOGY, Context, Stage, Timed
+from streams.policy.client import Desk, Outcome
+from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
+from streams.processing.ports import Send
+from streams.processing.processor import Processor
+from streams.stages.drain import drain
+from streams.stages.ingest import INTAKES, ingest
+from streams.stages.sizing import SizingFold
+from streams.stages.topology import POLICY, TOPOLOGY, Context, Stage, Timed
 
 START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines import correlation, moments
+from engines.models import correlation, moments
 from engines.parameters import CorrelationParams
 
 HOUR_NS = 3_600 * 10**9

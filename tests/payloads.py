@@ -6,7 +6,7 @@ import orjson
 from worlds import control, signal, tick
 
 from engines.parameters import DecisionParams, tree_hash
-from streams.topics import RECORD_BYTES_MAX
+from streams.journal.topics import RECORD_BYTES_MAX
 
 TAKEN = ""
 BIG_INT = 2**63

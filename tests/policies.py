@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from engines.request import FEATURES
+from engines.handlers.policy_request import FEATURES
 from schemas.rl import RlRequest
 
 NOW = 1_735_689_600_000_000_000

@@ -20,9 +20,9 @@ import pytest
 
 from schemas.errors import BrokerUnreachable
 from streams.kafka import broker as brokers
+from streams.kafka.apache_kafka import apache_kafka
 from streams.kafka.broker import HOST, BrokerProcess
 from streams.kafka.connection import Connection, answers
-from streams.kafka.jars import apache_kafka
 
 MAKERS: Final[dict[str, Callable[[Path], BrokerProcess]]] = {
     "embedded_broker": brokers.embedded,

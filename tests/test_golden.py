@@ -18,11 +18,11 @@ import pytest
 from golden import replay
 from numpy._core import _multiarray_umath as umath
 
-from engines.decide import RANKS
 from engines.fold import HANDLERS
-from engines.state import TABLES
-from streams.memory import Stored
-from streams.sizing import SizingFold
+from engines.pipeline.decide import RANKS
+from engines.state.partition import TABLES
+from streams.processing.memory_cluster import Stored
+from streams.stages.sizing import SizingFold
 
 EXPECTED = json.loads(replay.EXPECTED.read_text())
 

@@ -11,8 +11,8 @@ import pytest
 import shared_brokers
 
 from schemas.errors import BrokerUnreachable
+from streams.kafka.apache_kafka import find_java
 from streams.kafka.connection import answers
-from streams.kafka.jars import find_java
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED, KAFKA = "embedded_broker", "kafka_broker"

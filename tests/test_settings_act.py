@@ -28,12 +28,12 @@ from config.settings import Settings, worker_tree
 from config.watch import Change
 from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import ConfigurationException
-from streams.kafka.fit import Cluster
+from streams.kafka.journal_origin import Origin
 from streams.kafka.login import connect
-from streams.kafka.origin import Origin
-from streams.live.reload import NOT_LIVE
-from streams.live.worker import Worker
-from streams.memory import Stored
+from streams.kafka.topic_check import Cluster
+from streams.processing.memory_cluster import Stored
+from streams.worker.hot_reload import NOT_LIVE
+from streams.worker.worker import Worker
 
 Story = Callable[[Driver], None]
 HOUR_S = 3600
@@ -880,7 +880,7 @@ def test_a_worker_setting_that_cannot_act_while_it_runs_is_named(key, caplog):
     assert built.settings == base_of(key)
     assert list(built.state()["restart_required"]) == [key]
     assert built.state()["restart_required"][key]["file"] == value
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "streams.live.reload"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "streams.worker.hot_reload"]
     assert key in line
     assert NOT_LIVE[key] in line
     assert built.metrics.counts["config_restart_required"][()] == 1

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from streams import journal
 from streams.driver import SECOND_NS, START_NS, Driver
+from streams.journal import entries as journal
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0, "SOL-USD": 98.0}

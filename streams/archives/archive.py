@@ -9,7 +9,7 @@ from streams.archives.files import Kept, read_checkpoint, read_records, sha256
 from streams.archives.manifest import NAME, Manifest, Segment
 from streams.audits.plan import Mark
 from streams.audits.refold import Checkpoint
-from streams.checkpoint import digest
+from streams.processing.checkpoint import digest
 
 LOCK: Final = ".lock"
 

@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from schemas.errors import SizingError, VerificationMismatch
-from streams import journal
 from streams.archives.archive import LOCK, Archive
 from streams.archives.files import Kept, checkpoint_file, content, records_file, write
 from streams.archives.manifest import Manifest, Segment, Snapshot, segment_name, snapshot_name
 from streams.audits.refold import GENESIS, Checkpoint
-from streams.audits.stretch import Chunks, Stretch, together
-from streams.ports import Record
+from streams.audits.segment import Chunks, Stretch, together
+from streams.journal import entries as journal
+from streams.processing.ports import Record
 
 ENTRIES: Final = 20_000
 """Journal entries to a segment: some 100 MB of memory while one is written."""

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.errors import VerificationMismatch
-from streams import journal
 from streams.archives.archive import Archive
 from streams.archives.files import Kept, content
 from streams.archives.manifest import Segment
 from streams.audits.comparison import Verdict
-from streams.audits.conclude import concluded
 from streams.audits.plan import Ends, Piece, Range, entries_of, planned
 from streams.audits.pool import side_by_side
 from streams.audits.refold import GENESIS
-from streams.audits.stretch import Chunks, Found, Stretch
+from streams.audits.segment import Chunks, Found, Stretch
+from streams.audits.verdict import concluded
+from streams.journal import entries as journal
 
 Told = Callable[[int], None]
 

@@ -16,7 +16,7 @@ import orjson
 
 from schemas.errors import SizingError, VerificationMismatch
 from streams.audits.refold import Checkpoint
-from streams.ports import Headers
+from streams.processing.ports import Headers
 
 NO_PYARROW: Final = "archives need pyarrow, which the extra 'parquet' brings: pip install 'himari-layer3[parquet]'"
 LEVEL: Final = 6

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Final, Literal, NamedTuple
 
-from streams.audits.parts import Part
+from streams.audits.shards import Part
 
 Where = Literal["genesis", "archive", "live"]
 FOR_EVER_NS: Final = 1 << 63

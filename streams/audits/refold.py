@@ -8,14 +8,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from engines import fold as engine
-from engines.effects import Folded, Journaled
-from engines.state import Key, Progress, State
+from engines.handlers.effects import Folded, Journaled
+from engines.state.partition import Key, Progress, State
 from schemas.errors import AnotherVersion, VerificationMismatch
-from streams import journal
-from streams.audits.parts import ALL, ENTRIES_OF_ONE, Part
-from streams.checkpoint import fingerprint, term
-from streams.ports import Record, RecordKey
-from streams.sizing import Observer
+from streams.audits.shards import ALL, ENTRIES_OF_ONE, Part
+from streams.journal import entries as journal
+from streams.processing.checkpoint import fingerprint, term
+from streams.processing.ports import Record, RecordKey
+from streams.stages.sizing import Observer
 
 PASSED_OVER: Final = "passed-over"
 """The topic that is adopted where an entry of somebody else's portfolio stands: the one order that does nothing."""

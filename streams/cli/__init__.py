@@ -14,21 +14,21 @@ import click
 from schemas.errors import SizingError
 
 COMMANDS = {
-    "audit": "streams.cli.audit_commands:audit",
-    "bench": "streams.cli.bench_command:bench",
-    "broker": "streams.cli.broker_command:broker",
-    "config": "streams.cli.config_commands:config",
-    "control": "streams.cli.control_commands:control",
-    "demo": "streams.cli.demo_command:demo",
-    "dlq": "streams.cli.dead_letter_commands:dlq",
-    "export": "streams.cli.export_commands:export",
-    "journal": "streams.cli.journal_commands:journal",
-    "portfolio": "streams.cli.portfolio_commands:portfolio",
-    "publish": "streams.cli.topic_commands:publish",
-    "rl": "streams.cli.rl_commands:rl",
-    "tail": "streams.cli.topic_commands:tail",
-    "topics": "streams.cli.topic_commands:topics",
-    "worker": "streams.cli.worker_command:worker",
+    "audit": "streams.cli.audit:audit",
+    "bench": "streams.cli.bench:bench",
+    "broker": "streams.cli.broker:broker",
+    "config": "streams.cli.config:config",
+    "control": "streams.cli.control:control",
+    "demo": "streams.cli.demo:demo",
+    "dlq": "streams.cli.dead_letters:dlq",
+    "export": "streams.cli.export:export",
+    "journal": "streams.cli.journal:journal",
+    "portfolio": "streams.cli.portfolio:portfolio",
+    "publish": "streams.cli.topics:publish",
+    "rl": "streams.cli.rl:rl",
+    "tail": "streams.cli.topics:tail",
+    "topics": "streams.cli.topics:topics",
+    "worker": "streams.cli.worker:worker",
 }
 """Command → where it is; imported when it is asked for, so that `himari --help` is quick."""
 

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import SizingError
-from streams.clock import ENVIRONMENT, Clock
-from streams.demo.stage import Stage
-from streams.live.worker import prepare
+from streams.demo.environment import Stage
+from streams.processing.clock import ENVIRONMENT, Clock
+from streams.worker.worker import prepare
 
 
 class RunningWorker:

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from streams.demo.board import Board
-from streams.demo.heat import Together
-from streams.demo.ink import Ink, column
+from streams.demo.correlation_tracker import Together
+from streams.demo.dashboard import Board
+from streams.demo.terminal import Ink, column
 
 COINS_MAX = 12
 """Coins of the heat, and symbols of the budgets: the first by name."""

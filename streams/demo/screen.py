@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.demo import panels
-from streams.demo.board import CALM, Board, Key, News, Row, Step
-from streams.demo.ink import Ink, column
+from streams.demo.dashboard import CALM, Board, Key, News, Row, Step
+from streams.demo.terminal import Ink, column
 
 ROWS_MAX = 24
 WIDE, MEDIUM = 160, 98

@@ -17,7 +17,7 @@ from engines.allocation import DECISION_VERSION
 from schemas.errors import SizingError
 from streams.audits.refold import GENESIS, Checkpoint
 from streams.evidence import verifier
-from streams.evidence.named import DecisionName
+from streams.evidence.decision_id import DecisionName
 
 PACKAGE: Final = "himari-layer3"
 NEEDED: Final = (PACKAGE, "numba", "numpy", "orjson", "pydantic")

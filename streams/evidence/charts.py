@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.evidence.markup import Markup, tag
-from streams.evidence.words import usd
+from streams.evidence.html import Markup, tag
+from streams.evidence.text_report import usd
 
 WIDTH = 900
 LEFT, RIGHT = 110, 130

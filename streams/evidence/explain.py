@@ -6,24 +6,24 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from engines import cascade
-from engines.caps import Limits
-from engines.decide import Decision
-from engines.effects import Published
 from engines.fold import apply
-from engines.records import Forecast, Market
-from engines.sizing import CellSize
-from engines.state import MARKET_WIDE, State
-from engines.ways import trading_states
+from engines.handlers.effects import Published
+from engines.models import cascade
+from engines.pipeline.caps import Limits
+from engines.pipeline.cell_sizing import CellSize
+from engines.pipeline.decide import Decision
+from engines.pipeline.sizing_modes import trading_states
+from engines.state.partition import MARKET_WIDE, State
+from engines.state.records import Forecast, Market
 from schemas.errors import NotFound
-from schemas.words import RECOMMENDATIONS
-from streams import journal
+from schemas.vocabulary import RECOMMENDATIONS
 from streams.audits.refold import GENESIS, Checkpoint, restored
-from streams.evidence.named import DecisionName
+from streams.evidence.decision_id import DecisionName
+from streams.evidence.provenance import Seen, Witness
 from streams.evidence.verifier import difference
-from streams.evidence.witness import Seen, Witness
-from streams.ports import Record
-from streams.weights import instant
+from streams.journal import entries as journal
+from streams.processing.ports import Record
+from streams.reports.weight_history import instant
 
 SECOND_NS: Final = 1_000_000_000
 

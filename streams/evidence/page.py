@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from streams.evidence import words
+from streams.evidence import text_report
 from streams.evidence.charts import Bar, Line, over_time, waterfall
 from streams.evidence.explain import agrees
-from streams.evidence.markup import Markup, document, table, tag
-from streams.weights import instant
+from streams.evidence.html import Markup, document, table, tag
+from streams.reports.weight_history import instant
 
 Told = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def page(told: Told) -> str:
 def _verdict(told: Told) -> Iterator[Markup]:
     found = told["verification"]
     css = "ok" if agrees(found) else "bad"
-    yield tag("p", f"It {words.VERDICTS[found['status']]}.", class_=css)
+    yield tag("p", f"It {text_report.VERDICTS[found['status']]}.", class_=css)
     if found["finding"]:
         yield tag("p", found["finding"], class_=css)
     hashes = ", ".join(found["published_sha256"]) or "none"
@@ -37,13 +37,13 @@ def _decision(told: Told) -> Iterator[Markup]:
         "p",
         f"Portfolio {told['portfolio_id']}, sequence {decision['sequence']}, {decision['decided_at']}, journal "
         f"{at['partition']}:{at['offset']}. Called for by {trigger['kind']} {trigger['id']} "
-        f"({words.place(trigger['entry'])}): {how}.",
+        f"({text_report.place(trigger['entry'])}): {how}.",
     )
     yield tag("h2", "Inputs")
-    rows = [(what, value, words.place(entry)) for what, value, entry in words.inputs(decision["inputs"])]
+    rows = [(what, value, text_report.place(entry)) for what, value, entry in text_report.inputs(decision["inputs"])]
     yield table(("input", "value", "journal entry (topic·epoch·partition·offset)"), rows)
     yield tag("h2", "Limits in force, and what bound")
-    yield table(("limit", "USD"), list(words.limits(decision["limits"])), (1,))
+    yield table(("limit", "USD"), list(text_report.limits(decision["limits"])), (1,))
     yield tag("p", f"Bound: {', '.join(decision['bound']) or 'no cap'}.")
     yield tag("p", f"Left as held by the band: {', '.join(decision['kept']) or 'nothing'}.")
     for cell in sorted(decision["cells"], key=lambda each: not _is_triggers(each, trigger)):
@@ -57,7 +57,7 @@ def _is_triggers(cell: Told, trigger: Told) -> bool:
 
 def _cell(cell: Told) -> Iterator[Markup]:
     name = f"{cell['strategy_id']} on {cell['symbol']}"
-    held, target = words.usd(cell["held_cents"]), words.usd(cell["target_cents"])
+    held, target = text_report.usd(cell["held_cents"]), text_report.usd(cell["target_cents"])
     yield tag("h2", name)
     yield tag("p", f"{cell['trading_state']}; held {held} USD, target {target} USD.")
     steps = cell["steps"]
@@ -66,10 +66,10 @@ def _cell(cell: Told) -> Iterator[Markup]:
     rows = [
         (
             step["stage"],
-            words.usd(step["before_cents"]),
-            words.usd(step["after_cents"]),
-            words.usd(step["after_cents"] - step["before_cents"]),
-            words.why(step),
+            text_report.usd(step["before_cents"]),
+            text_report.usd(step["after_cents"]),
+            text_report.usd(step["after_cents"] - step["before_cents"]),
+            text_report.why(step),
         )
         for step in steps
     ]
@@ -97,9 +97,9 @@ def differences(told: Told) -> str:
 
 
 def _differences(told: Told) -> Iterator[Markup]:
-    changed = f"{told['changed']} of {told['decisions']} decisions change, by {words.money(told)} USD in sum."
+    changed = f"{told['changed']} of {told['decisions']} decisions change, by {text_report.money(told)} USD in sum."
     yield tag("p", changed)
-    for remark in words.remarks(told):
+    for remark in text_report.remarks(told):
         yield tag("p", remark, class_="dim")
     spans = told["over_time"]
     if spans:
@@ -110,12 +110,18 @@ def _differences(told: Told) -> Iterator[Markup]:
         yield tag("p", f"{text}settings, blue under the file's. USD.", class_="dim")
     yield tag("h2", "By portfolio and symbol")
     rows = [
-        (row["portfolio_id"], row["symbol"], row["decisions"], words.money(row), words.usd(row["change_cents"]))
+        (
+            row["portfolio_id"],
+            row["symbol"],
+            row["decisions"],
+            text_report.money(row),
+            text_report.usd(row["change_cents"]),
+        )
         for row in told["by_symbol"]
     ]
     yield table(("portfolio", "symbol", "decisions", "sum of |change| USD", "sum of changes USD"), rows, (2, 3, 4))
     yield tag("h2", "Which rule binds instead")
-    rules = [(row["rule"], row["instead"], row["changes"], words.money(row)) for row in told["by_rule"]]
+    rules = [(row["rule"], row["instead"], row["changes"], text_report.money(row)) for row in told["by_rule"]]
     yield table(("bound", "binds instead", "times", "sum of |change| USD"), rules, (2, 3))
     yield tag("h2", "The biggest")
     head = ("decision", "when", "called for by", "symbol", "was", "is", "bound", "binds instead")
@@ -142,8 +148,8 @@ def _biggest(told: Told) -> Iterator[tuple[object, ...]]:
                 instant(each["timestamp_ns"]),
                 each["trigger"],
                 change["symbol"],
-                words.usd(change["before_cents"]),
-                words.usd(change["after_cents"]),
+                text_report.usd(change["before_cents"]),
+                text_report.usd(change["after_cents"]),
                 change["rule"],
                 change["instead"],
             )

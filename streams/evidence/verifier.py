@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.allocation import DECISION_VERSION
-from engines.effects import Journaled
 from engines.fold import apply
-from engines.state import Progress, State
+from engines.handlers.effects import Journaled
+from engines.state.partition import Progress, State
 
 FILES = ("decision.json", "journal.jsonl")
 NOTHING = object()

@@ -10,16 +10,16 @@ from collections.abc import AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from engines.decide import Decision
-from engines.effects import Folded, Journaled
 from engines.fold import apply
+from engines.handlers.effects import Folded, Journaled
 from engines.parameters import DecisionParams, tree_hash
-from engines.state import State
+from engines.pipeline.decide import Decision
+from engines.state.partition import State
 from schemas.errors import VerificationMismatch
-from streams import journal
 from streams.audits.refold import GENESIS, Checkpoint, restored
-from streams.evidence.sums import Sums
-from streams.ports import Record
+from streams.evidence.time_buckets import Sums
+from streams.journal import entries as journal
+from streams.processing.ports import Record
 
 BIGGEST: Final = 10
 NEVER_NS: Final = 2**63

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from schemas.errors import ConfigurationException, InvalidPriceException
-from schemas.words import ErrorCode
+from schemas.vocabulary import ErrorCode
 from streams.history.feed import Event, event, in_order
 
 SECOND_NS = 1_000_000_000

@@ -7,15 +7,15 @@ begin at their own offset 0.
 from collections.abc import Iterable, Iterator
 
 from engines.parameters import DecisionParams
-from streams import journal
-from streams.clock import ManualClock
 from streams.history.feed import Event
-from streams.ingest import INTAKES, ingest
-from streams.journal import Place
-from streams.market import MarketFold
-from streams.memory import Stored
-from streams.partitioner import partition_of
-from streams.ports import Send
+from streams.journal import entries as journal
+from streams.journal.entries import Place
+from streams.processing.clock import ManualClock
+from streams.processing.memory_cluster import Stored
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Send
+from streams.stages.ingest import INTAKES, ingest
+from streams.stages.market import MarketFold
 
 LIVE_EPOCH = 1
 

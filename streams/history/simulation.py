@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.words import Regime
+from schemas.vocabulary import Regime
 from streams.history.candles import Candle, tick
 from streams.history.feed import SECOND_NS, Event, event, sort
 from streams.history.strategies import outcome

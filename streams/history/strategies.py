@@ -15,7 +15,7 @@ from math import sqrt
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from schemas.words import Regime
+from schemas.vocabulary import Regime
 from streams.history.candles import Candle, Candles, tick
 from streams.history.feed import SECOND_NS, Event, event, in_order
 

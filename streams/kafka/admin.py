@@ -14,9 +14,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.errors import BrokerUnreachable, TopicsUnfit
+from streams.journal.topics import ALL, Names, Topic
 from streams.kafka.connection import REACH_TIMEOUT_S, Connection, allowed, is_embedded, reach
-from streams.kafka.fit import Cluster, Difference, advice, compare, fitting, growable, settings_of
-from streams.topics import ALL, Names, Topic
+from streams.kafka.topic_check import Cluster, Difference, advice, compare, fitting, growable, settings_of
 
 CONFIG_VALUE = 1
 CONFIG_SOURCE = 3

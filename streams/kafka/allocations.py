@@ -9,12 +9,12 @@ import orjson
 from aiokafka import TopicPartition
 
 from schemas.errors import NotFound
+from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import Connection
-from streams.partitioner import partition_of
-from streams.ports import Record
-from streams.reader import AllocationReader
-from streams.topics import Names
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Record
+from streams.reports.allocation_reader import AllocationReader
 
 WINDOW = 1_000
 """Records that are looked through for a portfolio's newest, from the end; then ten times as many, and so on."""

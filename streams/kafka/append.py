@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 
-from streams.ports import Headers
+from streams.processing.ports import Headers
 
 
 class Line(NamedTuple):

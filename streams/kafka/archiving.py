@@ -9,16 +9,16 @@ from aiokafka import TopicPartition
 
 from engines.allocation import DECISION_VERSION
 from schemas.errors import VerificationMismatch
-from streams import journal
 from streams.archives.archive import Archive
 from streams.archives.archiver import Archived, Archiver, Closed, alone, kept
 from streams.archives.files import Kept
 from streams.archives.manifest import Manifest
+from streams.journal import entries as journal
+from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import Connection
-from streams.kafka.origin import origin
+from streams.kafka.journal_origin import origin
 from streams.kafka.verification import Log, chunks, ends, live_checkpoint
-from streams.topics import Names
 
 Told = Callable[[int], None]
 

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 )
 
 from schemas.errors import BrokerUnreachable, BrokerUntrusted, LoginRefused, NotAllowed, SizingError
-from streams.kafka import header_names
+from streams.kafka import aiokafka_patches
 
 API_METADATA = 3
 API_VERSIONS = 18
@@ -41,7 +41,7 @@ KNOCK_TIMEOUT_S = 3.0
 _PLACE = "kafka.bootstrap_servers"
 NO_SECURITY: Mapping[str, Any] = MappingProxyType({})
 
-header_names.tolerate()
+aiokafka_patches.tolerate()
 
 
 class Connection(NamedTuple):

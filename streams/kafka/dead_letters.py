@@ -10,12 +10,12 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from schemas.errors import NotAllowed, NotFound
-from streams import journal
-from streams.dead_letters import REPLAY_OF, Letter, headers_in, replayed
+from streams.journal import entries as journal
+from streams.journal.dead_letters import REPLAY_OF, Letter, headers_in, replayed
+from streams.journal.topics import DLQ, RECORD_BYTES_MAX, ROOM, Names
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
-from streams.ports import Send
-from streams.topics import DLQ, RECORD_BYTES_MAX, ROOM, Names
+from streams.processing.ports import Send
 
 AT_ONCE = 4
 """Partitions that are read side by side."""

@@ -8,18 +8,18 @@ from aiokafka import TopicPartition
 
 from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import NotFound, VerificationMismatch
-from streams import journal
 from streams.archives.archive import Archive
 from streams.audits.refold import GENESIS, Checkpoint
 from streams.evidence.bundle import Bundle
+from streams.evidence.decision_id import DecisionName
 from streams.evidence.explain import Again, Copies, again, copies
-from streams.evidence.named import DecisionName
 from streams.evidence.whatif import Difference, whatif
+from streams.journal import entries as journal
+from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import Connection
 from streams.kafka.verification import Log
-from streams.partitioner import partition_of
-from streams.topics import Names
+from streams.processing.partitioner import partition_of
 
 Records = AsyncGenerator[Any, None]
 

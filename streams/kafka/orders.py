@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from schemas.errors import NotAllowed, TopicsUnfit, Unheard
-from streams import journal
-from streams.control import Ordered, asked, behind, ordered
+from streams.journal import entries as journal
+from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
-from streams.topics import PROGRESS, Names
+from streams.stages.control import Ordered, asked, behind, ordered
 
 WINDOW = 10_000
 """Journal entries that are looked through for an order, from the end; then ten times as many, and so on."""

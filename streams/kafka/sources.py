@@ -8,13 +8,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
 from schemas.errors import NotFound, ProcessorStopped
-from streams import journal
+from streams.journal import entries as journal
+from streams.journal.topics import INPUTS, PROGRESS, Names
 from streams.kafka import read
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection, allowed, reach
-from streams.kafka.origin import appended
-from streams.market import OPEN
-from streams.topics import INPUTS, PROGRESS, Names
+from streams.kafka.journal_origin import appended
+from streams.stages.market import OPEN
 
 
 async def epochs(connection: Connection, names: Names) -> dict[str, int]:

@@ -12,22 +12,23 @@ from aiokafka import TopicPartition
 from config.settings import Settings
 from engines.allocation import DECISION_VERSION
 from schemas.errors import AnotherVersion, BrokerUnreachable, NotFound, VerificationMismatch
-from streams import journal, takeover_audit
 from streams.archives.archive import Archive
+from streams.audits import version_spans
 from streams.audits.comparison import Verdict
-from streams.audits.conclude import Archived, concluded
 from streams.audits.plan import Ends, Mark, Piece, Range, by_partition, entries_of, planned, shared
 from streams.audits.pool import calm, side_by_side
 from streams.audits.refold import GENESIS, Checkpoint
-from streams.audits.stretch import Found, Stretch
-from streams.checkpoint import Progress
-from streams.kafka import folded, read
+from streams.audits.segment import Found, Stretch
+from streams.audits.verdict import Archived, concluded
+from streams.journal import entries as journal
+from streams.journal.topics import PROGRESS, Names
+from streams.kafka import read, state_snapshot
 from streams.kafka.connection import Connection
 from streams.kafka.login import connect
-from streams.partitioner import partition_of
-from streams.ports import Record
-from streams.sizing import Observer
-from streams.topics import PROGRESS, Names
+from streams.processing.checkpoint import Progress
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Record
+from streams.stages.sizing import Observer
 
 STALLED_S = 30.0
 """A partition that ends further on and gives nothing for so long is told of, and not waited for."""
@@ -114,7 +115,7 @@ async def _begun(partition: int, start: Checkpoint, log: "Log", end: int) -> tup
         head = await anext(found, None)
         if head is None or head[0].offset:
             return GENESIS, ()  # the fold names what is missing
-        start, others = await takeover_audit.begun(partition, _each(head, found))
+        start, others = await version_spans.begun(partition, _each(head, found))
     return start, tuple(f"journal partition {partition}: {each}" for each in others)
 
 
@@ -144,8 +145,8 @@ async def live_checkpoint(connection: Connection, names: Names, partition: int) 
     Raises:
         VerificationMismatch: its records do not have the digest that `progress` says.
     """
-    for _ in range(folded.TRIES):
-        found = (await folded.checkpoints(connection, names, [partition])).get(partition)
+    for _ in range(state_snapshot.TRIES):
+        found = (await state_snapshot.checkpoints(connection, names, [partition])).get(partition)
         if found is None:
             return None
         progress, ledger = found

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engines.state import State
-from engines.ways import trading_states
+from engines.pipeline.sizing_modes import trading_states
+from engines.state.partition import State
 
 
 def describe(state: State) -> dict[str, Any]:

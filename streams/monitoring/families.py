@@ -3,10 +3,10 @@
 from itertools import product
 from typing import Final, Literal, NamedTuple, get_args
 
-from engines.cascade import Components
-from engines.decide import RANKS
+from engines.models.cascade import Components
+from engines.pipeline.decide import RANKS
 from schemas.rl import REASONS
-from schemas.words import RECOMMENDATIONS, EntryKind, ErrorCode, Regime
+from schemas.vocabulary import RECOMMENDATIONS, EntryKind, ErrorCode, Regime
 
 PREFIX: Final = "himari_l3_"
 OTHER: Final = "other"

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import orjson
 
-from engines.decide import Decision
-from engines.effects import Look, Published
-from engines.sizing import CellSize
+from engines.handlers.effects import Look, Published
+from engines.pipeline.cell_sizing import CellSize
+from engines.pipeline.decide import Decision
 from streams.monitoring.families import BUDGETS, COMPONENTS, REGIMES
 from streams.monitoring.samples import Labels
 

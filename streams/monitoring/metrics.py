@@ -16,15 +16,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from engines.allocation import DECISION_VERSION
-from engines.cascade import BREACH
-from engines.decide import Decision
-from engines.effects import Folded, Journaled, Look, Published
-from schemas.words import RECOMMENDATIONS
+from engines.handlers.effects import Folded, Journaled, Look, Published
+from engines.models.cascade import BREACH
+from engines.pipeline.decide import Decision
+from schemas.vocabulary import RECOMMENDATIONS
 from streams.monitoring.families import ALERTS, COMPONENTS, FAMILIES, GATES, NAMED, OTHER, TICKS, Family
 from streams.monitoring.gauges import Last
 from streams.monitoring.notes import NOTES, ignore
 from streams.monitoring.samples import Histogram, Labels, empty, zeros
-from streams.ports import Send
+from streams.processing.ports import Send
 
 SECOND_NS: Final = 1_000_000_000
 STRATEGIES_MAX: Final = 64
@@ -285,7 +285,7 @@ class SizingMetrics:
 
 
 class ProcessorMetrics(SizingMetrics):
-    """What one processor does on one partition: the observer that `streams.processor` asks for."""
+    """What one processor does on one partition: the observer that `streams.processing.processor` asks for."""
 
     def __init__(self, metrics: Metrics, name: str, partition: int) -> None:
         super().__init__(metrics, partition)

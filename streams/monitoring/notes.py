@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from engines.effects import Note
+from engines.handlers.effects import Note
 from streams.monitoring.families import REGIMES
 from streams.monitoring.samples import Labels
 

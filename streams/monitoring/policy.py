@@ -6,7 +6,7 @@ from typing import Final
 from schemas.rl import Advice
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.samples import Labels
-from streams.policy.desk import Desk, Outcome
+from streams.policy.client import Desk, Outcome
 
 STATES: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 

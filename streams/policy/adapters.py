@@ -11,7 +11,7 @@ import orjson
 from schemas.errors import InvalidAdviceException
 from schemas.rl import RlRequest
 from streams.policy.answer import STATE, Answer, Kinds, NoAnswer, fitting, inferred, predicted
-from streams.policy.link import Link, Reply
+from streams.policy.http_transport import Link, Reply
 
 PROTOCOLS: Final = ("oip", "predict", "mock")
 Protocols = Literal["oip", "predict", "mock"]

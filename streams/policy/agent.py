@@ -13,10 +13,10 @@ from typing import Final, Protocol
 from schemas import wire
 from schemas.errors import InvalidAdviceException
 from schemas.rl import Advice, NoAdvice, RlRequest
-from streams import journal
-from streams.partitioner import partition_of
-from streams.policy.desk import Desk, Outcome, no_advice
-from streams.ports import Send
+from streams.journal import entries as journal
+from streams.policy.client import Desk, Outcome, no_advice
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Send
 
 logger = logging.getLogger(__name__)
 

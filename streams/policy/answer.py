@@ -6,14 +6,14 @@ from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from engines.request import FEATURES
+from engines.handlers.policy_request import FEATURES
 from schemas import wire
 from schemas.base import Message
 from schemas.errors import InvalidAdviceException, InvalidMessage
 from schemas.rl import Reason
 from schemas.units import Return, Unit, Volatility
+from schemas.vocabulary import ErrorCode
 from schemas.wire import Limits
-from schemas.words import ErrorCode
 
 REPLY_BYTES_MAX: Final = 65_536
 NUDGE_MAX: Final = 100.0

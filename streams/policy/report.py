@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from engines import gate, policy
-from engines.state import State
+from engines.models import policy_gate
+from engines.state import policy
+from engines.state.partition import State
 
 
 def rows(states: Iterable[State]) -> list[dict[str, Any]]:
@@ -18,7 +19,7 @@ def rows(states: Iterable[State]) -> list[dict[str, Any]]:
         known = {**state.tables["gates"], **state.tables["questions"]}
         for (portfolio,) in known:
             asked = state.tables["questions"].get((portfolio,))
-            compared = gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
+            compared = policy_gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
             questions = () if asked is None else asked.asked
             found.append(
                 {

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.request import FEATURES
+from engines.handlers.policy_request import FEATURES
 
 Array = NDArray[np.float64]
 

@@ -9,12 +9,12 @@ import pytest
 from benchmarks import journal, library, portfolios, ticks
 from benchmarks.rig import START_NS, entries, ratios, spread
 from engines.parameters import DecisionParams
-from streams.cli.bench_command import NAMES, ON_A_BROKER, bench
-from streams.genesis import genesis, new_journal_id
-from streams.market import MarketFold
-from streams.memory import Stored
-from streams.ports import Send
-from streams.sizing import SizingFold
+from streams.cli.bench import NAMES, ON_A_BROKER, bench
+from streams.journal.genesis import genesis, new_journal_id
+from streams.processing.memory_cluster import Stored
+from streams.processing.ports import Send
+from streams.stages.market import MarketFold
+from streams.stages.sizing import SizingFold
 
 
 def sized(values: list[bytes]) -> list[Send]:

@@ -17,15 +17,15 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from config.settings import Settings
-from streams.audit import Verdict
-from streams.genesis import genesis, new_journal_id
+from streams.audits.verify import Verdict
+from streams.journal.genesis import genesis, new_journal_id
+from streams.journal.topics import Names
 from streams.kafka import admin, read
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
-from streams.kafka.origin import begin
+from streams.kafka.journal_origin import begin
 from streams.kafka.verification import verify_cluster
-from streams.partitioner import partition_of
-from streams.topics import Names
+from streams.processing.partitioner import partition_of
 
 PARTITIONS = 2
 PATIENCE_S = 120.0

@@ -16,8 +16,8 @@ import pytest
 from shared_brokers import unavailable
 
 from schemas.errors import BrokerUnreachable
+from streams.journal.topics import Names
 from streams.kafka.connection import Connection
-from streams.topics import Names
 
 
 @pytest.hookimpl(tryfirst=True)

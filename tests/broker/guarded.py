@@ -12,12 +12,12 @@ from broker.cluster import Cluster
 from certificates import Authority, Pair
 
 from config.settings import Settings
+from streams.journal.topics import Names
 from streams.kafka import broker as brokers
+from streams.kafka.acls import ROLES, lines
+from streams.kafka.apache_kafka import apache_kafka
 from streams.kafka.connection import Connection
-from streams.kafka.jars import apache_kafka
 from streams.kafka.login import connect
-from streams.rights import ROLES, lines
-from streams.topics import Names
 
 TOPIC, GROUP = 2, 3
 LITERAL, PREFIXED = 3, 4

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from config.load import load
-from streams.clock import Clock
 from streams.kafka.connection import Connection
-from streams.live import vitals
-from streams.live.serve import leave
-from streams.live.worker import Worker, prepare
-from streams.ports import Send
-from streams.processor import Processor
+from streams.processing.clock import Clock
+from streams.processing.ports import Send
+from streams.processing.processor import Processor
+from streams.worker import liveness
+from streams.worker.run import leave
+from streams.worker.worker import Worker, prepare
 
 
 async def agent(worker: Worker) -> None:
@@ -37,7 +37,7 @@ async def loop(_worker: Worker) -> None:
 
 async def consumer(worker: Worker) -> None:
     """Let the consumer leave its group, and never come back; nobody is waited for."""
-    vitals.REBALANCE_S = 0.0
+    liveness.REBALANCE_S = 0.0
     client = worker.app.consumer._thread._consumer
     client._coordinator._coordination_task.get_loop().call_soon_threadsafe(
         client._coordinator._coordination_task.cancel

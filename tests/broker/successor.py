@@ -11,12 +11,12 @@ from typing import NoReturn
 
 from config.load import load
 from engines.allocation import DECISION_VERSION
-from streams.clock import Clock
+from streams.journal.topics import Names
 from streams.kafka.connection import Connection
-from streams.kafka.origin import origin
-from streams.live.serve import leave
-from streams.live.worker import Worker
-from streams.topics import Names
+from streams.kafka.journal_origin import origin
+from streams.processing.clock import Clock
+from streams.worker.run import leave
+from streams.worker.worker import Worker
 
 
 async def main() -> NoReturn:

@@ -1,6 +1,6 @@
 """Who may what: each role of `himari topics rights` tried, topic by topic, on Apache Kafka's own authorizer.
 
-The table is the oracle: written by hand, not read from `streams/rights.py`. What is not allowed is said at once.
+The table is the oracle: written by hand, not read from `streams/kafka/acls.py`. What is not allowed is said at once.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from broker.cluster import Cluster
 from broker.guarded import GROUP, READ, WRITE, Right, member, mutual, rights_of
 
 from schemas.errors import NotAllowed, TopicsUnfit, Unheard
-from streams.control import trading_order
+from streams.journal.topics import Names
 from streams.kafka import admin, dead_letters, orders, read, sources
+from streams.kafka.acls import ROLES
 from streams.kafka.connection import allowed, reach
 from streams.kafka.read import APPEAR_S
-from streams.ports import Send
-from streams.rights import ROLES
-from streams.topics import Names
+from streams.processing.ports import Send
+from streams.stages.control import trading_order
 
 pytestmark = [pytest.mark.broker, pytest.mark.kafka]
 

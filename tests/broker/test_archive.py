@@ -10,12 +10,12 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from broker.cluster import PARTITIONS, Cluster
 from worlds import signal as a_signal
 
-from streams.checkpoint import Progress
-from streams.journal import internal
+from streams.journal.entries import internal
+from streams.journal.topics import PROGRESS
 from streams.kafka import read
 from streams.kafka.connection import is_embedded
-from streams.partitioner import partition_of
-from streams.topics import PROGRESS
+from streams.processing.checkpoint import Progress
+from streams.processing.partitioner import partition_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(900)]
 

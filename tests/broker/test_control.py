@@ -8,11 +8,11 @@ import pytest
 from broker.cluster import Cluster
 from worlds import signal as a_signal
 
-from streams.control import trading_order
-from streams.ingest import ingest
-from streams.journal import Place
+from streams.journal.entries import Place
 from streams.kafka import orders
-from streams.memory import Stored
+from streams.processing.memory_cluster import Stored
+from streams.stages.control import trading_order
+from streams.stages.ingest import ingest
 
 pytestmark = [pytest.mark.broker]
 

@@ -11,7 +11,7 @@ import pytest
 from broker.cluster import Cluster
 from worlds import signal as a_signal
 
-from streams.journal import internal
+from streams.journal.entries import internal
 
 pytestmark = [pytest.mark.broker]
 

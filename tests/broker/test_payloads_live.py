@@ -12,9 +12,9 @@ from payloads import TAKEN, Payload, payloads
 from worlds import signal
 
 from schemas import dead_letter
-from streams.dead_letters import CUT
+from streams.journal.dead_letters import CUT
+from streams.journal.topics import DLQ
 from streams.kafka.append import Line, append
-from streams.topics import DLQ
 
 pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(600)]
 

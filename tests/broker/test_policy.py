@@ -13,7 +13,7 @@ from worlds import signal as a_signal
 from config.settings import Settings
 from schemas.rl import Advice, NoAdvice
 from streams.kafka.broker import free_port
-from streams.policy.reference import Endpoint, Serving, Switches, serve
+from streams.policy.reference_server import Endpoint, Serving, Switches, serve
 
 pytestmark = [pytest.mark.broker]
 

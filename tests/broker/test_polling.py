@@ -7,7 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streams.kafka import admin
-from streams.live.polling import BatchConsumerThread
+from streams.worker.consumer_thread import BatchConsumerThread
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 

@@ -8,11 +8,11 @@ import pytest
 from aiokafka import TopicPartition
 from broker.toy import build
 
+from streams.journal.topics import Names
 from streams.kafka import admin, read
 from streams.kafka.connection import Connection
-from streams.live.tables import FaustPorts
-from streams.ports import Send
-from streams.topics import Names
+from streams.processing.ports import Send
+from streams.worker.faust_ports import FaustPorts
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 

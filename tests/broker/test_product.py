@@ -18,11 +18,11 @@ from worlds import control
 from worlds import signal as a_signal
 
 from engines.parameters import MarketParams, tree_hash
-from streams.ingest import ingest
-from streams.journal import Place
+from streams.journal.entries import Place
 from streams.kafka.broker import free_port
-from streams.live.worker import prepare
-from streams.memory import Stored
+from streams.processing.memory_cluster import Stored
+from streams.stages.ingest import ingest
+from streams.worker.worker import prepare
 
 pytestmark = [pytest.mark.broker]
 

@@ -13,9 +13,9 @@ from broker.guarded import KEY_PASSWORD, PASSWORDS, member, mutual, rights_of, s
 from certificates import Authority
 from worlds import signal
 
+from streams.journal.topics import ALL
+from streams.kafka.acls import ROLES
 from streams.kafka.read import places_of, records_of
-from streams.rights import ROLES
-from streams.topics import ALL
 
 pytestmark = [pytest.mark.broker, pytest.mark.kafka]
 

@@ -4,11 +4,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
 from schemas.errors import BrokerUnreachable, TopicsUnfit
-from streams import topics
+from streams.journal import topics
+from streams.journal.topics import Names
 from streams.kafka import admin, broker
 from streams.kafka.connection import Connection, is_embedded
-from streams.kafka.fit import Cluster, Difference, advice, compare, growable, settings_of
-from streams.topics import Names
+from streams.kafka.topic_check import Cluster, Difference, advice, compare, growable, settings_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 

@@ -15,10 +15,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from broker.toy import POISON, Toy
 
+from streams.journal.topics import Names
 from streams.kafka import admin, read
 from streams.kafka.append import Line, append
 from streams.kafka.connection import Connection
-from streams.topics import Names
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 

@@ -18,14 +18,14 @@ from typing import Any, NoReturn
 
 from faust.types import TP
 
+from streams.journal.topics import Names
 from streams.kafka.connection import Connection
-from streams.live.application import Owned, new_app, own
-from streams.live.serve import leave, serve
-from streams.live.tables import FaustPorts, make_tables
-from streams.live.transport import BatchConsumer
-from streams.ports import Identity, Record, RecordKey, Send
-from streams.processor import Processor
-from streams.topics import Names
+from streams.processing.ports import Identity, Record, RecordKey, Send
+from streams.processing.processor import Processor
+from streams.worker.application import Owned, new_app, own
+from streams.worker.faust_ports import FaustPorts, make_tables
+from streams.worker.run import leave, serve
+from streams.worker.transport import BatchConsumer
 
 MODULUS = 1_000_000_007
 POISON = b"poison"

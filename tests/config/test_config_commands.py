@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from config.diff import leaves
 from config.load import DEFAULT_FILE
 from config.settings import Settings, decision_tree, settings_hash
-from streams.cli.config_commands import config
+from streams.cli.config import config
 
 HASH = settings_hash(decision_tree(Settings()))
 

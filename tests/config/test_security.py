@@ -12,7 +12,7 @@ from config.load import load_bytes
 from config.security import SecuritySettings
 from config.watch import Rejected, Watch
 from schemas.errors import ConfigurationException
-from streams.cli.config_commands import config
+from streams.cli.config import config
 
 SECRET = "Xyzzy-1984"
 SASL = {"protocol": "SASL_SSL", "username": "worker", "password_env": "PW"}

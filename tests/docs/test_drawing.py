@@ -1,8 +1,8 @@
 """The generated pages of the docs are what the running data says."""
 
-from streams.drawing import drawing, files, metrics
-from streams.topics import DLQ
-from streams.topology import TOPOLOGY
+from streams.journal.topics import DLQ
+from streams.stages.topology import TOPOLOGY
+from tools.generate_docs import drawing, files, metrics
 
 
 def test_the_generated_pages_are_current():

@@ -9,8 +9,8 @@ from pages import PAGES, ROOT, run
 from config.diff import leaves
 from config.settings import Settings
 from streams.cli import COMMANDS, cli
-from streams.topics import DLQ
-from streams.topology import TOPOLOGY
+from streams.journal.topics import DLQ
+from streams.stages.topology import TOPOLOGY
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 every_page = pytest.mark.parametrize("name", TEXTS)

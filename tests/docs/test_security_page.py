@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from engines import limits
+from engines.state import capacity
 from schemas.positions import SYMBOLS_MAX
 from schemas.price import TICKS_MAX
 from schemas.wire import WIRE
-from streams.dead_letters import KEPT_BYTES
-from streams.rights import ROLES, lines
-from streams.topics import CHANGELOGS, DEAD_LETTERS, INPUTS, OUTPUTS, Names
+from streams.journal.dead_letters import KEPT_BYTES
+from streams.journal.topics import CHANGELOGS, DEAD_LETTERS, INPUTS, OUTPUTS, Names
+from streams.kafka.acls import ROLES, lines
 
 TEXT = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
 GROUPS = {
@@ -40,8 +40,8 @@ def test_the_table_of_roles_is_what_rights_gives():
 
 def test_the_limits_are_those_of_the_code():
     assert (WIRE.bytes_max, WIRE.depth_max, TICKS_MAX, SYMBOLS_MAX) == (1 << 20, 8, 10_000, 2_000)
-    assert (limits.SYMBOLS_MAX, limits.PORTFOLIOS_MAX, limits.SCOPES_MAX) == (2_000, 10_000, 1_000)
-    assert (limits.STRATEGIES_MAX, limits.CELLS_MAX, KEPT_BYTES) == (200, 2_000, 64 * 1024)
+    assert (capacity.SYMBOLS_MAX, capacity.PORTFOLIOS_MAX, capacity.SCOPES_MAX) == (2_000, 10_000, 1_000)
+    assert (capacity.STRATEGIES_MAX, capacity.CELLS_MAX, KEPT_BYTES) == (200, 2_000, 64 * 1024)
     for text in ("1 MiB, 8 deep", "10,000; 2,000", "| 10,000 |", "| 200; 2,000 |", "| 2,000 symbols |", "| 1,000 |"):
         assert text in TEXT
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from engines import kelly
+from engines.models import kelly
 from engines.parameters import KellyParams
 
 PARAMS = KellyParams()

@@ -5,12 +5,14 @@ import orjson
 import pytest
 from worlds import PRICES, START_NS, SYMBOLS, Driver, control, last, priced, signal, targets, tick
 
-from engines import aggregation, correlation, returns
-from engines.correlation import Diversification
-from engines.effects import Folded
+from engines.handlers import returns
+from engines.handlers.effects import Folded
+from engines.models import correlation
+from engines.models.correlation import Diversification
 from engines.parameters import DecisionParams
-from engines.records import Latch, Market
-from engines.state import MARKET_WIDE, State
+from engines.pipeline import aggregation
+from engines.state.partition import MARKET_WIDE, State
+from engines.state.records import Latch, Market
 
 HOUR_NS = 3_600 * 10**9
 CLAIM = 0.004

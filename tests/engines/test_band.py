@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import band, caps
-from engines.caps import Limits
+from engines.pipeline import caps, no_trade_band
+from engines.pipeline.caps import Limits
 
 LIMITS = Limits(0.15, 0.40, 0.80, 1_000, 5_000_000)
 V = 100_000.0
@@ -45,7 +45,7 @@ def worlds(draw):
 
 def settle(target, held):
     """One symbol, one cell."""
-    return band.settle([("a", "X")], [target], [held], [1.0], V, LIMITS, 0.1).cents[0]
+    return no_trade_band.settle([("a", "X")], [target], [held], [1.0], V, LIMITS, 0.1).cents[0]
 
 
 def decided(rows, held, value, limits):
@@ -55,7 +55,7 @@ def decided(rows, held, value, limits):
     names, before, _, factors, states = (list(column) for column in zip(*rows, strict=True))
     capped = caps.caps(names, before, factors, value, limits).cents
     limited = caps.limits(names, capped, held, states, limits).cents
-    return limited, band.settle(names, limited, held, factors, value, limits, 0.1)
+    return limited, no_trade_band.settle(names, limited, held, factors, value, limits, 0.1)
 
 
 # -- one symbol --------------------------------------------------------------------------------------------------------
@@ -89,35 +89,38 @@ def test_a_cut_waits_for_the_band_unless_it_ends_or_turns_the_position():
 def test_a_cell_that_must_close_moves_its_whole_symbol():
     rows = [("a", "X"), ("b", "X"), ("c", "Y")]
     common = ([1.0] * 3, V, LIMITS, 0.1)
-    closing = band.settle(rows, [100_000, 0, 50_000], [96_000, 2_000, 51_000], *common)
+    closing = no_trade_band.settle(rows, [100_000, 0, 50_000], [96_000, 2_000, 51_000], *common)
     assert closing == ([100_000, 0, 51_000], ["Y"])
-    turning = band.settle(rows, [100_000, -3_000, 50_000], [96_000, 2_000, 51_000], *common)
+    turning = no_trade_band.settle(rows, [100_000, -3_000, 50_000], [96_000, 2_000, 51_000], *common)
     assert turning.cents == [100_000, -3_000, 51_000]
-    opening = band.settle(rows, [100_000, 3_000, 50_000], [100_000, 0, 51_000], *common)
+    opening = no_trade_band.settle(rows, [100_000, 3_000, 50_000], [100_000, 0, 51_000], *common)
     assert opening == ([100_000, 0, 51_000], ["X", "Y"])
 
 
 def test_opposite_cells_that_cancel_take_their_targets():
     rows = [("a", "X"), ("b", "X")]
     common = ([1.0] * 2, V, LIMITS, 0.1)
-    assert band.settle(rows, [100_000, -100_000], [101_000, -101_000], *common) == ([100_000, -100_000], [])
+    assert no_trade_band.settle(rows, [100_000, -100_000], [101_000, -101_000], *common) == ([100_000, -100_000], [])
 
 
 def test_a_mixed_book_over_a_cap_or_a_maximum_is_settled_without_the_band():
     rows = [("a", "X"), ("a", "Y"), ("a", "Z")]
     wanted, held = [1_400_000, 1_200_000, 1_400_000], [1_400_000, 1_210_000, 1_400_000]
-    assert band.settle(rows, wanted, held, [1.0] * 3, V, LIMITS, 0.1) == (wanted, [])
+    assert no_trade_band.settle(rows, wanted, held, [1.0] * 3, V, LIMITS, 0.1) == (wanted, [])
     wide = Limits(1.0, 3.0, 3.0, 1_000, 1_205_000)
-    assert band.settle(rows, [1_200_000] * 3, [1_210_000] * 3, [1.0] * 3, V, wide, 0.1) == ([1_200_000] * 3, [])
+    assert no_trade_band.settle(rows, [1_200_000] * 3, [1_210_000] * 3, [1.0] * 3, V, wide, 0.1) == (
+        [1_200_000] * 3,
+        [],
+    )
 
 
 def test_a_book_that_adds_is_within_its_caps_to_the_cent():
     rows = [("a", "X"), ("a", "Y"), ("a", "Z")]
     wanted, held = [1_400_000, 1_200_000, 1_400_000], [1_400_000, 1_200_001, 0]
     tolerant = LIMITS._replace(tolerance=0.01)
-    assert band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (wanted, [])
+    assert no_trade_band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (wanted, [])
     held[1] = 1_200_000
-    assert band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (wanted, ["X", "Y"])
+    assert no_trade_band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (wanted, ["X", "Y"])
 
 
 def test_a_mixed_book_within_the_tolerance_of_its_caps_is_kept():
@@ -125,9 +128,9 @@ def test_a_mixed_book_within_the_tolerance_of_its_caps_is_kept():
     wanted, held = [1_400_000, 1_200_000, 1_400_000], [1_400_000, 1_240_000, 1_400_000]
     assert sum(held) == 4_040_000, "exactly 1 % above 40 % of the value"
     tolerant = LIMITS._replace(tolerance=0.01)
-    assert band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (held, ["X", "Y", "Z"])
+    assert no_trade_band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (held, ["X", "Y", "Z"])
     held[1] += 1
-    assert band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (wanted, [])
+    assert no_trade_band.settle(rows, wanted, held, [1.0] * 3, V, tolerant, 0.1) == (wanted, [])
 
 
 # -- the chain ---------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import bars
-from engines.bars import Bars
+from engines.models import bars
+from engines.models.bars import Bars
 from engines.parameters import MarketParams
 
 PARAMS = MarketParams()

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, answers, last, play, scripts, signal, signals, tick, unit
 
-from engines.effects import Published
 from engines.fold import apply
-from engines.gate import Gate
+from engines.handlers.effects import Published
+from engines.models.policy_gate import Gate
 from engines.parameters import DecisionParams
-from engines.sizing import STAGES
-from engines.state import State
+from engines.pipeline.cell_sizing import STAGES
+from engines.state.partition import State
 from schemas.allocation import Allocation
-from streams import journal
+from streams.journal import entries as journal
 
 STRATEGIES = ("carry", "momentum", "reversion")
 PORTFOLIOS = ("main", "alpha")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from pydantic import ValidationError
 
-from engines.breaker import TABLE, Breaker, BreakerParams, admit, answered, at, retry_at_ns
+from engines.models.circuit_breaker import TABLE, Breaker, BreakerParams, admit, answered, at, retry_at_ns
 
 S = 1_000_000_000
 PARAMS = BreakerParams()

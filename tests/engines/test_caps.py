@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import caps
-from engines.caps import Limits
+from engines.pipeline import caps
+from engines.pipeline.caps import Limits
 
 LIMITS = Limits(0.15, 0.40, 0.80, 1_000, 5_000_000)
 V = 100_000.0

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import bars, cascade
-from engines.cascade import Components, Latch, RawScore, Readings
+from engines.models import bars, cascade
+from engines.models.cascade import Components, Latch, RawScore, Readings
 from engines.parameters import CascadeLevels, CascadeThresholds, CascadeWeights, MarketParams
-from schemas.words import RECOMMENDATIONS
+from schemas.vocabulary import RECOMMENDATIONS
 
 THRESHOLDS, WEIGHTS, LEVELS, MARKET = CascadeThresholds(), CascadeWeights(), CascadeLevels(), MarketParams()
 SECOND_NS = 10**9

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.cholesky import factor, smallest_pivot
+from engines.numerics.cholesky import factor, smallest_pivot
 
 
 def drawn(n, seed):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engines import bars, cascade, collar
-from engines.collar import Candle, Collar, Suspect
+from engines.models import bars, cascade, collar
+from engines.models.collar import Candle, Collar, Suspect
 from engines.parameters import CascadeLevels, CascadeThresholds, CascadeWeights, CollarParams, MarketParams
 from streams.history import candles
 

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from engines import conformal
-from engines.conformal import Scores
+from engines.models import conformal
+from engines.models.conformal import Scores
 from engines.parameters import ConformalParams
 
 PARAMS = ConformalParams()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.datasets import load_iris
 
-from engines import correlation, moments
+from engines.models import correlation, moments
 from engines.parameters import CorrelationParams
 
 PARAMS = CorrelationParams()

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts, signal, targets, tick
 
 from engines.allocation import DECISION_VERSION
-from engines.decide import RANKS, WAYS, Trigger, in_lots, stronger
-from engines.effects import Journaled
 from engines.fold import apply
+from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams, tree_hash
-from engines.records import Scopes
-from engines.state import MARKET_WIDE, State
-from engines.ways import trading_states
+from engines.pipeline.decide import RANKS, WAYS, Trigger, in_lots, stronger
+from engines.pipeline.sizing_modes import trading_states
+from engines.state.partition import MARKET_WIDE, State
+from engines.state.records import Scopes
 
 NOW_NS = 1_700_000_000_000_000_000
 

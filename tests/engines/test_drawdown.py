@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import drawdown
+from engines.models import drawdown
 
 money = st.floats(min_value=0.01, max_value=1e12)
 bounds = st.floats(min_value=0.01, max_value=0.99)

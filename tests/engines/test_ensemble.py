@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import ensemble
-from engines.ensemble import ForecastCorrelation, StrategyWeight
+from engines.models import ensemble
+from engines.models.ensemble import ForecastCorrelation, StrategyWeight
 from engines.parameters import EnsembleParams
 
 PARAMS = EnsembleParams()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import exact
+from engines.numerics import exact
 
 mpf = mpmath.mpf
 SMALLEST = 5e-324

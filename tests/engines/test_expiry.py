@@ -5,11 +5,11 @@ import pytest
 from worlds import PRICES, signal
 
 from engines.allocation import DECISION_VERSION
-from engines.effects import Journaled
 from engines.fold import apply
+from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams, tree_hash
-from engines.sizing import why_not
-from engines.state import State
+from engines.pipeline.cell_sizing import why_not
+from engines.state.partition import State
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_700_000_000 * SECOND_NS

@@ -5,10 +5,10 @@ import pytest
 from worlds import PRICES, last, priced, signal
 
 from engines.allocation import DECISION_VERSION
-from engines.effects import Journaled
 from engines.fold import apply
+from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams, tree_hash
-from engines.state import State
+from engines.state.partition import State
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_700_000_000 * SECOND_NS

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.gate import NEVER, made, simulate
-from engines import gate
-from engines.codec import decode, encode
-from engines.gate import Gate
+from engines.models import policy_gate
+from engines.models.policy_gate import Gate
 from engines.parameters import GateParams
+from engines.state.codec import decode, encode
 
 PARAMS = GateParams()
 SD, B = 0.0028, 0.02
@@ -53,7 +53,7 @@ def closed_at(d, opened):
 def walk(d, params=PARAMS):
     now, seen = Gate(), []
     for each in d:
-        now = gate.step(now, 0.0, float(each), params)
+        now = policy_gate.step(now, 0.0, float(each), params)
         seen.append(now)
     return seen
 
@@ -69,14 +69,16 @@ def test_the_interval_is_that_of_the_formulas(d, alpha, bound, cap):
     params = GateParams(alpha=alpha, bound=bound, max_bet=cap)
     lower, upper = sequence(np.array(d), alpha, bound, cap)
     for index, now in enumerate(walk(d, params)):
-        assert gate.interval(now, params) == pytest.approx((lower[index], upper[index]), rel=1e-12, abs=1e-12 * bound)
+        assert policy_gate.interval(now, params) == pytest.approx(
+            (lower[index], upper[index]), rel=1e-12, abs=1e-12 * bound
+        )
 
 
 @given(seeds, st.floats(-0.002, 0.002), st.floats(1e-4, 0.02))
 @settings(max_examples=15, deadline=None)
 def test_the_interval_is_that_of_the_formulas_over_long_runs(seed, mean, sd):
     d = np.random.default_rng(seed).normal(mean, sd, 2_000)
-    found = np.array([gate.interval(now, PARAMS) for now in walk(d)])
+    found = np.array([policy_gate.interval(now, PARAMS) for now in walk(d)])
     assert np.abs(found - np.array(sequence(d)).T).max() <= 1e-12
 
 
@@ -109,28 +111,28 @@ def test_three_differences_by_hand():
     half = (np.log(40) + psi * sum(4 * miss**2 for miss in misses)) / 1.5
     assert seen[2].width_sum == pytest.approx(psi * sum(4 * miss**2 for miss in misses))
     assert half > 0.75
-    assert gate.interval(seen[2], PARAMS) == (-0.02, 0.02)
+    assert policy_gate.interval(seen[2], PARAMS) == (-0.02, 0.02)
 
 
 def test_a_fresh_gate_is_no_evidence_in_plain_numbers():
     assert Gate() == ("collecting", 0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
-    assert gate.interval(Gate(), PARAMS) == (-0.02, 0.02)
+    assert policy_gate.interval(Gate(), PARAMS) == (-0.02, 0.02)
 
 
 @given(differences, st.floats(-0.05, 0.05))
 def test_only_the_difference_of_the_two_returns_is_evidence(d, base):
     now = Gate()
     for each in d:
-        now = gate.step(now, base, base + each, PARAMS)
+        now = policy_gate.step(now, base, base + each, PARAMS)
     assert now[1:11] == pytest.approx(walk(d)[-1][1:11], rel=1e-9, abs=1e-12)
     assert now.base_return == pytest.approx(base * len(d))
 
 
 def test_edges_are_not_beyond_themselves():
     """At 0 the lower end is no evidence, at its threshold the sum does not close, and no difference is no loss."""
-    assert gate.step(Gate(lower=0.0), 0.0, 0.0, PARAMS).status == "collecting"
+    assert policy_gate.step(Gate(lower=0.0), 0.0, 0.0, PARAMS).status == "collecting"
     at_the_edge = Gate("open", cusum=PARAMS.cusum_threshold)
-    kept = gate.step(at_the_edge, 0.0, 0.0, GateParams(cusum_slack=0.0))
+    kept = policy_gate.step(at_the_edge, 0.0, 0.0, GateParams(cusum_slack=0.0))
     assert (kept.status, kept.cusum) == ("open", PARAMS.cusum_threshold)
     opened = next(now for now in walk([0.02] * 100) if now.status == "open")
     assert opened.cusum == 0.0
@@ -164,13 +166,13 @@ def test_differences_are_clipped_and_equal_returns_are_no_evidence():
 
 
 def test_the_comparison_has_means_of_both_paths():
-    now = gate.step(gate.step(Gate(), 0.01, 0.03, PARAMS), -0.02, -0.01, PARAMS)
-    found = gate.comparison(now, PARAMS)
+    now = policy_gate.step(policy_gate.step(Gate(), 0.01, 0.03, PARAMS), -0.02, -0.01, PARAMS)
+    found = policy_gate.comparison(now, PARAMS)
     assert (found.decisions, found.status) == (2, "collecting")
     assert found.base_mean == pytest.approx(-0.005)
     assert found.policy_mean == pytest.approx(0.01)
     assert found.advantage == pytest.approx(0.015)
-    assert gate.comparison(Gate(), PARAMS).advantage == 0.0
+    assert policy_gate.comparison(Gate(), PARAMS).advantage == 0.0
 
 
 # -- many made policies (`himari bench gate` has more runs) ----------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.caps import Limits, fits
-from engines.headroom import headroom
+from engines.pipeline.cap_headroom import headroom
+from engines.pipeline.caps import Limits, fits
 
 LIMITS = Limits(position=0.15, strategy=0.4, gross=0.8, minimum_cents=1_000, maximum_cents=1_200_000)
 VALUE_USD = 100_000.0

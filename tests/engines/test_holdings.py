@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.holdings import UNASSIGNED, hold
 from engines.parameters import DecisionParams
-from engines.records import Bars, Book, Market, Target
-from engines.state import State
+from engines.state.holdings import UNASSIGNED, hold
+from engines.state.partition import State
+from engines.state.records import Bars, Book, Market, Target
 
 NOW_NS = 1_700_000_000_000_000_000
 PRICES = {"BTC": 40_000.0, "ETH": 2_000.0, "SOL": 100.0}

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
-from engines import exact, kelly
-from engines.kelly import Posterior
+from engines.models import kelly
+from engines.models.kelly import Posterior
+from engines.numerics import exact
 from engines.parameters import DrawdownBound, KellyParams
 
 PARAMS = KellyParams()

@@ -4,15 +4,15 @@ import orjson
 import pytest
 from worlds import Driver, control, last, priced, signal, tick
 
-from engines import limits
-from engines.codec import encode
 from engines.parameters import DecisionParams
-from engines.records import Market
-from engines.state import State
-from streams.market import MarketFold
-from streams.memory import Stored
-from streams.takeover import PART_BYTES
-from streams.topics import CHANGELOGS, ROOM, TOPICS
+from engines.state import capacity
+from engines.state.codec import encode
+from engines.state.partition import State
+from engines.state.records import Market
+from streams.journal.handover import PART_BYTES
+from streams.journal.topics import CHANGELOGS, ROOM, TOPICS
+from streams.processing.memory_cluster import Stored
+from streams.stages.market import MarketFold
 
 NOTHING = Market(None, (None,) * 7, None, None, -1)
 
@@ -28,7 +28,7 @@ def refused(driver, topic):
 def crowd(driver):
     """Fill every partition to its limits; `main` is not among the portfolios."""
     for state in states(driver):
-        for number in range(limits.PORTFOLIOS_MAX):
+        for number in range(capacity.PORTFOLIOS_MAX):
             state.tables["books"][(f"p{number}",)] = state.book("main")
 
 
@@ -37,7 +37,7 @@ def test_another_strategy_is_one_too_many_and_those_before_are_served():
     driver.publish("signals", signal(driver.now_ns, strategy_id="momentum", signal_id="s-1"))
     driver.run()
     for state in states(driver):
-        state.known["main"] = {"momentum": 1, **{f"s{n}": 1 for n in range(limits.STRATEGIES_MAX - 1)}}
+        state.known["main"] = {"momentum": 1, **{f"s{n}": 1 for n in range(capacity.STRATEGIES_MAX - 1)}}
     driver.publish("signals", signal(driver.now_ns, strategy_id="one-more", signal_id="s-2"))
     driver.publish("signals", signal(driver.now_ns, strategy_id="momentum", symbol="ETH-USD", signal_id="s-3"))
     driver.run()
@@ -51,7 +51,7 @@ def test_another_strategy_is_one_too_many_and_those_before_are_served():
 def test_another_cell_is_one_too_many():
     driver = priced(Driver())
     for state in states(driver):
-        state.known["main"] = {f"s{n}": 20 for n in range(limits.CELLS_MAX // 20)}
+        state.known["main"] = {f"s{n}": 20 for n in range(capacity.CELLS_MAX // 20)}
     driver.publish("signals", signal(driver.now_ns, action="hold"))
     driver.run()
     assert driver.allocations() == []
@@ -81,7 +81,7 @@ def test_another_portfolio_is_one_too_many_by_any_way_that_leads_in():
 def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
     driver = priced(Driver())
     for state in states(driver):
-        for number in range(limits.SYMBOLS_MAX - 3):
+        for number in range(capacity.SYMBOLS_MAX - 3):
             state.tables["markets"][(f"X{number}",)] = NOTHING
     driver.publish("prices", tick(driver.now_ns, "NEW", 1.0), key=b"NEW")
     driver.publish("prices", tick(driver.now_ns, "BTC-USD", 45_000.0), key=b"BTC-USD")
@@ -104,14 +104,14 @@ def test_a_step_takes_as_many_symbols_as_a_journal_partition_and_goes_on_after_a
         many = [{"symbol": f"X{n}", "price": 1.0, "timestamp_ns": now} for n in range(first, first + count)]
         return fold.fold(Stored(first, None, orjson.dumps({"ticks": many})))
 
-    assert ticks(0, limits.SYMBOLS_MAX - 1) == []
-    (letter,) = ticks(limits.SYMBOLS_MAX - 1, 2)
+    assert ticks(0, capacity.SYMBOLS_MAX - 1) == []
+    (letter,) = ticks(capacity.SYMBOLS_MAX - 1, 2)
     headers = dict(letter.headers)
     assert headers["himari.error.code"] == b"out_of_range"
     assert b"at most 2000 symbols in a step, was 'X2000'" in headers["__streams.errors.message"]
-    assert ticks(limits.SYMBOLS_MAX - 1, 1) == []
+    assert ticks(capacity.SYMBOLS_MAX - 1, 1) == []
     assert ticks(0, 1) == []
-    assert len(fold.symbols) == limits.SYMBOLS_MAX
+    assert len(fold.symbols) == capacity.SYMBOLS_MAX
     (step,) = fold.flush()
     assert len(step.value) < 9 << 20
 
@@ -138,7 +138,7 @@ def answers(driver, orders):
 def full(kind):
     """Fill one kind of scope."""
     driver = priced(Driver())
-    many = [(f"{kind}:X{number}", "HALTED") for number in range(limits.SCOPES_MAX)]
+    many = [(f"{kind}:X{number}", "HALTED") for number in range(capacity.SCOPES_MAX)]
     assert set(answers(driver, many)) == {"applied"}
     return driver
 
@@ -176,7 +176,7 @@ def test_trading_states_stay_bounded_and_fit_their_changelog_and_the_hand_over()
     wide = [f"{kind}:X{number:04}".ljust(len(kind) + 65, "x") for kind in KINDS for number in range(1_100)]
     answers(driver, [(scope, "REDUCING") for scope in [*wide, "all"]])
     (record,) = state.tables["states"].values()
-    assert len(record.scopes) == 3 * limits.SCOPES_MAX + 1
+    assert len(record.scopes) == 3 * capacity.SCOPES_MAX + 1
     at_most = {topic.name: topic.bytes_max for topic in CHANGELOGS}
     assert len(encode(record)) < at_most["states-changelog"] - ROOM
     assert len(encode(record)) < PART_BYTES
@@ -198,7 +198,7 @@ def test_what_is_known_of_cells_comes_back_with_the_state():
 @pytest.mark.parametrize("priced_", [False, True])
 def test_an_allocation_at_all_limits_fits_its_topic(priced_):
     driver = Driver(partitions=1)
-    names = [f"S{n:05}".ljust(64, "x") for n in range(limits.SYMBOLS_MAX)]
+    names = [f"S{n:05}".ljust(64, "x") for n in range(capacity.SYMBOLS_MAX)]
     if priced_:
         ticks = [{"symbol": name, "price": 1.23456789, "timestamp_ns": driver.now_ns} for name in names]
         driver.publish("prices", {"ticks": ticks})

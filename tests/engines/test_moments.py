@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import bars as candles
-from engines import correlation, moments
+from engines.models import bars as candles
+from engines.models import correlation, moments
 from engines.parameters import CorrelationParams, MarketParams
 from schemas.errors import ProcessorStopped
 

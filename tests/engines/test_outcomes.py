@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import conformal, kelly
-from engines.outcomes import SPANS, learn, remember, round_trip
+from engines.handlers.outcomes import SPANS, learn, remember, round_trip
+from engines.models import conformal, kelly
 from engines.parameters import DecisionParams
-from engines.records import Cell, Claim
-from engines.state import Progress, State
+from engines.state.partition import Progress, State
+from engines.state.records import Cell, Claim
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_700_000_000 * SECOND_NS

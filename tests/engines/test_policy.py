@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import Driver, answer, asked, control, last, no_answer, priced, signal, targets, tick
 
-from engines import policy
-from engines.gate import Gate
+from engines.handlers.policy_request import FEATURES
+from engines.models.policy_gate import Gate
 from engines.parameters import DecisionParams, tree_hash
-from engines.request import FEATURES
+from engines.state import policy
 from schemas.rl import RlRequest
-from streams import journal
+from streams.journal import entries as journal
 
 OPEN = Gate(status="open", decisions=40, lower=0.1, difference_square_sum=0.01)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import portfolio
-from engines.portfolio import Correlations, allocate, second_moment
-from engines.quadratic import solve
+from engines.numerics.kelly_program import solve
+from engines.pipeline import portfolio_sizing
+from engines.pipeline.portfolio_sizing import Correlations, allocate, second_moment
 
 V = 100_000.0
 OPEN = 1e6
@@ -71,7 +71,7 @@ def test_opposite_cells_net_and_scale_together():
     cents = [3_000_001, -1_500_000, 1_500_001]
     nets = {"A": cents[0] + cents[1], "B": cents[2]}
     found = reduced(nets, alike(2, 0.5))
-    after = portfolio.reduce(cells, cents, found.shares)
+    after = portfolio_sizing.reduce(cells, cents, found.shares)
     assert after == [int(3_000_001 * found.shares["A"]), int(-1_500_000 * found.shares["A"]), 1_000_000]
     assert after[0] + after[1] == pytest.approx(1_000_000, abs=2)
 
@@ -127,13 +127,13 @@ def test_the_variance_of_a_symbol_is_the_mean_over_its_cells_by_size():
     cells = [("j", "A"), ("k", "A"), ("l", "A"), ("j", "B")]
     moments = [second_moment(4e-4, 0.01, 3_600.0), second_moment(9e-4, 0.0, 7_200.0), nan, 1e-4]
     assert moments[:2] == pytest.approx([5e-4, 4.5e-4])
-    found = portfolio.variances(cells, [100, -300, 0, 5], moments)
+    found = portfolio_sizing.variances(cells, [100, -300, 0, 5], moments)
     assert found == pytest.approx({"A": (100 * 5e-4 + 300 * 4.5e-4) / 400, "B": 1e-4})
 
 
 @pytest.mark.parametrize("bad", [nan, float("inf"), -1e-4, 0.0, 1e-40, 1e40])
 def test_a_cell_without_a_sound_risk_leaves_its_symbol_without_a_variance(bad):
-    variances = portfolio.variances([("j", "A"), ("k", "A"), ("j", "B")], [1, 1, 1], [1e-4, bad, 1e-4])
+    variances = portfolio_sizing.variances([("j", "A"), ("k", "A"), ("j", "B")], [1, 1, 1], [1e-4, bad, 1e-4])
     assert not isfinite(variances["A"])
     found = reduced({"A": 1_000_000, "B": 1_000_000}, alike(2, 0.0), variances)
     assert found.shares == {"A": 0.0, "B": 1.0}
@@ -233,7 +233,7 @@ def test_nothing_grows_flips_or_is_no_number_and_no_limit_breaks(book):
     assert sum(abs(weight) for weight in found.weights.values()) <= max(gross, 0.0) * (1 + 1e-9) or isnan(gross)
     for symbol, weight in found.weights.items():
         assert abs(weight) <= max(caps[symbol], 0.0) or weight == 0.0
-        after = portfolio.reduce([("j", symbol)], [sizes[symbol]], found.shares)[0]
+        after = portfolio_sizing.reduce([("j", symbol)], [sizes[symbol]], found.shares)[0]
         assert abs(after) <= abs(sizes[symbol])
         assert after * sizes[symbol] >= 0
     for symbol, share in found.shares.items():

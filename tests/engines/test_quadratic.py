@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import quadratic
-from engines.quadratic import solution, solve
+from engines.numerics import kelly_program
+from engines.numerics.kelly_program import solution, solve
 
 ROOT = Path(__file__).parents[2]
 WORLDS = {
@@ -217,7 +217,7 @@ def test_descent_alone_comes_to_the_same_weights():
         found = solution(pull, M, caps, gross, hedges=False)
         lower, upper = np.where(pull < 0, -caps, 0.0), np.where(pull > 0, caps, 0.0)
         weights = np.zeros(len(pull))
-        price = quadratic._descend(weights, pull, M, lower, upper, gross)
+        price = kelly_program._descend(weights, pull, M, lower, upper, gross)
         assert weights == pytest.approx(found.weights, abs=1e-9), name
         assert price == pytest.approx(found.price, rel=1e-6, abs=1e-12), name
 
@@ -273,7 +273,7 @@ def test_other_signs_give_the_same_sizes_to_the_bit(program):
 DIGEST = """
 import hashlib
 from tests_quadratic import WORLDS, seeds
-from engines.quadratic import solution
+from engines.numerics.kelly_program import solution
 from engines import quadratic
 import numpy as np
 digest = hashlib.sha256()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import regime
+from engines.models import regime
+from engines.models.regime import SEVERITY, RegimeChange
 from engines.parameters import RegimeMultipliers, RegimeParams
-from engines.regime import SEVERITY, RegimeChange
 
 PARAMS = RegimeParams()
 MINUTE_NS = 60 * 10**9

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import PRICES, START_NS, SYMBOLS, Driver, control, tick
 
-from engines import correlation
+from engines.models import correlation
 from engines.parameters import DecisionParams, tree_hash
-from engines.state import GATHERED
+from engines.state.partition import GATHERED
 
 SECOND_NS = 10**9
 MINUTE_NS = 60 * SECOND_NS
@@ -250,7 +250,7 @@ def test_a_pair_that_moves_as_one_is_told_of_once_and_by_one_partition():
 
 
 def test_returns_given_to_the_library_are_a_bar_of_their_own():
-    from streams.library import Layer3Phase2Portfolio  # noqa: PLC0415 (only here)
+    from streams.library.phases import Layer3Phase2Portfolio  # noqa: PLC0415 (only here)
 
     library = Layer3Phase2Portfolio(enable_metrics=False)
     rows = np.random.default_rng(5).normal(0, 0.01, (40, 2))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import sentiment
+from engines.models import sentiment
 from engines.parameters import SentimentParams
 
 PARAMS = SentimentParams()

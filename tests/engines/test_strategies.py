@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import PRICES, Driver, last, priced, signal, tick
 
-from engines import ensemble, strategies
-from engines.ensemble import StrategyWeight
+from engines.models import ensemble
+from engines.models.ensemble import StrategyWeight
 from engines.parameters import DecisionParams
-from engines.state import State
+from engines.state import strategies
+from engines.state.partition import State
 
 HOUR_NS = 3_600 * 10**9
 NAMES = ("carry", "momentum", "value")
@@ -167,8 +168,8 @@ def test_a_strategy_that_has_left_comes_back_by_its_next_signal_as_a_new_one():
 
 
 def test_the_order_of_the_signals_of_one_call_makes_no_other_record():
-    from engines.effects import Journaled  # noqa: PLC0415 (only here)
     from engines.fold import apply  # noqa: PLC0415
+    from engines.handlers.effects import Journaled  # noqa: PLC0415 (only here)
 
     records = []
     for order in permutations(NAMES):

@@ -21,9 +21,9 @@ from faults.scenarios import SCENARIOS, Scenario
 
 from schemas.errors import SizingError
 from streams.kafka import broker as brokers
+from streams.kafka.apache_kafka import apache_kafka
 from streams.kafka.broker import BrokerProcess
 from streams.kafka.connection import Connection
-from streams.kafka.jars import apache_kafka
 
 
 class Try(NamedTuple):

@@ -12,15 +12,15 @@ from broker.cluster import PARTITIONS, Cluster
 from faults.load import Load, Sent
 
 from schemas.errors import AllocationFork, AllocationGap
-from streams import journal
-from streams.checkpoint import Ledger, Progress
-from streams.ingest import EVERYWHERE, INTAKES
+from streams.journal import entries as journal
 from streams.kafka import read
-from streams.kafka.folded import checkpoints
-from streams.partitioner import partition_of
-from streams.ports import Record
-from streams.reader import AllocationReader
-from streams.sizing import SizingFold
+from streams.kafka.state_snapshot import checkpoints
+from streams.processing.checkpoint import Ledger, Progress
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Record
+from streams.reports.allocation_reader import AllocationReader
+from streams.stages.ingest import EVERYWHERE, INTAKES
+from streams.stages.sizing import SizingFold
 
 PATIENCE_S = 90.0
 POLL_S = 0.3

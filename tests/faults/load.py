@@ -11,11 +11,11 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from worlds import PRICES, SYMBOLS, control, signal, tick
 
-from streams.ingest import EVERYWHERE
+from streams.journal.topics import Names
 from streams.kafka.connection import Connection
-from streams.market import SECOND_NS
-from streams.partitioner import partition_of
-from streams.topics import Names
+from streams.processing.partitioner import partition_of
+from streams.stages.ingest import EVERYWHERE
+from streams.stages.market import SECOND_NS
 
 PAUSE_S = 0.15
 SIGNALS_A_BURST = 10

@@ -17,11 +17,11 @@ from broker.cluster import PARTITIONS, Cluster
 from faults.judge import PATIENCE_S, Findings, judge, records, settled
 from faults.load import Load
 
+from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read
 from streams.kafka.append import Line, append
 from streams.kafka.broker import BrokerProcess, free_port
 from streams.kafka.connection import Connection
-from streams.topics import PROGRESS, Names
 
 POLL_S = 0.05
 SESSION_S = 3.0

@@ -20,11 +20,11 @@ from faults.judge import records
 from faults.rig import SESSION_S, Rig
 
 from engines.allocation import DECISION_VERSION
-from streams import journal
-from streams.clock import ENVIRONMENT as CLOCK
-from streams.clock import SECOND_NS, Clock
-from streams.crashpoints import ENVIRONMENT, POINTS
+from streams.journal import entries as journal
 from streams.kafka.append import Line
+from streams.processing.clock import ENVIRONMENT as CLOCK
+from streams.processing.clock import SECOND_NS, Clock
+from streams.processing.crashpoints import ENVIRONMENT, POINTS
 
 Hurt = Callable[[Rig], Awaitable[None]]
 

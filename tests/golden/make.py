@@ -17,8 +17,8 @@ from golden import replay  # noqa: E402 (the path comes first)
 
 from engines.allocation import DECISION_VERSION  # noqa: E402
 from engines.parameters import DecisionParams, tree_hash  # noqa: E402
-from streams import journal  # noqa: E402
 from streams.driver import Driver  # noqa: E402
+from streams.journal import entries as journal  # noqa: E402
 
 STEP_S, ROUNDS = 60, 520
 SYMBOLS = {"ADA-USD": 0.55, "BTC-USD": 43_500.0, "ETH-USD": 2_280.0, "SOL-USD": 98.0}

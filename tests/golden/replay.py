@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from engines.allocation import DECISION_VERSION  # noqa: E402 (the path comes first)
-from streams.memory import Stored  # noqa: E402
-from streams.ports import RecordKey  # noqa: E402
-from streams.sizing import SizingFold  # noqa: E402
+from streams.processing.memory_cluster import Stored  # noqa: E402
+from streams.processing.ports import RecordKey  # noqa: E402
+from streams.stages.sizing import SizingFold  # noqa: E402
 
 JOURNAL = Path(__file__).with_name("journal.jsonl")
 EXPECTED = Path(__file__).with_name("outputs.json")

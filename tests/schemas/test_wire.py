@@ -19,8 +19,8 @@ from schemas.positions import Positions
 from schemas.price import PlainTick, PriceTick
 from schemas.registry import MESSAGES
 from schemas.signal import TacticalSignal
+from schemas.vocabulary import ErrorCode
 from schemas.wire import Limits, decode, decode_ours, decode_prices, encode, validate
-from schemas.words import ErrorCode
 
 models = st.sampled_from(list(MESSAGES.values()))
 ids = st.from_regex(r"\A[A-Za-z0-9._:/-]{1,64}\Z").filter(lambda name: name != "-")

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from worlds import SYMBOLS, Driver, priced, signal
 
 from schemas.errors import NotFound, SizingError, VerificationMismatch
-from streams import journal
 from streams.archives.archive import Archive
 from streams.archives.archiver import Archiver, Closed, alone
 from streams.archives.check import check
 from streams.archives.files import Kept, content, read_records, records_file
 from streams.archives.manifest import NAME, Manifest
 from streams.audits.plan import Ends, Range, planned
-from streams.audits.stretch import Stretch, together
+from streams.audits.segment import Stretch, together
 from streams.cli import cli
+from streams.journal import entries as journal
 
 ID = "DRIVER22"
 
@@ -334,7 +334,7 @@ def test_a_shortened_archive_is_known_by_a_head_that_was_noted(copy):
 def state_of_another(folder):
     """Put a checkpoint in place that is whole in itself, hashes, digest, chain and all, but not the journal's."""
     from streams.archives.files import checkpoint_file  # noqa: PLC0415 (next to its one use)
-    from streams.checkpoint import digest  # noqa: PLC0415
+    from streams.processing.checkpoint import digest  # noqa: PLC0415
 
     true = Archive(folder).checkpoint(0, 15)
     records = dict(true.records)

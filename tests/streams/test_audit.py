@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SYMBOLS, Driver, priced, signal
 
-from streams import audit, journal
-from streams.audit import Verdict
-from streams.memory import Stored
+from streams.audits import verify as audit
+from streams.audits.verify import Verdict
+from streams.journal import entries as journal
+from streams.processing.memory_cluster import Stored
 
 
 def day() -> tuple[list, list[bytes]]:

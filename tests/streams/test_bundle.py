@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from worlds import Driver, play, priced, scripts, signal
 
 from schemas.errors import SizingError
-from streams import journal
 from streams.evidence import verifier
 from streams.evidence.bundle import Bundle
-from streams.evidence.named import parse
+from streams.evidence.decision_id import parse
+from streams.journal import entries as journal
 
 ROOT = Path(__file__).parents[2]
 ALONE = """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.checkpoint import (
+from streams.processing.checkpoint import (
     BEGINNING,
     Ledger,
     Progress,
@@ -18,7 +18,7 @@ from streams.checkpoint import (
     term,
     unpack,
 )
-from streams.memory import Stored
+from streams.processing.memory_cluster import Stored
 
 VALUES = st.one_of(st.none(), st.binary(max_size=20))
 VERSIONS = st.lists(st.builds(Version, st.integers(0, 2**62), VALUES), max_size=3)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import ConfigurationException
-from streams.clock import Clock, ManualClock
+from streams.processing.clock import Clock, ManualClock
 
 HOUR_NS = 3_600_000_000_000
 START_NS = 1_767_225_600_000_000_000

@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from loops import STRATEGIES, Loop, asked, plans
 from worlds import SYMBOLS
 
-from engines.drawdown import multiplier
+from engines.models.drawdown import multiplier
 
 SCHEDULES = int(os.environ.get("HIMARI_SCHEDULES", "40"))
 """How many each property tries, the one of wandering prices half of them."""

@@ -12,9 +12,9 @@ from worlds import Driver, events, last, play, priced, scripts, signal
 from schemas import wire
 from schemas.control import Control
 from schemas.errors import InvalidControlException
-from streams import trading
-from streams.control import STATES, Ordered, asked, behind, effective, ordered, trading_order, value_order
-from streams.partitioner import partition_of
+from streams.processing.partitioner import partition_of
+from streams.reports import trading_states
+from streams.stages.control import STATES, Ordered, asked, behind, effective, ordered, trading_order, value_order
 
 SCOPES = ("all", "portfolio:main", "strategy:momentum", "symbol:BTC-USD")
 NAMED = (
@@ -66,8 +66,8 @@ def states(driver):
 
 def shown(driver):
     folded = states(driver)
-    orders = {at: behind(trading.scopes(state), found(driver, at)) for at, state in enumerate(folded)}
-    return trading.view(folded, orders)
+    orders = {at: behind(trading_states.scopes(state), found(driver, at)) for at, state in enumerate(folded)}
+    return trading_states.view(folded, orders)
 
 
 # -- orders ----------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_who_halted_and_why_and_when_is_found_again_in_the_journal():
         2,
     )
     assert (alpha["partitions"], alpha["missing"]) == ([0, 1], [])
-    first, _ = trading.lines([alpha, symbol])
+    first, _ = trading_states.lines([alpha, symbol])
     assert re.fullmatch(
         r"HALTED   portfolio:alpha +since 2023-11-14T22:13:\S+ by dora: exchange is down \(2 cells\)", first
     )
@@ -208,7 +208,7 @@ def test_a_scope_that_names_nobody_says_so():
     order(driver, "halt", "portfolio:mian")
     (row,) = shown(driver)
     assert row["cells"] == 0
-    assert next(trading.lines([row])).endswith("(no cell so far)")
+    assert next(trading_states.lines([row])).endswith("(no cell so far)")
 
 
 def test_a_partition_that_has_not_got_the_order_is_named():
@@ -216,9 +216,9 @@ def test_a_partition_that_has_not_got_the_order_is_named():
     buy(driver)
     order(driver, "halt")
     one = Driver(partitions=1)
-    row = trading.view([states(driver)[0], states(one)[0]], {0: behind({"all": "HALTED"}, found(driver))})[0]
+    row = trading_states.view([states(driver)[0], states(one)[0]], {0: behind({"all": "HALTED"}, found(driver))})[0]
     assert (row["partitions"], row["missing"]) == ([0], [1])
-    assert list(trading.lines([row]))[1] == "  NOT in force on journal partitions 1"
+    assert list(trading_states.lines([row]))[1] == "  NOT in force on journal partitions 1"
 
 
 def test_partitions_that_are_apart_are_shown_apart_each_with_its_order():
@@ -227,7 +227,7 @@ def test_partitions_that_are_apart_are_shown_apart_each_with_its_order():
     for driver in (early, late):
         order(driver, "reduce", by="bob")
     order(late, "halt", by="cem")
-    rows = trading.view([states(early)[0], states(late)[0]], {0: {}, 1: behind({"all": "HALTED"}, found(late))})
+    rows = trading_states.view([states(early)[0], states(late)[0]], {0: {}, 1: behind({"all": "HALTED"}, found(late))})
     assert [(row["state"], row["by"], row["partitions"], row["missing"]) for row in rows] == [
         ("HALTED", "cem", [1], [0]),
         ("REDUCING", None, [0], [1]),
@@ -237,9 +237,9 @@ def test_partitions_that_are_apart_are_shown_apart_each_with_its_order():
 def test_an_order_that_the_journal_no_longer_holds_is_in_force_all_the_same():
     driver = priced()
     order(driver, "halt")
-    (row,) = trading.view(states(driver), {})
+    (row,) = trading_states.view(states(driver), {})
     assert (row["state"], row["by"], row["control_id"]) == ("HALTED", None, None)
-    assert "by whom is gone" in next(trading.lines([row]))
+    assert "by whom is gone" in next(trading_states.lines([row]))
 
 
 def test_a_repeat_of_an_older_order_is_not_taken_for_the_newest():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigurationException
-from streams import crashpoints
-from streams.crashpoints import ENVIRONMENT, POINTS, passed, trap
+from streams.processing import crashpoints
+from streams.processing.crashpoints import ENVIRONMENT, POINTS, passed, trap
 
 ROOT = Path(__file__).parents[2]
 

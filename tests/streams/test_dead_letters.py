@@ -9,10 +9,21 @@ from worlds import SECOND_NS, START_NS, Driver, control, last, priced, signal, t
 from engines.parameters import DecisionParams, tree_hash
 from schemas.dead_letter import NAMES
 from schemas.errors import InvalidMessage
-from streams.dead_letters import REPLAY_OF, Letter, again, headers_in, letter, line, lines, replayed, summary, whole
-from streams.journal import Place
-from streams.replay import Trial, Verdict, entries, refused
-from streams.sizing import SizingFold
+from streams.journal.dead_letters import (
+    REPLAY_OF,
+    Letter,
+    again,
+    headers_in,
+    letter,
+    line,
+    lines,
+    replayed,
+    summary,
+    whole,
+)
+from streams.journal.entries import Place
+from streams.stages.replay_trial import Trial, Verdict, entries, refused
+from streams.stages.sizing import SizingFold
 
 ERROR = InvalidMessage("missing", "confidence", "signals: confidence must be given, was missing")
 

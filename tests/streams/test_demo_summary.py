@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.demo import days
-from streams.demo.tally import Hours, Whole
+from streams.demo import cascade_day
+from streams.demo.statistics import Hours, Whole
 from streams.history import candles
 from streams.history.candles import Candle, Candles, Found
 
@@ -112,7 +112,7 @@ def by_numpy(closes, first_hour, hours):
 
 def test_the_day_and_the_week_before_are_what_numpy_says():
     closes = walks()
-    report = days.report([of_closes(f"C{n}", each) for n, each in enumerate(closes)], None)
+    report = cascade_day.report([of_closes(f"C{n}", each) for n, each in enumerate(closes)], None)
     assert report == {
         "day": "2021-05-19",
         "on_the_day": pytest.approx(by_numpy(closes, 9 * 24, 24), abs=5e-5),
@@ -123,10 +123,10 @@ def test_the_day_and_the_week_before_are_what_numpy_says():
 def test_where_the_known_day_is_not_in_the_data_the_worst_is_taken():
     closes = walks()
     files = [of_closes(f"C{n}", each, date(2022, 1, 1)) for n, each in enumerate(closes)]
-    report = days.report(files, date(2022, 1, 9))
+    report = cascade_day.report(files, date(2022, 1, 9))
     assert report["day"] == "2022-01-09"
     assert report["on_the_day"] == pytest.approx(by_numpy(closes, 8 * 24, 24), abs=5e-5)
-    assert days.report(files, None) is None
+    assert cascade_day.report(files, None) is None
 
 
 def test_a_missing_candle_takes_two_hours_of_its_pairs_and_no_more():
@@ -135,7 +135,7 @@ def test_a_missing_candle_takes_two_hours_of_its_pairs_and_no_more():
     holed = [closes[0], [None if n == at else close for n, close in enumerate(closes[1])]]
     returns = np.diff(np.log(np.array(closes)), axis=1)[:, 9 * 24 - 1 : 10 * 24 - 1]
     kept = np.delete(returns, (5, 6), axis=1)
-    report = days.report([of_closes(f"C{n}", each) for n, each in enumerate(holed)], None)
+    report = cascade_day.report([of_closes(f"C{n}", each) for n, each in enumerate(holed)], None)
     assert report["on_the_day"] == pytest.approx(np.corrcoef(kept)[0, 1], abs=5e-5)
 
 
@@ -144,25 +144,27 @@ def test_shorter_candles_are_taken_by_the_hour(width_s):
     closes = walks(coins=2)
     fine = [[close for close in each for _ in range(HOUR_S // width_s)] for each in closes]
     hourly = [of_closes(f"C{n}", each) for n, each in enumerate(closes)]
-    assert days.report([of_closes(f"C{n}", each, width_s=width_s) for n, each in enumerate(fine)], None) == days.report(
-        hourly, None
-    )
+    assert cascade_day.report(
+        [of_closes(f"C{n}", each, width_s=width_s) for n, each in enumerate(fine)], None
+    ) == cascade_day.report(hourly, None)
 
 
 def test_one_coin_a_flat_coin_and_daily_candles_have_no_correlation():
     closes = walks(coins=2)
     one = of_closes("A", closes[0])
-    assert days.report([], None) is days.report([one], None) is None
-    assert days.report([one, of_closes("B", [5.0] * len(closes[1]))], None) is None
+    assert cascade_day.report([], None) is cascade_day.report([one], None) is None
+    assert cascade_day.report([one, of_closes("B", [5.0] * len(closes[1]))], None) is None
     assert (
-        days.report([of_closes(name, each, width_s=86_400) for name, each in zip("AB", closes, strict=True)], DAY)
+        cascade_day.report(
+            [of_closes(name, each, width_s=86_400) for name, each in zip("AB", closes, strict=True)], DAY
+        )
         is None
     )
 
 
 def test_an_unknown_week_before_is_told_as_such():
     closes = walks(hours=24, coins=2)
-    report = days.report([of_closes(f"C{n}", each, DAY) for n, each in enumerate(closes)], None)
+    report = cascade_day.report([of_closes(f"C{n}", each, DAY) for n, each in enumerate(closes)], None)
     assert report["on_the_day"] is not None
     assert report["week_before"] is None
 
@@ -190,7 +192,7 @@ def closes_of(path):
 
 @real
 def test_four_real_coins_fell_together_on_the_known_day_as_numpy_says():
-    report = days.report([candles.read(path) for path in REAL[:4]], None)
+    report = cascade_day.report([candles.read(path) for path in REAL[:4]], None)
     closes = [closes_of(path) for path in REAL[:4]]
     first = int(datetime(2021, 5, 19, tzinfo=UTC).timestamp()) // HOUR_S
 

@@ -18,15 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, play, priced, scripts, signal, tick
 
-from engines.effects import Journaled
 from engines.fold import apply
+from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams
-from engines.state import GATHERED, State
-from streams import audit, journal
-from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
-from streams.processor import Processor
-from streams.reader import AllocationReader
-from streams.sizing import SizingFold
+from engines.state.partition import GATHERED, State
+from streams.audits import verify
+from streams.journal import entries as journal
+from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Stored
+from streams.processing.processor import Processor
+from streams.reports.allocation_reader import AllocationReader
+from streams.stages.sizing import SizingFold
 
 OUTPUTS = ("allocations", "rl-requests", "alerts", "signals.dlq", "outcomes.dlq")
 
@@ -122,12 +123,12 @@ async def _entries(driver: Driver, partition: int):
         yield record
 
 
-def audited(driver: Driver) -> audit.Verdict:
+def audited(driver: Driver) -> verify.Verdict:
     """Compute every allocation again from the journal."""
-    found = audit.Verdict()
+    found = verify.Verdict()
     for partition in range(driver.partitions):
         published = driver.cluster.log("allocations", partition).read(0)
-        found += asyncio.run(audit.verify(partition, _entries(driver, partition), published))
+        found += asyncio.run(verify.verify(partition, _entries(driver, partition), published))
     return found
 
 

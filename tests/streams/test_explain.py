@@ -11,13 +11,14 @@ from worlds import Driver, control, play, priced, scripts, signal, tick
 
 from engines.parameters import tree_hash
 from schemas.errors import NotFound
-from streams import journal
-from streams.evidence import charts, markup, named, words
+from streams.evidence import charts, html, text_report
+from streams.evidence import decision_id as named
 from streams.evidence.charts import Bar, Line
+from streams.evidence.decision_id import parse
 from streams.evidence.explain import account, again, agrees, copies
-from streams.evidence.named import parse
 from streams.evidence.page import page
-from streams.memory import Stored
+from streams.journal import entries as journal
+from streams.processing.memory_cluster import Stored
 
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">\'"&'
 
@@ -172,13 +173,13 @@ def test_every_decision_of_any_day_is_explained_with_steps_that_add_up_to_what_w
         for place, step in enumerate(fields["portfolio_waterfall"]):
             assert sum(abs(cell["steps"][place]["after_cents"]) for cell in cells) == step["gross_cents"]
         assert orjson.loads(orjson.dumps(told)) == told
-        text = "\n".join(words.lines(told))
+        text = "\n".join(text_report.lines(told))
         assert fields["decision_id"] in text
         checked(page(told))
 
 
 def test_lines_for_people_show_stage_reason_limit_and_place():
-    text = "\n".join(words.lines(TOLD))
+    text = "\n".join(text_report.lines(TOLD))
     assert f"{LAST['decision_id']} comes out of the journal again, every byte the same" in text
     assert "price BTC-USD                      44000" in text
     assert f"signal @{LAST['journal']['offset']} (signals·0·0·2)" in text
@@ -215,7 +216,7 @@ def test_a_tampered_journal_is_a_difference_that_is_named(kind, before, after, f
     told = explained(LAST["decision_id"], changed(ENTRIES, offset_of(kind), before, after), PUBLISHED)
     assert (told["verification"]["status"], agrees(told["verification"])) == ("different", False)
     assert finding in told["verification"]["finding"]
-    assert "DOES NOT come out" in "\n".join(words.lines(told))
+    assert "DOES NOT come out" in "\n".join(text_report.lines(told))
     checked(page(told))
 
 
@@ -327,7 +328,7 @@ def test_no_text_of_an_account_can_break_out_of_the_page():
 
 @given(st.text(), st.text())
 def test_elements_escape_children_and_attributes(text, value):
-    found = Page(markup.tag("p", text.replace("\r", ""), title=value))
+    found = Page(html.tag("p", text.replace("\r", ""), title=value))
     assert found.text == text.replace("\r", "")
     assert found.elements == [("p", {"title": value})]
 
@@ -365,7 +366,7 @@ def test_sums_over_time_are_drawn_from_zero_up():
 
 
 def test_money_is_shown_exactly():
-    assert [words.usd(cents) for cents in (0, 5, -5, 100, -123_456_789, 10**20)] == [
+    assert [text_report.usd(cents) for cents in (0, 5, -5, 100, -123_456_789, 10**20)] == [
         "0.00",
         "0.05",
         "-0.05",

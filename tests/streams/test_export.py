@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 from worlds import SYMBOLS, Driver, last, priced, signal, targets
 
 from schemas.errors import SizingError
-from streams import export
-from streams.cli.export_commands import Wanted, _export
-from streams.export import DECISIONS, WEIGHTS, DecisionRecord, csv_file, csv_text, defused, export_weight_history
+from streams.cli.export import Wanted, _export
 from streams.kafka.allocations import merged
-from streams.weights import WeightRecord
+from streams.reports import export
+from streams.reports.export import (
+    DECISIONS,
+    WEIGHTS,
+    DecisionRecord,
+    csv_file,
+    csv_text,
+    defused,
+    export_weight_history,
+)
+from streams.reports.weight_history import WeightRecord
 
 
 class Odd(NamedTuple):

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, signal
 
 from engines.parameters import DecisionParams
-from streams import journal
 from streams.driver import START_NS
 from streams.history.feed import Event, event, sort
 from streams.history.feeder import LIVE_EPOCH, Feeder
-from streams.ingest import INTAKES
-from streams.memory import Stored
-from streams.sizing import SizingFold
+from streams.journal import entries as journal
+from streams.processing.memory_cluster import Stored
+from streams.stages.ingest import INTAKES
+from streams.stages.sizing import SizingFold
 
 SECOND_NS = 1_000_000_000
 PARTITIONS = 2

@@ -8,13 +8,13 @@ import pytest
 from worlds import SYMBOLS, Driver, control, priced, signal
 
 from engines.parameters import DecisionParams
-from streams import journal
 from streams.audits.refold import Checkpoint, Refold
 from streams.evidence import verifier
 from streams.evidence.bundle import Bundle
+from streams.evidence.decision_id import parse
 from streams.evidence.explain import account, again, copies
-from streams.evidence.named import parse
 from streams.evidence.whatif import Difference, _Pair, whatif
+from streams.journal import entries as journal
 
 
 def day():

@@ -10,8 +10,8 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka import header_names
-from streams.kafka.header_names import CODECS, legible
+from streams.kafka import aiokafka_patches
+from streams.kafka.aiokafka_patches import CODECS, legible
 
 PLACE = TopicPartition("signals", 0)
 CODES = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -54,10 +54,10 @@ ROWS = [
 
 
 def test_every_consumer_of_this_process_is_tolerant():
-    header_names.tolerate()
-    assert fetcher.MemoryRecords is header_names.Remembered
+    aiokafka_patches.tolerate()
+    assert fetcher.MemoryRecords is aiokafka_patches.Remembered
     before = fetcher.PartitionRecords._unpack_records
-    header_names.tolerate()
+    aiokafka_patches.tolerate()
     assert fetcher.PartitionRecords._unpack_records is before
 
 

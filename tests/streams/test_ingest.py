@@ -11,12 +11,12 @@ from worlds import START_NS, Driver, control, priced, signal
 
 from schemas import wire
 from schemas.entry import Entry
-from schemas.words import ErrorCode
-from streams import journal
-from streams.ingest import AHEAD_NS, INTAKES, ingest
-from streams.journal import Place
-from streams.memory import Stored
-from streams.partitioner import partition_of
+from schemas.vocabulary import ErrorCode
+from streams.journal import entries as journal
+from streams.journal.entries import Place
+from streams.processing.memory_cluster import Stored
+from streams.processing.partitioner import partition_of
+from streams.stages.ingest import AHEAD_NS, INTAKES, ingest
 
 NOW = START_NS
 PARTITIONS = 3

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.cli.instant import INSTANT
-from streams.weights import instant
+from streams.cli.timestamp import INSTANT
+from streams.reports.weight_history import instant
 
 SECOND_NS = 1_000_000_000
 NOON_NS = 1_769_860_800 * SECOND_NS

@@ -17,7 +17,7 @@ from schemas.errors import (
 )
 from schemas.outcome import TradeOutcome
 from schemas.signal import TacticalSignal
-from streams.library import Layer3Phase1
+from streams.library.phases import Layer3Phase1
 
 PRICE = PRICES["BTC-USD"]
 SECOND_NS = 1_000_000_000
@@ -301,7 +301,7 @@ def test_a_file_that_is_emptied_lifts_no_limit(tmp_path, caplog):
     assert sizes("whole") == pytest.approx([2_700.0] * 3, abs=0.02)
     file.write_text("")
     assert sizes("emptied") == pytest.approx([2_700.0] * 3, abs=0.02)
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "streams.core"]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "streams.library.session"]
     assert "risk_management.max_position_pct, hot_reload.poll_interval_sec: must not vanish" in told
     file.write_text(limited.replace("0.03", "0.04"))
     assert sizes("restored")[-1] == pytest.approx(3_600.0, abs=0.02)

@@ -11,8 +11,8 @@ from worlds import PRICES, START_NS, SYMBOLS, signal, unit
 
 from schemas.allocation import Allocation
 from schemas.errors import InvalidCascadeIndicatorsException, InvalidPriceException, InvalidSignalException
-from streams.library import Layer3Phase2Portfolio
-from streams.weights import WeightRecord
+from streams.library.phases import Layer3Phase2Portfolio
+from streams.reports.weight_history import WeightRecord
 
 HOUR_NS = 3_600 * 10**9
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.parameters import DecisionParams
-from streams import journal
-from streams.market import LATENESS, OPEN, QUOTE, TABLE, MarketFold
-from streams.memory import Stored
+from streams.journal import entries as journal
+from streams.processing.memory_cluster import Stored
+from streams.stages.market import LATENESS, OPEN, QUOTE, TABLE, MarketFold
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND_NS

@@ -18,25 +18,26 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from worlds import Driver, play, scripts, signal
 
 import engines
-from engines import kelly, sizing
-from engines.breaker import BreakerParams
+from engines.models import kelly
+from engines.models.circuit_breaker import BreakerParams
 from engines.parameters import DecisionParams
-from streams import journal
-from streams.clock import ManualClock
-from streams.genesis import genesis
-from streams.ingest import ingest
-from streams.journal import Place
-from streams.market import MarketFold
-from streams.memory import LocalStore, MemoryCluster, MemoryPorts, Stored
+from engines.pipeline import cell_sizing
+from streams.journal import entries as journal
+from streams.journal.entries import Place
+from streams.journal.genesis import genesis
 from streams.monitoring.families import CODES, FAMILIES, GATES, NAMED, OTHER, PREFIX, REGIMES, markdown
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.notes import NOTES
 from streams.monitoring.policy import PolicyMetrics
 from streams.monitoring.samples import Histogram
 from streams.policy.adapters import Nobody
-from streams.policy.desk import Desk, Outcome, no_advice
-from streams.processor import Processor
-from streams.sizing import SizingFold
+from streams.policy.client import Desk, Outcome, no_advice
+from streams.processing.clock import ManualClock
+from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Stored
+from streams.processing.processor import Processor
+from streams.stages.ingest import ingest
+from streams.stages.market import MarketFold
+from streams.stages.sizing import SizingFold
 
 ROOT = Path(__file__).parents[2]
 START_NS = 1_700_000_000_000_000_000
@@ -380,11 +381,11 @@ def test_a_gate_is_counted_by_its_name(given, reason):
 
 def test_every_gate_of_the_engines_has_its_label():
     found = set()
-    for function in (kelly._gate, sizing.why_not):
+    for function in (kelly._gate, cell_sizing.why_not):
         for node in ast.walk(ast.parse(inspect.getsource(function))):
             if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant):
                 found.add(node.value.value)
-    assert found - {""} | set(sizing.WANTING_A_PRICE) == set(GATES)
+    assert found - {""} | set(cell_sizing.WANTING_A_PRICE) == set(GATES)
 
 
 def test_decisions_are_counted_by_trigger_and_strategy():

@@ -3,10 +3,10 @@
 import asyncio
 from types import SimpleNamespace
 
-from streams.live.application import Owned
-from streams.memory import LocalStore, MemoryCluster, MemoryPorts
-from streams.processor import Processor
-from streams.sizing import SizingFold
+from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts
+from streams.processing.processor import Processor
+from streams.stages.sizing import SizingFold
+from streams.worker.application import Owned
 
 
 def test_a_caller_that_is_cancelled_breaks_off_nothing_so_that_the_last_checkpoint_can_be_made():

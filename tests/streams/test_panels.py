@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from engines import correlation
+from engines.models import correlation
 from engines.parameters import DecisionParams
-from engines.state import State
+from engines.state.partition import State
 from streams.demo import panels
-from streams.demo.board import Board
-from streams.demo.heat import Heat, Together
-from streams.demo.ink import Ink
+from streams.demo.correlation_tracker import Heat, Together
+from streams.demo.dashboard import Board
 from streams.demo.screen import Picture, line
-from streams.genesis import genesis, new_journal_id
+from streams.demo.terminal import Ink
 from streams.history import candles
 from streams.history.candles import Candle
 from streams.history.feeder import Feeder
 from streams.history.simulation import Simulation
-from streams.memory import Stored
-from streams.sizing import SizingFold
+from streams.journal.genesis import genesis, new_journal_id
+from streams.processing.memory_cluster import Stored
+from streams.stages.sizing import SizingFold
 
 HOUR_NS = 3_600 * 10**9
 START_NS, END_NS = 500_000 * HOUR_NS, 600_000 * HOUR_NS

@@ -5,7 +5,7 @@ from aiokafka import partitioner as oracle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.partitioner import murmur2, partition_of
+from streams.processing.partitioner import murmur2, partition_of
 
 
 @given(st.binary(max_size=40))

@@ -14,12 +14,12 @@ from worlds import START_NS, Driver, priced, signal
 from engines.parameters import DecisionParams
 from schemas.dead_letter import headers_of
 from schemas.errors import InvalidMessage
-from streams.dead_letters import CUT, KEPT_BYTES, LETTER_BYTES_MAX, size_of
-from streams.ingest import BESIDE_BYTES_MAX, ingest
-from streams.journal import Place
-from streams.market import MarketFold
-from streams.memory import Stored
-from streams.topics import ALL, DLQ, ROOM
+from streams.journal.dead_letters import CUT, KEPT_BYTES, LETTER_BYTES_MAX, size_of
+from streams.journal.entries import Place
+from streams.journal.topics import ALL, DLQ, ROOM
+from streams.processing.memory_cluster import Stored
+from streams.stages.ingest import BESIDE_BYTES_MAX, ingest
+from streams.stages.market import MarketFold
 
 FUZZ = int(os.environ.get("HIMARI_FUZZ", "500"))
 """Examples of the fuzz; `make fuzz` runs 100,000."""

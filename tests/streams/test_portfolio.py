@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, last, play, priced, scripts, signal, tick
 
 from engines.parameters import DecisionParams
-from streams.portfolio import budgets, told, view
+from streams.reports.portfolio import budgets, told, view
 
 
 def held(partitions=2, **risk) -> Driver:

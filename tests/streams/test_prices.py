@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SECOND_NS, START_NS, Driver, priced, signal
 
-from engines import collar
-from engines.collar import Candle, Collar
+from engines.models import collar
+from engines.models.collar import Candle, Collar
 from engines.parameters import DecisionParams
 from schemas.alert import Alert
 from schemas.dead_letter import original, read
-from streams.dead_letters import LETTERS_BYTES_MAX
 from streams.history import candles
-from streams.lateness import NEVER_NS, QUIET_NS, WINDOW_NS, Lateness
-from streams.market import LATENESS, OPEN, QUOTE, TABLE, MarketFold
-from streams.memory import Stored
+from streams.journal.dead_letters import LETTERS_BYTES_MAX
+from streams.processing.memory_cluster import Stored
+from streams.stages.lateness import NEVER_NS, QUIET_NS, WINDOW_NS, Lateness
+from streams.stages.market import LATENESS, OPEN, QUOTE, TABLE, MarketFold
 
 PARAMS = DecisionParams()
 SLIP = 4.35

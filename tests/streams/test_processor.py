@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from schemas.errors import NotFound, ProcessorStopped
-from streams.checkpoint import Progress, Version, pack
-from streams.memory import LocalStore, Log, MemoryCluster, MemoryPorts
-from streams.ports import Identity, Send
-from streams.processor import Processor
+from streams.processing.checkpoint import Progress, Version, pack
+from streams.processing.memory_cluster import LocalStore, Log, MemoryCluster, MemoryPorts
+from streams.processing.ports import Identity, Send
+from streams.processing.processor import Processor
 
 SECOND_NS = 1_000_000_000
 

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from streams.audits.pool import side_by_side
-from streams.cli.place import PLACE, Place
+from streams.cli.journal_position import PLACE, Place
 from streams.cli.progress import progress_bar
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import AllocationFork, AllocationGap
-from streams.reader import REMEMBERED, AllocationReader
+from streams.reports.allocation_reader import REMEMBERED, AllocationReader
 
 
 def chain(count, portfolio="main", first=1, previous=""):

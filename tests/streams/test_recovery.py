@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from schemas.errors import ProcessorStopped
-from streams.checkpoint import Ledger, Version, pack, unpack
-from streams.memory import Flight, LocalStore, MemoryCluster, MemoryPorts
-from streams.ports import Identity, Send
-from streams.processor import Processor
+from streams.processing.checkpoint import Ledger, Version, pack, unpack
+from streams.processing.memory_cluster import Flight, LocalStore, MemoryCluster, MemoryPorts
+from streams.processing.ports import Identity, Send
+from streams.processing.processor import Processor
 
 EXAMPLES = int(os.environ.get("RECOVERY_EXAMPLES", "300"))
 SOURCE, PARTITION = "journal", 1

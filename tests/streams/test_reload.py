@@ -9,9 +9,9 @@ from worlds import Driver
 from config.load import load_bytes
 from config.settings import Settings, decision_tree, settings_hash
 from config.watch import Watch, change_payload
-from streams.control import settings_order
-from streams.live.reload import VANISHED, Reload, Taker
 from streams.monitoring.metrics import Metrics
+from streams.stages.control import settings_order
+from streams.worker.hot_reload import VANISHED, Reload, Taker
 
 LIMITS = """\
 risk_management: {max_position_pct: 0.02}

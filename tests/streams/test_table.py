@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from streams.demo import screen as table
-from streams.demo.board import NEWS_MAX, TRAIL_MAX, Board
+from streams.demo.dashboard import NEWS_MAX, TRAIL_MAX, Board
 from streams.demo.screen import MEDIUM, ROWS_MAX, WIDE, Picture, Screen
 
 NOW_NS = 1_767_286_800_000_000_000

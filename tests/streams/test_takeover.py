@@ -8,14 +8,15 @@ from worlds import Driver, priced, signal
 from engines.allocation import DECISION_VERSION
 from engines.parameters import tree_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
-from streams import journal, takeover
 from streams.audits.comparison import Verdict
 from streams.audits.refold import GENESIS
-from streams.audits.stretch import Stretch, together
-from streams.checkpoint import digest
-from streams.memory import LocalStore
-from streams.sizing import SizingFold
-from streams.takeover_audit import Begun, begun
+from streams.audits.segment import Stretch, together
+from streams.audits.version_spans import Begun, begun
+from streams.journal import entries as journal
+from streams.journal import handover
+from streams.processing.checkpoint import digest
+from streams.processing.memory_cluster import LocalStore
+from streams.stages.sizing import SizingFold
 
 OLD, NEW, THIRD = DECISION_VERSION - 1, DECISION_VERSION, DECISION_VERSION + 1
 TARGETS = "targets"
@@ -163,7 +164,7 @@ def test_what_others_append_behind_the_hand_over_does_not_keep_a_drain_from_endi
     driver = old()
     for partition in range(driver.partitions):
         log = driver.cluster.log("journal", partition)
-        log.append(None, takeover.engine(OLD, NEW, driver.now_ns))
+        log.append(None, handover.engine(OLD, NEW, driver.now_ns))
         log.append(None, journal.internal("tick", {}, driver.now_ns))
     places = driver.drain(NEW)
     assert [entries(driver, number)[place].kind for number, place in enumerate(places)] == ["engine", "engine"]
@@ -230,7 +231,7 @@ def test_a_partition_is_not_handed_to_two():
 
 def test_a_hand_over_that_does_not_come_from_the_version_in_force_is_no_journal():
     driver = old()
-    driver.cluster.log("journal", 0).append(None, takeover.engine(OLD + 7, NEW, driver.now_ns))
+    driver.cluster.log("journal", 0).append(None, handover.engine(OLD + 7, NEW, driver.now_ns))
     with pytest.raises(ValueError, match=f"hands over from decision version {OLD + 7}, not {OLD}"):
         driver.run()
 
@@ -248,13 +249,13 @@ def test_the_state_that_is_handed_over_stands_in_the_journal_with_its_digest():
     driver = old()
     places = driver.drain(NEW)
     for partition, place in enumerate(places):
-        wait = takeover.Wait(NEW)
+        wait = handover.Wait(NEW)
         (left,) = [found for each in entries(driver, partition) if (found := wait.take(each)) is not None]
         assert left.offset == place
         assert left.records == processor_of(driver, partition).records()
         assert f"{digest(left.records):064x}" == told(driver, partition)[0].body["state"]["digest"]
         assert left.meta["decision_version"] == OLD
-        assert wait.versions == [(0, OLD, takeover.package()), (place + 1, NEW, "")]
+        assert wait.versions == [(0, OLD, handover.package()), (place + 1, NEW, "")]
 
 
 def test_the_old_version_can_show_that_it_left_just_that():
@@ -269,11 +270,11 @@ def test_the_old_version_can_show_that_it_left_just_that():
         records = {key: value for key in touched if (value := fold.encode(key)) is not None}
         state = told(driver, partition)[0].body["state"]
         assert f"{digest(records):064x}" == state["digest"]
-        assert takeover.plain(fold.meta()) == state["meta"]
+        assert handover.plain(fold.meta()) == state["meta"]
 
 
 def test_a_large_state_is_told_in_parts(monkeypatch):
-    monkeypatch.setattr(takeover, "PART_BYTES", 300)
+    monkeypatch.setattr(handover, "PART_BYTES", 300)
     driver = old()
     taken_over(driver)
     assert len(told(driver, 0)) > 3
@@ -286,7 +287,7 @@ def test_a_record_that_is_not_the_one_that_was_left_is_found():
     places = driver.drain(NEW)
     (part,) = told(driver, 0)
     part.body["state"]["records"][0][2] = "W10="
-    wait = takeover.Wait(NEW)
+    wait = handover.Wait(NEW)
     for entry in entries(driver, 0)[: places[0] + 1]:
         wait.take(entry)
     with pytest.raises(VerificationMismatch, match=f"handed over at entry {places[0]} is not the one"):
@@ -358,7 +359,7 @@ def test_the_new_version_verifies_its_own_part_and_names_who_verifies_the_other(
     assert (other.first, other.last, other.version) == (0, places[0], OLD)
     assert str(other) == (
         f"entries from 0 to {places[0]} are of decision version {OLD}: not checked here. "
-        f"To check them: pip install himari-layer3=={takeover.package()}; himari audit verify"
+        f"To check them: pip install himari-layer3=={handover.package()}; himari audit verify"
     )
 
 

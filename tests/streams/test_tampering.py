@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SYMBOLS, Driver, priced, signal
 
-from engines.state import TABLES
+from engines.state.partition import TABLES
 from schemas.errors import VerificationMismatch
-from streams import journal
-from streams.audits.conclude import concluded
-from streams.audits.parts import OF_A_PORTFOLIO, Part
 from streams.audits.plan import Ends, Mark, Range, by_partition, planned, shared
 from streams.audits.refold import Checkpoint, Refold
-from streams.audits.stretch import Stretch
-from streams.checkpoint import Ledger, Progress, unpack
-from streams.memory import Stored
+from streams.audits.segment import Stretch
+from streams.audits.shards import OF_A_PORTFOLIO, Part
+from streams.audits.verdict import concluded
+from streams.journal import entries as journal
+from streams.processing.checkpoint import Ledger, Progress, unpack
+from streams.processing.memory_cluster import Stored
 
 
 def day():
@@ -236,7 +236,7 @@ def test_a_progress_that_was_touched_is_found_and_its_entry_named(progress, name
 def test_a_record_of_a_checkpoint_that_was_touched_makes_another_digest(key):
     value = bytearray(RECORDS[key])
     value[len(value) // 2] ^= 1
-    from streams.checkpoint import digest  # noqa: PLC0415 (next to its one use)
+    from streams.processing.checkpoint import digest  # noqa: PLC0415 (next to its one use)
 
     assert digest({**RECORDS, key: bytes(value)}) != PROGRESS.digest
 

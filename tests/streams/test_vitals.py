@@ -9,12 +9,12 @@ from aiokafka.structs import TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.types import TP
 
+from streams.journal.topics import Names
 from streams.kafka.connection import Connection
-from streams.live.transport import BatchConsumer
-from streams.live.vitals import REBALANCE_S, Vitals
-from streams.live.watchdog import Vital
-from streams.topics import Names
-from streams.topology import MARKET, SIZING
+from streams.stages.topology import MARKET, SIZING
+from streams.worker.liveness import REBALANCE_S, Vitals
+from streams.worker.stall_detector import Vital
+from streams.worker.transport import BatchConsumer
 
 NAMES = Names("himari")
 PATIENCE_S = 60.0

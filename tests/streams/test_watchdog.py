@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.live.watchdog import STEP_MAX_S, Lane, Stall, Vital, Waits, Watchdog, late, of_lane, stuck, suspects
+from streams.worker.stall_detector import (
+    STEP_MAX_S,
+    Lane,
+    Stall,
+    Vital,
+    Waits,
+    Watchdog,
+    late,
+    of_lane,
+    stuck,
+    suspects,
+)
 
 PATIENCE_S = 60.0
 

@@ -12,11 +12,11 @@ from worlds import Driver, control, play, priced, scripts, signal
 
 from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import VerificationMismatch
-from streams import journal
-from streams.evidence import words
+from streams.evidence import text_report
 from streams.evidence.page import differences
-from streams.evidence.sums import MOST, Sums
+from streams.evidence.time_buckets import MOST, Sums
 from streams.evidence.whatif import BIGGEST, Change, Changed, Difference, whatif
+from streams.journal import entries as journal
 
 DEFAULT = DecisionParams()
 
@@ -112,7 +112,7 @@ def test_the_sums_are_those_of_a_cluster_that_had_the_other_settings_from_the_st
     assert len(sizes) == min(BIGGEST, changed)
     assert orjson.loads(orjson.dumps(told)) == told
     checked(differences(told))
-    assert f"{changed} of {looked_at} decisions change" in next(words.differences(told))
+    assert f"{changed} of {looked_at} decisions change" in next(text_report.differences(told))
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
@@ -162,7 +162,7 @@ def test_orders_of_settings_are_passed_over():
         "rule": "",
         "instead": "",
     }
-    text = "\n".join(words.differences(told))
+    text = "\n".join(text_report.differences(told))
     assert "2 of 3 decisions change, by 18,045.00 USD in sum" in text
     assert "decisions made 1 under the journal's settings alone, 0 under the file's alone" in text
     drawn = checked(differences(told))
@@ -195,7 +195,7 @@ def test_what_only_the_other_settings_refuse_is_counted():
     driver.advance(1.0)
     difference = found(driver, DEFAULT)
     assert (difference.refused, difference.only_before, difference.cents) == (1, 1, 1_350_000)
-    assert "1 inputs would be refused" in "\n".join(words.differences(difference.told()))
+    assert "1 inputs would be refused" in "\n".join(text_report.differences(difference.told()))
 
 
 def test_a_log_that_is_no_journal_is_named_by_its_place():

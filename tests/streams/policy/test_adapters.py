@@ -10,7 +10,7 @@ from policies import GOOD, ILL, INFERRED, METADATA, QUESTION, heard, http, liste
 
 from streams.policy.adapters import Mock, Nobody, OpenInference, adapter
 from streams.policy.answer import NoAnswer
-from streams.policy.link import Link, Reply
+from streams.policy.http_transport import Link, Reply
 
 PATIENCE_S = 0.4
 """Long enough for loopback, short enough for a table of servers that never answer."""

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import GOOD, ILL, NOW, QUESTION, heard, http, listening, question, says_json
 
-from engines.breaker import BreakerParams
+from engines.models.circuit_breaker import BreakerParams
 from schemas.rl import Advice, NoAdvice
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.policy import PolicyMetrics
-from streams.partitioner import partition_of
 from streams.policy.adapters import Mock, Nobody, adapter
 from streams.policy.agent import WAITING_MAX, SideAgent, entry_of
 from streams.policy.answer import Answer, NoAnswer
-from streams.policy.desk import Desk, no_advice
+from streams.policy.client import Desk, no_advice
+from streams.processing.partitioner import partition_of
 
 SECOND_NS = 1_000_000_000
 ANSWER = Answer(0.1, 0.8, "m-1", None, None, "{}")

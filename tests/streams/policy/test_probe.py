@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policies import METADATA, listening, says_json
 
-from streams.policy.link import Link
-from streams.policy.probe import Probe, quantiles
-from streams.policy.reference import WRONGS, Endpoint, Switches, serve
+from streams.policy.conformance import Probe, quantiles
+from streams.policy.http_transport import Link
+from streams.policy.reference_server import WRONGS, Endpoint, Switches, serve
 
 
 async def probed(protocol, timeout_s=2.0, **given):

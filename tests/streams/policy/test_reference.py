@@ -12,7 +12,7 @@ from policies import STATE, question
 
 from streams.policy.adapters import adapter
 from streams.policy.answer import NoAnswer
-from streams.policy.reference import WRONGS, Endpoint, Switches, serve
+from streams.policy.reference_server import WRONGS, Endpoint, Switches, serve
 from streams.policy.transformer import Transformer
 
 

@@ -7,7 +7,7 @@ import pytest
 from worlds import Driver, asked, priced, signal
 
 from engines.parameters import DecisionParams, RlParams
-from streams import audit
+from streams.audits import verify
 from streams.policy.adapters import Mock, Nobody
 from streams.policy.answer import Answer, NoAnswer
 
@@ -101,7 +101,7 @@ def test_after_a_crash_what_is_journaled_stays_the_truth_and_comes_out_again():
     assert len(journaled(driver, "advice")) >= answers
     story(driver, 3, first=5)
     published = driver.read("allocations")
-    found = asyncio.run(audit.verify(0, _each(driver.read("journal")), published, None))
+    found = asyncio.run(verify.verify(0, _each(driver.read("journal")), published, None))
     assert found.ok
     assert found.checked == len(published) > len(before)
 

@@ -1,0 +1,1 @@
+"""What each kind of journal entry does to the state."""

@@ -1,0 +1,156 @@
+"""Fold a control record: settings, trading states, a portfolio's value.
+
+Every answer is an alert of kind `control_applied`, which is what a waiting operator reads.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from engines.handlers import policy_questions, returns
+from engines.handlers.effects import Folded, Journaled, alert
+from engines.parameters import DecisionParams, tree_hash
+from engines.pipeline.decide import Trigger
+from engines.pipeline.sizing_modes import ACTIVE
+from engines.state import capacity
+from engines.state.partition import MARKET_WIDE, POLICY, State
+from engines.state.records import Gate, Scopes
+
+TOLD_CHARS_MAX = 1_000
+"""An answer is read by people, and an alert has to fit its topic whatever was ordered."""
+
+
+def fold_control(state: State, entry: Journaled, folded: Folded) -> None:
+    """Carry out an order, and answer it."""
+    body = entry.body
+    result = CONTROLS[body["kind"]](state, body["payload"], body["control_id"], folded)
+    alert(state, folded, entry.offset, "control_applied", body["control_id"], severity="info", result=result)
+
+
+def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    if payload["hash"] == state.settings_hash:
+        return "no_op"
+    if payload["base_hash"] != state.settings_hash:
+        return f"conflict: based on {payload['base_hash']}, in force is {state.settings_hash}"
+    try:
+        params = DecisionParams.model_validate(payload["tree"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        text = f"invalid: {'.'.join(map(str, first['loc']))}: {first['msg']}, was {first['input']!r}"
+        return text[:TOLD_CHARS_MAX]
+    if tree_hash(params) != payload["hash"]:
+        return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
+    if _widths(params) != _widths(state.params):
+        _begin_bars_anew(state)
+    if _evidence(params) != _evidence(state.params):
+        _begin_evidence_anew(state)
+    state.use(params)
+    if state.progress is not None:
+        state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
+    for portfolio in _holding(state, lambda _cell: True):
+        folded.call_for(portfolio, Trigger("settings", control_id, way="ratio", cell=None))
+    return "applied"
+
+
+def _widths(params: DecisionParams) -> tuple[int, int]:
+    return params.market.step_s, params.market.bar_s
+
+
+def _begin_bars_anew(state: State) -> None:
+    """Steps or bars of another width do not continue the old ones."""
+    for (symbol,), market in list(state.tables["markets"].items()):
+        if market.bars is not None:
+            state.put_market(symbol, market._replace(bars=None))
+    returns.begin_anew(state)
+
+
+def _evidence(params: DecisionParams) -> tuple[float, float]:
+    return params.rl.gate.bound, params.rl.gate.alpha
+
+
+def _begin_evidence_anew(state: State) -> None:
+    """Sums in units of another bound, or an interval of another error rate, prove nothing; what is closed stays so."""
+    for (portfolio,), gate in list(state.tables["gates"].items()):
+        state.put("gates", (portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
+
+
+def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    scope, wanted = payload["scope"], payload["state"]
+    record: Scopes | None = state.get("states", (MARKET_WIDE,))
+    scopes = {} if record is None else dict(record.scopes)
+    if wanted == ACTIVE:
+        scopes.pop(scope, None)
+    else:
+        broken = capacity.no_room_for_scope(scopes, scope)
+        if broken is not None:
+            return f"rejected: {' '.join(broken)}"
+        scopes[scope] = wanted
+    state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
+    resumed = wanted == ACTIVE
+    trigger = Trigger("resume" if resumed else "control", control_id, way="afresh" if resumed else "ratio", cell=None)
+    for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: covers(scope, cell)):
+        folded.call_for(portfolio, trigger)
+    return "applied"
+
+
+def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    portfolio, value = payload["portfolio_id"], float(payload["value_usd"])
+    broken = capacity.no_room_for_portfolio(state, portfolio)
+    if broken is not None:
+        return f"rejected: {' '.join(broken)}"
+    book = state.book(portfolio)
+    peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
+    state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
+    if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
+        folded.call_for(portfolio, Trigger("value", control_id, way="ratio", cell=None))
+    return "applied"
+
+
+def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+    """Say how far the policy may act; evidence that closed its gate is put aside, and collected anew."""
+    scope, mode = payload.get("scope", "all"), payload["mode"]
+    kind, _, name = scope.partition(":")
+    if not state.params.rl.enabled:
+        return "rejected: rl.enabled is false"
+    record: Scopes | None = state.get("states", (POLICY,))
+    scopes = {**({} if record is None else dict(record.scopes)), scope: mode}
+    state.put("states", (POLICY,), Scopes(tuple(sorted(scopes.items()))))
+    for (portfolio,), gate in list(state.tables["gates"].items()):
+        if gate.status == "closed" and (kind == "all" or (kind == "portfolio" and name == portfolio)):
+            state.put("gates", (portfolio,), Gate())
+    portfolios = sorted(portfolio for (portfolio,) in state.tables["questions"])
+    concerned = [name] if kind == "portfolio" else portfolios
+    policy_questions.revise_all(state, control_id, concerned, folded)
+    return "applied"
+
+
+CONTROLS: dict[str, Callable[[State, dict[str, Any], str, Folded], str]] = {
+    "settings": _settings,
+    "trading_state": _trading_state,
+    "portfolio_value": _portfolio_value,
+    "rl_mode": _rl_mode,
+}
+
+
+def covers(scope: str, cell: tuple[str, ...]) -> bool:
+    """Return whether a scope names a cell: (portfolio, strategy, symbol)."""
+    portfolio, strategy, symbol = cell
+    return scope in {"all", f"portfolio:{portfolio}", f"strategy:{strategy}", f"symbol:{symbol}"}
+
+
+def _holding(state: State, concerns: Callable[[tuple[str, ...]], bool]) -> list[str]:
+    """Return the portfolios that hold a cell that is concerned."""
+    held = {key[0]: None for key in state.tables["targets"] if concerns(key)}
+    for (portfolio,), book in state.tables["books"].items():
+        if any(quantity and concerns((portfolio, "-", symbol)) for symbol, quantity in book.positions or ()):
+            held[portfolio] = None
+    return sorted(held)
+
+
+def _live(state: State, scope: str) -> list[str]:
+    return sorted(
+        portfolio
+        for portfolio, cells in state.cells_of.items()
+        if any(covers(scope, (portfolio, *cell)) for cell in cells)
+    )

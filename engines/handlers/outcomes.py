@@ -1,0 +1,121 @@
+"""Learning: an outcome finds the claim it settles and moves the cell's posterior and scores.
+
+Source: docs/pipeline.md, stage 0; docs/methods.md, sections 1 and 2.
+"""
+
+from typing import Any, NamedTuple
+
+from engines.models import conformal, kelly
+from engines.parameters import DecisionParams
+from engines.state.partition import State
+from engines.state.records import Cell, Claim, Learned
+
+SECOND_NS = 1_000_000_000
+SPANS = 256
+SIDES = {"buy": 1, "long": 1, "sell": -1, "short": -1}
+
+
+class Learnt(NamedTuple):
+    """What an outcome taught."""
+
+    key: tuple[str, str, str]
+    claim: Claim
+    won: bool
+    weight: float
+    residual: float
+    """|side·r − m₀|/(s·u): the miss, in claimed volatilities and usual misses at the decision."""
+
+
+def learn(state: State, body: dict[str, Any]) -> Learnt | str:
+    """Fold an outcome; return what it taught, or why it settles no claim (nothing is learnt then).
+
+    A claim is settled once. `signal_id` names the claim; `decision_id` names the cell's claim of that decision, or the
+    latest before it where the decision was another cell's.
+    """
+    key = (body.get("portfolio_id", "main"), body["strategy_id"], body["symbol"])
+    cell: Cell | None = state.get("predictions", key)
+    if cell is None:
+        return f"cell {'/'.join(key)} has made no claim"
+    claim = _settled(state, cell, body)
+    if isinstance(claim, str):
+        return claim
+    side = body.get("side")
+    if side is not None and _sign(side) != claim.side:
+        return f"side {side} contradicts the claim's side {claim.side:+d}"
+    realised = body["realized_return"] * claim.side
+    end_ns = body["timestamp_ns"]
+    holding_s = body.get("holding_s")
+    span = (end_ns - int((claim.horizon_s if holding_s is None else holding_s) * SECOND_NS), end_ns)
+    learned: Learned | None = state.get("kelly-posteriors", key)
+    spans = () if learned is None else learned.spans
+    weight = 1.0 / (1 + sum(1 for start, end in spans if start < span[1] and span[0] < end))
+    won = realised > claim.costs
+    params = state.params.position_sizing
+    posterior = kelly.observe(
+        None if learned is None else learned.posterior,
+        claim.confidence * claim.expected_return / claim.volatility,
+        realised / claim.volatility,
+        won,
+        weight,
+        params.bayesian_kelly,
+    )
+    state.put("kelly-posteriors", key, Learned(posterior, (*spans[1 - SPANS :], span)))
+    scores = conformal.observe(
+        state.get("conformal-scores", key),
+        realised,
+        claim.mean + claim.costs,
+        claim.volatility,
+        params.conformal_prediction,
+        claim.scale,
+    )
+    state.put("conformal-scores", key, scores)
+    state.put("predictions", key, cell._replace(claims=tuple(each for each in cell.claims if each is not claim)))
+    residual = abs(realised - (claim.mean + claim.costs)) / (claim.volatility * claim.scale)
+    return Learnt(key, claim, won, weight, residual)
+
+
+def remember(cell: Cell, claim: Claim, now_ns: int, most: int = 256) -> Cell:
+    """Add a claim; drop those older than four horizons, and the oldest above `most`."""
+    claims = (*cell.claims, claim)
+    first = max(0, len(claims) - most)
+    while first < len(claims) and claims[first].timestamp_ns + int(4 * claims[first].horizon_s * SECOND_NS) < now_ns:
+        first += 1
+    return Cell(cell.forecast, claims[first:] if first else claims, cell.last_ns, cell.seen)
+
+
+def round_trip(params: DecisionParams) -> float:
+    """Return the costs of opening and closing, as a ratio of the notional."""
+    costs = params.position_sizing.costs
+    return 2.0 * (costs.fee_ratio + costs.slippage_ratio)
+
+
+def _settled(state: State, cell: Cell, body: dict[str, Any]) -> Claim | str:
+    signal_id = body.get("signal_id")
+    if signal_id is not None:
+        for claim in reversed(cell.claims):
+            if claim.signal_id == signal_id:
+                return claim
+        return f"no open claim of signal {signal_id}"
+    decision_id = body["decision_id"]
+    offset = _offset_of(state, decision_id, body.get("portfolio_id", "main"))
+    if offset is None:
+        return f"decision {decision_id} is not of this journal partition and portfolio"
+    for claim in reversed(cell.claims):
+        if claim.offset <= offset:
+            return claim
+    return f"no open claim at decision {decision_id}"
+
+
+def _offset_of(state: State, decision_id: str, portfolio: str) -> int | None:
+    journal_id, _, rest = decision_id.partition("-")
+    partition, _, rest = rest.partition("-")
+    offset, _, name = rest.partition("-")
+    known = state.progress is not None and journal_id == state.progress.journal_id
+    if not known or partition != str(state.partition) or name != portfolio or not offset.isdecimal():
+        return None
+    return int(offset)
+
+
+def _sign(side: int | str) -> int:
+    """Return +1 or −1 for a side as the wire has it: 1, −1, buy, sell, long or short."""
+    return side if isinstance(side, int) else SIDES[side]

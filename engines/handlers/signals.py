@@ -1,0 +1,117 @@
+"""Fold a signal: its forecast replaces the cell's, its regime votes, and its portfolio decides.
+
+Source: docs/pipeline.md, stages 0 and 1.
+"""
+
+from typing import Any
+
+from engines.handlers.effects import Folded, Journaled, Refusal, warn_of_drift
+from engines.handlers.market import funding_8h
+from engines.handlers.outcomes import round_trip
+from engines.models import bars, regime
+from engines.pipeline.decide import Trigger
+from engines.state import capacity, strategies
+from engines.state.partition import State
+from engines.state.records import Cell, Forecast, Market
+from schemas.vocabulary import SIDE
+
+SECOND_NS = 1_000_000_000
+SEEN = 64
+
+
+def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
+    """Fold one signal; a repeat or an older one is dropped and noted, an unknown regime is refused."""
+    portfolio, strategy, symbol = key = (body.get("portfolio_id", "main"), body["strategy_id"], body["symbol"])
+    label = regime.resolve(body["regime"], state.params.position_sizing.regime_adjustment)
+    if label is None:
+        text = f"{entry.topic or 'call'}: regime must be a known regime or alias, was {body['regime']!r}"
+        folded.refusals.append(Refusal(entry.topic, "unknown_value", "regime", text))
+        return
+    signal_id = body.get("signal_id") or _place_of(entry)
+    cell: Cell | None = state.get("predictions", key)
+    timestamp_ns = body["timestamp_ns"]
+    if cell is not None and signal_id in cell.seen:
+        folded.note("duplicate_signal", strategy)
+        return
+    if cell is not None and timestamp_ns < cell.last_ns:
+        folded.note("older_signal", strategy)
+        return
+    broken = None if cell is not None else capacity.no_room_for_cell(state, key)
+    if broken is not None:
+        folded.refuse(entry, *broken)
+        return
+    side = SIDE[body["action"]]
+    seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)
+    claims = () if cell is None else cell.claims
+    if side:
+        if strategies.seen(state, portfolio, strategy):
+            warn_of_drift(state, folded, entry.offset, portfolio)
+        forecast: Forecast | None = _forecast(state, body, signal_id, side)
+        folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
+        _vote(state, portfolio, symbol, label, timestamp_ns, folded)
+    else:
+        forecast = None if cell is None else cell.forecast
+    state.put_cell(key, Cell(forecast, claims, timestamp_ns, seen))
+    folded.call_for(portfolio, Trigger("signal", signal_id, way="afresh" if side else "ratio", cell=(strategy, symbol)))
+
+
+def _place_of(entry: Journaled) -> str:
+    """Return what names a signal that has no name of its own: where it came from."""
+    if not entry.topic:
+        return f"{entry.kind}-{entry.offset}"
+    return f"{entry.topic}-{entry.epoch}-{entry.partition}-{entry.source_offset}"
+
+
+def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> Forecast:
+    """Resolve a signal's claim: what it leaves open is estimated, and said so."""
+    get = body.get
+    params = state.params
+    horizon_s = get("horizon_s", 3600)
+    timestamp_ns = body["timestamp_ns"]
+    market: Market | None = state.get("markets", (body["symbol"],))
+    volatility, claimed = get("predicted_volatility"), get("expected_return")
+    missing = [name for name in ("expected_return", "predicted_volatility") if get(name) is None]
+    if volatility is None:
+        known = (
+            None if market is None or market.bars is None else bars.volatility(market.bars, horizon_s, params.market)
+        )
+        volatility = known or params.position_sizing.defaults.volatility
+    if claimed is None:
+        claimed, costs = params.position_sizing.defaults.expected_sharpe * volatility, 0.0
+    else:
+        claimed, costs = abs(claimed), round_trip(params) + _funding(state, body["symbol"], side, horizon_s)
+    return Forecast(
+        signal_id,
+        timestamp_ns,
+        timestamp_ns + int((get("valid_for_s") or horizon_s) * SECOND_NS),
+        side,
+        body["confidence"],
+        claimed,
+        volatility,
+        costs,
+        horizon_s,
+        body["risk_score"],
+        get("sentiment_score"),
+        get("sentiment_confidence"),
+        get("sentiment_timestamp_ns") or timestamp_ns,
+        ",".join(missing),
+    )
+
+
+def _funding(state: State, symbol: str, side: int, horizon_s: float) -> float:
+    """Return the funding that a position of this side pays over the horizon, negative where it receives."""
+    rate = funding_8h(state, symbol)
+    return 0.0 if rate is None else side * rate * horizon_s / 28_800.0
+
+
+def _vote(state: State, portfolio: str, symbol: str, label: Any, timestamp_ns: int, folded: Folded) -> None:
+    key = (portfolio, symbol)
+    before = state.get("regimes", key)
+    after, change = regime.step(before, label, timestamp_ns, state.params.position_sizing.regime_adjustment)
+    if after != before:
+        state.put("regimes", key, after)
+    if change is not None:
+        folded.note(f"regime_{change.kind}", f"{change.from_regime}>{change.to_regime}")
+    if after.candidate is not None:
+        share = regime.progress(after, state.params.position_sizing.regime_adjustment)
+        folded.note("regime_candidate", after.candidate, share)

@@ -1,0 +1,1 @@
+"""The statistical models: each is parameters, a state and a step."""

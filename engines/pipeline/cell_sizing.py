@@ -1,0 +1,181 @@
+"""Stages 1 to 8 of the pipeline: from one cell's live forecast to its signed size in cents.
+
+Source: docs/pipeline.md, stages 1-8; docs/methods.md, sections 1 to 5.
+"""
+
+from typing import NamedTuple
+
+from engines.models import cascade, conformal, ensemble, kelly, regime, sentiment
+from engines.models.conformal import ConformalScale
+from engines.models.kelly import KellySize
+from engines.models.sentiment import SentimentScale
+from engines.parameters import DecisionParams
+from engines.pipeline import portfolio_sizing
+from engines.state.records import Bars, Forecast, Learned, Market, Scores
+from schemas.vocabulary import Regime
+
+SECOND_NS = 1_000_000_000
+
+STAGES = ("kelly", "conformal", "risk_score", "sentiment", "regime", "cascade", "drawdown")
+
+
+class Bet(NamedTuple):
+    """Stages 2 and 3: what a cell's forecast is worth after what its outcomes taught, whatever the moment.
+
+    It is the same as long as the three that it is made of are, so it is kept from one decision to the next.
+    """
+
+    forecast: Forecast
+    learned: Learned | None
+    scores: Scores | None
+    kelly: KellySize
+    conformal: ConformalScale
+    resized: float
+    """The fraction after stage 3."""
+    narrowing: float
+    """(S + m²)/(S_eff + m²)."""
+    moment: float
+    """(S_eff + m²)/H, the second moment per hour that stage 10 takes the symbol's variance from."""
+    forecast_ratio: float
+    """f = side·m/s, what stage 9 compares between strategies."""
+
+
+class CellSize(NamedTuple):
+    """One cell through stages 1-8."""
+
+    cents: tuple[int, ...]
+    """Signed size after each of `STAGES`."""
+    reason: str
+    """Why stage 2 gives zero, or ""."""
+    cut: float
+    """c: cascade multiplier times drawdown multiplier."""
+    cap_factor: float
+    """c_ji of stage 11: what every cut left of the cell's cap."""
+    level: int
+    """Cascade level in force for the cell's side, 0-3."""
+    bet: Bet | None
+    sentiment: SentimentScale | None
+    risk_multiplier: float
+    regime_multiplier: float
+    drawdown_multiplier: float
+
+
+NOTHING = (0,) * len(STAGES)
+
+
+NO_PRICE, STALE_PRICE = "no price", "stale price"
+WANTING_A_PRICE = (NO_PRICE, STALE_PRICE)
+"""Reasons of stage 1 that are no decision: nothing is known to size with."""
+
+
+def level_of(market: Market | None, whole_market: Market | None, side: int) -> int:
+    """Return the cascade level in force for a side: the worse of the symbol's and the market's."""
+    level = 0
+    for each in (market, whole_market):
+        latch = None if each is None else (each.long if side > 0 else each.short)
+        if latch is not None and latch.level > level:
+            level = latch.level
+    return level
+
+
+def why_not(forecast: Forecast, market: Market | None, halted: bool, now_ns: int, params: DecisionParams) -> str:  # noqa: FBT001
+    """Stage 1: return why a cell is not live, or ""."""
+    if halted:
+        return "halted"
+    if forecast.expires_ns <= now_ns:
+        return "forecast expired"
+    if forecast.side < 0 and not params.risk_management.allow_short:
+        return "shorts are off"
+    if market is None or market.bars is None:
+        return NO_PRICE
+    return STALE_PRICE if is_stale(market.bars, now_ns, params) else ""
+
+
+def is_stale(bars: Bars, now_ns: int, params: DecisionParams) -> bool:
+    """Return whether a symbol's last price is too old to size with."""
+    return now_ns - bars.last_ns > params.validation_criteria.max_price_age_s * SECOND_NS
+
+
+def nothing(reason: str, level: int, fall: float) -> CellSize:
+    """Return the size of a cell that is not live."""
+    return CellSize(NOTHING, reason, cascade.MULTIPLIER[level] * fall, 0.0, level, None, None, 1.0, 1.0, fall)
+
+
+def bet(forecast: Forecast, learned: Learned | None, scores: Scores | None, params: DecisionParams) -> Bet:
+    """Stages 2 and 3: return what to bet on a forecast, given what the cell's outcomes taught."""
+    sizing = params.position_sizing
+    edge = forecast.confidence * forecast.expected_return
+    wanted = kelly.decide(
+        None if learned is None else learned.posterior,
+        edge / forecast.volatility,
+        edge,
+        forecast.volatility,
+        forecast.costs,
+        sizing.bayesian_kelly,
+        sizing.stop_loss_ratio,
+        sizing.drawdown_bound,
+    )
+    widened = conformal.decide(scores, wanted.variance, forecast.volatility, sizing.conformal_prediction)
+    resized = kelly.resize(
+        wanted, widened.variance, sizing.bayesian_kelly, sizing.stop_loss_ratio, sizing.drawdown_bound
+    )
+    square = wanted.mean * wanted.mean
+    narrowing = (wanted.variance + square) / (widened.variance + square)
+    return Bet(
+        forecast,
+        learned,
+        scores,
+        wanted,
+        widened,
+        resized,
+        narrowing,
+        portfolio_sizing.second_moment(widened.variance, wanted.mean, forecast.horizon_s),
+        ensemble.forecast(forecast.side, wanted.mean, forecast.volatility),
+    )
+
+
+def size(
+    bet: Bet, level: int, fall: float, confirmed: Regime, value_usd: float, now_ns: int, params: DecisionParams
+) -> CellSize:
+    """Stages 2-8: return a live cell's size after each stage.
+
+    Every multiplier is taken once; sizes are truncated toward zero at each stage, so a stage's step is exact.
+
+    Args:
+        bet: stages 2 and 3 of the cell's forecast.
+        level: cascade level in force for its side, 0-3.
+        fall: the drawdown multiplier.
+        confirmed: regime of the symbol in this portfolio.
+        value_usd: V.
+        now_ns: journal time.
+        params: the settings in force.
+    """
+    forecast = bet.forecast
+    side = forecast.side
+    sentiment_age_s = max(0, now_ns - forecast.sentiment_ns) / SECOND_NS
+    mood = sentiment.multiplier(
+        side, forecast.sentiment_score, forecast.sentiment_confidence, sentiment_age_s, params.sentiment
+    )
+    weather = regime.multiplier(confirmed, side, params.position_sizing.regime_adjustment)
+    risk = 1.0 - params.position_sizing.risk_score_weight * forecast.risk_score
+    alarm = cascade.MULTIPLIER[level]
+
+    stakes = 100.0 * value_usd * side
+    second = int(stakes * bet.resized)
+    third = int(second * risk)
+    fourth = int(third * mood.multiplier)
+    fifth = int(fourth * weather)
+    sixth = int(fifth * alarm)
+    cut = alarm * fall
+    return CellSize(
+        (int(stakes * bet.kelly.fraction), second, third, fourth, fifth, sixth, int(sixth * fall)),
+        bet.kelly.reason,
+        cut,
+        bet.narrowing * risk * min(1.0, mood.multiplier) * min(1.0, weather) * cut,
+        level,
+        bet,
+        mood,
+        risk,
+        weather,
+        fall,
+    )

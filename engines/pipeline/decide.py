@@ -1,0 +1,310 @@
+"""Stages 1 to 14: from a portfolio's state and a trigger to its targets.
+
+A full decision sizes every live cell afresh. A decision *by ratio* (no solver, no claims) only carries new cuts,
+caps and trading states onto what was last published; one on a policy's answer nudges what the caps had left
+(`engines.pipeline.sizing_modes`). All end in the caps, the policy's nudge, the limits and the band, in this order; what runs after them
+can only shrink.
+
+Targets are intentions. What is held enters a full decision through the band, REDUCING and the exits, and a decision by
+ratio through one bound alone: a cut never asks for more than a settled report of positions says is held.
+
+Source: docs/pipeline.md.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from engines.pipeline import caps, no_trade_band
+from engines.pipeline.cap_headroom import headroom
+from engines.pipeline.caps import Limits
+from engines.pipeline.cell_sizing import CellSize
+from engines.pipeline.sizing_modes import Sized, afresh, as_kept, by_ratio, levels, trading_states
+from engines.pipeline.wants import Want, wants
+from engines.pipeline.waterfall import Waterfall
+from engines.state import policy
+from engines.state.holdings import DEFAULT_LOT, UNASSIGNED, Holdings, hold
+from engines.state.partition import State
+from engines.state.records import Book, Target
+from schemas.vocabulary import TradingState
+
+Cells = Sequence[tuple[str, str]]
+Way = Literal["afresh", "ratio", "kept"]
+
+WAYS: dict[Way, Callable[[State, str, Book, Holdings, list[TradingState]], Sized]] = {
+    "afresh": afresh,
+    "ratio": by_ratio,
+    "kept": as_kept,
+}
+"""How a decision comes by its sizes; of two that are called for, the first of these."""
+RANKS = ("signal", "expiry", "resume", "price", "control", "value", "settings", "cascade", "cap", "advice", "deadline")
+
+
+class Trigger(NamedTuple):
+    """What called for a decision."""
+
+    kind: str
+    """One of `RANKS`."""
+    id: str
+    way: Way
+    """afresh: every live cell is sized; ratio: what is held is cut; kept: what a decision's caps left is nudged."""
+    cell: tuple[str, str] | None
+    """(strategy, symbol) whose waterfall is shown, where there is one."""
+    quiet: bool = False
+    """Whether a decision that changes nothing is not published: nobody has asked for it."""
+
+    @property
+    def full(self) -> bool:
+        """Whether every live cell is sized afresh."""
+        return self.way == "afresh"
+
+
+class Decision(NamedTuple):
+    """Targets of one portfolio, and how they came about."""
+
+    portfolio_id: str
+    trigger: Trigger
+    book: Book
+    holdings: Holdings
+    waterfall: Waterfall
+    sizes: list[CellSize | None]
+    """Stages 1-8 of each cell; None where the decision was by ratio or the cell has no forecast."""
+    targets: list[Target]
+    quantities: dict[str, float]
+    """Signed target quantity by symbol, in coins."""
+    bound: list[tuple[str, str]]
+    """(level, name) of each cap that bound in stages 10 and 11."""
+    kept: list[str]
+    """Symbols that the band left as they stood."""
+    headroom: float
+    """Prices may rise by this factor, at least 1, before any cap can break."""
+    limits: Limits
+    """Those of stages 11 and 13 that were in force."""
+    strategy_weights: dict[str, float]
+    """h of the live strategies in stage 9; empty where the decision was by ratio."""
+    penalties: dict[str, float]
+    """What stage 10 took of each symbol, as a share; empty where the decision was by ratio."""
+    capped: Sequence[int]
+    """Signed size of each cell after stage 11."""
+    wants: list[Want]
+    """Symbols that could not be sized for want of a price, and why."""
+    unmanaged: dict[str, float]
+    """Reported quantity of each symbol that is shown and left alone, in coins."""
+
+    @property
+    def cents(self) -> Sequence[int]:
+        """Final signed size of each cell."""
+        return self.waterfall.last
+
+    @property
+    def moved(self) -> bool:
+        """Whether a target quantity differs from the one last published."""
+        before = self.holdings.intended_quantities
+        return any(quantity != before.get(symbol, 0.0) for symbol, quantity in self.quantities.items())
+
+    @property
+    def taken_charge_of(self) -> list[str]:
+        """Symbols that are managed from this decision on: with a first target, or a stray position that is closed."""
+        strays = [symbol for strategy, symbol in self.holdings.cells if strategy == UNASSIGNED]
+        wanted = [symbol for symbol, quantity in self.quantities.items() if quantity]
+        return [symbol for symbol in dict.fromkeys([*strays, *wanted]) if symbol not in self.book.managed]
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to publish: nobody asked, no target moved, the same symbols are (un)managed."""
+        same = not self.moved and not self.taken_charge_of and tuple(sorted(self.unmanaged)) == self.book.unmanaged
+        return same and self.trigger.quiet
+
+
+def stronger(one: Trigger | None, other: Trigger) -> Trigger:
+    """Return the trigger that names a decision called for by both; it is full if either is.
+
+    Of two signals the one of the first cell by name: the order within an entry does not matter.
+    """
+    if one is None:
+        return other
+    named = min(one, other, key=lambda trigger: (RANKS.index(trigger.kind), trigger.cell or ()))
+    return named._replace(way=min(one.way, other.way, key=[*WAYS].index), quiet=one.quiet and other.quiet)
+
+
+def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
+    """Return the portfolio's targets; of the state nothing changes but what it keeps of stages 2 and 3."""
+    book = state.book(portfolio)
+    holdings = hold(state, portfolio)
+    cells = holdings.cells
+    states = trading_states(state, portfolio, cells)
+    waterfall, sizes, cuts, factors, weights, reduction = WAYS[trigger.way](state, portfolio, book, holdings, states)
+
+    limits = state.limits
+    only_cuts = trigger.way == "ratio"
+    slack = limits.tolerance if only_cuts else 0.0
+    capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
+    waterfall.add("caps", capped.cents, _bound_reasons(cells, capped.bound))
+    bound = capped.bound if reduction is None else [*reduction.bound, *capped.bound]
+    blended = _blend(state, portfolio, trigger, cells, capped.cents, factors, book, waterfall, bound)
+    limited = caps.limits(cells, blended, holdings.cents, states, limits, slack)
+    waterfall.add("limits", limited.cents, limited.reasons)
+    standing = holdings.intended if only_cuts else holdings.cents
+    band_ratio = state.params.position_sizing.band_ratio
+    cents, kept = no_trade_band.settle(cells, limited.cents, standing, factors, book.value_usd, limits, band_ratio)
+    reasons: dict[int, str] = {}
+    if only_cuts and holdings.settled:
+        cents, reasons = _at_most_held(holdings, cents)
+    waterfall.add("band", cents, reasons)
+    quantities = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
+    return Decision(
+        portfolio,
+        trigger,
+        book,
+        holdings,
+        waterfall,
+        sizes,
+        [
+            _target(size, quantities[cell[1]], cut, factor, before if only_cuts and cell[1] in kept else None)
+            for cell, size, cut, factor, before in zip(cells, cents, cuts, factors, holdings.targets, strict=True)
+        ],
+        quantities,
+        bound,
+        kept,
+        headroom(cells, cents, factors, book.value_usd, limits),
+        limits,
+        weights,
+        {} if reduction is None else reduction.penalties,
+        capped.cents,
+        wants(state, portfolio, cells),
+        {symbol: held for symbol, held in holdings.unmanaged.items() if not quantities.get(symbol)},
+    )
+
+
+def _target(cents: int, quantity: float, cut: float, factor: float, kept: Target | None) -> Target:
+    """Return what is published of a cell; a cut that was too small to publish is not taken as made."""
+    if kept is not None:
+        return Target(cents, quantity, kept.cut, kept.cap_factor)
+    return Target(cents, quantity, cut, factor)
+
+
+def room_of(state: State, portfolio: str) -> tuple[float, float]:
+    """Return the smallest cap over size of what is intended, and of what is intended or held, whichever is larger.
+
+    Below 1 a cap is exceeded; a decision by ratio cuts what is intended once it is exceeded by the tolerance.
+    """
+    holdings, book = hold(state, portfolio), state.book(portfolio)
+    factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
+    intended = headroom(holdings.cells, holdings.intended, factors, book.value_usd, state.limits)
+    if holdings.basis == "targets":
+        return intended, intended
+    larger = [max(pair, key=abs) for pair in zip(holdings.intended, holdings.cents, strict=True)]
+    return intended, headroom(holdings.cells, larger, factors, book.value_usd, state.limits)
+
+
+def _at_most_held(holdings: Holdings, cents: Sequence[int]) -> tuple[list[int], dict[int, str]]:
+    """Return the targets of a cut with each symbol that it changes at most as large as what is held of it.
+
+    A stop that was hit at the exchange, or an order that never filled, is not bought back by a cut.
+    """
+    wanted, held = _nets(holdings.cells, cents), _nets(holdings.cells, holdings.cents)
+    intended = _nets(holdings.cells, holdings.intended)
+    shares: dict[str, tuple[int, int]] = {}
+    for symbol, net in wanted.items():
+        have = held[symbol] if held[symbol] * net > 0 else 0
+        if net != intended[symbol] and abs(have) < abs(net):
+            shares[symbol] = (abs(have), abs(net))
+    after, reasons = list(cents), {}
+    for index, (_, symbol) in enumerate(holdings.cells):
+        if symbol in shares:
+            have, net = shares[symbol]
+            size = abs(cents[index]) * have // net
+            after[index] = size if cents[index] >= 0 else -size
+            reasons[index] = "a cut never buys: no more is held"
+    return after, reasons
+
+
+def _nets(cells: Cells, cents: Sequence[int]) -> dict[str, int]:
+    """Return the sum of signed sizes of each symbol."""
+    nets: dict[str, int] = {}
+    for (_, symbol), size in zip(cells, cents, strict=True):
+        nets[symbol] = nets.get(symbol, 0) + size
+    return nets
+
+
+def _blend(
+    state: State,
+    portfolio: str,
+    trigger: Trigger,
+    cells: Cells,
+    capped: Sequence[int],
+    factors: Sequence[float],
+    book: Book,
+    waterfall: Waterfall,
+    bound: list[tuple[str, str]],
+) -> Sequence[int]:
+    """Stage 12: the policy's nudges, where any are in force, and the caps again."""
+    if not state.params.rl.enabled or trigger.way == "ratio":
+        return capped
+    changes = policy.nudges(state, portfolio, cells)
+    if not changes:
+        waterfall.add("rl", capped)
+        return capped
+    nudged, reasons = policy.blend(capped, changes, levels(state, cells, capped, capped))
+    again = caps.caps(cells, nudged, factors, book.value_usd, state.limits)
+    bound += [each for each in again.bound if each not in bound]
+    waterfall.add("rl", again.cents, {**reasons, **_bound_reasons(cells, again.bound)})
+    return again.cents
+
+
+def _bound_reasons(cells: Cells, bound: list[tuple[str, str]]) -> dict[int, str]:
+    """Say at each cell which caps bound it."""
+    reasons: dict[int, str] = {}
+    for level, name in bound:
+        for index, (strategy, symbol) in enumerate(cells):
+            names = {"cell": f"{strategy}/{symbol}", "symbol": symbol, "strategy": strategy, "portfolio": name}
+            if names[level] == name:
+                reasons[index] = f"{reasons[index]}, {level} cap" if index in reasons else f"{level} cap"
+    return reasons
+
+
+def _quantities(
+    state: State, holdings: Holdings, cents: Sequence[int], kept: list[str], *, only_cuts: bool
+) -> dict[str, float]:
+    """Return each symbol's signed quantity: its target toward zero to the lot, or what stands where nothing changes.
+
+    A net below the minimum is published as nothing. What stands is truncated to the cent: brought back to lots it
+    would lose some at every decision.
+    """
+    minimum = state.limits.minimum_cents
+    standing = holdings.intended_quantities if only_cuts else holdings.quantities
+    nets: dict[str, int] = {}
+    before: dict[str, int] = {}
+    changed: dict[str, None] = {}
+    stood = holdings.intended if only_cuts else holdings.cents
+    for (_, symbol), size, was in zip(holdings.cells, cents, stood, strict=True):
+        nets[symbol] = nets.get(symbol, 0) + size
+        before[symbol] = before.get(symbol, 0) + was
+        if size != was:
+            changed[symbol] = None
+    markets, lots = state.tables["markets"], state.params.position_sizing.lots
+    quantities = {}
+    for symbol, net in nets.items():
+        if symbol in kept:
+            quantities[symbol] = standing.get(symbol, 0.0)
+            continue
+        market = markets.get((symbol,))
+        if abs(net) < minimum or not net:
+            quantities[symbol] = 0.0
+        elif symbol not in changed:
+            quantities[symbol] = standing.get(symbol, 0.0)
+        elif market is not None and market.bars is not None:
+            quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
+        else:
+            share = net / before[symbol] if before[symbol] else 0.0
+            quantities[symbol] = in_lots(standing.get(symbol, 0.0) * share, lots.get(symbol, DEFAULT_LOT))
+    return quantities
+
+
+def in_lots(quantity: float, lot: float) -> float:
+    """Return a quantity truncated toward zero to whole lots, as the float nearest to its decimal."""
+    count = int(quantity / lot)
+    per_coin = 1.0 / lot
+    whole = round(per_coin)
+    if whole >= 1 and abs(per_coin - whole) <= whole * 1e-12:
+        return count / whole
+    return count * lot

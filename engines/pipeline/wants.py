@@ -1,0 +1,47 @@
+"""What a decision could not be made with: a price that is not there yet, or one that is too old.
+
+Unknown is never zero: what wants a price is held as it was published, said so, and decided again when the price comes.
+
+Source: docs/pipeline.md, stage unpriced.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engines.pipeline.cell_sizing import SECOND_NS, is_stale
+from engines.state.partition import State
+
+__all__ = ["Want", "wants"]
+
+
+class Want(NamedTuple):
+    """Why a symbol could not be sized."""
+
+    symbol: str
+    code: str
+    """no_price or stale_price."""
+    text: str
+    forecast: bool
+    """Whether a live forecast waits for it."""
+
+
+def wants(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> list[Want]:
+    """Return the symbols of these cells that have no price or one that is too old, by name."""
+    markets, predictions = state.tables["markets"], state.tables["predictions"]
+    found: dict[str, Want] = {}
+    for cell in cells:
+        symbol = cell[1]
+        market = markets.get((symbol,))
+        bars = None if market is None else market.bars
+        if bars is not None and not is_stale(bars, state.now_ns, state.params):
+            continue
+        known = predictions.get((portfolio, *cell))
+        waits = known is not None and known.forecast is not None
+        if symbol in found:
+            found[symbol] = found[symbol]._replace(forecast=found[symbol].forecast or waits)
+        elif bars is None:
+            found[symbol] = Want(symbol, "no_price", f"{symbol} has no price yet", waits)
+        else:
+            age_s = (state.now_ns - bars.last_ns) // SECOND_NS
+            found[symbol] = Want(symbol, "stale_price", f"the price of {symbol} is {age_s} s old", waits)
+    return [found[symbol] for symbol in sorted(found)]

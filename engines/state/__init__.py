@@ -1,0 +1,1 @@
+"""What sizing remembers: records, the partition that holds them, and the views on them."""

@@ -1,0 +1,126 @@
+"""Policy: how far an outside policy may nudge a size, and what evidence there is that it should.
+
+It is asked and scored always, but it acts only where an operator lets it (`mode`) and the evidence has opened its gate;
+then its nudge is bounded, weighted by its confidence, and below every rule: caps again after it, no side flips, what
+a cascade has cut it cannot lift.
+
+Source: docs/methods.md, section 10; docs/pipeline.md, stage 12.
+"""
+
+from collections.abc import Sequence
+
+from engines.models import policy_gate
+from engines.models.policy_gate import Gate
+from engines.parameters import RlParams
+from engines.state.partition import POLICY, State
+from engines.state.records import Asked, Cell, Questions, Scopes
+from schemas.vocabulary import PolicyMode
+
+__all__ = ["COUNTED", "blend", "clipped", "gate_of", "may_act", "mode_of", "nudges", "score", "stands"]
+
+COUNTED = "counted"
+"""Status of an answer that may nudge."""
+RANK: dict[PolicyMode, int] = {"off": 0, "shadow": 1, "live": 2}
+
+
+def mode_of(state: State, portfolio: str, strategy: str | None = None) -> PolicyMode:
+    """Return the mode in force: the portfolio's, else that for all, else the settings'; a strategy's can only restrict.
+
+    Args:
+        state: read only.
+        portfolio: whose mode.
+        strategy: of which strategy, or None for the portfolio's own.
+    """
+    params = state.params.rl
+    if not params.enabled:
+        return "off"
+    record: Scopes | None = state.tables["states"].get((POLICY,))
+    if record is None:
+        return params.mode
+    scopes: dict[str, PolicyMode] = dict(record.scopes)  # type: ignore[arg-type]
+    wide = scopes.get(f"portfolio:{portfolio}") or scopes.get("all") or params.mode
+    own = scopes.get(f"strategy:{strategy}", wide)
+    return min(wide, own, key=RANK.__getitem__)
+
+
+def gate_of(state: State, portfolio: str) -> Gate:
+    """Return a portfolio's evidence; a portfolio that was never scored has none."""
+    return state.tables["gates"].get((portfolio,)) or Gate()
+
+
+def may_act(state: State, portfolio: str, strategy: str) -> bool:
+    """Return whether an answer about one of the strategy's cells may move it now."""
+    return mode_of(state, portfolio, strategy) == "live" and gate_of(state, portfolio).status == "open"
+
+
+def nudges(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> list[float]:
+    """Return the relative change of each cell that is in force now, weighted by confidence; empty: of none."""
+    record: Questions | None = state.tables["questions"].get((portfolio,))
+    if record is None or gate_of(state, portfolio).status != "open":
+        return []
+    params = state.params.rl
+    found = {
+        (asked.strategy_id, asked.symbol): clipped(asked.nudge, params) * asked.confidence
+        for asked in record.asked
+        if asked.status == COUNTED
+        and stands(state, portfolio, asked)
+        and mode_of(state, portfolio, asked.strategy_id) == "live"
+    }
+    return [found.get(cell, 0.0) for cell in cells] if found else []
+
+
+def stands(state: State, portfolio: str, asked: Asked) -> bool:
+    """Return whether the forecast that a question is about is still the cell's."""
+    cell: Cell | None = state.tables["predictions"].get((portfolio, asked.strategy_id, asked.symbol))
+    if cell is None or cell.forecast is None:
+        return False
+    return (cell.forecast.signal_id, cell.forecast.timestamp_ns) == (asked.signal_id, asked.signal_ns)
+
+
+def clipped(nudge: float, params: RlParams) -> float:
+    """Return a nudge within its bounds."""
+    return max(-params.max_nudge, min(params.max_nudge, nudge))
+
+
+def blend(cents: Sequence[int], changes: Sequence[float], levels: Sequence[int]) -> tuple[list[int], dict[int, str]]:
+    """Return the sizes after the policy's nudges, and why, by cell; a cell under a cascade cut cannot grow.
+
+    Args:
+        cents: signed sizes within the caps.
+        changes: relative change of each, within ±max_nudge.
+        levels: cascade level of each, 0 MONITOR.
+    """
+    after = list(cents)
+    reasons: dict[int, str] = {}
+    for index, (size, change, level) in enumerate(zip(cents, changes, levels, strict=True)):
+        if not change or not size:
+            continue
+        if level and change > 0.0:
+            reasons[index] = "a cascade cut is not lifted"
+            continue
+        after[index] = int(size * (1.0 + change))
+        reasons[index] = f"nudged by {change:+.4g}"
+    return after, reasons
+
+
+def score(state: State, portfolio: str, base_weight: float, policy_weight: float, realised: float) -> tuple[Gate, Gate]:
+    """Take what the rules' size and the policy's made of the same outcome; return the evidence before and after.
+
+    Args:
+        state: changed in place.
+        portfolio: whose evidence.
+        base_weight: signed share of V that the rules came to.
+        policy_weight: the same with the whole nudge.
+        realised: return of the asset over the holding time.
+    """
+    costs = state.params.position_sizing.costs
+    round_trip = 2.0 * (costs.fee_ratio + costs.slippage_ratio)
+    before = gate_of(state, portfolio)
+    after = policy_gate.step(
+        before,
+        base_weight * realised - round_trip * abs(base_weight),
+        policy_weight * realised - round_trip * abs(policy_weight),
+        state.params.rl.gate,
+    )
+    state.put("gates", (portfolio,), after)
+    return before, after

@@ -1,0 +1,30 @@
+"""`himari broker`: a broker in the foreground, for trying things out."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import click
+
+from streams.kafka.apache_kafka import apache_kafka
+from streams.kafka.broker import embedded, running
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65_535), default=9092, show_default=True)
+@click.option("--kafka", is_flag=True, help="A one-node Apache Kafka (needs Java 17), not the embedded broker.")
+def broker(port: int, *, kafka: bool) -> None:
+    """Run a broker on 127.0.0.1 until it is interrupted."""
+    with tempfile.TemporaryDirectory(prefix="himari-broker-") as folder:
+        process = (apache_kafka if kafka else embedded)(Path(folder), port)
+        with running(process) as started:
+            click.echo(f"{started.name} on 127.0.0.1:{port}", err=True)
+            try:
+                asyncio.run(_until_it_ends(started.alive))
+            except KeyboardInterrupt:
+                click.echo("stopped", err=True)
+
+
+async def _until_it_ends(alive: object) -> None:
+    while callable(alive) and alive():
+        await asyncio.sleep(0.2)

@@ -1,0 +1,143 @@
+"""`himari config`: check settings, show where each comes from, compare two files."""
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config.diff import diff as differences
+from config.diff import leaves
+from config.load import load
+from config.removals import of_decisions, refusal
+from config.settings import decision_tree, settings_hash
+from schemas.errors import ConfigurationException, SizingError
+from streams.cli.answers import leave
+from streams.cli.answers import show as show_answers
+from streams.cli.common import common, connection, loaded, names
+from streams.kafka.orders import Answers, give, give_and_wait, settings_in_force
+from streams.stages.control import settings_order
+
+
+class _Group(click.Group):
+    """A group that says what is wrong in one line, also when it runs by itself."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an expected error is one line on stderr and its own exit code."""
+        try:
+            return super().invoke(ctx)
+        except SizingError as error:
+            click.echo(f"himari: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+def _json(value: object) -> None:
+    click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
+
+
+@click.group(cls=_Group)
+def config() -> None:
+    """Check, show and compare settings."""
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@common
+def validate(file: str | None, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Check FILE (or --config, or the defaults) together with the environment; exit 5 where it cannot be used."""
+    try:
+        found = loaded(file or config, bootstrap)
+    except ConfigurationException as error:
+        if as_json:
+            _json({"valid": False, "file": error.file, "line": error.line, "key": error.key, "rule": error.rule})
+        raise
+    name = settings_hash(decision_tree(found.settings))
+    chosen = file or config or (click.get_current_context().obj or {}).get("config")
+    if as_json:
+        _json({"valid": True, "file": chosen, "settings_hash": name})
+    else:
+        click.echo(f"{chosen or 'defaults'}: valid, decision settings {name[:12]}")
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@common
+def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bool) -> None:
+    """Show every setting as it is in force for this process."""
+    found = loaded(config, bootstrap)
+    tree = found.settings.model_dump()
+    if as_json:
+        told = {"settings": tree, "settings_hash": settings_hash(decision_tree(found.settings))}
+        _json(told | {"origin": found.origin} if origin else told)
+        return
+    values = {key: json.dumps(value, ensure_ascii=False) for key, value in leaves(tree).items()}
+    width = max(len(f"{key}: {value}") for key, value in values.items())
+    for key, value in values.items():
+        line = f"{key}: {value}"
+        click.echo(f"{line:<{width}}  # {found.origin[key]}" if origin else line)
+
+
+@config.command("apply")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--allow-removals", is_flag=True, help="Let settings go back to their defaults together.")
+@click.option("--reason", default="config apply", show_default=True, help="Goes into the journal.")
+@click.option("--wait", is_flag=True, help="Wait until every journal partition has answered.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds to wait.")
+@common
+def apply_settings(
+    file: str,
+    config: str | None,
+    bootstrap: str | None,
+    reason: str,
+    timeout: float,
+    *,
+    wait: bool,
+    allow_removals: bool,
+) -> None:
+    """Put FILE's decision settings in force through the journal; exit 6 where partitions do not answer.
+
+    Exit 5 where settings in force would go back to their defaults together, because FILE does not name them: it is
+    empty, lacks a whole section, or lacks two settings or more. --allow-removals says that this is meant.
+    """
+    settings = loaded(config, bootstrap).settings
+    asked_for = load(file)
+    wanted = decision_tree(asked_for.settings)
+    way, topics = connection(settings), names(settings)
+
+    async def work() -> Answers:
+        base = await settings_in_force(way, topics)
+        removal = None if allow_removals else of_decisions(base, asked_for)
+        if removal is not None:
+            raise refusal(file, removal)
+        payload = {"base_hash": settings_hash(base), "hash": settings_hash(wanted), "tree": wanted}
+        order = settings_order(payload, reason, "config apply", time.time_ns())
+        if not wait:
+            await give(way, topics, order)
+            return Answers({}, [])
+        return await give_and_wait(way, topics, order, timeout)
+
+    answers, missing = asyncio.run(work())
+    click.echo(f"asked for decision settings {settings_hash(wanted)[:12]}")
+    show_answers(answers)
+    leave(answers, missing)
+
+
+@config.command()
+@click.argument("a", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("b", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def diff(a: Path, b: Path, *, as_json: bool) -> None:
+    """Show where two files lead to other settings, defaults included, the environment left out."""
+    changes = differences(load(a).settings.model_dump(), load(b).settings.model_dump())
+    if as_json:
+        _json({"differences": [{"key": key, "a": before, "b": after} for key, before, after in changes]})
+        return
+    for key, before, after in changes:
+        click.echo(f"{key}: {json.dumps(before)} → {json.dumps(after)}")
+    if not changes:
+        click.echo(f"{os.fspath(a)} and {os.fspath(b)} lead to the same settings", err=True)

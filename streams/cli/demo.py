@@ -1,0 +1,130 @@
+"""`himari demo`: the main job, all at once."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import uvloop
+
+from schemas.errors import SizingError
+from streams.audits.verify import Verdict
+from streams.cli.audit import told
+from streams.demo.runner import Options, run
+from streams.worker.run import leave
+
+DAYS = ("week_before", "on_the_day")
+
+
+@click.command()
+@click.option("--seconds", type=click.IntRange(5, 3600), default=40, show_default=True, help="Length of the live part.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Candle file (.csv, .csv.gz); several are one market.",
+)
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of the simulated market.")
+@click.option("--kafka", is_flag=True, help="On Apache Kafka (needs Java 17), the worker a process of its own.")
+@click.option(
+    "--rl",
+    metavar="mock|URL",
+    help="Ask a policy about each signal; URLs that end in /predict speak the mission's JSON.",
+)
+@click.option("--no-open", is_flag=True, help="Open no page.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.argument("more", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def demo(
+    seconds: int,
+    data: tuple[Path, ...],
+    seed: int,
+    more: tuple[Path, ...],
+    *,
+    kafka: bool,
+    rl: str | None,
+    no_open: bool,
+    as_json: bool,
+) -> None:
+    """Broker, topics, worker, market and signals; verifies every allocation at the end. Further FILES follow --data."""
+    del no_open
+    files = (*data, *more)
+    if rl is not None and files:
+        msg = "history is fed faster than a policy can be asked"
+        raise click.BadOptionUsage("rl", f"--rl goes with the simulated market only: {msg}")
+    if rl is not None and rl != "mock" and not rl.startswith(("http://", "https://")):
+        raise click.BadOptionUsage("rl", f"--rl must be mock or a URL, was {rl!r}")
+    summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl)))
+    if as_json:
+        sys.stdout.write(orjson.dumps(summary).decode() + "\n")
+    else:
+        _tell(summary)
+    audit = summary["audit"]
+    if audit["mismatched"] or audit["chain_broken"]:
+        click.get_current_context().exit(4)
+
+
+async def _run(options: Options) -> dict[str, Any]:
+    """Run the demo; after an error leave at once: a crashed worker's threads would hold the process."""
+    try:
+        return await run(options)
+    except SizingError as error:
+        click.echo(f"himari: {error}", err=True)
+        leave(error.exit_code)
+
+
+def _tell(summary: dict[str, Any]) -> None:
+    latency = summary["latency_ms"]
+    click.echo(f"{summary['signals']} signals on {', '.join(summary['symbols'])}; {summary['allocations']} allocations")
+    if latency["p50"] is not None:
+        click.echo(f"signal to allocation: {latency['p50']} ms median, {latency['p99']} ms at the 99th percentile")
+    click.echo(f"{summary['dead_letters']} dead letters, {summary['sequence_gaps']} sequence gaps")
+    data = summary["data"]
+    if data["rows"]:
+        click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} doubled rows")
+    for each in _worst(summary["cascade"]["levels"]):
+        click.echo(f"worst cascade of {each['symbol']}: {each['level']}, score {each['score']}, {each['time']}")
+    ratio = summary["cascade"]["hours_above_monitor_ratio"]
+    if ratio is not None and data["rows"]:
+        click.echo(f"{ratio:.2%} of hours above MONITOR")
+    for line in _whole(summary["portfolio"], summary["correlation"]):
+        click.echo(line)
+    if summary["policy"] is not None:
+        click.echo(_policy(summary["policy"]))
+    click.echo(told(Verdict(**summary["audit"])))
+
+
+def _whole(portfolio: dict[str, Any], correlation: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what there is to say of the portfolio, and of the day on which the coins fell together."""
+    yield f"strategies {', '.join(portfolio['strategies'])}; at most {portfolio['largest_gross_ratio']:.1%} in use"
+    if portfolio["bound"]:
+        levels = ", ".join(f"{level} {count}" for level, count in portfolio["bound"].items())
+        yield f"allocations that a cap bound: {levels}; most often {portfolio['most_often']}"
+    if portfolio["mean_diversification"] is not None:
+        yield (
+            f"diversification ratio {portfolio['mean_diversification']:.2f} in the mean; "
+            f"the portfolio stage took at most {portfolio['largest_penalty']:.0%} of a symbol's size"
+        )
+    if correlation is not None:
+        before, on_the_day = ("unknown" if correlation[name] is None else f"{correlation[name]:.2f}" for name in DAYS)
+        yield f"mean correlation on {correlation['day']}: {on_the_day}, in the week before {before}"
+
+
+def _policy(policy: dict[str, Any]) -> str:
+    """Return what became of the questions, and what the answers would have been worth."""
+    answers = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in policy["answers"].items())
+    worth = "" if policy["advantage"] is None else f", {1e4 * policy['advantage']:+.2f} bp a decision"
+    return (
+        f"policy asked {policy['asked']} times: {answers}; mode {policy['mode']}, gate {policy['gate']}, "
+        f"breaker {policy['breaker']}, {policy['scored']} scored{worth}"
+    )
+
+
+def _worst(levels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return of each symbol the moment of its highest score."""
+    worst: dict[str, dict[str, Any]] = {}
+    for each in levels:
+        if each["score"] > worst.get(each["symbol"], {"score": 0.0})["score"]:
+            worst[each["symbol"]] = each
+    return [worst[symbol] for symbol in sorted(worst)]

@@ -1,0 +1,49 @@
+"""Places in the journal on the command line: a time, an entry, or a decision."""
+
+import re
+from typing import Final, NamedTuple
+
+import click
+
+from schemas.errors import NotFound
+from streams.cli.timestamp import INSTANT
+from streams.evidence.decision_id import parse
+
+ENTRY: Final = re.compile(r"([0-9]{1,4}):([0-9]{1,18})", re.ASCII)
+
+
+class Place(NamedTuple):
+    """A time of all partitions, or an entry of one."""
+
+    at_ns: int = 0
+    partition: int | None = None
+    offset: int = 0
+
+
+class JournalPlace(click.ParamType):
+    """A time as `Instant` takes it, PARTITION:OFFSET, or a decision's id.
+
+    >>> PLACE.convert("3:17", None, None)
+    Place(at_ns=0, partition=3, offset=17)
+    >>> PLACE.convert("DRIVER22-0-17-main", None, None)
+    Place(at_ns=0, partition=0, offset=17)
+    """
+
+    name = "place"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """Return the place; a usage error where the text is none."""
+        if isinstance(value, Place):
+            return value
+        text = str(value)
+        entry = ENTRY.fullmatch(text)
+        if entry is not None:
+            return Place(0, int(entry[1]), int(entry[2]))
+        try:
+            name = parse(text)
+        except NotFound:
+            return Place(INSTANT.convert(text, param, ctx))
+        return Place(0, name.partition, name.offset)
+
+
+PLACE: Final = JournalPlace()

@@ -1,0 +1,230 @@
+"""`himari topics`, `publish` and `tail`: topics and what is in them, from the command line."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, BinaryIO
+
+import click
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from schemas import wire
+from schemas.errors import InvalidMessage, NotFound, TopicsUnfit
+from streams.cli.common import common, connection, loaded, names
+from streams.journal.genesis import genesis, new_journal_id
+from streams.journal.topics import TOPICS, Names
+from streams.kafka import admin, read, sources
+from streams.kafka.acls import lines
+from streams.kafka.connection import Connection, allowed, reach
+from streams.kafka.journal_origin import begin
+from streams.kafka.topic_check import describe
+from streams.stages.ingest import INTAKES
+
+
+@click.group()
+def topics() -> None:
+    """Create, compare and adopt topics."""
+
+
+@topics.command("apply")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Create the topics that are missing, grow those that may, and begin the journal."""
+    settings = loaded(config, bootstrap).settings
+    partitions = settings.topics.partitions
+    value = genesis(new_journal_id(), partitions, settings.decision(), time.time_ns())
+
+    async def work() -> tuple[admin.Applied, bool]:
+        applied = await admin.apply(connection(settings), names(settings), partitions, settings.topics.replication)
+        return applied, await begin(connection(settings), names(settings), partitions, value)
+
+    applied, begun = asyncio.run(work())
+    if as_json:
+        _print({**applied._asdict(), "journal_begun": begun})
+        return
+    for name in applied.created:
+        click.echo(f"created {name}")
+    for name in applied.grown:
+        click.echo(f"added partitions to {name}")
+    grown = f", {len(applied.grown)} grown" if applied.grown else ""
+    click.echo(f"{len(applied.created)} topics created{grown}; journal {'begun' if begun else 'was begun before'}")
+
+
+@topics.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Compare the broker's topics with what the settings ask for."""
+    settings = loaded(config, bootstrap).settings
+    wanted = settings.topics
+    found = asyncio.run(admin.check(connection(settings), names(settings), wanted.partitions, wanted.replication))
+    if as_json:
+        _print({"differences": describe(found.differences), "advice": found.advice})
+    else:
+        for difference in found.differences:
+            click.echo(str(difference))
+        click.echo(found.advice or "all topics are as declared")
+    if found.differences:
+        click.get_current_context().exit(6)
+
+
+@topics.command()
+@click.argument("topic")
+@common
+def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
+    """Accept that an input TOPIC was created anew: its offsets begin again. Stop the workers first."""
+    settings = loaded(config, bootstrap).settings
+    epoch = asyncio.run(sources.adopt(connection(settings), names(settings), topic, time.time_ns()))
+    click.echo(f"{topic} is in epoch {epoch}; start the workers again")
+
+
+@topics.command()
+@click.argument("role")
+@click.option("--principal", required=True, metavar="User:NAME", help="Who gets the rights.")
+@common
+def rights(role: str, principal: str, config: str | None, bootstrap: str | None) -> None:
+    """Print the kafka-acls commands that give a ROLE the least rights that it needs (docs/security.md)."""
+    settings = loaded(config, bootstrap).settings
+    for line in lines(names(settings), role, principal, settings.kafka.bootstrap_servers):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("topic")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--keep-going", is_flag=True, help="Send the good lines although others are bad.")
+@common
+def publish(topic: str, file: BinaryIO, config: str | None, bootstrap: str | None, *, keep_going: bool) -> None:
+    """Publish JSON lines to an input TOPIC, each validated first."""
+    if topic not in {*INTAKES, "prices"}:
+        msg = f"{topic} takes no input; there are {', '.join([*INTAKES, 'prices'])}"
+        raise NotFound(msg)
+    settings = loaded(config, bootstrap).settings
+    good, bad = _sorted_out(topic, file)
+    for line, error in bad:
+        click.echo(f"line {line}: {error.field or 'record'}: {error}", err=True)
+    if not bad or keep_going:
+        asyncio.run(_publish(connection(settings), names(settings), topic, good))
+        click.echo(f"{len(good)} published to {names(settings).topic(topic)}", err=True)
+    if bad:
+        click.get_current_context().exit(5)
+
+
+def _sorted_out(topic: str, file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, InvalidMessage]]]:
+    good, bad = [], []
+    for number, text in enumerate(file, start=1):
+        raw = text.strip()
+        if not raw:
+            continue
+        try:
+            good.append((_key(topic, raw), raw))
+        except InvalidMessage as error:
+            bad.append((number, error))
+    return good, bad
+
+
+def _key(topic: str, raw: bytes) -> bytes:
+    """Validate a record; return the key that it is published under.
+
+    Raises:
+        InvalidMessage: it would be dead-lettered.
+    """
+    if topic == "prices":
+        return str(wire.decode_prices(raw, place=topic)[0]["symbol"]).encode()
+    message = wire.decode(INTAKES[topic].model, raw, place=topic)
+    for field in ("portfolio_id", "symbol", "control_id"):
+        value = getattr(message, field, None)
+        if value is not None:
+            return str(value).encode()
+    return b""
+
+
+async def _publish(way: Connection, topics_names: Names, topic: str, lines: list[tuple[bytes, bytes]]) -> None:
+    async with _client(AIOKafkaProducer(**way.options(), acks="all", enable_idempotence=False), way) as producer:
+        name = topics_names.topic(topic)
+        with allowed("write", name):
+            pending = [await producer.send(name, value, key=key) for key, value in lines]
+            await asyncio.gather(*pending)
+
+
+@click.command()
+@click.argument("topic")
+@click.option("--from-beginning", is_flag=True, help="Begin with the first record there is.")
+@click.option("--max", "most", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("--portfolio", help="Only records of this portfolio.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as they are.")
+@common
+def tail(
+    topic: str,
+    config: str | None,
+    bootstrap: str | None,
+    most: int | None,
+    portfolio: str | None,
+    *,
+    from_beginning: bool,
+    as_json: bool,
+) -> None:
+    """Follow a TOPIC."""
+    if topic not in {each.name for each in TOPICS}:
+        msg = f"{topic} is no topic of ours; there are {', '.join(each.name for each in TOPICS)}"
+        raise NotFound(msg)
+    settings = loaded(config, bootstrap).settings
+
+    async def work() -> None:
+        shown = 0
+        async for record in _follow(connection(settings), names(settings).topic(topic), from_beginning=from_beginning):
+            if portfolio is not None and _portfolio(record.value) != portfolio:
+                continue
+            click.echo((record.value or b"").decode(errors="replace") if as_json else _line(record))
+            shown += 1
+            if shown == most:
+                return
+
+    asyncio.run(work())
+
+
+async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> AsyncIterator[Any]:
+    start = "earliest" if from_beginning else "latest"
+    consumer = AIOKafkaConsumer(**way.options(), auto_offset_reset=start, enable_auto_commit=False)
+    async with _client(consumer, way) as started:
+        places = await read.partitions(started, topic)
+        if not places:
+            msg = f"{topic}: no such topic on {way.bootstrap}; run: himari topics apply"
+            raise TopicsUnfit(msg)
+        started.assign(places)
+        with allowed("read", topic):
+            async for record in started:
+                yield record
+
+
+@asynccontextmanager
+async def _client(client: Any, way: Connection) -> AsyncIterator[Any]:
+    try:
+        await reach(client, way)
+        yield client
+    finally:
+        await client.stop()
+
+
+def _line(record: Any) -> str:
+    place = f"{record.topic}[{record.partition}]@{record.offset}"
+    value = (record.value or b"").decode(errors="replace")
+    why = (dict(record.headers).get("__streams.errors.message") or b"").decode(errors="replace")
+    shown = value if len(value) <= 400 else value[:399] + "…"
+    return f"{place} {why}: {shown}" if why else f"{place} {shown}"
+
+
+def _portfolio(value: bytes | None) -> str | None:
+    try:
+        fields = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return None
+    return fields.get("portfolio_id", "main") if isinstance(fields, dict) else None
+
+
+def _print(fields: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(fields).decode() + "\n")

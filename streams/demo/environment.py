@@ -1,0 +1,59 @@
+"""The stage of the demo: topics, a journal, and what is needed to talk to them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from config.settings import Settings
+from streams.history.feed import Event
+from streams.journal.genesis import genesis, new_journal_id
+from streams.journal.topics import JOURNAL_BYTES_MAX, ROOM, Names
+from streams.kafka import admin
+from streams.kafka.append import Line, append
+from streams.kafka.connection import Connection, reach
+from streams.kafka.journal_origin import begin
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Send
+
+PARTITIONS = 2
+
+
+class Stage:
+    """A broker with topics and a journal, and what is needed to talk to it."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.settings = settings
+        self.connection = Connection(settings.kafka.bootstrap_servers)
+        self.names = Names(settings.topics.prefix)
+        self.seed = seed
+        self.producer: Any = None
+
+    async def lay(self, start_ns: int) -> None:
+        """Create the topics and begin the journal."""
+        await admin.apply(self.connection, self.names, PARTITIONS)
+        value = genesis(new_journal_id(self.seed), PARTITIONS, self.settings.decision(), start_ns)
+        await begin(self.connection, self.names, PARTITIONS, value)
+        self.producer = AIOKafkaProducer(
+            **self.connection.options(), enable_idempotence=False, max_request_size=JOURNAL_BYTES_MAX + ROOM
+        )
+        await reach(self.producer, self.connection)
+
+    async def publish(self, sends: Iterable[Send]) -> None:
+        """Publish, partition by partition, and wait for the acknowledgements."""
+        by_place: dict[TopicPartition, list[Line]] = {}
+        for send in sends:
+            partition = partition_of(send.key or b"", PARTITIONS) if send.partition is None else send.partition
+            place = TopicPartition(self.names.topic(send.topic), partition)
+            by_place.setdefault(place, []).append(Line(send.key, send.value, send.headers))
+        for place, lines in by_place.items():
+            await append(self.producer, place, lines)
+
+    async def send(self, events: Sequence[Event]) -> None:
+        """Publish events to their input topics; prices of one moment go in one message a partition."""
+        await self.publish(Send(event.topic, None, event.key, event.value) for event in events)
+
+    async def close(self) -> None:
+        """Let go of the broker."""
+        if self.producer is not None:
+            await self.producer.stop()

@@ -1,0 +1,187 @@
+"""Dead letters: a refused record, byte for byte, with headers that name place, rule and value; and its way back."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas import dead_letter as schema
+from schemas.dead_letter import DeadLetter, headers_of
+from schemas.errors import InvalidMessage
+from schemas.wire import RefusedTick
+from streams.journal.entries import Place
+from streams.journal.topics import DLQ, KIB, RECORD_BYTES_MAX, ROOM
+from streams.processing.ports import Headers, Record, Send
+from streams.reports.weight_history import instant
+
+REPLAY_OF = "himari.replay.of"
+"""Header of a replayed record: the place of its dead letter, topic/partition/offset."""
+CUT = "himari.error.cut"
+"""Header of a dead letter that was too large: how large it was, and the digest of its value."""
+LETTER_BYTES_MAX = 2 * RECORD_BYTES_MAX - ROOM
+KEPT_BYTES = 64 * KIB
+"""What a letter that is cut holds of key and value each, from their beginnings."""
+LETTERS_BYTES_MAX = 8 * 1024 * KIB
+"""Of all the letters of one record."""
+MILLISECOND_NS = 1_000_000
+
+
+def dead_letter(place: Place, record: Record, error: InvalidMessage, tick: int | None = None) -> Send:
+    """Return a refused source record, or one for a refused tick of it, for its dead-letter topic."""
+    return letter(place, record.key, record.value, record.headers, error, tick)
+
+
+def tick_letters(place: Place, record: Record, refused: Sequence[RefusedTick]) -> list[Send]:
+    """Return a dead letter for each refused tick of a record, each with the whole record.
+
+    Together they have at most `LETTERS_BYTES_MAX`, or are one: a large record of bad ticks would else become gigabytes.
+    Where some have no letter of their own, the last one's text says how many.
+    """
+    room = max(LETTERS_BYTES_MAX // max(size_of(record.key, record.value, record.headers), 1), 1)
+    shown, left = refused[:room], len(refused) - room
+    letters = [dead_letter(place, record, error, index) for index, error in shown[:-1]]
+    for index, error in shown[-1:]:
+        more = f"; {left} more ticks of the record are refused, without a letter" if left > 0 else ""
+        last = type(error)(error.code, error.field, error.text + more)
+        letters.append(dead_letter(place, record, last, index))
+    return letters
+
+
+def letter(
+    place: Place,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    error: InvalidMessage,
+    tick: int | None = None,
+) -> Send:
+    """Return a dead letter made of the original key, value and headers.
+
+    A record that is larger than its dead-letter topic takes (compressed, it passed the source's limit) is cut; a header
+    says so, and its source holds it whole for as long as that keeps it.
+    """
+    why = headers_of(error, place.topic, place.partition, place.offset, tick)
+    size = size_of(key, value, headers)
+    if size > LETTER_BYTES_MAX:
+        digest = hashlib.sha256(value or b"").hexdigest()
+        headers = ((CUT, f"{size} bytes, value {len(value or b'')} with sha256 {digest}".encode()),)
+        key, value = key and key[:KEPT_BYTES], value and value[:KEPT_BYTES]
+    return Send(f"{place.topic}{DLQ}", None, key, value, (*headers, *why))
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Return how many bytes a record has, but for its frame."""
+    told = sum(len(name.encode()) + len(text or b"") for name, text in headers)
+    return len(key or b"") + len(value or b"") + told
+
+
+class Letter(NamedTuple):
+    """One dead letter as it lies in its topic."""
+
+    topic: str
+    """Logical name of the topic that it was refused on: "signals"."""
+    partition: int
+    """Of the dead-letter topic, as is `offset`."""
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def place(self) -> str:
+        """Where it lies: "signals.dlq/0/7"."""
+        return f"{self.topic}{DLQ}/{self.partition}/{self.offset}"
+
+    @property
+    def why(self) -> DeadLetter | None:
+        """What its headers say, None where they are not ours."""
+        return schema.read(self.headers)
+
+
+def again(found: Letter, partitions: int) -> Send:
+    """Return a dead letter's record for the topic that it came from, as it was but for a header that names the letter.
+
+    It goes to the partition that it was read from, where there is one still: `prices` needs that.
+    """
+    why = found.why
+    partition = None if why is None or why.partition >= partitions else why.partition
+    headers = (*schema.original(found.headers), (REPLAY_OF, found.place.encode()))
+    return Send(found.topic, partition, found.key, found.value, headers)
+
+
+# -- replayed before -------------------------------------------------------------------------------------------------
+def replayed(headers: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+    """Yield the places of the dead letters that a record is a replay of: more than one where a replay was refused."""
+    for name, value in headers:
+        if name == REPLAY_OF:
+            yield (value or b"").decode(errors="replace")
+
+
+def headers_in(fields: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+    """Return the headers of the source record behind a journal entry."""
+    return [(name, base64.b64decode(value)) for name, value in fields["headers"]]
+
+
+# -- shown -----------------------------------------------------------------------------------------------------------
+def summary(found: Letter) -> dict[str, Any]:
+    """Return a dead letter's place, time and reason as plain JSON values; the reason is null where it is not ours."""
+    why = found.why
+    return {
+        "topic": f"{found.topic}{DLQ}",
+        "partition": found.partition,
+        "offset": found.offset,
+        "time": instant(found.timestamp_ms * MILLISECOND_NS),
+        "code": None if why is None else why.code,
+        "field": None if why is None else why.field,
+        "message": None if why is None else why.message,
+    }
+
+
+def whole(found: Letter) -> dict[str, Any]:
+    """Return all of a dead letter as plain JSON values; `value` is null where the bytes are no text."""
+    why = found.why
+    source = None if why is None else {"topic": why.topic, "partition": why.partition, "offset": why.offset}
+    return {
+        **summary(found),
+        "exception": None if why is None else why.exception,
+        "source": source,
+        "key": _text(found.key),
+        "value": _text(found.value),
+        "value_base64": None if found.value is None else base64.b64encode(found.value).decode(),
+        "headers": [[name, (value or b"").decode(errors="backslashreplace")] for name, value in found.headers],
+    }
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def line(found: Letter) -> str:
+    """Return a dead letter in one line."""
+    row = summary(found)
+    why = f"{row['code'] or 'no letter of ours'} {row['field'] or '-'}: {row['message']}"
+    return f"{row['time']} {found.place} {tame(why)}"
+
+
+def lines(found: Letter) -> Iterator[str]:
+    """Yield all of a dead letter as lines; bytes that are no text are shown escaped."""
+    yield line(found)
+    yield f"key: {_escaped(found.key)}"
+    yield "headers:"
+    for name, value in found.headers:
+        yield f"  {tame(name)}: {_escaped(value)}"
+    yield "value:"
+    yield _escaped(found.value)
+
+
+def _escaped(raw: bytes | None) -> str:
+    return "(none)" if raw is None else tame(raw.decode(errors="backslashreplace"))
+
+
+def tame(text: str) -> str:
+    """Escape what a terminal would obey instead of show."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)

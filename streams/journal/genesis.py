@@ -1,0 +1,27 @@
+"""Genesis: what makes an empty log a journal."""
+
+import hashlib
+from base64 import b32encode
+from secrets import token_bytes
+
+from engines.allocation import DECISION_VERSION
+from engines.parameters import DecisionParams, tree_hash
+from streams.journal import entries as journal
+
+
+def new_journal_id(seed: int | None = None) -> str:
+    """Return 8 base32 characters: by chance, or from a seed where a demo has to repeat itself."""
+    raw = token_bytes(5) if seed is None else hashlib.sha256(f"journal {seed}".encode()).digest()[:5]
+    return b32encode(raw).decode()
+
+
+def genesis(journal_id: str, partitions: int, params: DecisionParams, now_ns: int, version: int = 0) -> bytes:
+    """Return entry 0 of every journal partition; `version`: of the decisions, 0: that of this code."""
+    body = {
+        "decision_version": version or DECISION_VERSION,
+        "journal_id": journal_id,
+        "partitions": partitions,
+        "settings": params.model_dump(),
+        "settings_hash": tree_hash(params),
+    }
+    return journal.internal("genesis", body, now_ns)

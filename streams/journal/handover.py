@@ -1,0 +1,175 @@
+"""How one decision version takes over from another inside a journal, and what proves it.
+
+The old version folds everything, appends an `engine` entry, folds that as its last one, and writes beside its
+checkpoint the whole state it leaves as entries behind it. So each entry belongs to exactly one version; the old one
+proves what it left, digest included, and the new one proves what it made of that, from the journal alone.
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from config.settings import settings_hash
+from engines.handlers.effects import Journaled
+from engines.parameters import DecisionParams
+from schemas.errors import AnotherVersion, VerificationMismatch
+from streams.journal import entries as journal
+from streams.journal.topics import MIB
+from streams.processing.checkpoint import digest
+from streams.processing.ports import RecordKey
+
+PART_BYTES: Final = 4 * MIB
+"""Bytes of values in one entry that tells of the state; a journal entry may have 9 MB."""
+
+Meta = dict[str, Any]
+Records = dict[RecordKey, bytes]
+Migration = Callable[[Meta, Records], tuple[Meta, Records]]
+"""Turns what one version left into what the next one understands; pure, and for ever the same."""
+
+MIGRATIONS: Final[Mapping[tuple[int, int], Migration]] = MappingProxyType({})
+"""(from, to) → migration. None so far: no released version can hand over to this one."""
+
+
+class State(NamedTuple):
+    """What a version left at its `engine` entry."""
+
+    offset: int
+    meta: Meta
+    records: Records
+
+
+def package() -> str:
+    """Return the version of this package, "0" where it is not installed."""
+    try:
+        return version("himari-layer3")
+    except PackageNotFoundError:
+        return "0"
+
+
+# -- by the version that leaves ----------------------------------------------------------------------------------------
+def engine(from_version: int, to_version: int, now_ns: int) -> bytes:
+    """Return the entry that hands over."""
+    body = {"from_version": from_version, "package": package(), "to_version": to_version}
+    return journal.internal("engine", body, now_ns)
+
+
+def told(left: State, now_ns: int) -> Iterator[bytes]:
+    """Yield the entries that tell of the state that was left."""
+    parts = list(_parts(left.records))
+    for number, part in enumerate(parts):
+        records = [[table, b64encode(key).decode(), b64encode(value).decode()] for (table, key), value in part]
+        state = {
+            "digest": f"{digest(left.records):064x}",
+            "meta": left.meta if number == 0 else {},
+            "offset": left.offset,
+            "part": number,
+            "parts": len(parts),
+            "records": records,
+        }
+        body = {
+            "from_version": left.meta["decision_version"],
+            "state": state,
+            "to_version": left.meta["successor"],
+        }
+        yield journal.internal("engine", body, now_ns)
+
+
+def _parts(records: Records) -> Iterator[list[tuple[RecordKey, bytes]]]:
+    part: list[tuple[RecordKey, bytes]] = []
+    size = 0
+    for key, value in sorted(records.items()):
+        if part and size + len(value) > PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append((key, value))
+        size += len(value)
+    yield part
+
+
+# -- by the version that comes -----------------------------------------------------------------------------------------
+def taken_over(place: str, left: State, to_version: int, migrations: Mapping[tuple[int, int], Migration]) -> State:
+    """Return the state as the version that comes goes on with it.
+
+    Raises:
+        AnotherVersion: it was not handed over to this version, or this one does not know how to take it.
+    """
+    found, heir = left.meta["decision_version"], left.meta.get("successor", 0)
+    if heir != to_version:
+        told_of = f"was handed over to version {heir}: install that" if heir else _how(found, to_version)
+        msg = f"{place} is of decision version {found}, this is version {to_version}: {told_of}"
+        raise AnotherVersion(msg)
+    migrate = migrations.get((found, to_version))
+    if migrate is None:
+        known = ", ".join(str(old) for old, new in sorted(migrations) if new == to_version) or "none"
+        msg = f"{place} was handed over by decision version {found}; version {to_version} takes over from: {known}"
+        raise AnotherVersion(msg)
+    meta, records = migrate(dict(left.meta), dict(left.records))
+    settings = DecisionParams.model_validate(meta["settings"]).model_dump()
+    meta |= {
+        "decision_version": to_version,
+        "settings": settings,
+        "settings_hash": settings_hash(settings),
+        "successor": 0,
+    }
+    return State(left.offset, meta, records)
+
+
+def _how(found: int, to_version: int) -> str:
+    return f"stop the workers and run version {found} with: himari worker --drain --to {to_version}"
+
+
+class Wait:
+    """Waits, in a journal that another version began, for the state that was handed over to `to_version`."""
+
+    def __init__(self, to_version: int) -> None:
+        self.to_version = to_version
+        self.offset = -1
+        """Where the newest `engine` entry to this version stands; -1: none came."""
+        self.versions: list[tuple[int, int, str]] = []
+        """(first entry, version, package) of each stretch before; "" where the package is not told."""
+        self._parts: dict[int, Mapping[str, Any]] = {}
+
+    def take(self, entry: Journaled) -> State | None:
+        """Take an entry; return the state once it is whole.
+
+        Raises:
+            VerificationMismatch: the records are not those that the digest stands for.
+        """
+        body = entry.body
+        if entry.kind == "genesis":
+            self.versions.append((entry.offset, body["decision_version"], ""))
+        if entry.kind != "engine" or body["to_version"] == body["from_version"]:
+            return None
+        state = body.get("state")
+        if state is None:
+            self._hand(entry)
+        elif state["offset"] == self.offset:
+            self._parts[state["part"]] = state
+            if len(self._parts) == state["parts"]:
+                return self._whole(state["digest"])
+        return None
+
+    def _hand(self, entry: Journaled) -> None:
+        first, number, _ = self.versions.pop()
+        self.versions += [(first, number, entry.body.get("package") or "")]
+        self.versions += [(entry.offset + 1, entry.body["to_version"], "")]
+        self.offset = entry.offset if entry.body["to_version"] == self.to_version else -1
+        self._parts.clear()
+
+    def _whole(self, expected: str) -> State:
+        rows = [row for _, part in sorted(self._parts.items()) for row in part["records"]]
+        records = {(table, b64decode(key)): b64decode(value) for table, key, value in rows}
+        if f"{digest(records):064x}" != expected:
+            msg = f"the state handed over at entry {self.offset} is not the one that its digest stands for"
+            raise VerificationMismatch(msg)
+        return State(self.offset, dict(self._parts[0]["meta"]), records)
+
+
+def plain(meta: Mapping[str, object]) -> Meta:
+    """Return a checkpoint's meta as it comes back from JSON."""
+    found: Meta = orjson.loads(orjson.dumps(meta))
+    return found

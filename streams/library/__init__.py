@@ -1,0 +1,1 @@
+"""The core without Kafka: one class for each phase."""

@@ -1,0 +1,1 @@
+"""What allocations and states say, as tables and files."""

@@ -1,0 +1,217 @@
+"""How a portfolio stands: its newest allocation, and what the journal knows beside it by now."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from engines.pipeline.caps import Limits
+from engines.pipeline.sizing_modes import trading_states
+from engines.state.partition import State
+from streams.reports.weight_history import instant
+
+SECOND_NS: Final = 1_000_000_000
+SINCE_VERSION_2: Final = (
+    "cells",
+    "strategy_weights",
+    "drift",
+    "drifted_strategies",
+    "max_drift_pct",
+    "correlation_penalties",
+    "diversification",
+)
+"""Fields that an allocation of decision version 1 has not."""
+
+Fields = Mapping[str, Any]
+
+
+def view(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
+    """Return how a portfolio stands as plain JSON values.
+
+    Args:
+        fields: its newest allocation.
+        state: its journal partition, folded to the end of this moment.
+        now_ns: the clock, ns since 1970.
+    """
+    in_force = fields["settings_hash"] == state.settings_hash
+    return {
+        "portfolio_id": fields["portfolio_id"],
+        "sequence": fields["sequence"],
+        "decision_id": fields["decision_id"],
+        "decision_version": fields["decision_version"],
+        "trigger": fields["trigger"],
+        "basis": fields["basis"],
+        "final": fields["final"],
+        "value_usd": fields["portfolio_value"],
+        "totals": fields["totals"],
+        "targets": fields["targets"],
+        "cells": fields.get("cells"),
+        "bound": fields["bound"],
+        "strategies": _strategies(fields, state),
+        "drift": fields.get("drift"),
+        "max_drift_pct": fields.get("max_drift_pct"),
+        "correlation_penalties": fields.get("correlation_penalties"),
+        "diversification": fields.get("diversification"),
+        "budgets": budgets(fields, state.limits) if in_force else None,
+        "settings": {"hash": fields["settings_hash"], "in_force": in_force},
+        "trading_states": _trading(fields, state),
+        "freshness": _freshness(fields, state, now_ns),
+        "absent": [name for name in SINCE_VERSION_2 if name not in fields],
+    }
+
+
+def budgets(fields: Fields, limits: Limits) -> dict[str, list[dict[str, Any]]] | None:
+    """Return what each symbol, each strategy and the portfolio hold of what they may; None where cells are not told.
+
+    A symbol's cap is here that of the settings; in a cascade, or uncertain, a stage may have made it smaller.
+    """
+    cells, value = fields.get("cells"), fields["portfolio_value"]
+    if cells is None:
+        return None
+    symbols: dict[str, int] = {}
+    strategies: dict[str, int] = {}
+    for cell in cells:
+        symbols[cell["symbol"]] = symbols.get(cell["symbol"], 0) + abs(cell["cents"])
+        strategies[cell["strategy_id"]] = strategies.get(cell["strategy_id"], 0) + abs(cell["cents"])
+    return {
+        "position": [_budget(name, cents, limits.position * value) for name, cents in sorted(symbols.items())],
+        "strategy": [_budget(name, cents, limits.strategy * value) for name, cents in sorted(strategies.items())],
+        "portfolio": [_budget("all", sum(symbols.values()), limits.gross * value)],
+    }
+
+
+def _budget(name: str, cents: int, cap_usd: float) -> dict[str, Any]:
+    held = cents / 100
+    return {"name": name, "held_usd": held, "cap_usd": cap_usd, "ratio": held / cap_usd if cap_usd > 0 else None}
+
+
+def _strategies(fields: Fields, state: State) -> dict[str, dict[str, Any]] | None:
+    """Return of each strategy its weight in the allocation (null where that was decided by ratio) and as learnt by now.
+
+    And its gross, and whether it had drifted; None where the allocation does not tell cells.
+    """
+    weights, cells = fields.get("strategy_weights"), fields.get("cells")
+    if weights is None or cells is None:
+        return None
+    record = state.get("strategies", (fields["portfolio_id"],))
+    learnt = {} if record is None else dict(zip(record.names, record.weights, strict=True))
+    names = sorted({*weights, *learnt, *(cell["strategy_id"] for cell in cells)})
+    return {
+        name: {
+            "weight": weights.get(name),
+            "weight_now": learnt.get(name),
+            "gross_usd": sum(abs(cell["cents"]) for cell in cells if cell["strategy_id"] == name) / 100,
+            "drifted": name in fields["drifted_strategies"],
+        }
+        for name in names
+    }
+
+
+def _trading(fields: Fields, state: State) -> dict[str, str]:
+    """Return the trading state now in force of each cell that holds or claims something."""
+    portfolio = fields["portfolio_id"]
+    held = {(cell["strategy_id"], cell["symbol"]) for cell in fields.get("cells", ())}
+    cells = sorted({*held, *state.cells(portfolio)})
+    return dict(zip(map("/".join, cells), trading_states(state, portfolio, cells), strict=True))
+
+
+def _freshness(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
+    """Return ages in seconds of the decision, of the journal's last entry, and of the price of each target."""
+    until = fields["valid_until_ns"]
+    markets = {symbol: state.get("markets", (symbol,)) for symbol in fields["targets"]}
+    priced = {symbol: market.bars.last_ns for symbol, market in markets.items() if market and market.bars}
+    ages = {symbol: (now_ns - priced[symbol]) / SECOND_NS if symbol in priced else None for symbol in markets}
+    oldest = state.params.validation_criteria.max_price_age_s
+    return {
+        "decided_at": instant(fields["timestamp_ns"]),
+        "decision_age_s": (now_ns - fields["timestamp_ns"]) / SECOND_NS,
+        "journal_age_s": None if state.progress is None else (now_ns - state.progress.now_ns) / SECOND_NS,
+        "valid_until": None if until is None else instant(until),
+        "expired": until is not None and until <= now_ns,
+        "price_age_s": ages,
+        "stale_prices": sorted(symbol for symbol, age in ages.items() if age is None or age > oldest),
+    }
+
+
+# -- for people --------------------------------------------------------------------------------------------------------
+def told(shown: Fields) -> Iterator[str]:
+    """Yield a view as lines."""
+    fresh, totals, trigger = shown["freshness"], shown["totals"], shown["trigger"]
+    yield (
+        f"{shown['portfolio_id']}, allocation {shown['sequence']} ({shown['decision_id']}), decided "
+        f"{fresh['decided_at']} ({_age(fresh['decision_age_s'])} ago) by {trigger['kind']} {trigger['id']}"
+    )
+    yield (
+        f"value {shown['value_usd']:,.2f} USD, gross {totals['gross_usd']:,.2f}, net {totals['net_usd']:,.2f}, "
+        f"{totals['utilization_ratio']:.1%} in use"
+    )
+    yield from _told_targets(shown)
+    yield from _told_strategies(shown)
+    yield from _told_correlation(shown)
+    yield from _told_budgets(shown)
+    halted = {cell: state for cell, state in shown["trading_states"].items() if state != "ACTIVE"}
+    yield "trading states: " + (", ".join(f"{cell} {state}" for cell, state in halted.items()) or "all ACTIVE")
+    yield from _told_age(shown)
+
+
+def _told_targets(shown: Fields) -> Iterator[str]:
+    yield "targets:" if shown["targets"] else "targets: nothing is held"
+    for symbol, target in shown["targets"].items():
+        age = shown["freshness"]["price_age_s"][symbol]
+        price = "no price" if age is None else f"price {_age(age)} old"
+        stale = ", STALE" if symbol in shown["freshness"]["stale_prices"] else ""
+        yield f"  {symbol:<16} {target['notional_usd']:>16,.2f} USD {target['quantity']:>18.8f} coins   {price}{stale}"
+
+
+def _told_strategies(shown: Fields) -> Iterator[str]:
+    if shown["strategies"] is None:
+        yield "strategies: this allocation does not tell their weights"
+        return
+    drift = shown["drift"]
+    yield f"strategies (drift {drift['ratio']:.1%}{', ALERT' if drift['alert'] else ''}):"
+    for name, strategy in shown["strategies"].items():
+        weight, now = ("–" if strategy[key] is None else f"{strategy[key]:.1%}" for key in ("weight", "weight_now"))
+        drifted = "   drifted" if strategy["drifted"] else ""
+        yield f"  {name:<16} {strategy['gross_usd']:>16,.2f} USD   weight {weight:>6}, by now {now:>6}{drifted}"
+        for cell in shown["cells"]:
+            if cell["strategy_id"] == name:
+                yield f"    {cell['symbol']:<14} {cell['cents'] / 100:>16,.2f} USD"
+
+
+def _told_correlation(shown: Fields) -> Iterator[str]:
+    """Yield what stage 10 took of each symbol, and what holding several of them is worth."""
+    penalties, diversified = shown["correlation_penalties"], shown["diversification"]
+    if penalties is None:
+        return
+    taken = ", ".join(f"{symbol} {share:.1%}" for symbol, share in penalties.items() if share)
+    yield f"correlation, and the caps weighed with it, took: {taken or 'nothing'}"
+    if diversified is not None:
+        yield f"diversification: ratio {diversified['ratio']:.2f}, score {diversified['score']:.2f}"
+
+
+def _told_budgets(shown: Fields) -> Iterator[str]:
+    if shown["budgets"] is None:
+        reason = "this allocation does not tell its cells" if shown["settings"]["in_force"] else "settings have changed"
+        yield f"budgets: not known, {reason}"
+        return
+    yield "budgets:"
+    for level, rows in shown["budgets"].items():
+        for row in rows:
+            ratio = "–" if row["ratio"] is None else f"{row['ratio']:.1%}"
+            yield f"  {level:<10} {row['name']:<16} {row['held_usd']:>16,.2f} of {row['cap_usd']:>16,.2f} {ratio:>7}"
+
+
+def _told_age(shown: Fields) -> Iterator[str]:
+    fresh = shown["freshness"]
+    if fresh["expired"]:
+        yield f"EXPIRED: a forecast behind it was good until {fresh['valid_until']}, and no decision has followed"
+    elif fresh["valid_until"]:
+        yield f"good until {fresh['valid_until']}"
+    if fresh["journal_age_s"] is not None:
+        yield f"journal: last entry {_age(fresh['journal_age_s'])} ago"
+
+
+def _age(seconds: float) -> str:
+    """Return an age in the unit that fits: 12 s, 5 min, 3 h, 2 d."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

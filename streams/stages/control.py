@@ -1,0 +1,113 @@
+"""Control records: as we write them ourselves, and as they are found again in the journal."""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas import wire
+from schemas.control import Control
+from schemas.vocabulary import PolicyMode, TradingState
+from streams.processing.partitioner import partition_of
+from streams.stages.ingest import EVERYWHERE, INTAKES
+
+STATES: Mapping[str, TradingState] = {"halt": "HALTED", "reduce": "REDUCING", "resume": "ACTIVE"}
+"""An operator's word → the trading state that it asks for."""
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+def settings_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
+    """Return the control record that asks for other decision settings; its id names settings and moment."""
+    return _order(f"settings-{payload['hash'][:16]}-{now_ns}", "settings", payload, reason, by, now_ns)
+
+
+def trading_order(word: str, scope: str, reason: str, by: str, now_ns: int) -> dict[str, Any]:
+    """Return the control record that halts, reduces or resumes a scope; no two have the same id."""
+    payload = {"scope": scope, "state": STATES[word]}
+    return _order(_name(word, now_ns), "trading_state", payload, reason, by, now_ns)
+
+
+def value_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
+    """Return the control record that tells a portfolio's equity; no two have the same id."""
+    return _order(_name("value", now_ns), "portfolio_value", payload, reason, by, now_ns)
+
+
+def mode_order(
+    mode: PolicyMode, scope: str, reason: str, by: str, now_ns: int, control_id: str | None = None
+) -> dict[str, Any]:
+    """Return the control record that says how far the policy may act; no two have the same id, unless one is given."""
+    name = control_id or _name(f"rl-{mode}", now_ns)
+    return _order(name, "rl_mode", {"mode": mode, "scope": scope}, reason, by, now_ns)
+
+
+def _name(word: str, now_ns: int) -> str:
+    return f"{word}-{now_ns}-{secrets.token_hex(4)}"
+
+
+def _order(control_id: str, kind: str, payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
+    return {
+        "by": by,
+        "control_id": control_id,
+        "kind": kind,
+        "payload": dict(payload),
+        "reason": reason,
+        "timestamp_ns": now_ns,
+    }
+
+
+def asked(order: Mapping[str, Any], partitions: int) -> list[int]:
+    """Return the journal partitions, of so many, that take an order and will answer it.
+
+    Raises:
+        InvalidControlException: it would be a dead letter.
+    """
+    portfolio = INTAKES["control"].portfolio(wire.validate(Control, dict(order), place="control"))
+    return list(range(partitions)) if portfolio == EVERYWHERE else [partition_of(portfolio.encode(), partitions)]
+
+
+# -- found again -----------------------------------------------------------------------------------------------------
+class Ordered(NamedTuple):
+    """One order as a journal partition holds it."""
+
+    offset: int
+    """Its place in the journal partition."""
+    source: tuple[int, int, int]
+    """Its place in `control`: epoch, partition, offset."""
+    journaled_at_ns: int
+    body: Mapping[str, Any]
+    """The control record."""
+
+
+def ordered(offset: int, entry: bytes) -> Ordered | None:
+    """Return the order that a journal entry is, or None where it is something else."""
+    if b'"kind":"control"' not in entry:
+        return None
+    fields = orjson.loads(entry)
+    if fields["kind"] != "control":
+        return None
+    source = fields["source"]
+    place = (source["epoch"], source["partition"], source["offset"])
+    return Ordered(offset, place, fields["journaled_at_ns"], orjson.loads(fields["value"]))
+
+
+def effective(orders: Iterable[Ordered]) -> list[Ordered]:
+    """Return orders without their repeats, as sizing takes them: a place of `control` once, and none after a later."""
+    reached: dict[int, tuple[int, int]] = {}
+    found = []
+    for order in orders:
+        epoch, partition, offset = order.source
+        if (epoch, offset) > reached.get(partition, (0, -1)):
+            reached[partition] = (epoch, offset)
+            found.append(order)
+    return found
+
+
+def behind(scopes: Mapping[str, str], orders: Iterable[Ordered]) -> dict[str, Ordered]:
+    """Return the order behind each trading state in force, as far as it is among `orders`, in the journal's order."""
+    found = {}
+    for order in effective(orders):
+        payload = order.body["payload"]
+        if order.body["kind"] == "trading_state" and scopes.get(payload["scope"]) == payload["state"]:
+            found[payload["scope"]] = order
+    return found

@@ -1,0 +1,71 @@
+"""Handing a journal partition over to another decision version: fold all there is, leave the state, fold no more."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from engines.fold import version_of
+from schemas.errors import AnotherVersion
+from streams.journal import entries as journal
+from streams.journal import handover
+from streams.processing.ports import Ports, Record, Send
+from streams.processing.processor import Processor
+from streams.stages.sizing import SizingFold
+
+CHUNK: Final = 500
+"""Entries folded at once."""
+ENGINE: Final = b'"kind":"engine"'
+"""In the bytes of each entry that may hand over: it is the last of its chunk."""
+
+
+async def drain(fold: SizingFold, processor: Processor, ports: Ports, to_version: int, clock: Callable[[], int]) -> int:
+    """Hand the partition over to a version; return the offset of the entry that does.
+
+    Nobody else may write to the journal meanwhile who wants it decided by this version. Where it is broken off, do it
+    again: what was done is found, and only what is missing is done.
+
+    Raises:
+        AnotherVersion: it is another version's by now, or was handed over to a third one.
+    """
+    partition = fold.state.partition
+    first = await processor.recover()
+    await _fold(fold, processor, ports, first)
+    if not _heir(fold):
+        entry = handover.engine(version_of(fold.state), to_version, clock())
+        await ports.send([Send(journal.TOPIC, partition, None, entry)])
+        await _fold(fold, processor, ports, processor.offset + 1)
+    if _heir(fold) != to_version:
+        msg = f"journal partition {partition} was handed over to version {_heir(fold)}, not {to_version}: install that"
+        raise AnotherVersion(msg)
+    await processor.checkpoint()
+    left = handover.State(processor.offset, handover.plain(fold.meta()), processor.records())
+    for told in handover.told(left, clock()):
+        await ports.send([Send(journal.TOPIC, partition, None, told)])
+    return left.offset
+
+
+def _heir(fold: SizingFold) -> int:
+    """Return the version that the partition is handed over to, 0: none."""
+    return 0 if fold.state.progress is None else fold.state.progress.successor
+
+
+async def _fold(fold: SizingFold, processor: Processor, ports: Ports, first: int) -> None:
+    """Fold from an offset to the end of this moment, or to the entry that hands over."""
+    async for chunk in _chunks(ports.source(first)):
+        if _heir(fold):
+            return
+        await processor.take(chunk, _nothing)
+
+
+async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[Sequence[Record]]:
+    chunk: list[Record] = []
+    async for record in records:
+        chunk.append(record)
+        if len(chunk) == CHUNK or ENGINE in (record.value or b""):
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _nothing() -> None:
+    """Acknowledge to nobody."""

@@ -1,0 +1,86 @@
+"""Ingest: a source record becomes a journal entry, or goes whole to its dead-letter topic. Nothing is lost."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from schemas import wire
+from schemas.base import Message
+from schemas.cascade import CascadeIndicators
+from schemas.control import Control, PortfolioValue
+from schemas.errors import InvalidMessage
+from schemas.outcome import TradeOutcome
+from schemas.positions import Positions
+from schemas.signal import TacticalSignal
+from streams.journal import entries as journal
+from streams.journal.dead_letters import dead_letter, size_of
+from streams.journal.entries import Place
+from streams.journal.topics import RECORD_BYTES_MAX, ROOM
+from streams.processing.partitioner import partition_of
+from streams.processing.ports import Record, Send
+
+AHEAD_NS = 5_000_000_000
+"""An event time further ahead of the clock than this is refused."""
+
+BESIDE_BYTES_MAX = RECORD_BYTES_MAX + ROOM
+"""Largest key with headers that is taken."""
+
+EVERYWHERE = ""
+
+
+class Intake(NamedTuple):
+    """How the records of one source topic enter the journal."""
+
+    kind: str
+    model: type[Message]
+    portfolio: Callable[[Any], str]
+    """The portfolio whose journal partition takes it; `EVERYWHERE` for what portfolios share."""
+
+
+def _portfolio_of_control(control: Control) -> str:
+    return control.payload.portfolio_id if isinstance(control.payload, PortfolioValue) else EVERYWHERE
+
+
+INTAKES: dict[str, Intake] = {
+    "signals": Intake("signal", TacticalSignal, lambda message: message.portfolio_id),
+    "outcomes": Intake("outcome", TradeOutcome, lambda message: message.portfolio_id),
+    "positions": Intake("positions", Positions, lambda message: message.portfolio_id),
+    "cascade-indicators": Intake("cascade", CascadeIndicators, lambda _: EVERYWHERE),
+    "control": Intake("control", Control, _portfolio_of_control),
+}
+
+
+def _check_size(model: type[Message], record: Record, topic: str) -> None:
+    """Refuse a record whose key and headers would make its entry larger than the journal takes.
+
+    Raises:
+        InvalidMessage: the subclass that the model names.
+    """
+    size = size_of(record.key, None, record.headers)
+    if size > BESIDE_BYTES_MAX:
+        rule = f"record must have at most {BESIDE_BYTES_MAX} bytes of key and headers, was {size}"
+        refused_as: type[InvalidMessage] = model.refused_as  # type: ignore[attr-defined]
+        raise refused_as("too_large", "", f"{topic}: {rule}")
+
+
+def ingest(place: Place, record: Record, now_ns: int, partitions: int) -> list[Send]:
+    """Return what one source record becomes: an entry for one journal partition or for all, or a dead letter."""
+    intake = INTAKES[place.topic]
+    try:
+        message = wire.decode(intake.model, record.value, place=place.topic)
+        _check_size(intake.model, record, place.topic)
+        wire.check_time(message, message.timestamp_ns, now_ns + AHEAD_NS, place=place.topic)  # type: ignore[attr-defined]
+    except InvalidMessage as error:
+        return [dead_letter(place, record, error)]
+    value = journal.entry(
+        intake.kind,
+        (record.value or b"").decode(),
+        now_ns,
+        place=place,
+        event_time_ns=message.timestamp_ns,  # type: ignore[attr-defined]
+        key=record.key,
+        headers=record.headers,
+    )
+    portfolio = intake.portfolio(message)
+    if portfolio == EVERYWHERE:
+        return [Send(journal.TOPIC, partition, record.key, value) for partition in range(partitions)]
+    return [Send(journal.TOPIC, partition_of(portfolio.encode(), partitions), portfolio.encode(), value)]

@@ -1,0 +1,190 @@
+"""The Faust application with every setting that the design asks for, and the owner of a topic's processors."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.auth import SASLCredentials, SSLCredentials
+from faust.types.auth import CredentialsT
+
+from streams.journal.topics import JOURNAL_BYTES_MAX, ROOM, Names
+from streams.kafka.connection import Connection
+from streams.processing.ports import Send
+from streams.processing.processor import Processor
+from streams.worker.transport import CHUNK_RECORDS, BatchTransport
+
+BATCH_BYTES = 512 * 1024
+FETCH_BYTES_MAX = 4 << 20
+STREAM_BUFFER_CHUNKS = 4
+"""Faust's own 4,096 would be 4,096 chunks."""
+
+
+def new_app(
+    names: Names,
+    connection: Connection,
+    *,
+    data_dir: Path,
+    batched: Iterable[str],
+    sparse: Iterable[str] = (),
+    idempotent: bool = True,
+    chunk_records: int = CHUNK_RECORDS,
+    fetch_max_wait_ms: int = 50,
+    session_timeout_s: float = 6.0,
+    commit_interval_s: float = 1.0,
+    **settings: Any,
+) -> faust.App:
+    """Return an application without agents and tables, on the batched transport, that stops at an agent's error.
+
+    `batched` and `sparse` are logical names of topics (see `BatchTransport`). `idempotent` must be False on the
+    embedded broker (`streams.kafka.connection.is_embedded` tells). `settings` go to Faust and win over those here.
+    """
+    app = faust.App(
+        **{
+            "id": names.application,
+            "broker": "kafka://" + ";kafka://".join(connection.bootstrap.split(",")),
+            "broker_credentials": credentials(connection),
+            "broker_session_timeout": session_timeout_s,
+            "broker_heartbeat_interval": min(1.0, session_timeout_s / 3),
+            "broker_max_poll_records": chunk_records,
+            "broker_commit_interval": commit_interval_s,
+            "consumer_max_fetch_size": FETCH_BYTES_MAX,
+            "consumer_auto_offset_reset": "earliest",
+            "producer_acks": -1,
+            "producer_max_batch_size": BATCH_BYTES,
+            "producer_max_request_size": JOURNAL_BYTES_MAX + ROOM,
+            "stream_buffer_maxsize": STREAM_BUFFER_CHUNKS,
+            "stream_recovery_delay": 0.0,
+            "stream_wait_empty": False,  # chunks wait for a checkpoint; a rebalance must not wait for it
+            "processing_guarantee": "at_least_once",
+            "store": "rocksdb://",
+            "datadir": str(data_dir),
+            "topic_disable_leader": True,
+            "topic_allow_declare": False,
+            "autodiscover": False,
+            "web_enabled": False,
+            "worker_redirect_stdouts": False,
+        }
+        | settings,
+    )
+    app.transport = BatchTransport(
+        app.conf.broker_consumer,
+        app,
+        connection=connection,
+        batched=frozenset(map(names.topic, batched)),
+        sparse=frozenset(map(names.topic, sparse)),
+        idempotent=idempotent,
+        fetch_max_wait_ms=fetch_max_wait_ms,
+        chunk_records=chunk_records,
+    )
+    app._on_agent_error = crash  # noqa: SLF001 `app.agent(on_error=…)` raises TypeError; the default commits past it
+    return app
+
+
+async def crash(agent: Any, error: BaseException) -> None:
+    """Stop the worker at an agent's error, with nothing acknowledged."""
+    await agent.app.crash(error)
+
+
+def credentials(connection: Connection) -> CredentialsT | None:
+    """Return what Faust wants to log in with; None where the connection is plain text."""
+    security = dict(connection.security)
+    protocol = security.get("security_protocol", "PLAINTEXT")
+    context = security.get("ssl_context")
+    if protocol.startswith("SASL"):
+        return SASLCredentials(
+            mechanism=security.get("sasl_mechanism", "PLAIN"),
+            username=security.get("sasl_plain_username"),
+            password=security.get("sasl_plain_password"),
+            ssl_context=context,
+        )
+    return SSLCredentials(context=context) if protocol == "SSL" else None
+
+
+class Owned:
+    """The processors of the partitions of one topic that this worker owns now.
+
+    Give it to the transport as the topic's owner, and let the topic's agent call `take` with each event.
+    """
+
+    def __init__(self, app: faust.App, make: Callable[[int], Processor]) -> None:
+        """Take `make`, which returns a new processor of a partition."""
+        self._app, self._make = app, make
+        self.processors: dict[int, Processor] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._writings: set[asyncio.Task[None]] = set()
+
+    async def assigned(self, partition: int) -> int:
+        """Bring the partition's state back; return the offset to read from."""
+        async with self._lock(partition):
+            processor = self._make(partition)
+            processor.beside = self._beside
+            first = await processor.recover()
+            self.processors[partition] = processor
+            return first
+
+    async def revoked(self, partition: int) -> None:
+        """Let what is being taken finish, and what is being written, then drop the partition's processor."""
+        async with self._lock(partition):
+            processor = self.processors.pop(partition, None)
+            if processor is not None:
+                await processor.rest()
+
+    async def take(self, event: Any) -> None:
+        """Hand a chunk to its processor, which acknowledges it; one of before the last rebalance is dropped."""
+        message = event.message
+        async with self._lock(message.partition):
+            processor = self.processors.get(message.partition)
+            if processor is not None and message.generation_id == self._app.consumer_generation_id:
+                await processor.take(event.value, event.ack)
+
+    async def act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
+        """Let a partition's fold do what no record asks for, if it is still owned.
+
+        Once begun it is done, whether its caller waits or is cancelled: broken off, it would leave the memory ahead of
+        what is published, and the last checkpoint of a clean stop could not be made.
+        """
+        await asyncio.shield(self._act(partition, effect))
+
+    async def _act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
+        async with self._lock(partition):
+            processor = self.processors.get(partition)
+            if processor is not None:
+                await processor.act(effect)
+
+    async def checkpoint(self) -> None:
+        """Make a checkpoint of every processor, as before a clean stop, all of them at once."""
+        await asyncio.gather(*(self._checkpoint(partition) for partition in sorted(self.processors)))
+
+    async def _checkpoint(self, partition: int) -> None:
+        async with self._lock(partition):
+            if partition in self.processors:
+                await self.processors[partition].checkpoint()
+
+    def _beside(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Write a checkpoint beside what follows; a failure stops the worker."""
+        task = asyncio.ensure_future(writing)
+        self._writings.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writings.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._writings.add(asyncio.ensure_future(self._app.crash(error)))
+
+    def _lock(self, partition: int) -> asyncio.Lock:
+        return self._locks.setdefault(partition, asyncio.Lock())
+
+
+def own(app: faust.App, topic: str, owned: Owned) -> None:
+    """Make `owned` the owner of a topic (name on the broker), and give the topic an agent that hands it the chunks."""
+    channel = app.topic(topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+    app.transport.owners[topic] = owned
+
+    async def fold(stream: faust.StreamT) -> None:
+        async for event in stream.noack().events():
+            await owned.take(event)
+
+    app.agent(channel, name=f"{topic}-owner")(fold)

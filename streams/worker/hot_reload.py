@@ -1,0 +1,205 @@
+"""What a running worker makes of a change of its settings file.
+
+Decision settings become one `control` record. Worker settings act here and now, by the worker's `Taker`s; what a
+running process cannot take is named: in the log, on `/state`, and as `himari_l3_config_restart_required`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from config.diff import diff, leaves
+from config.security import SecuritySettings
+from config.settings import Settings, decision_tree, settings_hash, worker_tree
+from config.watch import Change, Rejected, Watch
+from schemas.errors import SizingError
+from streams.monitoring.metrics import Metrics
+from streams.processing.ports import Send
+from streams.stages.control import settings_order
+
+logger = logging.getLogger(__name__)
+
+RESTART: Final = "restart the worker"
+NOT_LIVE: Final[Mapping[str, str]] = {
+    "kafka.bootstrap_servers": RESTART,
+    "kafka.session_timeout_s": RESTART,
+    "kafka.data_dir": RESTART,
+    **{f"kafka.security.{name}": RESTART for name in SecuritySettings.model_fields},
+    "topics.prefix": RESTART,
+    "topics.partitions": "fixed for life by the journal: put it back",
+    "topics.replication": "himari topics apply (topics that it creates)",
+}
+"""What no running process can take: connections, membership, open tables, the journal itself. Key → what to do."""
+VANISHED: Final = "gone from the file: put it back, or restart the worker"
+
+
+class Taker(NamedTuple):
+    """A part of the worker that takes some settings while it runs."""
+
+    keys: frozenset[str]
+    take: Callable[[Settings], Awaitable[None]]
+    """Acts on the settings given. Raises: SizingError where it cannot; all of its keys are as before then."""
+
+
+class Waiting(NamedTuple):
+    """A setting of the file that does not act here."""
+
+    running: Any
+    file: Any
+    do: str
+    """What makes it act, or why it was refused."""
+
+
+class Reload:
+    """The settings that a worker runs with, and the watch on the file that may change them.
+
+    `in_force`: hash of the decision settings in force as the worker knows it, "" where it does not.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        watch: Watch | None,
+        *,
+        takers: tuple[Taker, ...],
+        send: Callable[[list[Send]], Awaitable[None]],
+        metrics: Metrics,
+        clock: Callable[[], int],
+        in_force: Callable[[], str],
+    ) -> None:
+        self.running = settings
+        self.waiting: dict[str, Waiting] = {}
+        self._watch, self._takers, self._send = watch, takers, send
+        self._metrics, self._clock, self._in_force = metrics, clock, in_force
+        self._held: frozenset[str] = frozenset()
+        """Worker settings that vanished from the file together: they stay as they run."""
+        self._in_step = ""
+        """Hash of the file's decision settings, once it has been seen in force."""
+        self._when_refused = ""
+        """What was in force when the file was refused for what had vanished from it."""
+
+    async def follow(self) -> None:
+        """Look at the file until a change turns looking off.
+
+        A file is believed when two looks find the same, so there are two looks an interval.
+        """
+        while self._watch is not None and self.running.hot_reload.enabled:
+            await asyncio.sleep(self.running.hot_reload.poll_interval_sec / 2)
+            found = self._look(self._watch)
+            if found is not None:
+                await self.changed(found)
+        if self._watch is not None:
+            logger.warning("hot_reload.enabled is false: the settings file is not looked at until the next start")
+
+    def _look(self, watch: Watch) -> Change | Rejected | None:
+        """Look once; a file that was refused for what has vanished from it is taken once that is meant."""
+        found = watch.poll()
+        if isinstance(found, Rejected):
+            self._when_refused = self._in_force()
+        return self._meant(watch) or found
+
+    def _meant(self, watch: Watch) -> Change | None:
+        """Take a refused file if somebody has put its decision settings in force (`config apply --allow-removals`).
+
+        That is known where the file agreed with what is in force before, or what is in force has changed since. In a
+        worker whose file never was in force an emptied one might agree with it by chance.
+        """
+        in_force, said = self._in_force(), settings_hash(decision_tree(watch.loaded.settings))
+        if in_force == said:
+            self._in_step = said
+        if watch.refused is None:
+            return None
+        wanted = settings_hash(decision_tree(watch.refused.loaded.settings))
+        if in_force != wanted or (self._in_step != said and self._when_refused in {"", wanted}):
+            return None
+        return watch.accept()
+
+    async def changed(self, found: Change | Rejected) -> None:
+        """Take a change of the file; a file that cannot be used changes nothing."""
+        if isinstance(found, Rejected):
+            logger.error("settings file rejected, nothing changes: %s", found.error)
+            await self._send([rejection(str(found.error), self._clock())])
+            status = "rejected"
+        else:
+            before = self.running
+            self._held = (self._held | found.held) - found.loaded.in_file - NOT_LIVE.keys()
+            wanted = with_keys(found.loaded.settings, before, self._held)
+            refused = await self._take(wanted)
+            self._wait(found.loaded.settings, dict.fromkeys(self._held, VANISHED) | refused)
+            await self._order(found)
+            acted = found.decision is not None or before != self.running
+            status = "rejected" if refused else "applied" if acted else "unchanged"
+        self._metrics.config_callbacks(len(self._takers))
+        self._metrics.config_reload(status)
+
+    async def _take(self, wanted: Settings) -> dict[str, str]:
+        """Let each part take what has changed for it; return why which keys were refused."""
+        refused: dict[str, str] = {}
+        for taker in self._takers:
+            keys = {key for key, _, _ in differing(self.running, wanted)} & taker.keys
+            if not keys:
+                continue
+            try:
+                await taker.take(wanted)
+            except SizingError as error:
+                refused |= dict.fromkeys(keys, str(error))
+            else:
+                self.running = with_keys(self.running, wanted, taker.keys)
+        return refused
+
+    def _wait(self, wanted: Settings, refused: Mapping[str, str]) -> None:
+        """Name what of the file does not act here; say it once, when that changes."""
+        before = self.waiting
+        self.waiting = {
+            key: Waiting(running, file, refused.get(key) or NOT_LIVE[key])
+            for key, running, file in differing(self.running, wanted)
+        }
+        self._metrics.restart_required(len(self.waiting))
+        if self.waiting and self.waiting != before:
+            told = "; ".join(
+                f"{key} stays {orjson.dumps(each.running).decode()}, not {orjson.dumps(each.file).decode()} ({each.do})"
+                for key, each in self.waiting.items()
+            )
+            logger.warning("settings file: not taken while running: %s", told)
+
+    async def _order(self, found: Change) -> None:
+        """Publish a change of decision settings, on the base of what the file said before.
+
+        Where something else is in force by now, every partition answers that it is a conflict, and nothing changes.
+        """
+        if found.decision is not None:
+            order = settings_order(found.decision, "the settings file changed", "hot reload", self._clock())
+            await self._send([Send("control", None, b"settings", orjson.dumps(order))])
+
+
+def differing(running: Settings, wanted: Settings) -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, running, wanted) of the worker settings that differ, sorted by key."""
+    return diff(worker_tree(running), worker_tree(wanted))
+
+
+def with_keys(running: Settings, wanted: Settings, keys: frozenset[str]) -> Settings:
+    """Return the running settings with some dotted keys as wanted."""
+    tree, values = running.model_dump(), leaves(worker_tree(wanted))
+    for key in keys:
+        section, _, name = key.partition(".")
+        tree[section][name] = values[key]
+    return Settings.model_validate(tree)
+
+
+def rejection(text: str, now_ns: int) -> Send:
+    """Return the alert that a settings file cannot be used."""
+    body = {
+        "alert_id": f"config-rejected-{now_ns}",
+        "journal": None,
+        "kind": "config_rejected",
+        "result": text,
+        "severity": "warning",
+        "subject": "config",
+        "threshold": None,
+        "timestamp_ns": now_ns,
+        "value": None,
+    }
+    return Send("alerts", None, b"config", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))

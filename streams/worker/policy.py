@@ -1,0 +1,191 @@
+"""The policy stage of a worker: the side agent on `rl-requests`, and what a change of its settings does."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import faust
+import orjson
+
+from config.policy import RlSettings
+from config.settings import Settings
+from engines.models.circuit_breaker import Breaker, BreakerParams
+from engines.parameters import RlParams
+from schemas.errors import ConfigurationException
+from streams.monitoring.policy import PolicyMetrics
+from streams.policy.adapters import Adapter, adapter
+from streams.policy.agent import SideAgent
+from streams.policy.answer import NoAnswer
+from streams.policy.client import Desk
+from streams.processing.ports import Send
+
+logger = logging.getLogger(__name__)
+
+ENDPOINT_KEYS: Final = ("protocol", "endpoint", "model", "seed", "token_env", "token_file")
+"""Another value of one of these is another endpoint: another pool of connections, and a breaker without a past."""
+KEYS: Final = frozenset(
+    {f"rl.{name}" for name in RlSettings.model_fields if name not in RlParams.model_fields}
+    | {f"circuit_breaker.{name}" for name in BreakerParams.model_fields}
+)
+SECRET_BYTES_MAX: Final = 65_536
+
+
+class Policy:
+    """The side agent of one worker, and the desk that its settings ask for.
+
+    Raises:
+        ConfigurationException: the token cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], int],
+        send: Callable[[list[Send]], Awaitable[None]],
+        metrics: PolicyMetrics,
+        env: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Build it; nothing is asked yet."""
+        self._rl, self._env, self._clock, self._metrics = settings.rl, env, clock, metrics
+        self.agent = SideAgent(
+            self._desk(settings, adapter_of(settings.rl, env)),
+            max_in_flight=settings.rl.max_in_flight,
+            partitions=settings.topics.partitions,
+            clock=clock,
+            send=send,
+            watcher=metrics,
+        )
+        metrics.watch(self.agent.desk)
+        self._looking: asyncio.Future[None] | None = None
+
+    async def run(self) -> None:
+        """Write answers until cancelled; at the start say if the endpoint does not fit."""
+        await asyncio.gather(self._look(), self.agent.run())
+
+    async def change(self, settings: Settings) -> None:
+        """Take other settings; what is being asked is answered as it was asked.
+
+        Raises:
+            ConfigurationException: the token cannot be read; all is as before then.
+        """
+        before, self._rl = self._rl, settings.rl
+        old = self.agent.desk
+        if any(getattr(before, name) != getattr(settings.rl, name) for name in ENDPOINT_KEYS):
+            try:
+                made = adapter_of(settings.rl, self._env)
+            except ConfigurationException:
+                self._rl = before
+                raise
+            desk = self._desk(settings, made)
+        else:
+            old.timeout_s, old.params = settings.rl.timeout_sec, settings.circuit_breaker
+            desk = old
+        self.agent.replace(desk, settings.rl.max_in_flight)
+        self._metrics.watch(desk)
+        if desk is not old:
+            self._looking = asyncio.ensure_future(self._look())  # other settings need not wait for an endpoint
+
+    async def stop(self) -> None:
+        """Stop at once; what is being asked is given up."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await self.agent.stop()
+
+    def _desk(self, settings: Settings, made: Adapter) -> Desk:
+        return Desk(
+            made,
+            timeout_s=settings.rl.timeout_sec,
+            params=settings.circuit_breaker,
+            clock=self._clock,
+            breaker_clock=time.monotonic_ns,
+            observe=self._turned,
+        )
+
+    async def _look(self) -> None:
+        """Say at once what every question would meet; nothing follows from it."""
+        try:
+            await self.agent.desk.adapter.check(self.agent.desk.timeout_s)
+        except NoAnswer as error:
+            logger.warning("the policy endpoint does not fit, or is not there: %s", error)
+
+    def _turned(self, before: Breaker, after: Breaker) -> None:
+        """Raise an alert that the breaker has turned."""
+        self._metrics.turned()
+        logger.warning("policy breaker: %s, was %s", after.status, before.status)
+        self.agent.tell(breaker_alert(before.status, after.status, self._rl, self._clock()))
+
+
+def adapter_of(rl: RlSettings, env: Mapping[str, str]) -> Adapter:
+    """Return the adapter that settings ask for.
+
+    Raises:
+        ConfigurationException: the token cannot be read; what it is is not shown.
+    """
+    return adapter(
+        rl.protocol,
+        rl.endpoint,
+        model=rl.model,
+        seed=rl.seed,
+        connections=rl.max_in_flight,
+        token=token_of(rl, env),
+    )
+
+
+def token_of(rl: RlSettings, env: Mapping[str, str]) -> str | None:
+    """Return the bearer token of settings, None where they name none.
+
+    Raises:
+        ConfigurationException: it is not there, empty, or no printable text; what it is is not shown.
+    """
+    if rl.token_env is not None:
+        field, found = "rl.token_env", env.get(rl.token_env, "")
+    elif rl.token_file is not None:
+        field = "rl.token_file"
+        try:
+            with Path(rl.token_file).open("rb") as file:
+                found = file.read(SECRET_BYTES_MAX).decode("ascii", "replace")
+        except OSError as error:
+            raise ConfigurationException("settings", field, f"must be readable: {error.strerror}") from error
+    else:
+        return None
+    token = found.strip()
+    if not token or not token.isascii() or not token.isprintable():
+        rule = "must lead to a token of printable ASCII (what it was is not shown)"
+        raise ConfigurationException("settings", field, rule)
+    return token
+
+
+def breaker_alert(before: str, after: str, rl: RlSettings, now_ns: int) -> Send:
+    """Return the alert that the breaker has turned; the journal knows nothing of it."""
+    body = {
+        "alert_id": f"breaker-{now_ns}-{after}",
+        "journal": None,
+        "kind": "breaker",
+        "result": f"{after}, was {before}",
+        "severity": "warning" if after == "open" else "info",
+        "subject": (rl.endpoint or rl.protocol)[:256],
+        "threshold": None,
+        "timestamp_ns": now_ns,
+        "value": None,
+    }
+    return Send("alerts", None, b"breaker", orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+
+
+def ask_on(app: faust.App, topic: str, agent: SideAgent) -> None:
+    """Give `rl-requests` (its name on the broker) an agent that hands questions over and acknowledges at once.
+
+    A question that is lost with its worker is closed by its deadline, in the journal.
+    """
+    channel = app.topic(topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+
+    async def take(stream: faust.StreamT[Any]) -> None:
+        async for event in stream.noack().events():
+            agent.take([record.value for record in event.value])
+            event.ack()
+
+    app.agent(channel, name=f"{topic}-policy")(take)

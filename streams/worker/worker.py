@@ -1,0 +1,395 @@
+"""A worker: the topology live on Faust, its clock, the watches on it and on its settings file, metrics, web pages."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from config.diff import diff
+from config.settings import Settings, decision_tree, settings_hash
+from config.watch import Watch
+from engines.parameters import DecisionParams
+from engines.pipeline import aggregation
+from streams.journal.entries import Place
+from streams.journal.topics import Names
+from streams.kafka import admin
+from streams.kafka.connection import Connection, listens, unreachable
+from streams.kafka.journal_origin import Origin, origin
+from streams.kafka.orders import settings_in_force
+from streams.kafka.sources import epochs, refuse_recreated, take_part
+from streams.monitoring.diagnostics import describe
+from streams.monitoring.metrics import Metrics
+from streams.monitoring.policy import PolicyMetrics
+from streams.monitoring.web import Views, Web
+from streams.processing import crashpoints
+from streams.processing.ports import Send
+from streams.processing.processor import Processor
+from streams.stages.ingest import ingest
+from streams.stages.sizing import SizingFold
+from streams.stages.topology import POLICY, TOPOLOGY, Context, IngestStage, Stage
+from streams.worker.application import new_app, own
+from streams.worker.faust_ports import FaustPorts, make_tables
+from streams.worker.hot_reload import Reload, Taker
+from streams.worker.liveness import Vitals
+from streams.worker.partition_owners import Kept, StageOwner
+from streams.worker.policy import KEYS as POLICY_KEYS
+from streams.worker.policy import Policy, ask_on
+from streams.worker.run import serve
+from streams.worker.stall_detector import Vital
+from streams.worker.watchdog_thread import Watchman
+
+logger = logging.getLogger(__name__)
+
+TELL_TIME_S = 0.25
+EMBEDDED_WAIT_MS = 50
+"""The embedded broker looks through all batches of a partition within a fetch's wait, and gives up when it ends."""
+BROKER_LOOK_S = 2.0
+BROKER_PATIENCE_S = 20.0
+"""A broker that is gone for so long ends the worker: exit 6."""
+LOOKED_AT = frozenset(
+    {
+        "hot_reload.enabled",
+        "hot_reload.poll_interval_sec",
+        "monitoring.stuck_after_s",
+        "monitoring.ready_lag_records",
+    }
+)
+PAGES = ("metrics_enabled", "metrics_host", "metrics_port", "web_host", "web_port")
+
+
+class Worker:
+    """One process of the group. `run` returns its exit code."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        *,
+        clock: Callable[[], int],
+        embedded: bool,
+        began: Origin,
+        epochs_known: dict[str, int],
+        watch: Watch | None = None,
+    ) -> None:
+        """Build the application; nothing runs yet."""
+        self.connection, self.clock = connection, clock
+        self.names = Names(settings.topics.prefix)
+        self.metrics = Metrics(clock=clock)
+        self._embedded = embedded
+        self.began, self.epochs = began, epochs_known
+        self.params = began.params
+        self._in_force = ""
+        """Hash of the decision settings in force, as the partitions here know it; "" before the first one does."""
+        headers = (("himari.version", began.version.encode()),)
+        self.reload = Reload(
+            settings,
+            watch,
+            takers=self._takers(),
+            send=self.send,
+            metrics=self.metrics,
+            clock=clock,
+            in_force=lambda: self._in_force,
+        )
+        self.context = Context(settings.topics.partitions, lambda: self.params, clock, self.metrics, headers)
+        self.app = new_app(
+            self.names,
+            connection,
+            data_dir=Path(settings.kafka.data_dir),
+            batched=[stage.source for stage in TOPOLOGY],
+            sparse=[stage.source for stage in TOPOLOGY if not (isinstance(stage, Stage) and stage.contiguous)],
+            idempotent=not embedded,
+            chunk_records=settings.kafka.chunk_records,
+            fetch_max_wait_ms=self._fetch_wait_ms(settings),
+            session_timeout_s=settings.kafka.session_timeout_s,
+        )
+        self.owners: list[StageOwner] = []
+        self.vitals = Vitals(
+            self.app,
+            connection,
+            self.names,
+            [stage.source for stage in TOPOLOGY],
+            self.owners,
+            patience_s=lambda: self.settings.monitoring.stuck_after_s,
+            lag_records=lambda: self.settings.monitoring.ready_lag_records,
+        )
+        self.watchman = Watchman(self._look, lambda: self.settings.monitoring.stuck_after_s, self._crash)
+        self.owners += [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]
+        for stage in TOPOLOGY:
+            if isinstance(stage, IngestStage):
+                self._take_in(stage)
+        self.policy = Policy(settings, clock=clock, send=self.send, metrics=PolicyMetrics(self.metrics))
+        ask_on(self.app, self.names.topic(POLICY.source), self.policy.agent)
+        self.pages = self._web(settings)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that this worker runs with; those of its file may differ (see `reload.waiting`)."""
+        return self.reload.running
+
+    # -- building --------------------------------------------------------------------------------------------------
+    def _own(self, stage: Stage) -> StageOwner:
+        tables = make_tables(self.app, stage.source)
+
+        def make(stage: Stage, partition: int) -> Kept:
+            ports = FaustPorts(
+                self.app,
+                tables,
+                connection=self.connection,
+                names=self.names,
+                source=stage.source,
+                partition=partition,
+                waits=self.vitals.waits,
+            )
+            fold = stage.fold(self.context, partition)
+            entries, interval_ns = _pace(self.settings)
+            processor = Processor(
+                fold,
+                ports,
+                partition=partition,
+                clock=time.monotonic_ns,
+                checkpoint_entries=entries,
+                checkpoint_interval_ns=interval_ns,
+                contiguous=stage.contiguous,
+                observer=self.metrics.processor(stage.name, partition),
+                sure=self._surely_owns,
+            )
+            return Kept(stage, fold, processor, ports)
+
+        owner = StageOwner(self.app, stage, make, self.metrics.forget)
+        own(self.app, self.names.topic(stage.source), owner)
+        return owner
+
+    def _surely_owns(self) -> bool:
+        return bool(self.app.consumer.surely_owns())
+
+    def _take_in(self, stage: IngestStage) -> None:
+        """Give a source topic its ingest agent: a chunk is journaled whole before it is acknowledged."""
+        topic = self.names.topic(stage.source)
+        channel = self.app.topic(topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
+
+        async def take_in(stream: faust.StreamT) -> None:
+            async for event in stream.noack().events():
+                await self.send(self._entries(stage.source, event.message.partition, event.value))
+                crashpoints.at("ingested")
+                event.ack()
+
+        self.app.agent(channel, name=f"{topic}-ingest")(take_in)
+
+    def _entries(self, source: str, partition: int, records: list[Any]) -> list[Send]:
+        epoch, now_ns = self.epochs.get(source, 0), self.clock()
+        sends: list[Send] = []
+        for record in records:
+            place = Place(source, epoch, partition, record.offset)
+            sends += ingest(place, record, now_ns, self.settings.topics.partitions)
+        self.metrics.dead_letters(sends)
+        return sends
+
+    async def send(self, sends: list[Send]) -> None:
+        """Publish in order, and wait for the acknowledgement."""
+        if sends:
+            ports = FaustPorts(
+                self.app,
+                {},
+                connection=self.connection,
+                names=self.names,
+                source="journal",
+                partition=0,
+                waits=self.vitals.waits,
+            )
+            await ports.send(sends)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+    async def run(self, stop: asyncio.Event | None = None) -> int:
+        """Run until a signal, `stop` or a crash; return the exit code."""
+        await self.watchman.start()
+        try:
+            await self.watchman.aside(self.pages.start())
+            return await self._run(stop)
+        finally:
+            await self.watchman.aside(self.pages.stop())
+            await self.watchman.stop()
+
+    async def _run(self, stop: asyncio.Event | None) -> int:
+        self._chores = [
+            asyncio.create_task(chore)
+            for chore in (
+                asyncio.to_thread(aggregation.warm),
+                self._tell_time(),
+                self.reload.follow(),
+                self._watch_broker(),
+                self.vitals.follow_ends(),
+                self.watchman.pulse(),
+                self.policy.run(),
+            )
+        ]
+        for chore in self._chores:
+            chore.add_done_callback(self._chore_ended)
+        try:
+            return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
+        finally:
+            self._end_chores()
+            await self.policy.stop()
+
+    def _web(self, settings: Settings) -> Web:
+        monitoring = settings.monitoring
+        watch = self.watchman
+        views = Views(self.metrics.registry, self.state, self.not_ready, watch.not_alive, watch.ask)
+        metrics_port = monitoring.metrics_port if monitoring.metrics_enabled else None
+        return Web(
+            views,
+            host=monitoring.web_host,
+            port=monitoring.web_port,
+            metrics_port=metrics_port,
+            metrics_host=monitoring.metrics_host,
+        )
+
+    def _chore_ended(self, chore: asyncio.Task[None]) -> None:
+        error = None if chore.cancelled() else chore.exception()
+        if error is not None:
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
+        self._crashing = asyncio.ensure_future(self.app.crash(error))
+
+    def _end_chores(self) -> None:
+        for chore in self._chores:
+            chore.cancel()
+
+    async def _last_checkpoints(self) -> None:
+        self._end_chores()
+        for owner in self.owners:
+            await owner.checkpoint()
+
+    async def _tell_time(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_TIME_S)
+            await asyncio.gather(*(owner.tell_time(self.clock()) for owner in self.owners))
+            for offset, fold in self._sizing():
+                if fold.state.progress is not None:
+                    self.params = fold.state.params
+                    self._in_force = fold.state.settings_hash
+                self._tell_lag(fold.state.partition, offset)
+
+    def _tell_lag(self, partition: int, offset: int) -> None:
+        lag = self.vitals.lag(TP(self.names.topic("journal"), partition), offset + 1)
+        if lag is not None:
+            self.metrics.lag(partition, lag)
+
+    async def _watch_broker(self) -> None:
+        """Stop the worker when no broker is there for long: it could only wait, and its owner should know.
+
+        Raises:
+            BrokerUnreachable: after `BROKER_PATIENCE_S`.
+        """
+        gone_since: float | None = None
+        while True:
+            await asyncio.sleep(BROKER_LOOK_S)
+            if await listens(self.connection):
+                gone_since = None
+                continue
+            gone_since = gone_since or time.monotonic()
+            if time.monotonic() - gone_since >= BROKER_PATIENCE_S:
+                raise unreachable(self.connection.bootstrap, BROKER_PATIENCE_S)
+
+    # -- settings that act while it runs -------------------------------------------------------------------------------
+    def _takers(self) -> tuple[Taker, ...]:
+        """Return the parts that take worker settings; every key is theirs or in `reload.NOT_LIVE`."""
+        return (
+            Taker(frozenset({"monitoring.log_level"}), _log),
+            Taker(frozenset(f"monitoring.{name}" for name in PAGES), self._move_pages),
+            Taker(frozenset({"kafka.checkpoint_entries", "kafka.checkpoint_interval_s"}), self._set_pace),
+            Taker(frozenset({"kafka.fetch_max_wait_ms", "kafka.chunk_records"}), self._set_fetch),
+            Taker(LOOKED_AT, _read_at_each_look),
+            Taker(POLICY_KEYS, self._change_policy),
+        )
+
+    async def _move_pages(self, settings: Settings) -> None:
+        await self.watchman.aside(self.pages.move(self._web(settings)))
+
+    async def _change_policy(self, settings: Settings) -> None:
+        await self.policy.change(settings)
+
+    async def _set_pace(self, settings: Settings) -> None:
+        """Let checkpoints be due otherwise, from the next chunk on."""
+        for owner in self.owners:
+            for processor in owner.processors.values():
+                processor.pace(*_pace(settings))
+
+    async def _set_fetch(self, settings: Settings) -> None:
+        """Take other chunks, from the next fetch on."""
+        self.app.transport.retune(self._fetch_wait_ms(settings), settings.kafka.chunk_records)
+
+    def _fetch_wait_ms(self, settings: Settings) -> int:
+        return max(settings.kafka.fetch_max_wait_ms, EMBEDDED_WAIT_MS if self._embedded else 0)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+    def _sizing(self) -> list[tuple[int, SizingFold]]:
+        """Return the journal partitions that are folded here: offset folded up to, and the fold."""
+        kept = [owner.kept[partition] for owner in self.owners for partition in sorted(owner.processors)]
+        return [(each.processor.offset, each.fold) for each in kept if isinstance(each.fold, SizingFold)]
+
+    def _look(self) -> tuple[Vital, ...]:
+        """Return what must go on, and show how it goes."""
+        stalled_s = max((stall.stood_s for stall in self.watchman.stalls), default=0.0)
+        self.metrics.health(stalled_s, ready=not self.not_ready())
+        return self.vitals.all()
+
+    def not_ready(self) -> dict[str, str]:
+        """Return, by part, why no decisions are made here yet, or not in time; nothing in a worker that is well."""
+        return self.vitals.not_ready() | self.watchman.suspects()
+
+    def state(self) -> dict[str, Any]:
+        """Return the diagnostics of all partitions that are sized here."""
+        return {
+            "journal_id": self.began.journal_id,
+            "restart_required": {key: waiting._asdict() for key, waiting in self.reload.waiting.items()},
+            "partitions": [{"offset": offset, **describe(fold.state)} for offset, fold in self._sizing()],
+        }
+
+
+async def prepare(
+    settings: Settings, connection: Connection, clock: Callable[[], int], watch: Watch | None = None
+) -> Worker:
+    """Look at the broker, and return a worker that can run there.
+
+    Raises:
+        BrokerUnreachable, TopicsUnfit: what to start, or what to run.
+        BrokerUntrusted, LoginRefused, NotAllowed: the broker is not believed, we are not, or rights are missing.
+        ProcessorStopped: a source topic was created anew.
+    """
+    names = Names(settings.topics.prefix)
+    await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
+    await take_part(connection, names)
+    began, in_force, known, embedded = await asyncio.gather(
+        origin(connection, names, settings.topics.partitions),
+        settings_in_force(connection, names),
+        epochs(connection, names),
+        admin.embedded(connection),
+    )
+    if settings_hash(in_force) != settings_hash(decision_tree(settings)):
+        keys = ", ".join(key for key, _, _ in diff(in_force, decision_tree(settings)))
+        logger.warning(
+            "the journal's decision settings stay in force; these here differ: %s (himari config apply)", keys
+        )
+    await refuse_recreated(connection, names, settings.topics.partitions, known)
+    made = Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
+    made.params = DecisionParams.model_validate(in_force)
+    return made
+
+
+async def _log(settings: Settings) -> None:
+    logging.getLogger().setLevel(settings.monitoring.log_level)
+
+
+async def _read_at_each_look(_settings: Settings) -> None:
+    """Do nothing: who needs them asks for them each time."""
+
+
+def _pace(settings: Settings) -> tuple[int, int]:
+    """Return what makes a checkpoint due: entries, and ns."""
+    return settings.kafka.checkpoint_entries, int(settings.kafka.checkpoint_interval_s * 1e9)
