@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from engines.parameters import DecisionParams
 from streams.journal.topics import Names
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection
 from streams.processing.memory_cluster import Stored
 from streams.processing.ports import Fold, Send
@@ -47,17 +47,17 @@ async def loop(connection: Connection, source: str, target: str, fold: object) -
 def folding(fold: Fold, topic: str) -> object:
     """Return a call that folds a record, and gives the lines for one topic."""
 
-    def call(record: Stored) -> list[Line]:
+    def call(record: Stored) -> list[OutgoingRecord]:
         sends: list[Send] = fold.fold(record)
-        return [Line(send.key, send.value, send.headers) for send in sends if send.topic == topic]
+        return [OutgoingRecord(send.key, send.value, send.headers) for send in sends if send.topic == topic]
 
     return call
 
 
-def forwarding(record: Stored) -> list[Line]:
+def forwarding(record: Stored) -> list[OutgoingRecord]:
     """Decode, and give the record itself."""
     orjson.loads(record.value or b"")
-    return [Line(record.key, record.value)]
+    return [OutgoingRecord(record.key, record.value)]
 
 
 def stock(connection: Connection, names: Names) -> faust.App:

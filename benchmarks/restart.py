@@ -24,7 +24,7 @@ from streams.journal import entries as journal
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import Names
 from streams.kafka import admin
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.journal_origin import begin
 from streams.processing.partitioner import partition_of
 
@@ -55,10 +55,12 @@ def _entry(number: int, now_ns: int) -> tuple[int, bytes]:
 async def _append(at: Lane, first: int, count: int) -> None:
     """Journal so many signals, behind a price of every symbol in every partition."""
     now_ns = time.time_ns()
-    lines: dict[int, list[Line]] = {partition: [Line(None, prices(now_ns))] for partition in range(PARTITIONS)}
+    lines: dict[int, list[OutgoingRecord]] = {
+        partition: [OutgoingRecord(None, prices(now_ns))] for partition in range(PARTITIONS)
+    }
     for number in range(first, first + count):
         partition, value = _entry(number, now_ns + number)
-        lines[partition].append(Line(None, value))
+        lines[partition].append(OutgoingRecord(None, value))
     producer = AIOKafkaProducer(**at.connection.options(), max_batch_size=1 << 20)
     await producer.start()
     try:

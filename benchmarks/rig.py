@@ -22,7 +22,7 @@ from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import Names
 from streams.kafka import admin
 from streams.kafka.apache_kafka import apache_kafka
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.broker import embedded
 from streams.kafka.connection import Connection
 from streams.kafka.journal_origin import begin
@@ -88,7 +88,7 @@ async def preload(to: Lane, topic: str, values: Sequence[bytes]) -> None:
     await producer.start()
     try:
         for first in range(0, len(values), 5_000):
-            lines = [Line(None, value) for value in values[first : first + 5_000]]
+            lines = [OutgoingRecord(None, value) for value in values[first : first + 5_000]]
             await append(producer, TopicPartition(to.names.topic(topic), 0), lines)
     finally:
         await producer.stop()
@@ -99,7 +99,7 @@ def entries(count: int, portfolios: int = 10, cells: int = 1) -> list[bytes]:
     found = [prices(START_NS)]
     for number in range(count):
         now_ns = START_NS + number * 1_000_000
-        place = journal.Place("signals", 0, 0, number)
+        place = journal.SourcePlace("signals", 0, 0, number)
         value = orjson.dumps(signal(number, now_ns, portfolios, cells)).decode()
         found.append(journal.entry("signal", value, now_ns, event_time_ns=now_ns, place=place))
     return found

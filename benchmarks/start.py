@@ -11,7 +11,7 @@ import uvloop
 
 from benchmarks.rig import spread
 from streams.demo import runner
-from streams.demo.statistics import Tally
+from streams.demo.statistics import DemoStatistics
 
 TARGET_S = 8.0
 SECONDS = 5
@@ -31,7 +31,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     return {"first_allocation_s": spread(first), "whole_s": spread(whole), "live_s": SECONDS, "target_s": TARGET_S}
 
 
-class Noted(Tally):
+class Noted(DemoStatistics):
     """The demo's tally, kept where it can be read at the end. Its clock is monotonic, the same for all processes."""
 
     all: list["Noted"] = []  # noqa: RUF012 (a process has one demo)
@@ -43,7 +43,7 @@ class Noted(Tally):
 
 def main() -> None:
     """Run a demo, and print when its first allocation was read."""
-    runner.Tally = Noted  # type: ignore[assignment, attr-defined]
+    runner.DemoStatistics = Noted  # type: ignore[assignment, attr-defined]
     uvloop.run(runner.run(runner.Options(SECONDS, (), 7, kafka=False, as_json=True)))
     print(json.dumps({"first_at": Noted.all[0].first_at}))
 

@@ -20,7 +20,7 @@ from benchmarks.rig import PATIENCE_S, Lane, broker, contestant, entries, lane, 
 from config.load import load
 from streams.audits.segment import CHUNK
 from streams.kafka import read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.verification import verify
 
 TARGETS = {"one_over_live": 1.3, "two_over_one": 1.7}
@@ -67,7 +67,7 @@ async def preload(at: Lane, values: list[bytes]) -> None:
     """Append entries under their keys, as ingest does."""
     bodies = [json.loads(json.loads(value)["value"]) for value in values]
     keys = [body["portfolio_id"].encode() if "portfolio_id" in body else None for body in bodies]
-    lines = [Line(key, value) for key, value in zip(keys, values, strict=True)]
+    lines = [OutgoingRecord(key, value) for key, value in zip(keys, values, strict=True)]
     producer = AIOKafkaProducer(**at.connection.options(), max_request_size=9 << 20, max_batch_size=1 << 20)
     await producer.start()
     try:

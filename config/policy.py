@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from config.security import File, Variable
 from engines.parameters import RlParams
 
-Protocol = Literal["oip", "predict", "mock"]
+PolicyProtocol = Literal["oip", "predict", "mock"]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$")]
 """No user, no query, no fragment: a secret would be shown with them."""
 
@@ -16,7 +16,7 @@ Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{
 class RlSettings(RlParams):
     """What decisions ask, which the journal holds, and how a worker asks it, which is its own affair."""
 
-    protocol: Protocol = Field(
+    protocol: PolicyProtocol = Field(
         "oip", description="oip: Open Inference v2; predict: the mission's JSON; mock: noise in process"
     )
     endpoint: Url | None = Field(None, description="URL of the policy; null: nobody is asked (mock needs none)")

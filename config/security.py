@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from schemas.base import Frozen
 from schemas.rules import Fault, broken
 
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_SSL"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_SSL"]
 Mechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 IN_THE_CLEAR = "must not stand in settings: name a variable in {name}_env, or a file in {name}_file"
@@ -43,7 +43,7 @@ File = Annotated[str, BeforeValidator(_a_path)] | None
 class SecuritySettings(Frozen):
     """Whether the way to the broker is encrypted, whom to trust there, and who we are."""
 
-    protocol: Protocol = Field(
+    protocol: SecurityProtocol = Field(
         "PLAINTEXT", description="PLAINTEXT; SSL: TLS, mutual with a certificate; SASL_SSL: TLS and a password"
     )
     ca_file: File = Field(

@@ -24,14 +24,14 @@ _SCALARS = {
 }
 
 
-class Text(NamedTuple):
+class YamlText(NamedTuple):
     """What a file says: its tree, and the line, from 1, of each path."""
 
     tree: dict[str, Any]
     lines: dict[tuple[str, ...], int]
 
 
-def read(raw: bytes, file: str) -> Text:
+def read(raw: bytes, file: str) -> YamlText:
     """Return the tree that a file holds; an empty file is an empty tree.
 
     Raises:
@@ -42,7 +42,7 @@ def read(raw: bytes, file: str) -> Text:
     tree = {} if root is None else _plain(root, (), file, lines)
     if not isinstance(tree, dict):
         raise ConfigurationException(file, "", f"must be a mapping of sections, was {tree!r:.60}")
-    return Text(tree, lines)
+    return YamlText(tree, lines)
 
 
 def scalar(text: str, file: str, key: str) -> Any:

@@ -19,7 +19,7 @@ from engines.parameters import DecisionParams
 from schemas.errors import ConfigurationException
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """The file says something else than before, and it is good."""
 
     loaded: Loaded
@@ -47,7 +47,7 @@ class Rejected(NamedTuple):
     error: ConfigurationException
 
 
-class Watch:
+class FileWatch:
     """The file, as it was when it was last believed."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Watch:
         """What the file says now, if it is refused for nothing but what has vanished from it."""
         self.loaded = load_bytes(raw, os.fspath(path), self._env, self._overrides)
 
-    def poll(self) -> Change | Rejected | None:
+    def poll(self) -> FileChange | Rejected | None:
         """Look once; return, once, what a file that has come to rest changes."""
         stamp = self._stamp_now()
         if stamp == self._stamp and self._at_rest:
@@ -94,7 +94,7 @@ class Watch:
         self._judged, self.refused = seen, None
         return True
 
-    def _judge(self, raw: bytes) -> Change | Rejected | None:
+    def _judge(self, raw: bytes) -> FileChange | Rejected | None:
         try:
             loaded = load_bytes(raw, os.fspath(self._path), self._env, self._overrides)
         except ConfigurationException as error:
@@ -105,7 +105,7 @@ class Watch:
             return Rejected(refusal(self._path, removal))
         return self._take(loaded)
 
-    def accept(self) -> Change | None:
+    def accept(self) -> FileChange | None:
         """Take the file that was refused for what has vanished from it; return what it changes."""
         if self.refused is None:
             return None
@@ -113,7 +113,7 @@ class Watch:
         change = self._take(loaded)
         return None if change is None else change._replace(held=frozenset(removal.worker))
 
-    def _take(self, loaded: Loaded) -> Change | None:
+    def _take(self, loaded: Loaded) -> FileChange | None:
         before, self.loaded = self.loaded, loaded
         change = _change(before.settings, loaded)
         return change if change.decision_keys or change.worker_keys else None
@@ -127,14 +127,14 @@ class Watch:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _change(before: Settings, loaded: Loaded) -> Change:
+def _change(before: Settings, loaded: Loaded) -> FileChange:
     keys = diff(before.model_dump(), loaded.settings.model_dump())
     decisions = leaves(decision_tree(before)).keys() | leaves(decision_tree(loaded.settings)).keys()
     decides = [key in decisions for key, _, _ in keys]
     decision_keys = tuple(key for key, decision in zip(keys, decides, strict=True) if decision)
     worker_keys = tuple(key for key, decision in zip(keys, decides, strict=True) if not decision)
     payload = change_payload(before, loaded.settings) if decision_keys else None
-    return Change(loaded, payload, decision_keys, worker_keys)
+    return FileChange(loaded, payload, decision_keys, worker_keys)
 
 
 def change_payload(base: DecisionParams, wanted: DecisionParams) -> dict[str, Any]:

@@ -16,23 +16,23 @@ import orjson
 from engines.allocation import DECISION_VERSION, render
 from engines.handlers import policy_questions, returns
 from engines.handlers.controls import fold_control
-from engines.handlers.effects import Folded, Journaled, Published, Refusal, alert, warn_of_drift
+from engines.handlers.effects import FoldResult, Journaled, Published, Refusal, alert, warn_of_drift
 from engines.handlers.market import fold_price, fold_readings, fold_step, look_again, watch_caps
-from engines.handlers.outcomes import Learnt, learn, remember
+from engines.handlers.outcomes import SettledClaim, learn, remember
 from engines.handlers.signals import fold_signal
 from engines.models import policy_gate
 from engines.parameters import DecisionParams
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision, Trigger, decide
 from engines.state import capacity, policy, strategies
-from engines.state.partition import Progress, State
-from engines.state.records import Book, Cell, Claim, Forecast, Market
+from engines.state.partition import PartitionProgress, State
+from engines.state.records import Book, CellRecord, Claim, Forecast, Market
 from schemas.errors import AnotherVersion
 
 SECOND_NS = 1_000_000_000
 
 
-def apply(state: State, entry: Journaled) -> Folded:
+def apply(state: State, entry: Journaled) -> FoldResult:
     """Fold one entry and decide what it calls for; mutates the state.
 
     Raises:
@@ -40,7 +40,7 @@ def apply(state: State, entry: Journaled) -> Folded:
         ValueError: the journal does not begin with Genesis, or has a kind that this version does not know: the
             journal is not one that this worker may fold.
     """
-    folded = Folded()
+    folded = FoldResult()
     if entry.kind == "genesis":
         _genesis(state, entry)
         return folded
@@ -72,7 +72,7 @@ def apply(state: State, entry: Journaled) -> Folded:
 
 
 # -- publishing ----------------------------------------------------------------------------------------------------
-def _publish(state: State, entry: Journaled, decision: Decision, folded: Folded) -> Published:
+def _publish(state: State, entry: Journaled, decision: Decision, folded: FoldResult) -> Published:
     claimed = folded.claimed.get(decision.portfolio_id, [])
     policy_questions.keep(state, decision, claimed, entry.offset, folded)
     value, value_hash = render(state, decision, entry.offset)
@@ -124,7 +124,7 @@ def _claim(state: State, entry: Journaled, decision: Decision, cells: list[tuple
     for named in dict.fromkeys(cells):
         size = decision.sizes[decision.holdings.cells.index(named)]
         key = (decision.portfolio_id, *named)
-        cell: Cell = state.tables["predictions"][key]
+        cell: CellRecord = state.tables["predictions"][key]
         if size is not None and cell.forecast is not None:
             claim = _claim_of(state, entry, key, cell.forecast, size)
             state.put("predictions", key, remember(cell, claim, entry.journaled_at_ns))
@@ -174,7 +174,7 @@ def _genesis(state: State, entry: Journaled) -> None:
         raise AnotherVersion(f"{_belongs(state, entry, found)}: {how}")
     state.use(DecisionParams.model_validate(body["settings"]))
     journal_id = body["journal_id"]
-    state.progress = Progress(
+    state.progress = PartitionProgress(
         journal_id,
         body["partitions"],
         entry.journaled_at_ns,
@@ -187,7 +187,7 @@ def _genesis(state: State, entry: Journaled) -> None:
     )
 
 
-def _is_new(progress: Progress, entry: Journaled) -> bool:
+def _is_new(progress: PartitionProgress, entry: Journaled) -> bool:
     """Return whether the source record was not folded before, and raise its high-water."""
     source = progress.sources.setdefault(entry.topic, {"epoch": entry.epoch, "offsets": {}})
     if entry.epoch < source["epoch"]:
@@ -202,8 +202,8 @@ def _is_new(progress: Progress, entry: Journaled) -> bool:
     return True
 
 
-def _expire(state: State, key: tuple[str, ...], folded: Folded) -> None:
-    cell: Cell = state.tables["predictions"][key]
+def _expire(state: State, key: tuple[str, ...], folded: FoldResult) -> None:
+    cell: CellRecord = state.tables["predictions"][key]
     state.put("predictions", key, cell._replace(forecast=None))
     state.bets.pop(key, None)
     state.sizes.pop(key, None)
@@ -214,19 +214,19 @@ def _expire(state: State, key: tuple[str, ...], folded: Folded) -> None:
         folded.call_for(key[0], trigger)
 
 
-def _signal(state: State, entry: Journaled, folded: Folded) -> None:
+def _signal(state: State, entry: Journaled, folded: FoldResult) -> None:
     fold_signal(state, entry, entry.body, folded)
 
 
-def _cascade(state: State, entry: Journaled, folded: Folded) -> None:
+def _cascade(state: State, entry: Journaled, folded: FoldResult) -> None:
     fold_readings(state, entry, entry.body, folded)
 
 
-def _tick(state: State, entry: Journaled, folded: Folded) -> None:
+def _tick(state: State, entry: Journaled, folded: FoldResult) -> None:
     look_again(state, entry.offset, folded)
 
 
-def _outcome(state: State, entry: Journaled, folded: Folded) -> None:
+def _outcome(state: State, entry: Journaled, folded: FoldResult) -> None:
     learnt = learn(state, entry.body)
     if isinstance(learnt, str):
         folded.refusals.append(Refusal(entry.topic, "unmatched", "decision_id", f"{entry.topic}: {learnt}"))
@@ -237,7 +237,7 @@ def _outcome(state: State, entry: Journaled, folded: Folded) -> None:
         folded.note("residual", "", learnt.residual)
 
 
-def _of_strategies(state: State, entry: Journaled, learnt: Learnt, folded: Folded) -> None:
+def _of_strategies(state: State, entry: Journaled, learnt: SettledClaim, folded: FoldResult) -> None:
     """Let an outcome move the weights of the portfolio's strategies; a drift that reaches the threshold alerts."""
     portfolio, strategy, _ = learnt.key
     claim = learnt.claim
@@ -248,7 +248,7 @@ def _of_strategies(state: State, entry: Journaled, learnt: Learnt, folded: Folde
         warn_of_drift(state, folded, entry.offset, portfolio)
 
 
-def _of_the_policy(state: State, entry: Journaled, learnt: Learnt, folded: Folded) -> None:
+def _of_the_policy(state: State, entry: Journaled, learnt: SettledClaim, folded: FoldResult) -> None:
     """Let an outcome tell whether the policy's size was the better one; outcomes that overlap do not count again."""
     advised = learnt.claim.advised
     if advised is None or learnt.weight < 1.0:
@@ -272,7 +272,7 @@ def _of_the_policy(state: State, entry: Journaled, learnt: Learnt, folded: Folde
         )
 
 
-def _positions(state: State, entry: Journaled, folded: Folded) -> None:
+def _positions(state: State, entry: Journaled, folded: FoldResult) -> None:
     body = entry.body
     portfolio = body["portfolio_id"]
     book = state.book(portfolio)
@@ -311,13 +311,13 @@ def _not_published(book: Book, as_of: int | None) -> capacity.Broken:
     return "as_of_sequence", f"must be at most {book.sequence}, the newest allocation's sequence, was {as_of}"
 
 
-def _adopt(state: State, entry: Journaled, _folded: Folded) -> None:
+def _adopt(state: State, entry: Journaled, _folded: FoldResult) -> None:
     """A source topic was created anew: its offsets begin again."""
     if state.progress is not None:
         state.progress.sources[entry.body["topic"]] = {"epoch": entry.body["epoch"], "offsets": {}}
 
 
-def _engine(state: State, entry: Journaled, _folded: Folded) -> None:
+def _engine(state: State, entry: Journaled, _folded: FoldResult) -> None:
     """Hand over to another version: this one folds nothing more. What tells of the state handed over changes nothing.
 
     Raises:
@@ -342,11 +342,11 @@ def _belongs(state: State, entry: Journaled, version: int) -> str:
     return f"{place} is of decision version {version}, this is version {version_of(state)}"
 
 
-def _answer(state: State, entry: Journaled, folded: Folded) -> None:
+def _answer(state: State, entry: Journaled, folded: FoldResult) -> None:
     policy_questions.answered(state, entry.body, folded)
 
 
-def _call(state: State, entry: Journaled, folded: Folded) -> None:
+def _call(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Fold one library call: prices, readings, signals, a policy's answers to an earlier one, all of one moment."""
     body = entry.body
     step_s = state.params.market.step_s
@@ -371,7 +371,7 @@ def _canonical(signal: dict[str, Any]) -> tuple[Any, ...]:
     return (*cell, signal["timestamp_ns"], orjson.dumps(signal, option=orjson.OPT_SORT_KEYS))
 
 
-HANDLERS: dict[str, Callable[[State, Journaled, Folded], None]] = {
+HANDLERS: dict[str, Callable[[State, Journaled, FoldResult], None]] = {
     "signal": _signal,
     "cascade": _cascade,
     "step": fold_step,

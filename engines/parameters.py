@@ -18,7 +18,7 @@ from schemas.vocabulary import PolicyMode, Regime, StalePrice, Unmanaged
 Positive = Annotated[float, Gt(0)]
 Ratio = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Gt(0), Lt(1)]
-Count = Annotated[int, Ge(1)]
+AtLeastOne = Annotated[int, Ge(1)]
 
 
 class DrawdownBound(Frozen):
@@ -50,7 +50,7 @@ class ConformalParams(Frozen):
 
     coverage: Annotated[float, Ge(0.5), Le(0.99)] = Field(0.90, description="share of outcomes to cover")
     window_size: Annotated[int, Ge(10), Le(10_000)] = Field(200, description="scores kept")
-    min_samples: Count = Field(20, description="scores before the scale acts")
+    min_samples: AtLeastOne = Field(20, description="scores before the scale acts")
     adaptation_rate: Decay = Field(0.02, description="step of the adaptive level")
     scale_decay: Decay = Field(0.94, description="decay of the mean square residual that normalises scores")
     winsor_scale: Positive = Field(5.0, description="residuals are clipped to this many scales before they enter it")
@@ -71,8 +71,8 @@ class RegimeMultipliers(Frozen):
 class RegimeParams(Frozen):
     """How far to shrink in each regime, and how slowly to believe a change."""
 
-    hysteresis_periods: Count = Field(3, description="votes among the last 2h - 1 that confirm a change")
-    regime_period_s: Count = Field(60, description="event-time seconds that make one vote")
+    hysteresis_periods: AtLeastOne = Field(3, description="votes among the last 2h - 1 that confirm a change")
+    regime_period_s: AtLeastOne = Field(60, description="event-time seconds that make one vote")
     regime_aliases: dict[str, Regime] = Field(default_factory=dict, description="further labels, in any case")
     multipliers: RegimeMultipliers = RegimeMultipliers()
 
@@ -81,9 +81,9 @@ class EnsembleParams(Frozen):
     """How alike strategies are taken to be, and how fast their weights follow their outcomes."""
 
     prior_correlation: Ratio = Field(0.7, description="correlation of the forecasts until enough have been seen")
-    correlation_samples: Count = Field(50, description="samples before the measured one counts")
+    correlation_samples: AtLeastOne = Field(50, description="samples before the measured one counts")
     correlation_decay: Decay = Field(0.99, description="decay of its moments, per sample")
-    horizon_outcomes: Count = Field(2_000, description="outcomes that the learning rate is made for")
+    horizon_outcomes: AtLeastOne = Field(2_000, description="outcomes that the learning rate is made for")
     fixed_share: Annotated[float, Ge(0), Lt(1)] = Field(
         0.001, description="share that all strategies get at an outcome"
     )
@@ -243,7 +243,7 @@ class MarketParams(Frozen):
     bar_s: Annotated[int, Ge(60), Le(86_400)] = 3_600
     volatility_decay: Decay = Field(0.97, description="decay of the bar variance")
     volatility_clip: Positive = Field(5.0, description="volatilities at which returns are clipped")
-    warmup_bars: Count = Field(24, description="bars before the market gives a cascade score or a volume ratio")
+    warmup_bars: AtLeastOne = Field(24, description="bars before the market gives a cascade score or a volume ratio")
     collar: CollarParams = CollarParams()
 
     @model_validator(mode="after")

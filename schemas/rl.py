@@ -10,7 +10,7 @@ from pydantic import Field
 from schemas.base import Message
 from schemas.errors import InvalidAdviceException, InvalidMessage
 from schemas.units import (
-    Claim,
+    ClaimedReturn,
     DecisionId,
     Equity,
     Horizon,
@@ -29,10 +29,10 @@ from schemas.vocabulary import Regime
 Weight = Annotated[float, Field(ge=-100, le=100)]
 
 
-Reason = Literal["timeout", "refused", "open", "invalid", "late", "disabled"]
+NoAdviceReason = Literal["timeout", "refused", "open", "invalid", "late", "disabled"]
 """timeout: no whole answer in time. refused: no connection, a status other than 200, or too many waiting. open: the
 breaker's doing. invalid: the answer broke a rule. late: asked or answered past the deadline. disabled: no endpoint."""
-REASONS: tuple[Reason, ...] = get_args(Reason)
+REASONS: tuple[NoAdviceReason, ...] = get_args(NoAdviceReason)
 
 
 class RlRequest(Message):
@@ -49,7 +49,7 @@ class RlRequest(Message):
     confidence: Unit = Field(description="The signal's.")
     risk_score: Unit = Field(description="The signal's.")
     regime: Regime = Field(description="Confirmed for the symbol.")
-    expected_return: Annotated[Claim, Field(ge=0)] = Field(
+    expected_return: Annotated[ClaimedReturn, Field(ge=0)] = Field(
         description="Claimed over the horizon, in the side's favour."
     )
     predicted_volatility: Volatility = Field(description="Standard deviation of the return over the horizon.")
@@ -88,5 +88,7 @@ class NoAdvice(Message):
     portfolio_id: Id = Field(description="Of the question.")
     strategy_id: StrategyId = Field(description="Of the question.")
     symbol: Id = Field(description="Of the question.")
-    reason: Reason = Field(description="timeout, refused, open (the breaker's doing), invalid, late or disabled.")
+    reason: NoAdviceReason = Field(
+        description="timeout, refused, open (the breaker's doing), invalid, late or disabled."
+    )
     detail: Text = Field("", description="Place, rule and value, for people.")

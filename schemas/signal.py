@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from schemas.base import Message
 from schemas.errors import InvalidMessage, InvalidSignalException
 from schemas.rules import Fault, broken
-from schemas.units import Claim, Horizon, Id, Label, Reading, StrategyId, TimestampNs, Unit, Volatility
+from schemas.units import ClaimedReturn, Horizon, Id, Label, Reading, StrategyId, TimestampNs, Unit, Volatility
 from schemas.vocabulary import SIDE, Action
 
 _BUY: JsonDict = {"properties": {"action": {"enum": ["strong_buy", "buy"]}}}
@@ -37,7 +37,7 @@ class TacticalSignal(Message):
         "in any case. An unknown one is refused by sizing, with the settings in force."
     )
     timestamp_ns: TimestampNs = Field(description="When it was said, ns since 1970 UTC.")
-    expected_return: Claim | None = Field(
+    expected_return: ClaimedReturn | None = Field(
         None,
         description="Claimed return of the asset over the horizon, a ratio: non-negative, or signed as the action. "
         "Absent: unknown, estimated; 0.0 means no edge.",

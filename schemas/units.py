@@ -49,7 +49,7 @@ Equity = Annotated[float, Ge(0.01), Le(1e15)]
 """USD; at least a cent, since weights are shares of it."""
 Return = Annotated[float, Ge(-1), Le(1000)]
 """A ratio: 0.01 is one percent; a coin can lose no more than all of itself."""
-Claim = Annotated[float, Ge(-1000), Le(1000)]
+ClaimedReturn = Annotated[float, Ge(-1000), Le(1000)]
 """A claimed return, non-negative or signed as the action; 0.01 is one percent."""
 Volatility = Annotated[float, Ge(1e-9), Le(1000)]
 """Standard deviation of a return, as a ratio."""

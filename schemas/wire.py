@@ -24,18 +24,18 @@ from schemas.rules import Fault, first, shown
 M = TypeVar("M", bound=Message)
 
 
-class Limits(NamedTuple):
+class RecordLimits(NamedTuple):
     """How large and how deep a record may be; an object of plain values has depth 1."""
 
     bytes_max: int = 1_048_576
     depth_max: int = 8
 
 
-WIRE = Limits()
-JOURNAL = Limits(bytes_max=9 * 1_048_576)
+WIRE = RecordLimits()
+JOURNAL = RecordLimits(bytes_max=9 * 1_048_576)
 
 
-def decode(model: type[M], raw: bytes | None, *, place: str, limits: Limits = WIRE) -> M:
+def decode(model: type[M], raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> M:
     """Return the message that a record holds; `place` says in the error's text where the record lies.
 
     Raises:
@@ -65,7 +65,7 @@ class Ticks(NamedTuple):
     """Whether they came under "ticks"."""
 
 
-def decode_ticks(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> Ticks:
+def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> Ticks:
     """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks"; a bad one stands alone.
 
     Raises:
@@ -85,7 +85,7 @@ def decode_ticks(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> Tic
     return _one_by_one(tree, place)
 
 
-def decode_prices(raw: bytes | None, *, place: str, limits: Limits = WIRE) -> list[PlainTick]:
+def decode_prices(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> list[PlainTick]:
     """Return the ticks of one record of `prices` that is good as a whole.
 
     Raises:
@@ -184,14 +184,14 @@ def encode(message: Message | dict[str, Any]) -> bytes:
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
-def _object(model: type[Message], raw: bytes | None, place: str, limits: Limits) -> dict[str, Any]:
+def _object(model: type[Message], raw: bytes | None, place: str, limits: RecordLimits) -> dict[str, Any]:
     tree = _parsed(raw, limits)
     if type(tree) is not dict:
         raise _refused(model, place, tree if isinstance(tree, Fault) else _not_an_object(tree))
     return tree
 
 
-def _parsed(raw: bytes | None, limits: Limits) -> Any:
+def _parsed(raw: bytes | None, limits: RecordLimits) -> Any:
     """Return the JSON value, or the Fault that is wrong with the bytes."""
     if not raw:
         return Fault("empty", "", "record must hold a value, was empty")
@@ -206,7 +206,7 @@ def _parsed(raw: bytes | None, limits: Limits) -> Any:
     return tree
 
 
-def _is_shallow(raw: bytes, limits: Limits) -> bool:
+def _is_shallow(raw: bytes, limits: RecordLimits) -> bool:
     """Certify the depth of a record without backslashes: a strike of empty pairs takes one level at most.
 
     Quotes are struck once. A string that holds a bracket keeps its quote, so that nothing is certified then.
@@ -224,7 +224,7 @@ def _has_no_doubles(raw: bytes, tree: Any) -> bool:
     return orjson.dumps(tree).count(b":") == raw.count(b":")
 
 
-def _why_unreadable(raw: bytes, limits: Limits, error: orjson.JSONDecodeError) -> Fault:
+def _why_unreadable(raw: bytes, limits: RecordLimits, error: orjson.JSONDecodeError) -> Fault:
     try:
         text = raw.decode()
     except UnicodeDecodeError as undecodable:
@@ -239,7 +239,7 @@ def _why_unreadable(raw: bytes, limits: Limits, error: orjson.JSONDecodeError) -
     return Fault("not_json", "", f"record must be JSON, was {shown(text)}: {error}")
 
 
-def _deepest(text: str, limits: Limits) -> Fault | None:
+def _deepest(text: str, limits: RecordLimits) -> Fault | None:
     depth = deepest = 0
     for bracket in _BRACKET.findall(_STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1

@@ -11,14 +11,14 @@ from engines.parameters import DecisionParams
 from schemas import wire
 from schemas.rl import RlRequest
 from streams.journal import entries as journal
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.genesis import genesis
 from streams.journal.handover import MIGRATIONS, Migration
 from streams.journal.topics import TOPICS
 from streams.monitoring.metrics import Metrics
 from streams.policy.adapters import Adapter
 from streams.policy.agent import entry_of
-from streams.policy.client import Desk, Outcome
+from streams.policy.client import Outcome, PolicyClient
 from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
 from streams.processing.ports import Send
 from streams.processing.processor import Processor
@@ -184,16 +184,16 @@ class Driver:
         moved = False
         for partition in range(self.cluster.partitions(topic)):
             for record in self.cluster.log(topic, partition).read(self.cursors.get((topic, partition), 0)):
-                place = Place(topic, 0, partition, record.offset)
+                place = SourcePlace(topic, 0, partition, record.offset)
                 for send in ingest(place, record, self.now_ns, self.partitions):
                     self.cluster.publish(send)
                 self.cursors[topic, partition] = self.committed[topic, partition] = record.offset + 1
                 moved = True
         return moved
 
-    def _desk(self, policy: Adapter) -> Desk:
+    def _desk(self, policy: Adapter) -> PolicyClient:
         """Return a new desk: what a breaker knows is lost with its worker."""
-        return Desk(
+        return PolicyClient(
             policy,
             timeout_s=DEADLINE_S,
             params=BreakerParams(),

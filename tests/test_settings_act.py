@@ -25,7 +25,7 @@ from worlds import PRICES, START_NS, Driver, answer, asked, control, priced, sig
 from config.diff import leaves
 from config.load import Loaded
 from config.settings import Settings, worker_tree
-from config.watch import Change
+from config.watch import FileChange
 from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import ConfigurationException
 from streams.kafka.journal_origin import Origin
@@ -797,7 +797,7 @@ def told(built: Worker, settings: Settings) -> Worker:
     """Let a worker see that its file says something else now; return it."""
 
     async def change_and_close() -> None:
-        await built.reload.changed(Change(Loaded(settings, {}), None, (), ()))
+        await built.reload.changed(FileChange(Loaded(settings, {}), None, (), ()))
         await built.pages.stop()
         await built.policy.stop()
 
@@ -925,7 +925,7 @@ def test_turning_the_looks_off_ends_them_with_a_word(caplog):
     class Once(Looks):
         def poll(self) -> Any:
             super().poll()
-            return Change(Loaded(with_(Settings(), ("hot_reload.enabled", OFF)), {}), None, (), ())
+            return FileChange(Loaded(with_(Settings(), ("hot_reload.enabled", OFF)), {}), None, (), ())
 
     watch = Once()
     built = worker(Settings(), watch)

@@ -9,26 +9,26 @@ from typing import Any
 from pydantic import ValidationError
 
 from engines.handlers import policy_questions, returns
-from engines.handlers.effects import Folded, Journaled, alert
+from engines.handlers.effects import FoldResult, Journaled, alert
 from engines.parameters import DecisionParams, tree_hash
 from engines.pipeline.decide import Trigger
 from engines.pipeline.sizing_modes import ACTIVE
 from engines.state import capacity
 from engines.state.partition import MARKET_WIDE, POLICY, State
-from engines.state.records import Gate, Scopes
+from engines.state.records import Gate, ScopeOverrides
 
 TOLD_CHARS_MAX = 1_000
 """An answer is read by people, and an alert has to fit its topic whatever was ordered."""
 
 
-def fold_control(state: State, entry: Journaled, folded: Folded) -> None:
+def fold_control(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Carry out an order, and answer it."""
     body = entry.body
     result = CONTROLS[body["kind"]](state, body["payload"], body["control_id"], folded)
     alert(state, folded, entry.offset, "control_applied", body["control_id"], severity="info", result=result)
 
 
-def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+def _settings(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
     if payload["hash"] == state.settings_hash:
         return "no_op"
     if payload["base_hash"] != state.settings_hash:
@@ -75,9 +75,9 @@ def _begin_evidence_anew(state: State) -> None:
         state.put("gates", (portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
 
 
-def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
     scope, wanted = payload["scope"], payload["state"]
-    record: Scopes | None = state.get("states", (MARKET_WIDE,))
+    record: ScopeOverrides | None = state.get("states", (MARKET_WIDE,))
     scopes = {} if record is None else dict(record.scopes)
     if wanted == ACTIVE:
         scopes.pop(scope, None)
@@ -86,7 +86,7 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
         if broken is not None:
             return f"rejected: {' '.join(broken)}"
         scopes[scope] = wanted
-    state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
+    state.put("states", (MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
     trigger = Trigger("resume" if resumed else "control", control_id, way="afresh" if resumed else "ratio", cell=None)
     for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: covers(scope, cell)):
@@ -94,7 +94,7 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
     return "applied"
 
 
-def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
     portfolio, value = payload["portfolio_id"], float(payload["value_usd"])
     broken = capacity.no_room_for_portfolio(state, portfolio)
     if broken is not None:
@@ -107,15 +107,15 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     return "applied"
 
 
-def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Folded) -> str:
+def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
     """Say how far the policy may act; evidence that closed its gate is put aside, and collected anew."""
     scope, mode = payload.get("scope", "all"), payload["mode"]
     kind, _, name = scope.partition(":")
     if not state.params.rl.enabled:
         return "rejected: rl.enabled is false"
-    record: Scopes | None = state.get("states", (POLICY,))
+    record: ScopeOverrides | None = state.get("states", (POLICY,))
     scopes = {**({} if record is None else dict(record.scopes)), scope: mode}
-    state.put("states", (POLICY,), Scopes(tuple(sorted(scopes.items()))))
+    state.put("states", (POLICY,), ScopeOverrides(tuple(sorted(scopes.items()))))
     for (portfolio,), gate in list(state.tables["gates"].items()):
         if gate.status == "closed" and (kind == "all" or (kind == "portfolio" and name == portfolio)):
             state.put("gates", (portfolio,), Gate())
@@ -125,7 +125,7 @@ def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Fol
     return "applied"
 
 
-CONTROLS: dict[str, Callable[[State, dict[str, Any], str, Folded], str]] = {
+CONTROLS: dict[str, Callable[[State, dict[str, Any], str, FoldResult], str]] = {
     "settings": _settings,
     "trading_state": _trading_state,
     "portfolio_value": _portfolio_value,

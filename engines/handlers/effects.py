@@ -41,7 +41,7 @@ class Note(NamedTuple):
     value: float
 
 
-class Look(NamedTuple):
+class CascadeReading(NamedTuple):
     """One side of a symbol as the cascade detector saw it."""
 
     symbol: str
@@ -62,7 +62,7 @@ class Refusal(NamedTuple):
     text: str
 
 
-class Folded:
+class FoldResult:
     """What an entry led to."""
 
     __slots__ = ("alerts", "allocations", "claimed", "looks", "notes", "refusals", "requests", "triggers")
@@ -77,7 +77,7 @@ class Folded:
         self.requests: list[dict[str, Any]] = []
         """Questions to the policy."""
         self.notes: list[Note] = []
-        self.looks: list[Look] = []
+        self.looks: list[CascadeReading] = []
 
     def call_for(self, portfolio: str, trigger: Trigger) -> None:
         """Name a portfolio that has to decide."""
@@ -95,7 +95,7 @@ class Folded:
 
 def alert(
     state: State,
-    folded: Folded,
+    folded: FoldResult,
     offset: int,
     kind: str,
     subject: str,
@@ -121,7 +121,7 @@ def alert(
     )
 
 
-def warn_of_drift(state: State, folded: Folded, offset: int, portfolio: str) -> None:
+def warn_of_drift(state: State, folded: FoldResult, offset: int, portfolio: str) -> None:
     """Tell that the weights of a portfolio's strategies have drifted to the threshold."""
     alert(
         state,

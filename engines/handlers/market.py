@@ -7,10 +7,10 @@ from math import sqrt
 from typing import Any
 
 from engines.handlers import returns
-from engines.handlers.effects import Folded, Journaled, Look, alert
+from engines.handlers.effects import CascadeReading, FoldResult, Journaled, alert
 from engines.models import bars, cascade, collar
 from engines.models.cascade import Readings
-from engines.models.collar import Candle, Collar
+from engines.models.collar import Collar, Ohlc
 from engines.numerics.exact import exp
 from engines.parameters import CascadeLevels
 from engines.pipeline.cell_sizing import is_stale
@@ -28,7 +28,7 @@ FUNDING = 0
 """Place of the funding rate among a market's gauges."""
 
 
-def fold_step(state: State, entry: Journaled, folded: Folded) -> None:
+def fold_step(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Fold one step of one partition of `prices`: prices, bars, latches, and the caps that prices may have broken."""
     body = entry.body
     source = body["source_partition"]
@@ -45,7 +45,7 @@ def fold_step(state: State, entry: Journaled, folded: Folded) -> None:
 
 
 def fold_price(
-    state: State, entry: Journaled, folded: Folded, symbol: str, prices: list[Any], end_ns: int, source: int
+    state: State, entry: Journaled, folded: FoldResult, symbol: str, prices: list[Any], end_ns: int, source: int
 ) -> None:
     """Fold one symbol's [open, high, low, close, volume in coins, ticks] of a step that ends at end_ns."""
     market: Market = state.get("markets", (symbol,)) or EMPTY
@@ -55,7 +55,7 @@ def fold_price(
     if market.bars is not None and market.source_partition != source and end_ns - market.bars.last_ns < HOUR_NS:
         folded.note("refused_symbol", symbol)
         return
-    candle = _believed(state, entry, folded, symbol, market, Candle(*prices[:4]), end_ns)
+    candle = _believed(state, entry, folded, symbol, market, Ohlc(*prices[:4]), end_ns)
     if candle is None:
         return
     moved = bars.fold(market.bars, *candle, prices[4], end_ns, state.params.market)
@@ -72,7 +72,7 @@ def fold_price(
                 folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
 
 
-def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol: str = "positions") -> None:
+def watch_caps(state: State, offset: int, portfolio: str, folded: FoldResult, symbol: str = "positions") -> None:
     """Call for a cut where what is intended exceeds a cap by more than the tolerance; report a breach once.
 
     What is held counts for the report too, but calls for nothing: its target is within the cap already. A breach ends
@@ -101,8 +101,8 @@ def watch_caps(state: State, offset: int, portfolio: str, folded: Folded, symbol
 
 
 def _believed(
-    state: State, entry: Journaled, folded: Folded, symbol: str, market: Market, candle: Candle, end_ns: int
-) -> Candle | None:
+    state: State, entry: Journaled, folded: FoldResult, symbol: str, market: Market, candle: Ohlc, end_ns: int
+) -> Ohlc | None:
     """Return a step's candle within the collar, or None where its price is suspect: then the last one stays, and ages.
 
     A suspicion is told of once, by the first partition alone.
@@ -132,7 +132,7 @@ def _believed(
     return judged.candle
 
 
-def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
+def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: FoldResult) -> None:
     """Fold cascade indicators: each field replaces the gauge of its name unless that is newer."""
     symbol = body.get("symbol") or MARKET_WIDE
     market: Market = state.get("markets", (symbol,)) or EMPTY
@@ -149,7 +149,7 @@ def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: 
     _store(state, symbol, market._replace(gauges=gauges), entry.offset, folded)
 
 
-def look_again(state: State, offset: int, folded: Folded) -> None:
+def look_again(state: State, offset: int, folded: FoldResult) -> None:
     """Let the latches that are up decay to now, and tell of prices that have grown too old.
 
     A level that is left calls for decisions.
@@ -166,7 +166,7 @@ def look_again(state: State, offset: int, folded: Folded) -> None:
             _tell(state, symbol, market, after, offset, folded)
 
 
-def _tell_of_stale_prices(state: State, offset: int, folded: Folded) -> None:
+def _tell_of_stale_prices(state: State, offset: int, folded: FoldResult) -> None:
     """Raise an alert for each symbol whose price is too old to size with, once until the next; first partition alone.
 
     Nothing is looked at before the oldest price that was fresh at the last look can be too old.
@@ -229,7 +229,7 @@ def _readings_of(body: dict[str, Any]) -> tuple[float | None, ...]:
     )
 
 
-def _store(state: State, symbol: str, market: Market, offset: int, folded: Folded) -> None:
+def _store(state: State, symbol: str, market: Market, offset: int, folded: FoldResult) -> None:
     """Store a symbol's market with its latches stepped; a changed level calls for decisions."""
     before = state.get("markets", (symbol,)) or EMPTY
     known = readings(market, _now(state), state.params.risk_management.cascade_levels)
@@ -241,7 +241,7 @@ def _store(state: State, symbol: str, market: Market, offset: int, folded: Folde
         _tell(state, symbol, before, after, offset, folded)
 
 
-def _stepped(state: State, symbol: str, market: Market, side: int, known: Readings, folded: Folded) -> Latch | None:
+def _stepped(state: State, symbol: str, market: Market, side: int, known: Readings, folded: FoldResult) -> Latch | None:
     risk = state.params.risk_management
     excursion, ratio = _of_bars(state, market.bars, side)
     parts = cascade.components(
@@ -257,7 +257,7 @@ def _stepped(state: State, symbol: str, market: Market, side: int, known: Readin
     if raw is None and latch is None:
         return None
     after = cascade.step(latch, raw, _now(state), risk.cascade_levels)
-    folded.looks.append(Look(symbol, side, parts, after.score, after.level))
+    folded.looks.append(CascadeReading(symbol, side, parts, after.score, after.level))
     return after
 
 
@@ -275,7 +275,7 @@ def _levels(market: Market) -> tuple[int, int]:
     return (0 if market.long is None else market.long.level, 0 if market.short is None else market.short.level)
 
 
-def _tell(state: State, symbol: str, before: Market, after: Market, offset: int, folded: Folded) -> None:
+def _tell(state: State, symbol: str, before: Market, after: Market, offset: int, folded: FoldResult) -> None:
     """Call for decisions of all who hold the side whose level changed; the first partition alone raises the alert."""
     for side, was, now in zip((1, -1), _levels(before), _levels(after), strict=True):
         if was == now:
@@ -288,7 +288,7 @@ def _tell(state: State, symbol: str, before: Market, after: Market, offset: int,
             _warn(state, folded, offset, f"{symbol}:{'long' if side > 0 else 'short'}", latch, now)
 
 
-def _warn(state: State, folded: Folded, offset: int, subject: str, latch: Latch, level: int) -> None:
+def _warn(state: State, folded: FoldResult, offset: int, subject: str, latch: Latch, level: int) -> None:
     levels = state.params.risk_management.cascade_levels
     thresholds = (levels.reduce_50, levels.reduce_75, levels.exit)
     alert(

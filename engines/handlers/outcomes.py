@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from engines.models import conformal, kelly
 from engines.parameters import DecisionParams
 from engines.state.partition import State
-from engines.state.records import Cell, Claim, Learned
+from engines.state.records import CellPosterior, CellRecord, Claim
 
 SECOND_NS = 1_000_000_000
 SPANS = 256
 SIDES = {"buy": 1, "long": 1, "sell": -1, "short": -1}
 
 
-class Learnt(NamedTuple):
+class SettledClaim(NamedTuple):
     """What an outcome taught."""
 
     key: tuple[str, str, str]
@@ -26,14 +26,14 @@ class Learnt(NamedTuple):
     """|side·r − m₀|/(s·u): the miss, in claimed volatilities and usual misses at the decision."""
 
 
-def learn(state: State, body: dict[str, Any]) -> Learnt | str:
+def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     """Fold an outcome; return what it taught, or why it settles no claim (nothing is learnt then).
 
     A claim is settled once. `signal_id` names the claim; `decision_id` names the cell's claim of that decision, or the
     latest before it where the decision was another cell's.
     """
     key = (body.get("portfolio_id", "main"), body["strategy_id"], body["symbol"])
-    cell: Cell | None = state.get("predictions", key)
+    cell: CellRecord | None = state.get("predictions", key)
     if cell is None:
         return f"cell {'/'.join(key)} has made no claim"
     claim = _settled(state, cell, body)
@@ -46,7 +46,7 @@ def learn(state: State, body: dict[str, Any]) -> Learnt | str:
     end_ns = body["timestamp_ns"]
     holding_s = body.get("holding_s")
     span = (end_ns - int((claim.horizon_s if holding_s is None else holding_s) * SECOND_NS), end_ns)
-    learned: Learned | None = state.get("kelly-posteriors", key)
+    learned: CellPosterior | None = state.get("kelly-posteriors", key)
     spans = () if learned is None else learned.spans
     weight = 1.0 / (1 + sum(1 for start, end in spans if start < span[1] and span[0] < end))
     won = realised > claim.costs
@@ -59,7 +59,7 @@ def learn(state: State, body: dict[str, Any]) -> Learnt | str:
         weight,
         params.bayesian_kelly,
     )
-    state.put("kelly-posteriors", key, Learned(posterior, (*spans[1 - SPANS :], span)))
+    state.put("kelly-posteriors", key, CellPosterior(posterior, (*spans[1 - SPANS :], span)))
     scores = conformal.observe(
         state.get("conformal-scores", key),
         realised,
@@ -71,16 +71,16 @@ def learn(state: State, body: dict[str, Any]) -> Learnt | str:
     state.put("conformal-scores", key, scores)
     state.put("predictions", key, cell._replace(claims=tuple(each for each in cell.claims if each is not claim)))
     residual = abs(realised - (claim.mean + claim.costs)) / (claim.volatility * claim.scale)
-    return Learnt(key, claim, won, weight, residual)
+    return SettledClaim(key, claim, won, weight, residual)
 
 
-def remember(cell: Cell, claim: Claim, now_ns: int, most: int = 256) -> Cell:
+def remember(cell: CellRecord, claim: Claim, now_ns: int, most: int = 256) -> CellRecord:
     """Add a claim; drop those older than four horizons, and the oldest above `most`."""
     claims = (*cell.claims, claim)
     first = max(0, len(claims) - most)
     while first < len(claims) and claims[first].timestamp_ns + int(4 * claims[first].horizon_s * SECOND_NS) < now_ns:
         first += 1
-    return Cell(cell.forecast, claims[first:] if first else claims, cell.last_ns, cell.seen)
+    return CellRecord(cell.forecast, claims[first:] if first else claims, cell.last_ns, cell.seen)
 
 
 def round_trip(params: DecisionParams) -> float:
@@ -89,7 +89,7 @@ def round_trip(params: DecisionParams) -> float:
     return 2.0 * (costs.fee_ratio + costs.slippage_ratio)
 
 
-def _settled(state: State, cell: Cell, body: dict[str, Any]) -> Claim | str:
+def _settled(state: State, cell: CellRecord, body: dict[str, Any]) -> Claim | str:
     signal_id = body.get("signal_id")
     if signal_id is not None:
         for claim in reversed(cell.claims):

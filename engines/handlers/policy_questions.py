@@ -10,14 +10,14 @@ Source: docs/pipeline.md, triggers.
 from collections.abc import Sequence
 from typing import Any
 
-from engines.handlers.effects import Folded
+from engines.handlers.effects import FoldResult
 from engines.handlers.policy_request import forecast_of, request
 from engines.pipeline import caps
 from engines.pipeline.decide import Decision, Trigger
 from engines.pipeline.sizing_modes import levels
 from engines.state import policy
 from engines.state.partition import State
-from engines.state.records import Asked, Cell, Kept, Questions
+from engines.state.records import CappedCell, CellRecord, PolicyQuestion, Questions
 
 __all__ = ["answered", "awaits", "close_overdue", "keep", "revise_all"]
 
@@ -27,7 +27,7 @@ BREAKER_OPEN = "breaker_open"
 """Status of a question that was not asked because the breaker was open; the answer's word for it is `open` too."""
 
 
-def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], offset: int, folded: Folded) -> None:
+def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], offset: int, folded: FoldResult) -> None:
     """Take a decision: open the questions of its signals, and keep the book that an answer would nudge.
 
     A full decision replaces the book; questions about forecasts that are no more are dropped. A decision by ratio
@@ -40,8 +40,8 @@ def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], o
             state.drop("questions", (portfolio,))
         return
     way = decision.trigger.way
-    book: tuple[Kept, ...] = ()
-    asked: list[Asked] = []
+    book: tuple[CappedCell, ...] = ()
+    asked: list[PolicyQuestion] = []
     if way == "afresh":
         opened = _opened(state, decision, claimed, offset)
         asked = [*_still_meant(state, portfolio, before, opened), *opened]
@@ -64,7 +64,7 @@ def awaits(state: State, portfolio: str) -> bool:
     return record is not None and record.awaited
 
 
-def answered(state: State, body: dict[str, Any], folded: Folded) -> None:
+def answered(state: State, body: dict[str, Any], folded: FoldResult) -> None:
     """Fold an answer, or why there is none (`reason`); the first one to an open question counts, others are noted."""
     portfolio = body["portfolio_id"]
     record: Questions | None = state.tables["questions"].get((portfolio,))
@@ -92,7 +92,7 @@ def answered(state: State, body: dict[str, Any], folded: Folded) -> None:
     _close(state, portfolio, index, closed, "advice", folded)
 
 
-def close_overdue(state: State, folded: Folded) -> None:
+def close_overdue(state: State, folded: FoldResult) -> None:
     """Close the questions whose deadline has passed."""
     for portfolio, strategy, symbol, offset in state.overdue(state.now_ns):
         record: Questions | None = state.tables["questions"].get((portfolio,))
@@ -102,7 +102,7 @@ def close_overdue(state: State, folded: Folded) -> None:
             _close(state, portfolio, index, closed, "deadline", folded)
 
 
-def revise_all(state: State, control_id: str, concerned: Sequence[str], folded: Folded) -> None:
+def revise_all(state: State, control_id: str, concerned: Sequence[str], folded: FoldResult) -> None:
     """Let portfolios decide again on what they keep, because an operator has changed the policy's mode."""
     for portfolio in concerned:
         if state.tables["questions"].get((portfolio,)) is not None:
@@ -120,7 +120,7 @@ def _index(
     return None
 
 
-def _close(state: State, portfolio: str, index: int, closed: Asked, kind: str, folded: Folded) -> None:
+def _close(state: State, portfolio: str, index: int, closed: PolicyQuestion, kind: str, folded: FoldResult) -> None:
     """Store what became of a question; call for a decision where the last one was not final."""
     record: Questions = state.tables["questions"][(portfolio,)]
     asked = (*record.asked[:index], closed, *record.asked[index + 1 :])
@@ -131,7 +131,7 @@ def _close(state: State, portfolio: str, index: int, closed: Asked, kind: str, f
         folded.call_for(portfolio, Trigger(kind, name, way="kept", cell=(closed.strategy_id, closed.symbol)))
 
 
-def _opened(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], offset: int) -> list[Asked]:
+def _opened(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], offset: int) -> list[PolicyQuestion]:
     """Return the questions about a decision's signals: of each cell that the caps left anything of."""
     deadline_ns = state.now_ns + int(state.params.rl.deadline_s * SECOND_NS)
     found = []
@@ -142,11 +142,13 @@ def _opened(state: State, decision: Decision, claimed: Sequence[tuple[str, str]]
             continue
         forecast = forecast_of(state, decision.portfolio_id, cell)
         weight = size / (100.0 * decision.book.value_usd)
-        found.append(Asked(*cell, offset, forecast.signal_id, forecast.timestamp_ns, deadline_ns, weight))
+        found.append(PolicyQuestion(*cell, offset, forecast.signal_id, forecast.timestamp_ns, deadline_ns, weight))
     return found
 
 
-def _still_meant(state: State, portfolio: str, before: Questions | None, opened: Sequence[Asked]) -> list[Asked]:
+def _still_meant(
+    state: State, portfolio: str, before: Questions | None, opened: Sequence[PolicyQuestion]
+) -> list[PolicyQuestion]:
     """Return the questions about forecasts that still stand, less those about cells that are asked about anew."""
     anew = [(each.strategy_id, each.symbol) for each in opened]
     return [
@@ -156,25 +158,25 @@ def _still_meant(state: State, portfolio: str, before: Questions | None, opened:
     ]
 
 
-def _book(decision: Decision) -> tuple[Kept, ...]:
+def _book(decision: Decision) -> tuple[CappedCell, ...]:
     rows = zip(decision.holdings.cells, decision.capped, decision.targets, strict=True)
-    return tuple(Kept(*cell, cents, target.cut, target.cap_factor) for cell, cents, target in rows)
+    return tuple(CappedCell(*cell, cents, target.cut, target.cap_factor) for cell, cents, target in rows)
 
 
-def _changed(decision: Decision) -> dict[tuple[str, str], Kept]:
+def _changed(decision: Decision) -> dict[tuple[str, str], CappedCell]:
     """Return the cells that a decision by ratio has changed, as an answer would find them."""
     rows = zip(decision.holdings.cells, decision.cents, decision.holdings.intended, decision.targets, strict=True)
     return {
-        cell: Kept(*cell, cents, target.cut, target.cap_factor)
+        cell: CappedCell(*cell, cents, target.cut, target.cap_factor)
         for cell, cents, intended, target in rows
         if cents != intended
     }
 
 
-def _remember(state: State, portfolio: str, record: Questions, asked: Asked) -> None:
+def _remember(state: State, portfolio: str, record: Questions, asked: PolicyQuestion) -> None:
     """Write down beside the decision's claim what the rules' size was, and what the whole nudge would make of it."""
     key = (portfolio, asked.strategy_id, asked.symbol)
-    cell: Cell | None = state.tables["predictions"].get(key)
+    cell: CellRecord | None = state.tables["predictions"].get(key)
     claims = () if cell is None else cell.claims
     for index in range(len(claims) - 1, -1, -1):
         if cell is not None and claims[index].offset == asked.offset:
@@ -184,7 +186,7 @@ def _remember(state: State, portfolio: str, record: Questions, asked: Asked) -> 
             return
 
 
-def _with_whole_nudge(state: State, portfolio: str, record: Questions, asked: Asked) -> float:
+def _with_whole_nudge(state: State, portfolio: str, record: Questions, asked: PolicyQuestion) -> float:
     """Return the cell's share of V with the nudge at full weight, within the caps."""
     cells = [(row.strategy_id, row.symbol) for row in record.book]
     cents = [row.cents for row in record.book]

@@ -9,7 +9,7 @@ from engines.models import cascade
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
 from engines.state.partition import State
-from engines.state.records import Asked, Cell, Forecast, Market
+from engines.state.records import CellRecord, Forecast, Market, PolicyQuestion
 from schemas.vocabulary import REGIMES
 
 __all__ = ["FEATURES", "forecast_of", "request"]
@@ -37,7 +37,7 @@ FEATURES = (
 """Names of the state vector, in its order."""
 
 
-def request(state: State, decision: Decision, asked: Asked) -> dict[str, Any]:
+def request(state: State, decision: Decision, asked: PolicyQuestion) -> dict[str, Any]:
     """Return the fields of a request: `schemas.rl.RlRequest`."""
     portfolio, cell = decision.portfolio_id, (asked.strategy_id, asked.symbol)
     forecast = forecast_of(state, portfolio, cell)
@@ -66,7 +66,7 @@ def request(state: State, decision: Decision, asked: Asked) -> dict[str, Any]:
 
 
 def _vector(
-    state: State, decision: Decision, asked: Asked, forecast: Forecast, size: CellSize, confirmed: str
+    state: State, decision: Decision, asked: PolicyQuestion, forecast: Forecast, size: CellSize, confirmed: str
 ) -> list[float]:
     """Return the state vector: one number for each of `FEATURES`."""
     market: Market | None = state.tables["markets"].get((asked.symbol,))
@@ -96,7 +96,7 @@ def _vector(
 
 def forecast_of(state: State, portfolio: str, cell: tuple[str, str]) -> Forecast:
     """Return the live forecast of a cell that a signal of this decision claimed."""
-    known: Cell = state.tables["predictions"][portfolio, *cell]
+    known: CellRecord = state.tables["predictions"][portfolio, *cell]
     if known.forecast is None:
         msg = f"cell {'/'.join(cell)} of {portfolio} has claimed something without a forecast"
         raise ValueError(msg)

@@ -9,7 +9,7 @@ Source: docs/methods.md, section 6 (event-time bars, previous-tick synchronised)
 
 from collections.abc import Mapping
 
-from engines.handlers.effects import Folded, alert
+from engines.handlers.effects import FoldResult, alert
 from engines.models import correlation, moments
 from engines.models.bars import Bars
 from engines.numerics.exact import ln
@@ -32,7 +32,7 @@ def rolled(state: State, symbol: str, before: Bars | None, after: Bars) -> None:
         state.put_gathered()
 
 
-def close(state: State, end_ns: int, offset: int, folded: Folded) -> None:
+def close(state: State, end_ns: int, offset: int, folded: FoldResult) -> None:
     """Close the bars that ended `GRACE_S` or more before `end_ns`, the end of a step."""
     width_ns = state.params.market.bar_s * SECOND_NS
     newest = (end_ns - GRACE_S * SECOND_NS) // width_ns - 1
@@ -46,7 +46,7 @@ def close(state: State, end_ns: int, offset: int, folded: Folded) -> None:
     state.put_gathered()
 
 
-def take(state: State, returns: Mapping[str, float], end_ns: int, offset: int, folded: Folded) -> None:
+def take(state: State, returns: Mapping[str, float], end_ns: int, offset: int, folded: FoldResult) -> None:
     """Let one bar of log returns by symbol move the correlations; the first partition alone raises alerts."""
     params = state.params.risk_management.correlation
     moments.observe(state.moments, end_ns, returns, params)

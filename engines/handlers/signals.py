@@ -5,21 +5,21 @@ Source: docs/pipeline.md, stages 0 and 1.
 
 from typing import Any
 
-from engines.handlers.effects import Folded, Journaled, Refusal, warn_of_drift
+from engines.handlers.effects import FoldResult, Journaled, Refusal, warn_of_drift
 from engines.handlers.market import funding_8h
 from engines.handlers.outcomes import round_trip
 from engines.models import bars, regime
 from engines.pipeline.decide import Trigger
 from engines.state import capacity, strategies
 from engines.state.partition import State
-from engines.state.records import Cell, Forecast, Market
+from engines.state.records import CellRecord, Forecast, Market
 from schemas.vocabulary import SIDE
 
 SECOND_NS = 1_000_000_000
 SEEN = 64
 
 
-def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Folded) -> None:
+def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: FoldResult) -> None:
     """Fold one signal; a repeat or an older one is dropped and noted, an unknown regime is refused."""
     portfolio, strategy, symbol = key = (body.get("portfolio_id", "main"), body["strategy_id"], body["symbol"])
     label = regime.resolve(body["regime"], state.params.position_sizing.regime_adjustment)
@@ -28,7 +28,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         folded.refusals.append(Refusal(entry.topic, "unknown_value", "regime", text))
         return
     signal_id = body.get("signal_id") or _place_of(entry)
-    cell: Cell | None = state.get("predictions", key)
+    cell: CellRecord | None = state.get("predictions", key)
     timestamp_ns = body["timestamp_ns"]
     if cell is not None and signal_id in cell.seen:
         folded.note("duplicate_signal", strategy)
@@ -51,7 +51,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)
     else:
         forecast = None if cell is None else cell.forecast
-    state.put_cell(key, Cell(forecast, claims, timestamp_ns, seen))
+    state.put_cell(key, CellRecord(forecast, claims, timestamp_ns, seen))
     folded.call_for(portfolio, Trigger("signal", signal_id, way="afresh" if side else "ratio", cell=(strategy, symbol)))
 
 
@@ -104,7 +104,7 @@ def _funding(state: State, symbol: str, side: int, horizon_s: float) -> float:
     return 0.0 if rate is None else side * rate * horizon_s / 28_800.0
 
 
-def _vote(state: State, portfolio: str, symbol: str, label: Any, timestamp_ns: int, folded: Folded) -> None:
+def _vote(state: State, portfolio: str, symbol: str, label: Any, timestamp_ns: int, folded: FoldResult) -> None:
     key = (portfolio, symbol)
     before = state.get("regimes", key)
     after, change = regime.step(before, label, timestamp_ns, state.params.position_sizing.regime_adjustment)

@@ -17,9 +17,9 @@ from schemas.base import Frozen
 __all__ = ["Breaker", "BreakerParams", "Ticket", "admit", "answered", "at", "retry_at_ns"]
 
 SECOND_NS: Final = 1_000_000_000
-Status = Literal["closed", "half_open", "open"]
+BreakerStatus = Literal["closed", "half_open", "open"]
 Mode = Literal["automatic", "force_open", "force_closed", "metrics_only"]
-Seconds = Annotated[float, Gt(0), Le(86_400)]
+BreakerSeconds = Annotated[float, Gt(0), Le(86_400)]
 
 
 class BreakerParams(Frozen):
@@ -30,13 +30,15 @@ class BreakerParams(Frozen):
         "automatic", description="force_open: nobody asks; force_closed: all ask; metrics_only: it only counts"
     )
     failure_threshold: Annotated[int, Ge(1), Le(10_000)] = Field(5, description="failures that open it")
-    failure_window_sec: Seconds = Field(60.0, description="seconds in which they count")
-    initial_timeout_sec: Seconds = Field(30.0, description="seconds that it stays open at first")
+    failure_window_sec: BreakerSeconds = Field(60.0, description="seconds in which they count")
+    initial_timeout_sec: BreakerSeconds = Field(30.0, description="seconds that it stays open at first")
     backoff_multiplier: Annotated[float, Ge(1), Le(10)] = Field(
         2.0, description="times as long after each probe that failed"
     )
-    max_timeout_sec: Seconds = Field(300.0, description="seconds that it stays open, at most")
-    probe_timeout_sec: Seconds = Field(10.0, description="seconds after which a probe without an answer has failed")
+    max_timeout_sec: BreakerSeconds = Field(300.0, description="seconds that it stays open, at most")
+    probe_timeout_sec: BreakerSeconds = Field(
+        10.0, description="seconds after which a probe without an answer has failed"
+    )
     jitter_ratio: Annotated[float, Ge(0), Lt(1)] = Field(
         0.0, description="largest share by which it stays open less long"
     )
@@ -53,7 +55,7 @@ class BreakerParams(Frozen):
 class Breaker(NamedTuple):
     """How a breaker stands; the defaults are a new one."""
 
-    status: Status = "closed"
+    status: BreakerStatus = "closed"
     failures_ns: tuple[int, ...] = ()
     """When the failures of the window came."""
     generation: int = 0
@@ -75,7 +77,7 @@ class Ticket(NamedTuple):
     probe: bool
 
 
-Event = Literal["asked", "success", "failure", "time"]
+BreakerEvent = Literal["asked", "success", "failure", "time"]
 Rule = Callable[[Breaker, int, BreakerParams], Breaker]
 
 
@@ -175,7 +177,7 @@ def _reset(breaker: Breaker, _now_ns: int, _params: BreakerParams) -> Breaker:
     return Breaker(generation=breaker.generation + 1)
 
 
-TABLE: Final[dict[tuple[Status, Event], Rule]] = {
+TABLE: Final[dict[tuple[BreakerStatus, BreakerEvent], Rule]] = {
     ("closed", "asked"): _same,
     ("closed", "success"): _same,
     ("closed", "failure"): _count,

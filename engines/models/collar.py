@@ -21,7 +21,7 @@ from typing import NamedTuple
 from engines.numerics.exact import ln
 from engines.parameters import MarketParams
 
-__all__ = ["Candle", "Collar", "Judged", "Suspect", "is_near", "reach", "step"]
+__all__ = ["Collar", "Judged", "Ohlc", "Suspect", "is_near", "reach", "step"]
 
 SECOND_NS = 1_000_000_000
 
@@ -43,7 +43,7 @@ class Collar(NamedTuple):
     suspect: Suspect | None = None
 
 
-class Candle(NamedTuple):
+class Ohlc(NamedTuple):
     """Prices of one step or tick, in USD for one coin; low ≤ open, close ≤ high."""
 
     open: float
@@ -55,7 +55,7 @@ class Candle(NamedTuple):
 class Judged(NamedTuple):
     """What became of a candle."""
 
-    candle: Candle | None
+    candle: Ohlc | None
     """The candle with its extremes within the collar; None: its close is suspect, and it counts for nothing."""
     clipped: int
     """How many of open, high and low were out of reach."""
@@ -84,7 +84,7 @@ def reach(age_ns: int, volatility: float, params: MarketParams) -> float:
 
 
 def step(
-    collar: Collar | None, candle: Candle, at_ns: int, volatility: float | None, params: MarketParams
+    collar: Collar | None, candle: Ohlc, at_ns: int, volatility: float | None, params: MarketParams
 ) -> tuple[Collar, Judged]:
     """Take one candle; return what the next one is held against, and what became of this one.
 
@@ -123,17 +123,17 @@ def _is_confirmed(suspect: Suspect, move: float, at_ns: int, params: MarketParam
     return waited_ns > 0
 
 
-def _clipped(candle: Candle, last: float, limit: float) -> Judged:
+def _clipped(candle: Ohlc, last: float, limit: float) -> Judged:
     """Return a candle whose close is accepted, with what is out of reach of the last price and the close replaced."""
     open_, high, low, close = candle
     inner = open_ if _is_within(open_, last, close, limit) else close
     top = high if _is_within(high, last, close, limit) else max(inner, close)
     bottom = low if _is_within(low, last, close, limit) else min(inner, close)
-    after = Candle(inner, top, bottom, close)
+    after = Ohlc(inner, top, bottom, close)
     return Judged(after, sum(now != was for now, was in zip(after, candle, strict=True)), limit)
 
 
-def _reaching(candle: Candle, price: float) -> Candle:
+def _reaching(candle: Ohlc, price: float) -> Ohlc:
     """Return a candle that takes in a price."""
     return candle._replace(high=max(candle.high, price), low=min(candle.low, price))
 

@@ -18,7 +18,7 @@ from engines.parameters import ConformalParams
 
 __all__ = ["ConformalScale", "Scores", "decide", "needed", "observe", "quantile", "rank"]
 
-Status = Literal["ok", "insufficient_samples", "infinite"]
+ConformalStatus = Literal["ok", "insufficient_samples", "infinite"]
 
 ROUNDING: Final = 1e-9
 """A rank this close above a whole number is that number."""
@@ -55,7 +55,7 @@ class ConformalScale(NamedTuple):
     """q, in scores; None where the interval is infinite or there are too few scores."""
     inflation: float
     """S_eff/S, in [1, max_inflation]."""
-    status: Status
+    status: ConformalStatus
     samples: int
     """Scores in the window."""
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engines.models.moments import Counts, Flags, Floats, Moments, Times
+from engines.models.moments import CountMatrix, Flags, Floats, Moments, Times
 from engines.numerics.cholesky import compiled, smallest_pivot
 from engines.parameters import CorrelationParams
 
@@ -137,7 +137,7 @@ def _known(decay: float) -> Floats:
 
 
 @compiled
-def _correlations(cross: Floats, bars: Counts, n: int, known: Floats) -> Floats:
+def _correlations(cross: Floats, bars: CountMatrix, n: int, known: Floats) -> Floats:
     """Return moments, each over its weight, as an (n, n) correlation matrix."""
     last = known.size - 1
     deviations = np.ones(n)
@@ -159,7 +159,7 @@ def _correlations(cross: Floats, bars: Counts, n: int, known: Floats) -> Floats:
 
 
 @compiled
-def _mean(correlations: Floats, bars: Counts, known: Floats) -> float:
+def _mean(correlations: Floats, bars: CountMatrix, known: Floats) -> float:
     """Return the target's correlation: the pairs' mean by what is known of each, as far as the best known is known."""
     n, last = correlations.shape[0], known.size - 1
     total, weights, best = 0.0, 0.0, 0.0
@@ -178,7 +178,7 @@ def _mean(correlations: Floats, bars: Counts, known: Floats) -> float:
 
 
 @compiled
-def _blend(correlations: Floats, bars: Counts, known: Floats, mean: float, shrink: float) -> Floats:
+def _blend(correlations: Floats, bars: CountMatrix, known: Floats, mean: float, shrink: float) -> Floats:
     """Return each pair as far as it is known, the mean for the rest, and `shrink` of the way to the mean."""
     n, last = correlations.shape[0], known.size - 1
     matrix = np.empty((n, n))
@@ -211,7 +211,7 @@ def _risks(weights: Floats, sigma: Floats, matrix: Floats) -> tuple[float, float
 
 
 @compiled
-def _crossed(correlations: Floats, bars: Counts, high: Flags, threshold: float) -> Times:
+def _crossed(correlations: Floats, bars: CountMatrix, high: Flags, threshold: float) -> Times:
     """Return (row, column, above) of each pair that has crossed, and mark it."""
     n = correlations.shape[0]
     found = np.empty((high.size, 3), np.int64)

@@ -23,7 +23,7 @@ from schemas.errors import ProcessorStopped
 __all__ = ["Moments", "add", "begin", "from_parts", "observe", "remove", "to_parts"]
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.uint16]
+CountMatrix = NDArray[np.uint16]
 Flags = NDArray[np.uint8]
 Times = NDArray[np.int64]
 
@@ -55,7 +55,7 @@ class Moments:
     """(n,) EWMA of squared returns; 0 until a price has moved."""
     cross: Floats
     """(n(n+1)/2,) EWMA of the products of standardised returns, from 0."""
-    bars: Counts
+    bars: CountMatrix
     """(n(n+1)/2,) bars that moved each pair."""
     high: Flags
     """(n(n+1)/2,) 1 where a pair's alert is raised."""
@@ -195,7 +195,7 @@ def _move(
     last_ns: Times,
     variances: Floats,
     cross: Floats,
-    bars: Counts,
+    bars: CountMatrix,
     now_ns: int,
     decay: float,
     clip: float,

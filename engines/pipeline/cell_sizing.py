@@ -11,7 +11,7 @@ from engines.models.kelly import KellySize
 from engines.models.sentiment import SentimentScale
 from engines.parameters import DecisionParams
 from engines.pipeline import portfolio_sizing
-from engines.state.records import Bars, Forecast, Learned, Market, Scores
+from engines.state.records import Bars, CellPosterior, Forecast, Market, Scores
 from schemas.vocabulary import Regime
 
 SECOND_NS = 1_000_000_000
@@ -26,7 +26,7 @@ class Bet(NamedTuple):
     """
 
     forecast: Forecast
-    learned: Learned | None
+    learned: CellPosterior | None
     scores: Scores | None
     kelly: KellySize
     conformal: ConformalScale
@@ -101,7 +101,7 @@ def nothing(reason: str, level: int, fall: float) -> CellSize:
     return CellSize(NOTHING, reason, cascade.MULTIPLIER[level] * fall, 0.0, level, None, None, 1.0, 1.0, fall)
 
 
-def bet(forecast: Forecast, learned: Learned | None, scores: Scores | None, params: DecisionParams) -> Bet:
+def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams) -> Bet:
     """Stages 2 and 3: return what to bet on a forecast, given what the cell's outcomes taught."""
     sizing = params.position_sizing
     edge = forecast.confidence * forecast.expected_return

@@ -24,7 +24,7 @@ from engines.pipeline.waterfall import Waterfall
 from engines.state import policy
 from engines.state.holdings import DEFAULT_LOT, UNASSIGNED, Holdings, hold
 from engines.state.partition import State
-from engines.state.records import Book, Target
+from engines.state.records import Book, CellTarget
 from schemas.vocabulary import TradingState
 
 Cells = Sequence[tuple[str, str]]
@@ -68,7 +68,7 @@ class Decision(NamedTuple):
     waterfall: Waterfall
     sizes: list[CellSize | None]
     """Stages 1-8 of each cell; None where the decision was by ratio or the cell has no forecast."""
-    targets: list[Target]
+    targets: list[CellTarget]
     quantities: dict[str, float]
     """Signed target quantity by symbol, in coins."""
     bound: list[tuple[str, str]]
@@ -175,11 +175,11 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     )
 
 
-def _target(cents: int, quantity: float, cut: float, factor: float, kept: Target | None) -> Target:
+def _target(cents: int, quantity: float, cut: float, factor: float, kept: CellTarget | None) -> CellTarget:
     """Return what is published of a cell; a cut that was too small to publish is not taken as made."""
     if kept is not None:
-        return Target(cents, quantity, kept.cut, kept.cap_factor)
-    return Target(cents, quantity, cut, factor)
+        return CellTarget(cents, quantity, kept.cut, kept.cap_factor)
+    return CellTarget(cents, quantity, cut, factor)
 
 
 def room_of(state: State, portfolio: str) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from engines.pipeline.portfolio_sizing import Reduction
 from engines.pipeline.waterfall import Waterfall
 from engines.state.holdings import Holdings
 from engines.state.partition import MARKET_WIDE, State
-from engines.state.records import Book, Questions, Target
+from engines.state.records import Book, CellTarget, Questions
 from schemas.vocabulary import Regime, TradingState
 
 __all__ = ["Sized", "afresh", "as_kept", "by_ratio", "levels", "trading_states"]
@@ -145,7 +145,7 @@ def _carry_unpriced(state: State, fall: float, holdings: Holdings, sized: Sized)
     sized.waterfall.add("unpriced", cents, reasons)
 
 
-def _carried(intended: int, target: Target | None, level: int, fall: float, *, halted: bool) -> Carried:
+def _carried(intended: int, target: CellTarget | None, level: int, fall: float, *, halted: bool) -> Carried:
     """Return a cell as published, cut by what cascade and drawdown take now beyond what they took then."""
     now = cascade.MULTIPLIER[level] * fall
     was = now if target is None else target.cut

@@ -13,19 +13,19 @@ from engines.models.kelly import Posterior
 from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 from engines.state.records import (
-    Asked,
     Book,
-    Cell,
+    CappedCell,
+    CellPosterior,
+    CellRecord,
+    CellTarget,
     Claim,
     Forecast,
-    Kept,
-    Learned,
     Market,
+    PolicyQuestion,
     Questions,
-    Scopes,
+    ScopeOverrides,
     Strategies,
     Suspect,
-    Target,
 )
 
 
@@ -44,14 +44,14 @@ def _deep(value: Any) -> Any:
     return tuple(map(_deep, value)) if isinstance(value, list) else value
 
 
-def _cell(row: tuple[Any, ...]) -> Cell:
+def _cell(row: tuple[Any, ...]) -> CellRecord:
     forecast, claims, last_ns, seen = row
-    return Cell(forecast and Forecast(*forecast), tuple(Claim(*claim) for claim in claims), last_ns, seen)
+    return CellRecord(forecast and Forecast(*forecast), tuple(Claim(*claim) for claim in claims), last_ns, seen)
 
 
-def _learned(row: tuple[Any, ...]) -> Learned:
+def _learned(row: tuple[Any, ...]) -> CellPosterior:
     posterior, spans = row
-    return Learned(Posterior(*posterior), spans)
+    return CellPosterior(Posterior(*posterior), spans)
 
 
 def _market(row: tuple[Any, ...]) -> Market:
@@ -69,7 +69,7 @@ def _strategies(row: tuple[Any, ...]) -> Strategies:
 
 def _questions(row: tuple[Any, ...]) -> Questions:
     book, asked, awaited = row
-    return Questions(tuple(Kept(*kept) for kept in book), tuple(Asked(*each) for each in asked), awaited)
+    return Questions(tuple(CappedCell(*kept) for kept in book), tuple(PolicyQuestion(*each) for each in asked), awaited)
 
 
 _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
@@ -80,8 +80,8 @@ _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "regimes": RegimeState._make,
     "strategies": _strategies,
     "books": Book._make,
-    "targets": Target._make,
-    "states": Scopes._make,
+    "targets": CellTarget._make,
+    "states": ScopeOverrides._make,
     "questions": _questions,
     "gates": Gate._make,
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from engines.state.partition import State
-from engines.state.records import Book, Target
+from engines.state.records import Book, CellTarget
 
 SECOND_NS = 1_000_000_000
 DEFAULT_LOT = 1e-8
@@ -36,7 +36,7 @@ class Holdings(NamedTuple):
     """What is held."""
     quantities: dict[str, float]
     """Signed quantity held by symbol, in coins."""
-    targets: list[Target | None]
+    targets: list[CellTarget | None]
     basis: str
     """"positions" or "targets": where `cents` comes from."""
     settled: bool
@@ -50,7 +50,7 @@ def hold(state: State, portfolio: str) -> Holdings:
     book = state.book(portfolio)
     cells = state.cells(portfolio)
     targets = state.tables["targets"]
-    found: list[Target | None] = [targets.get((portfolio, *cell)) for cell in cells]
+    found: list[CellTarget | None] = [targets.get((portfolio, *cell)) for cell in cells]
     wanted = {symbol: target.quantity for (_, symbol), target in zip(cells, found, strict=True) if target}
     if book.positions is None:
         intended = _spread(state, cells, found, wanted)
@@ -101,7 +101,7 @@ def _settle_ns(state: State) -> int:
 
 
 def _spread(
-    state: State, cells: list[tuple[str, str]], targets: list[Target | None], quantities: Mapping[str, float]
+    state: State, cells: list[tuple[str, str]], targets: list[CellTarget | None], quantities: Mapping[str, float]
 ) -> list[int]:
     """Split each symbol's net over its cells, in proportion to what was last published."""
     spread = [0] * len(cells)
@@ -120,7 +120,7 @@ def _split(
     spread: list[int],
     net: int,
     cells: list[tuple[str, str]],
-    published: list[tuple[int, Target]],
+    published: list[tuple[int, CellTarget]],
     indexes: list[int],
 ) -> None:
     total = sum(target.cents for _, target in published)
@@ -142,7 +142,7 @@ def _sign(value: int) -> int:
     return (value > 0) - (value < 0)
 
 
-def _value_cents(state: State, symbol: str, quantity: float, published: list[tuple[int, Target]]) -> int:
+def _value_cents(state: State, symbol: str, quantity: float, published: list[tuple[int, CellTarget]]) -> int:
     """Return a quantity's value at the last price, or at the price of its target where no price is known."""
     market = state.tables["markets"].get((symbol,))
     if market is not None and market.bars is not None:

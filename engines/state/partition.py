@@ -13,7 +13,7 @@ from engines.pipeline.caps import Limits
 from engines.pipeline.cell_sizing import Bet, CellSize
 from engines.pipeline.portfolio_sizing import Correlations
 from engines.state import codec
-from engines.state.records import Book, Cell, Market, Questions, Strategies, Target
+from engines.state.records import Book, CellRecord, CellTarget, Market, Questions, Strategies
 
 TABLES = (
     "kelly-posteriors",
@@ -39,7 +39,7 @@ Key = tuple[str, ...]
 
 
 @dataclass(slots=True)
-class Progress:
+class PartitionProgress:
     """What is true of the whole partition and travels with its offset; the one record that is changed in place."""
 
     journal_id: str
@@ -67,7 +67,7 @@ class State:
     def __init__(self, partition: int, version: int = 0) -> None:
         """`version`: of the decisions; 0: that of this code."""
         self.partition, self.version = partition, version
-        self.progress: Progress | None = None
+        self.progress: PartitionProgress | None = None
         self.bets: dict[Key, Bet] = {}
         """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
         self.sizes: dict[Key, tuple[tuple[Any, ...], CellSize]] = {}
@@ -151,7 +151,7 @@ class State:
         self.put("books", (portfolio,), book)
         self._watch(portfolio, book)
 
-    def put_cell(self, key: Key, cell: Cell) -> None:
+    def put_cell(self, key: Key, cell: CellRecord) -> None:
         """Store a cell; a live forecast enters the portfolio's cells and the expiries."""
         if key not in self.tables["predictions"]:
             self._count(key)
@@ -160,7 +160,7 @@ class State:
             self._enter(key)
             heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))
 
-    def put_target(self, key: Key, target: Target) -> None:
+    def put_target(self, key: Key, target: CellTarget) -> None:
         """Store what was published for a cell; nothing held is no record."""
         if target.cents:
             self.put("targets", key, target)
@@ -294,7 +294,7 @@ class State:
             return orjson.dumps([self.closed_bar, [[bar, rows] for bar, rows in sorted(self.gathered.items())]])
         return self._parts.get(name)
 
-    def restore(self, progress: Progress | None, records: Mapping[tuple[str, Key], bytes]) -> None:
+    def restore(self, progress: PartitionProgress | None, records: Mapping[tuple[str, Key], bytes]) -> None:
         """Become the state that a checkpoint holds."""
         self.__init__(self.partition, self.version)  # type: ignore[misc]
         self.progress = progress

@@ -13,7 +13,7 @@ from engines.models import policy_gate
 from engines.models.policy_gate import Gate
 from engines.parameters import RlParams
 from engines.state.partition import POLICY, State
-from engines.state.records import Asked, Cell, Questions, Scopes
+from engines.state.records import CellRecord, PolicyQuestion, Questions, ScopeOverrides
 from schemas.vocabulary import PolicyMode
 
 __all__ = ["COUNTED", "blend", "clipped", "gate_of", "may_act", "mode_of", "nudges", "score", "stands"]
@@ -34,7 +34,7 @@ def mode_of(state: State, portfolio: str, strategy: str | None = None) -> Policy
     params = state.params.rl
     if not params.enabled:
         return "off"
-    record: Scopes | None = state.tables["states"].get((POLICY,))
+    record: ScopeOverrides | None = state.tables["states"].get((POLICY,))
     if record is None:
         return params.mode
     scopes: dict[str, PolicyMode] = dict(record.scopes)  # type: ignore[arg-type]
@@ -69,9 +69,9 @@ def nudges(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> li
     return [found.get(cell, 0.0) for cell in cells] if found else []
 
 
-def stands(state: State, portfolio: str, asked: Asked) -> bool:
+def stands(state: State, portfolio: str, asked: PolicyQuestion) -> bool:
     """Return whether the forecast that a question is about is still the cell's."""
-    cell: Cell | None = state.tables["predictions"].get((portfolio, asked.strategy_id, asked.symbol))
+    cell: CellRecord | None = state.tables["predictions"].get((portfolio, asked.strategy_id, asked.symbol))
     if cell is None or cell.forecast is None:
         return False
     return (cell.forecast.signal_id, cell.forecast.timestamp_ns) == (asked.signal_id, asked.signal_ns)

@@ -16,25 +16,25 @@ from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 
 __all__ = [
-    "Asked",
     "Bars",
     "Book",
-    "Cell",
+    "CappedCell",
+    "CellPosterior",
+    "CellRecord",
+    "CellTarget",
     "Claim",
     "Forecast",
     "Gate",
-    "Kept",
     "Latch",
-    "Learned",
     "Market",
+    "PolicyQuestion",
     "Posterior",
     "Questions",
     "RegimeState",
-    "Scopes",
+    "ScopeOverrides",
     "Scores",
     "Strategies",
     "Suspect",
-    "Target",
 ]
 
 
@@ -86,7 +86,7 @@ class Claim(NamedTuple):
     """(w_base, w_RL): signed shares of V that the caps left, without and with the policy's whole nudge."""
 
 
-class Cell(NamedTuple):
+class CellRecord(NamedTuple):
     """Forecast and open claims of one cell, and what guards their order."""
 
     forecast: Forecast | None
@@ -96,7 +96,7 @@ class Cell(NamedTuple):
     """The last 64 signal ids."""
 
 
-class Learned(NamedTuple):
+class CellPosterior(NamedTuple):
     """Posterior of one cell, and the holding times already learnt from."""
 
     posterior: Posterior
@@ -104,7 +104,7 @@ class Learned(NamedTuple):
     """(start_ns, end_ns) of the last 256 outcomes."""
 
 
-class Target(NamedTuple):
+class CellTarget(NamedTuple):
     """What was last published for one cell."""
 
     cents: int
@@ -176,14 +176,14 @@ class Strategies(NamedTuple):
     """As of the last move of the weights."""
 
 
-class Scopes(NamedTuple):
+class ScopeOverrides(NamedTuple):
     """What operators have ordered by scope: trading states that are not ACTIVE, or modes of the policy."""
 
     scopes: tuple[tuple[str, str], ...]
     """(scope, word), sorted by scope."""
 
 
-class Asked(NamedTuple):
+class PolicyQuestion(NamedTuple):
     """One question to the policy, about one cell of one decision, and its answer."""
 
     strategy_id: str
@@ -204,7 +204,7 @@ class Asked(NamedTuple):
     model_version: str = ""
 
 
-class Kept(NamedTuple):
+class CappedCell(NamedTuple):
     """One cell as the caps of a decision left it."""
 
     strategy_id: str
@@ -217,7 +217,7 @@ class Kept(NamedTuple):
 class Questions(NamedTuple):
     """What one portfolio has asked about forecasts that still stand, and the book that the answers nudge."""
 
-    book: tuple[Kept, ...]
-    asked: tuple[Asked, ...]
+    book: tuple[CappedCell, ...]
+    asked: tuple[PolicyQuestion, ...]
     awaited: bool
     """Whether the last allocation said that it is not final."""

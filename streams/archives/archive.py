@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.errors import VerificationMismatch
-from streams.archives.files import Kept, read_checkpoint, read_records, sha256
+from streams.archives.files import ArchivedRecord, read_checkpoint, read_records, sha256
 from streams.archives.manifest import NAME, Manifest, Segment
 from streams.audits.plan import Mark
 from streams.audits.refold import Checkpoint
@@ -56,7 +56,7 @@ class Archive:
             raise VerificationMismatch(msg)
         return checkpoint
 
-    def chunks(self, topic: str, partition: int, first: int, end: int) -> Iterator[Sequence[Kept]]:
+    def chunks(self, topic: str, partition: int, first: int, end: int) -> Iterator[Sequence[ArchivedRecord]]:
         """Yield records from `first` to before `end`, as far as they are archived.
 
         Raises:
@@ -67,7 +67,7 @@ class Archive:
                 records = self.segment(segment)
                 yield records[max(0, first - segment.first) : end - segment.first]
 
-    def segment(self, segment: Segment) -> list[Kept]:
+    def segment(self, segment: Segment) -> list[ArchivedRecord]:
         """Return the records of a segment. Raises: VerificationMismatch."""
         name = f"{segment.file}, {segment.topic} {segment.partition}:{segment.first} to {segment.last},"
         self._same(segment.file, segment.sha256, name)

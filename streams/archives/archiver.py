@@ -11,10 +11,10 @@ import orjson
 
 from schemas.errors import SizingError, VerificationMismatch
 from streams.archives.archive import LOCK, Archive
-from streams.archives.files import Kept, checkpoint_file, content, records_file, write
+from streams.archives.files import ArchivedRecord, checkpoint_file, content, records_file, write
 from streams.archives.manifest import Manifest, Segment, Snapshot, segment_name, snapshot_name
 from streams.audits.refold import GENESIS, Checkpoint
-from streams.audits.segment import Chunks, Stretch, together
+from streams.audits.segment import Chunks, SegmentAudit, together
 from streams.journal import entries as journal
 from streams.processing.ports import Record
 
@@ -22,7 +22,7 @@ ENTRIES: Final = 20_000
 """Journal entries to a segment: some 100 MB of memory while one is written."""
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """Where records are read; each has a `timestamp`, in ms."""
 
     def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Sequence[Any]]:
@@ -38,7 +38,7 @@ class Closed(NamedTuple):
     """End of `allocations`."""
 
 
-class Archived(NamedTuple):
+class ArchivedSegment(NamedTuple):
     """What was added for one stretch."""
 
     partition: int
@@ -74,8 +74,8 @@ class Archiver:
         self.folder, self.manifest, self.entries, self.rest = folder, manifest, entries, rest
 
     async def partition(
-        self, source: Source, partition: int, closed: Closed, told: Callable[[int], None] = lambda _: None
-    ) -> list[Archived]:
+        self, source: RecordSource, partition: int, closed: Closed, told: Callable[[int], None] = lambda _: None
+    ) -> list[ArchivedSegment]:
         """Archive what is closed of a partition; return what was added.
 
         Raises:
@@ -92,7 +92,7 @@ class Archiver:
             outputs = await published.until(end)
             checkpoint = await _verified(partition, start, entries, outputs, told)
             self._keep(partition, entries, outputs, checkpoint)
-            found.append(Archived(partition, start.offset + 1, checkpoint.offset, len(outputs)))
+            found.append(ArchivedSegment(partition, start.offset + 1, checkpoint.offset, len(outputs)))
             start = checkpoint
         return found
 
@@ -100,7 +100,9 @@ class Archiver:
         snapshots = self.manifest.snapshots.get(partition)
         return Archive(self.folder).checkpoint(partition, snapshots[-1].offset) if snapshots else GENESIS
 
-    def _keep(self, partition: int, entries: list[Kept], outputs: list[Kept], checkpoint: Checkpoint) -> None:
+    def _keep(
+        self, partition: int, entries: list[ArchivedRecord], outputs: list[ArchivedRecord], checkpoint: Checkpoint
+    ) -> None:
         """Write the files of one stretch, then their lines."""
         lines: list[Segment | Snapshot] = [
             self._segment(topic, partition, records)
@@ -114,7 +116,7 @@ class Archiver:
         at = (partition, checkpoint.offset, checkpoint.outputs, checkpoint.now_ns, digest)
         self.manifest.add([*lines, Snapshot(*at, name, _sha256(value))])
 
-    def _segment(self, topic: str, partition: int, records: list[Kept]) -> Segment:
+    def _segment(self, topic: str, partition: int, records: list[ArchivedRecord]) -> Segment:
         value, name = records_file(records), segment_name(topic, partition, records[0].offset)
         write(self.folder / name, value)
         times = (records[0].timestamp, records[-1].timestamp)
@@ -128,11 +130,11 @@ class _Published:
 
     def __init__(self, chunks: AsyncIterator[Sequence[Any]]) -> None:
         self._chunks = chunks
-        self._left: list[Kept] = []
+        self._left: list[ArchivedRecord] = []
 
-    async def until(self, end: int) -> list[Kept]:
+    async def until(self, end: int) -> list[ArchivedRecord]:
         """Return the next records, up to the first that was decided at journal entry `end` or later."""
-        found: list[Kept] = []
+        found: list[ArchivedRecord] = []
         while True:
             for place, record in enumerate(self._left):
                 if _entry(record) >= end:
@@ -146,7 +148,7 @@ class _Published:
                 return found
 
 
-def _entry(record: Kept) -> int:
+def _entry(record: ArchivedRecord) -> int:
     """Return the journal entry of an allocation; a record that is none stays where it stands."""
     try:
         return int(orjson.loads(record.value or b"")["journal"]["offset"])
@@ -154,14 +156,14 @@ def _entry(record: Kept) -> int:
         return -1
 
 
-def kept(record: Any) -> Kept:
+def kept(record: Any) -> ArchivedRecord:
     """Return a consumed record as it is archived."""
     headers = tuple((name, bytes(value)) for name, value in record.headers)
-    return Kept(record.offset, record.timestamp, record.key, record.value, headers)
+    return ArchivedRecord(record.offset, record.timestamp, record.key, record.value, headers)
 
 
-async def _read(source: Source, partition: int, first: int, end: int) -> list[Kept]:
-    found: list[Kept] = []
+async def _read(source: RecordSource, partition: int, first: int, end: int) -> list[ArchivedRecord]:
+    found: list[ArchivedRecord] = []
     async for records in source.chunks(journal.TOPIC, partition, first, end):
         found += map(kept, records)
     if [record.offset for record in found] != list(range(first, end)):
@@ -172,10 +174,14 @@ async def _read(source: Source, partition: int, first: int, end: int) -> list[Ke
 
 
 async def _verified(
-    partition: int, start: Checkpoint, entries: list[Kept], outputs: list[Kept], told: Callable[[int], None]
+    partition: int,
+    start: Checkpoint,
+    entries: list[ArchivedRecord],
+    outputs: list[ArchivedRecord],
+    told: Callable[[int], None],
 ) -> Checkpoint:
     """Return the checkpoint after a stretch. Raises: VerificationMismatch where it does not verify."""
-    stretch = Stretch(partition, start, told=told)
+    stretch = SegmentAudit(partition, start, told=told)
     found = await stretch.verify(_one(entries), _one(outputs))
     verdict = together(partition, [found], entries[-1].offset)
     if not verdict.ok:

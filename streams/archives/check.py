@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 from schemas.errors import VerificationMismatch
 from streams.archives.archive import Archive
-from streams.archives.files import Kept, content
+from streams.archives.files import ArchivedRecord, content
 from streams.archives.manifest import Segment
 from streams.audits.comparison import Verdict
 from streams.audits.plan import Ends, Piece, Range, entries_of, planned
 from streams.audits.pool import side_by_side
 from streams.audits.refold import GENESIS
-from streams.audits.segment import Chunks, Found, Stretch
+from streams.audits.segment import Chunks, SegmentAudit, SegmentResult
 from streams.audits.verdict import concluded
 from streams.journal import entries as journal
 
-Told = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
-class Checked(NamedTuple):
+class ArchiveCheck(NamedTuple):
     """What was looked at, and what was found."""
 
     head: str
@@ -43,17 +43,17 @@ class ArchiveJob(NamedTuple):
     folder: str
     piece: Piece
 
-    def __call__(self, told: Told) -> Found:
+    def __call__(self, told: ProgressCallback) -> SegmentResult:
         """Verify it."""
         return asyncio.run(_verified(Archive(Path(self.folder)), self.piece, told))
 
 
-async def _verified(archive: Archive, piece: Piece, told: Told) -> Found:
+async def _verified(archive: Archive, piece: Piece, told: ProgressCallback) -> SegmentResult:
     number = piece.partition
     start = GENESIS if piece.start.offset < 0 else archive.checkpoint(number, piece.start.offset)
     entries = _chunks(archive, journal.TOPIC, number, start.offset + 1, piece.end)
     published = _chunks(archive, "allocations", number, start.outputs, piece.outputs_end)
-    return await Stretch(number, start, piece.part, told=told).verify(entries, published)
+    return await SegmentAudit(number, start, piece.part, told=told).verify(entries, published)
 
 
 async def _chunks(archive: Archive, topic: str, partition: int, first: int, end: int) -> Chunks:
@@ -78,9 +78,9 @@ def check(
     fold: bool = True,
     head: str | None = None,
     processes: int = 1,
-    begun: Told = lambda _: None,
-    told: Told = lambda _: None,
-) -> Checked:
+    begun: ProgressCallback = lambda _: None,
+    told: ProgressCallback = lambda _: None,
+) -> ArchiveCheck:
     """Return what an archive is worth, files first; `fold`: also fold it again, checkpoint by checkpoint.
 
     `head`: a hash that the archive had as its head once, and must still hold.
@@ -91,7 +91,7 @@ def check(
     try:
         archive = Archive(folder)
     except VerificationMismatch as error:
-        return Checked("", 0, 0, 0, Verdict(), [str(error)])
+        return ArchiveCheck("", 0, 0, 0, Verdict(), [str(error)])
     manifest = archive.manifest
     findings = [] if head is None or head in manifest.hashes else [f"no line of the manifest has the hash {head}"]
     findings += [
@@ -111,12 +111,14 @@ def check(
         verdict = concluded(parts, found, {}, archive)
         findings += [verdict.first_mismatch or "it does not verify"] if not verdict.ok or verdict.pending else []
     records = sum(each.last - each.first + 1 for each in segments)
-    return Checked(manifest.head, len(segments), sum(map(len, manifest.snapshots.values())), records, verdict, findings)
+    return ArchiveCheck(
+        manifest.head, len(segments), sum(map(len, manifest.snapshots.values())), records, verdict, findings
+    )
 
 
 def _whole(archive: Archive, segment: Segment) -> None:
     """Read a segment through. Raises: VerificationMismatch."""
-    records: Sequence[Kept] = archive.segment(segment)
+    records: Sequence[ArchivedRecord] = archive.segment(segment)
     if content(records) != segment.content:
         where = f"{segment.topic} {segment.partition}:{segment.first} to {segment.last}"
         msg = f"{segment.file}, {where}, does not hold the records that were archived"

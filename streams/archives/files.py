@@ -24,7 +24,7 @@ META: Final = b"himari.checkpoint"
 _LONG: Final = Struct("<q")
 
 
-class Kept(NamedTuple):
+class ArchivedRecord(NamedTuple):
     """One record of a partition, with all that Kafka kept of it."""
 
     offset: int
@@ -46,7 +46,7 @@ def arrow() -> tuple[Any, Any]:
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
-def content(records: Iterable[Kept]) -> str:
+def content(records: Iterable[ArchivedRecord]) -> str:
     """Return the sha256 (hex) of records, whatever file they stand in: each field with its length before it."""
     found = hashlib.sha256()
     for record in records:
@@ -87,7 +87,7 @@ def write(path: Path, value: bytes) -> None:
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
-def records_file(records: Sequence[Kept]) -> bytes:
+def records_file(records: Sequence[ArchivedRecord]) -> bytes:
     """Return the bytes of a file of records."""
     pa, _ = arrow()
     header = pa.struct([("name", pa.string()), ("value", pa.binary())])
@@ -103,13 +103,13 @@ def records_file(records: Sequence[Kept]) -> bytes:
     return _parquet(pa.table(columns))
 
 
-def read_records(path: Path) -> list[Kept]:
+def read_records(path: Path) -> list[ArchivedRecord]:
     """Return the records of a file whose hash was seen to be right."""
     _, parquet = arrow()
     table = parquet.read_table(path)
     columns = [table.column(name).to_pylist() for name in ("offset", "timestamp_ms", "key", "value", "headers")]
     return [
-        Kept(offset, timestamp, key, value, tuple((each["name"], each["value"]) for each in headers))
+        ArchivedRecord(offset, timestamp, key, value, tuple((each["name"], each["value"]) for each in headers))
         for offset, timestamp, key, value, headers in zip(*columns, strict=True)
     ]
 

@@ -83,7 +83,7 @@ class Foreign(NamedTuple):
     """In `allocations`."""
 
 
-class _Portfolio:
+class _AuditedPortfolio:
     """One portfolio's chain, decided and published."""
 
     __slots__ = ("ahead", "decided", "decided_hash", "digests", "first", "last", "last_hash", "missing", "queue")
@@ -108,7 +108,7 @@ class _Portfolio:
         return bytes(self.digests[place : place + DIGEST_BYTES])
 
 
-class Comparison:
+class PartitionAudit:
     """One partition of `allocations` against what the journal decides for it after the entry `start`."""
 
     def __init__(self, partition: int, start: int = -1) -> None:
@@ -123,12 +123,12 @@ class Comparison:
         """How many decided ones are not met yet."""
         self.last_offset = -1
         """Newest journal offset whose decision was met."""
-        self._portfolios: dict[bytes, _Portfolio] = {}
+        self._portfolios: dict[bytes, _AuditedPortfolio] = {}
 
-    def _chain(self, portfolio: bytes) -> _Portfolio:
+    def _chain(self, portfolio: bytes) -> _AuditedPortfolio:
         chain = self._portfolios.get(portfolio)
         if chain is None:
-            chain = self._portfolios[portfolio] = _Portfolio()
+            chain = self._portfolios[portfolio] = _AuditedPortfolio()
             if self.start < 0:
                 chain.last = 0
         return chain
@@ -192,7 +192,7 @@ class Comparison:
             self._recognise(place, fields, equal=same)
         return True
 
-    def _follow(self, place: int, chain: _Portfolio, fields: dict[str, Any], value: bytes) -> bool:
+    def _follow(self, place: int, chain: _AuditedPortfolio, fields: dict[str, Any], value: bytes) -> bool:
         """Take one that goes on with its chain, or leaves a gap in it; return False where it is not decided yet."""
         sequence, previous, entry = fields["sequence"], fields["previous_hash"], fields["journal"]["offset"]
         if chain.last >= 0 and sequence > chain.last + 1:

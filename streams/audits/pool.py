@@ -11,7 +11,7 @@ LOOK_S: Final = 0.1
 YOUNG: Final = 50_000
 """Objects that are made before the collector looks: a fold makes many, and no circles."""
 
-Told = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 Result_co = TypeVar("Result_co", covariant=True)
 Result = TypeVar("Result")
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 class Job(Protocol[Result_co]):
     """Something to be done elsewhere; it goes there as it is, so it must be plain values."""
 
-    def __call__(self, told: Told) -> Result_co:
+    def __call__(self, told: ProgressCallback) -> Result_co:
         """Do it; tell how much more is done."""
 
 
@@ -28,7 +28,7 @@ _TELL: list[Any] = []
 there before its result is, which a queue that a thread empties does not promise."""
 
 
-def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: Told) -> list[Result]:
+def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: ProgressCallback) -> list[Result]:
     """Return what each job comes to, in their order; one process is this one. The first that fails ends all."""
     if processes <= 1 or len(jobs) <= 1:
         return [job(told) for job in jobs]
@@ -48,7 +48,7 @@ def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: Told) -> lis
         _drain(way, told)
 
 
-def _watch(futures: Sequence[Future[Any]], way: Any, told: Told) -> None:
+def _watch(futures: Sequence[Future[Any]], way: Any, told: ProgressCallback) -> None:
     """Return when all are done, or one has failed."""
     left = set(futures)
     while left:
@@ -58,7 +58,7 @@ def _watch(futures: Sequence[Future[Any]], way: Any, told: Told) -> None:
             future.result()
 
 
-def _drain(way: Any, told: Told) -> None:
+def _drain(way: Any, told: ProgressCallback) -> None:
     while not way.empty():
         told(way.get())
 

@@ -8,14 +8,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from engines import fold as engine
-from engines.handlers.effects import Folded, Journaled
-from engines.state.partition import Key, Progress, State
+from engines.handlers.effects import FoldResult, Journaled
+from engines.state.partition import Key, PartitionProgress, State
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.shards import ALL, ENTRIES_OF_ONE, Part
 from streams.journal import entries as journal
 from streams.processing.checkpoint import fingerprint, term
 from streams.processing.ports import Record, RecordKey
-from streams.stages.sizing import Observer
+from streams.stages.sizing import FoldObserver
 
 PASSED_OVER: Final = "passed-over"
 """The topic that is adopted where an entry of somebody else's portfolio stands: the one order that does nothing."""
@@ -51,7 +51,7 @@ def restored(partition: int, checkpoint: Checkpoint) -> State:
     state = State(partition)
     if checkpoint.meta is not None:
         records = {_named(key): value for key, value in checkpoint.records.items()}
-        state.restore(Progress(**orjson.loads(orjson.dumps(checkpoint.meta))), records)
+        state.restore(PartitionProgress(**orjson.loads(orjson.dumps(checkpoint.meta))), records)
     return state
 
 
@@ -76,7 +76,7 @@ class Refold:
     """
 
     def __init__(
-        self, partition: int, start: Checkpoint = GENESIS, part: Part = ALL, observe: Observer | None = None
+        self, partition: int, start: Checkpoint = GENESIS, part: Part = ALL, observe: FoldObserver | None = None
     ) -> None:
         self.partition, self.part, self.observe = partition, part, observe
         self.offset, self.entry = start.offset, start.entry
@@ -89,7 +89,7 @@ class Refold:
             self.state = restored(partition, start._replace(records=kept))
             self._touched.update(dict.fromkeys(map(_named, kept)))
 
-    def fold(self, record: Record) -> Folded:
+    def fold(self, record: Record) -> FoldResult:
         """Fold the next entry; return what it led to, for the portfolios of this part and perhaps for more."""
         place = f"journal {self.partition}:{self.offset + 1}"
         if record.offset != self.offset + 1:

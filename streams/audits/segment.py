@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 import orjson
 
 from schemas.errors import AnotherVersion, VerificationMismatch
-from streams.audits.comparison import DIGEST_BYTES, Comparison, Decided, Foreign, Verdict
+from streams.audits.comparison import DIGEST_BYTES, Decided, Foreign, PartitionAudit, Verdict
 from streams.audits.refold import GENESIS, Checkpoint, Refold, Summary
 from streams.audits.shards import ALL, Part
 from streams.processing.ports import Record
-from streams.stages.sizing import Observer
+from streams.stages.sizing import FoldObserver
 
 Chunks = AsyncIterator[Sequence[Record]]
 """Records of a partition in order, some at a time."""
@@ -20,7 +20,7 @@ CHUNK: Final = 500
 """Entries that are folded before what they decided is compared."""
 
 
-class Found(NamedTuple):
+class SegmentResult(NamedTuple):
     """What one stretch came to; several of a partition are put together by `together`."""
 
     verdict: Verdict
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     """Processor time that all took but the first `CHUNK` entries, with which things are loaded."""
 
 
-class Stretch:
+class SegmentAudit:
     """Folds the journal and meets what was published, in step.
 
     `probe`: an entry at which the state is looked at. `until_ns`: end before the first entry whose journal time is at
@@ -58,11 +58,11 @@ class Stretch:
         *,
         probe: int = -1,
         until_ns: int | None = None,
-        observe: Observer | None = None,
+        observe: FoldObserver | None = None,
         told: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.refold = Refold(partition, start, part, observe)
-        self.comparison = Comparison(partition, start.offset)
+        self.comparison = PartitionAudit(partition, start.offset)
         self.probe, self.until_ns, self.told = probe, until_ns, told
         self.probed: Summary | None = None
         self.entries = 0
@@ -74,7 +74,7 @@ class Stretch:
         self._ready: Iterator[Record] = iter(())
         """What was read of `allocations` and not looked at."""
 
-    async def verify(self, entries: Chunks, published: Chunks, *, open_end: bool = True) -> Found:
+    async def verify(self, entries: Chunks, published: Chunks, *, open_end: bool = True) -> SegmentResult:
         """Fold `entries`, from the start's offset on; compare with `published`, from the start's `outputs` on.
 
         `open_end`: both are read to their ends, so that nothing more may be published. Otherwise the entries end where
@@ -151,7 +151,7 @@ class Stretch:
                 return None
             self._ready = iter(records)
 
-    def _found(self, finding: str) -> Found:
+    def _found(self, finding: str) -> SegmentResult:
         met = self.comparison
         verdict = Verdict(
             met.checked,
@@ -163,7 +163,7 @@ class Stretch:
             entries=self.entries if self.refold.part.number == 0 else 0,
             others=self.others,
         )
-        return Found(
+        return SegmentResult(
             verdict,
             met.missing(),
             met.foreign,
@@ -177,7 +177,7 @@ class Stretch:
         )
 
 
-def together(partition: int, stretches: Sequence[Found], acknowledged: int = -1) -> Verdict:
+def together(partition: int, stretches: Sequence[SegmentResult], acknowledged: int = -1) -> Verdict:
     """Return the verdict on a partition whose stretches, in order, were verified apart.
 
     What one decided and another one saw published is met here. What nobody saw is missing, or pending where nothing
@@ -207,7 +207,7 @@ def together(partition: int, stretches: Sequence[Found], acknowledged: int = -1)
     return verdict
 
 
-def _digest(stretches: Sequence[Found], portfolio: bytes, sequence: int) -> bytes | None:
+def _digest(stretches: Sequence[SegmentResult], portfolio: bytes, sequence: int) -> bytes | None:
     for found in stretches:
         first, digests = found.digests.get(portfolio, (0, b""))
         place = DIGEST_BYTES * (sequence - first)

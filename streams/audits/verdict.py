@@ -9,12 +9,12 @@ from engines.allocation import DECISION_VERSION
 from streams.audits.comparison import Verdict
 from streams.audits.plan import Mark, Piece, by_partition
 from streams.audits.refold import Checkpoint, Summary
-from streams.audits.segment import Found, together
+from streams.audits.segment import SegmentResult, together
 from streams.processing.checkpoint import Progress
 from streams.processing.ports import Record
 
 
-class Archived(Protocol):
+class ArchivedPartition(Protocol):
     """An archive: what it holds of a journal partition and of what was published, and its checkpoints."""
 
     def marks(self, partition: int) -> Sequence[Mark]:
@@ -31,7 +31,10 @@ class Archived(Protocol):
 
 
 def concluded(
-    pieces: Sequence[Piece], found: Sequence[Found], progress: Mapping[int, Progress], kept: Archived | None
+    pieces: Sequence[Piece],
+    found: Sequence[SegmentResult],
+    progress: Mapping[int, Progress],
+    kept: ArchivedPartition | None,
 ) -> Verdict:
     """Return the verdict on all pieces: those of a partition are put together, and met with its checkpoints."""
     total = Verdict()
@@ -45,7 +48,7 @@ def concluded(
     return total
 
 
-def _tail(partition: int, own: Sequence[tuple[Piece, Found]], known: Progress | None) -> Verdict:
+def _tail(partition: int, own: Sequence[tuple[Piece, SegmentResult]], known: Progress | None) -> Verdict:
     """See that the journal still holds all that the workers have folded."""
     end = own[-1][0].end
     if known is None or not own[-1][0].open_end or known.offset < end:
@@ -55,7 +58,7 @@ def _tail(partition: int, own: Sequence[tuple[Piece, Found]], known: Progress | 
 
 
 def _checkpoints(
-    partition: int, own: Sequence[tuple[Piece, Found]], known: Progress | None, kept: Archived | None
+    partition: int, own: Sequence[tuple[Piece, SegmentResult]], known: Progress | None, kept: ArchivedPartition | None
 ) -> Verdict:
     """Compare where folds stood with what is kept of it: by the workers, and by the archive for the next stretch."""
     if any(found.broken for _, found in own) or own[0][0].part.portfolio is not None:

@@ -7,7 +7,7 @@ from engines.allocation import DECISION_VERSION
 from schemas.errors import AnotherVersion
 from streams.audits.refold import GENESIS, Checkpoint
 from streams.journal import entries as journal
-from streams.journal.handover import MIGRATIONS, Migration, Wait, taken_over
+from streams.journal.handover import MIGRATIONS, HandoverReader, Migration, taken_over
 from streams.processing.checkpoint import digest, fingerprint
 from streams.processing.ports import Record
 
@@ -15,7 +15,7 @@ SIGNS: Final = (b'"kind":"engine"', b'"kind":"genesis"')
 """In the bytes of each entry that says which version decides from there on."""
 
 
-class Stretch(NamedTuple):
+class VersionSpan(NamedTuple):
     """Entries that one version decided."""
 
     first: int
@@ -39,7 +39,7 @@ class Begun(NamedTuple):
     """Where this version's part of a partition begins."""
 
     start: Checkpoint
-    others: tuple[Stretch, ...]
+    others: tuple[VersionSpan, ...]
     """Before it, in order."""
 
 
@@ -55,7 +55,7 @@ async def begun(
         AnotherVersion: nowhere.
         VerificationMismatch: what was handed over to it is not what its digest stands for.
     """
-    wait = Wait(version)
+    wait = HandoverReader(version)
     marks: dict[int, str] = {}
     async for record in entries:
         raw = record.value or b""
@@ -75,9 +75,9 @@ async def begun(
     raise AnotherVersion(msg)
 
 
-def _stretches(wait: Wait) -> tuple[Stretch, ...]:
+def _stretches(wait: HandoverReader) -> tuple[VersionSpan, ...]:
     ends = [first - 1 for first, _, _ in wait.versions[1:]]
     return tuple(
-        Stretch(first, last, number, package)
+        VersionSpan(first, last, number, package)
         for (first, number, package), last in zip(wait.versions, [*ends, None], strict=True)
     )

@@ -16,7 +16,7 @@ from streams.archives.archive import Archive
 from streams.audits.plan import Mark, Range
 from streams.audits.verify import Verdict
 from streams.cli.common import common, connection, loaded, names
-from streams.cli.journal_position import PLACE, Place
+from streams.cli.journal_position import PLACE, JournalMark
 from streams.cli.progress import progress_bar
 from streams.cli.timestamp import INSTANT
 from streams.evidence import text_report
@@ -26,7 +26,7 @@ from streams.evidence.page import differences, page
 from streams.evidence.whatif import NEVER_NS
 from streams.journal.dead_letters import tame
 from streams.kafka import evidence, verification
-from streams.kafka.verification import Asked
+from streams.kafka.verification import VerificationRequest
 from streams.reports.export import whole
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -48,8 +48,8 @@ def audit() -> None:
 @common
 def verify(
     portfolio: str | None,
-    since: Place | None,
-    until: Place | None,
+    since: JournalMark | None,
+    until: JournalMark | None,
     archive: Path | None,
     processes: int | None,
     config: str | None,
@@ -79,7 +79,7 @@ def verify(
     click.get_current_context().exit((AnotherVersion.exit_code if verdict.others else 0) if verdict.ok else 4)
 
 
-def asked(since: Place | None, until: Place | None, portfolio: str | None) -> Asked:
+def asked(since: JournalMark | None, until: JournalMark | None, portfolio: str | None) -> VerificationRequest:
     """Return what is to be verified. Raises: click.UsageError where two partitions are named."""
     named = {place.partition for place in (since, until) if place is not None and place.partition is not None}
     if len(named) > 1:
@@ -91,7 +91,7 @@ def asked(since: Place | None, until: Place | None, portfolio: str | None) -> As
         wanted = wanted._replace(until_ns=until.at_ns)
     elif until is not None:
         wanted = wanted._replace(until=until.offset)
-    return Asked(wanted, portfolio, named.pop() if named else None)
+    return VerificationRequest(wanted, portfolio, named.pop() if named else None)
 
 
 def since_when(starts: Mapping[int, Mark]) -> str:
@@ -217,8 +217,8 @@ def bundle(
     click.get_current_context().exit(4 if finding else 0)
 
 
-def _source(settings: Settings, archive: Path | None) -> evidence.Source:
-    return evidence.Source(connection(settings), names(settings), None if archive is None else Archive(archive))
+def _source(settings: Settings, archive: Path | None) -> evidence.EvidenceSource:
+    return evidence.EvidenceSource(connection(settings), names(settings), None if archive is None else Archive(archive))
 
 
 def _report(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from schemas.errors import ConfigurationException, SizingError
 from streams.cli.answers import leave
 from streams.cli.answers import show as show_answers
 from streams.cli.common import common, connection, loaded, names
-from streams.kafka.orders import Answers, give, give_and_wait, settings_in_force
+from streams.kafka.orders import OrderAnswers, give, give_and_wait, settings_in_force
 from streams.stages.control import settings_order
 
 
@@ -109,7 +109,7 @@ def apply_settings(
     wanted = decision_tree(asked_for.settings)
     way, topics = connection(settings), names(settings)
 
-    async def work() -> Answers:
+    async def work() -> OrderAnswers:
         base = await settings_in_force(way, topics)
         removal = None if allow_removals else of_decisions(base, asked_for)
         if removal is not None:
@@ -118,7 +118,7 @@ def apply_settings(
         order = settings_order(payload, reason, "config apply", time.time_ns())
         if not wait:
             await give(way, topics, order)
-            return Answers({}, [])
+            return OrderAnswers({}, [])
         return await give_and_wait(way, topics, order, timeout)
 
     answers, missing = asyncio.run(work())

@@ -111,7 +111,7 @@ def _give(
     way, topics = connection(settings), names(settings)
     if wait is None:
         asyncio.run(orders.give(way, topics, order))
-        answers, missing = orders.Answers({}, [])
+        answers, missing = orders.OrderAnswers({}, [])
     else:
         answers, missing = asyncio.run(orders.give_and_wait(way, topics, order, wait))
     _tell(order, answers, missing, waited=wait is not None, as_json=as_json)

@@ -14,7 +14,7 @@ from schemas.errors import NotFound
 from streams.cli.common import common, connection, loaded, names
 from streams.cli.timestamp import INSTANT
 from streams.kafka.allocations import Stream, allocations
-from streams.reports.export import DECISIONS, WEIGHTS, Row, Table, Write, csv_file, csv_text, parquet_file
+from streams.reports.export import DECISIONS, WEIGHTS, ExportRow, ExportTable, Write, csv_file, csv_text, parquet_file
 
 TABLES = {"weights": WEIGHTS, "decisions": DECISIONS}
 BATCH_ROWS = 10_000
@@ -25,7 +25,7 @@ NEVER_NS = 2**63
 class Wanted(NamedTuple):
     """What is to be exported."""
 
-    table: Table
+    table: ExportTable
     portfolio: str | None
     since_ns: int
     """The first instant that counts."""
@@ -81,7 +81,7 @@ def export(
 
 
 @contextmanager
-def _opened(path: str, table: Table, *, parquet: bool) -> Iterator[Write]:
+def _opened(path: str, table: ExportTable, *, parquet: bool) -> Iterator[Write]:
     if parquet:
         with parquet_file(Path(path), table.record) as write:
             yield write
@@ -98,7 +98,7 @@ async def _export(found: Stream, wanted: Wanted, write: Write) -> Exported:
     Raises:
         NotFound: the portfolio that was named has no allocation at all.
     """
-    rows: list[Row] = []
+    rows: list[ExportRow] = []
     seen = count = written = empty = 0
     async with aclosing(found):
         async for fields in found:

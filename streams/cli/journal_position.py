@@ -12,7 +12,7 @@ from streams.evidence.decision_id import parse
 ENTRY: Final = re.compile(r"([0-9]{1,4}):([0-9]{1,18})", re.ASCII)
 
 
-class Place(NamedTuple):
+class JournalMark(NamedTuple):
     """A time of all partitions, or an entry of one."""
 
     at_ns: int = 0
@@ -31,19 +31,19 @@ class JournalPlace(click.ParamType):
 
     name = "place"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> JournalMark:
         """Return the place; a usage error where the text is none."""
-        if isinstance(value, Place):
+        if isinstance(value, JournalMark):
             return value
         text = str(value)
         entry = ENTRY.fullmatch(text)
         if entry is not None:
-            return Place(0, int(entry[1]), int(entry[2]))
+            return JournalMark(0, int(entry[1]), int(entry[2]))
         try:
             name = parse(text)
         except NotFound:
-            return Place(INSTANT.convert(text, param, ctx))
-        return Place(0, name.partition, name.offset)
+            return JournalMark(INSTANT.convert(text, param, ctx))
+        return JournalMark(0, name.partition, name.offset)
 
 
 PLACE: Final = JournalPlace()

@@ -7,7 +7,7 @@ import click
 import orjson
 
 from streams.cli.common import clock, common, connection, loaded, names
-from streams.kafka.allocations import Fields, newest
+from streams.kafka.allocations import AllocationFields, newest
 from streams.kafka.state_snapshot import folded
 from streams.reports.portfolio import told, view
 
@@ -25,7 +25,7 @@ def show(portfolio_id: str, config: str | None, bootstrap: str | None, *, as_jso
     """Show a portfolio's newest allocation, how full its budgets are, its trading states, and how fresh it all is."""
     settings = loaded(config, bootstrap).settings
 
-    async def work() -> Fields:
+    async def work() -> AllocationFields:
         allocation = await newest(connection(settings), names(settings), portfolio_id)
         state = await folded(connection(settings), names(settings), allocation["journal"]["partition"])
         return view(allocation, state, clock().now_ns())

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class Bar:
+class ProgressBar:
     """Told how much there is, and how much of it is done."""
 
     def __init__(self, progress: Progress | None, what: str) -> None:
@@ -27,12 +27,12 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(what: str, *, shown: bool = True) -> Iterator[Bar]:
+def progress_bar(what: str, *, shown: bool = True) -> Iterator[ProgressBar]:
     """Give a bar; it is silent where nobody asked for it, or stderr is no terminal."""
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
-        yield Bar(None, what)
+        yield ProgressBar(None, what)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        yield Bar(progress, what)
+        yield ProgressBar(progress, what)

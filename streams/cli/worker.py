@@ -9,7 +9,7 @@ import click
 import uvloop
 
 from config.load import Loaded
-from config.watch import Watch
+from config.watch import FileWatch
 from streams.cli.common import clock, common, connection, loaded
 from streams.worker.drain import drain_all
 from streams.worker.run import leave
@@ -43,7 +43,7 @@ def _handed_over(partition: int, version: int, entry: int) -> None:
 async def _run(found: Loaded, path: str | None) -> NoReturn:
     settings = found.settings
     overrides = {"kafka.bootstrap_servers": settings.kafka.bootstrap_servers}
-    watch = Watch(path, os.environ, overrides) if path else None
+    watch = FileWatch(path, os.environ, overrides) if path else None
     ready = await prepare(settings, connection(settings), clock().now_ns, watch)
     announce = asyncio.create_task(_announce(ready.not_ready))
     code = await ready.run()

@@ -13,7 +13,7 @@ from engines.models import correlation, moments
 from engines.numerics.exact import ln
 from engines.parameters import DecisionParams
 from engines.pipeline import aggregation
-from streams.history.feed import Event
+from streams.history.feed import FeedEvent
 from streams.processing.clock import SECOND_NS
 
 
@@ -40,7 +40,7 @@ class Heat:
         self._params = params.risk_management.correlation
         self._width_ns = params.market.bar_s * SECOND_NS
         self._moments = moments.begin()
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[FeedEvent] = deque()
         self._bar = -1
         self._closes: dict[str, float] = {}
         """Of the running bar."""
@@ -54,7 +54,7 @@ class Heat:
         aggregation.warm()
         self._loaded = True
 
-    def sent(self, event: Event) -> None:
+    def sent(self, event: FeedEvent) -> None:
         """Take note of a record that is sent; only prices count."""
         if event.topic == "prices":
             self._waiting.append(event)
@@ -71,7 +71,7 @@ class Heat:
             self._seen = Together(self._moments.symbols, tuple(map(tuple, matrix.tolist())))
         return self._seen
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: FeedEvent) -> None:
         fields = orjson.loads(event.value)
         bar = (fields["timestamp_ns"] - 1) // self._width_ns
         if bar > self._bar:

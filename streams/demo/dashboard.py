@@ -8,7 +8,7 @@ from engines.pipeline.caps import Limits
 from streams.demo.correlation_tracker import Together
 from streams.reports.portfolio import budgets
 
-Key = tuple[str, str, str]
+CellKey = tuple[str, str, str]
 """(portfolio, symbol, strategy): the order of the rows."""
 
 NEWS_MAX = 6
@@ -19,7 +19,7 @@ TRAIL_MAX = 12
 CALM = "MONITOR"
 
 
-class Step(NamedTuple):
+class StageStep(NamedTuple):
     """What one stage left of a cell."""
 
     before: int
@@ -33,12 +33,12 @@ class Step(NamedTuple):
         return abs(self.before) - abs(self.after)
 
 
-class Row(NamedTuple):
+class DecisionRow(NamedTuple):
     """The latest decision about one cell."""
 
     side: int
     """+1 long, -1 short, 0 neither."""
-    steps: Mapping[str, Step]
+    steps: Mapping[str, StageStep]
     """By stage, in their order."""
     final: int
     """Signed size, cents."""
@@ -51,7 +51,7 @@ class Row(NamedTuple):
     timestamp_ns: int
 
 
-class Strategies(NamedTuple):
+class StrategyWeights(NamedTuple):
     """How a portfolio weighs its strategies."""
 
     weights: Mapping[str, float]
@@ -62,7 +62,7 @@ class Strategies(NamedTuple):
     drifted: tuple[str, ...]
 
 
-class Policy(NamedTuple):
+class PolicyStatus(NamedTuple):
     """How the policy stood at the last allocation."""
 
     mode: str
@@ -93,7 +93,7 @@ class Board:
         """Show nothing yet; budgets are known where `limits` are given."""
         self.title = title
         self.limits = limits
-        self.rows: dict[Key, Row] = {}
+        self.rows: dict[CellKey, DecisionRow] = {}
         self.targets: dict[tuple[str, str], float] = {}
         """Net target in force, USD, by (portfolio, symbol)."""
         self.levels: dict[tuple[str, int], str] = {}
@@ -104,10 +104,10 @@ class Board:
         """(value, gross) in USD by portfolio."""
         self.budgets: dict[str, dict[str, dict[str, float]]] = {}
         """What is held of what may be, by portfolio, level (position, strategy, portfolio) and name."""
-        self.strategies: dict[str, Strategies] = {}
+        self.strategies: dict[str, StrategyWeights] = {}
         """By portfolio."""
         self.correlations: Together | None = None
-        self.policy: Policy | None = None
+        self.policy: PolicyStatus | None = None
         self.breaker = ""
         """Status of the policy's circuit breaker, as the last alert told it."""
         self.latest = ""
@@ -150,7 +150,7 @@ class Board:
         known = self.strategies.get(portfolio)
         weights = allocation["strategy_weights"] or (known.weights if known else {})
         drift = allocation["drift"]
-        self.strategies[portfolio] = Strategies(
+        self.strategies[portfolio] = StrategyWeights(
             weights, drift["ratio"], drift["alert"], tuple(allocation["drifted_strategies"])
         )
         full = None if self.limits is None else budgets(allocation, self.limits)
@@ -177,7 +177,7 @@ class Board:
         self.levels[symbol, -1 if word == "short" else 1] = level
         self._tell(time_ns, symbol, f"cascade, {word} side: {level}", grave=grave)
 
-    def level(self, symbol: str, row: Row) -> str:
+    def level(self, symbol: str, row: DecisionRow) -> str:
         """Return the cascade level in force for a row: the latest alert's, else its decision's."""
         return self.levels.get((symbol, row.side or 1), row.level)
 
@@ -190,12 +190,12 @@ class Board:
         self.news.append(News(time_ns, (subject,), text, grave))
 
 
-def _policy(rl: Mapping[str, Any] | None) -> Policy | None:
+def _policy(rl: Mapping[str, Any] | None) -> PolicyStatus | None:
     if rl is None:
         return None
     gate = rl["gate"]
     answers = Counter(cell["status"] for cell in rl["cells"])
-    return Policy(
+    return PolicyStatus(
         rl["mode"], gate["status"], gate["decisions"], gate["advantage"], gate["lower"], gate["upper"], answers
     )
 
@@ -204,9 +204,9 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _row(allocation: Mapping[str, Any], before: Row | None) -> Row:
+def _row(allocation: Mapping[str, Any], before: DecisionRow | None) -> DecisionRow:
     steps = {
-        step["stage"]: Step(step["before_cents"], step["after_cents"], step["reason"])
+        step["stage"]: StageStep(step["before_cents"], step["after_cents"], step["reason"])
         for step in allocation["waterfall"]
     }
     diagnostics = allocation.get("diagnostics") or {}
@@ -214,7 +214,7 @@ def _row(allocation: Mapping[str, Any], before: Row | None) -> Row:
     largest = max((step.after for step in steps.values()), key=abs, default=0)
     trail = () if before is None else before.trail
     kelly = diagnostics.get("kelly")
-    return Row(
+    return DecisionRow(
         diagnostics.get("side") or (largest > 0) - (largest < 0),
         steps,
         final,
@@ -225,14 +225,14 @@ def _row(allocation: Mapping[str, Any], before: Row | None) -> Row:
     )
 
 
-def _why(allocation: Mapping[str, Any], steps: Mapping[str, Step], final: int) -> str:
+def _why(allocation: Mapping[str, Any], steps: Mapping[str, StageStep], final: int) -> str:
     """Return the reason of a zero, else the stage that took most with what it says."""
     if allocation["trigger"]["kind"] == "expiry":
         return "forecast expired"
     for name, step in steps.items():
         if not final and not step.after and (step.reason or step.before):
             return step.reason or _words(name)
-    name, most = max(steps.items(), key=lambda item: item[1].taken, default=("", Step(0, 0, "")))
+    name, most = max(steps.items(), key=lambda item: item[1].taken, default=("", StageStep(0, 0, "")))
     if most.taken > 0:
         return most.reason or _words(name)
     return "too small a change" if allocation["symbol"] in allocation["kept"] else ""

@@ -6,11 +6,11 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from config.settings import Settings
-from streams.history.feed import Event
+from streams.history.feed import FeedEvent
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import JOURNAL_BYTES_MAX, ROOM, Names
 from streams.kafka import admin
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection, reach
 from streams.kafka.journal_origin import begin
 from streams.processing.partitioner import partition_of
@@ -19,7 +19,7 @@ from streams.processing.ports import Send
 PARTITIONS = 2
 
 
-class Stage:
+class DemoEnvironment:
     """A broker with topics and a journal, and what is needed to talk to it."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
@@ -41,15 +41,15 @@ class Stage:
 
     async def publish(self, sends: Iterable[Send]) -> None:
         """Publish, partition by partition, and wait for the acknowledgements."""
-        by_place: dict[TopicPartition, list[Line]] = {}
+        by_place: dict[TopicPartition, list[OutgoingRecord]] = {}
         for send in sends:
             partition = partition_of(send.key or b"", PARTITIONS) if send.partition is None else send.partition
             place = TopicPartition(self.names.topic(send.topic), partition)
-            by_place.setdefault(place, []).append(Line(send.key, send.value, send.headers))
+            by_place.setdefault(place, []).append(OutgoingRecord(send.key, send.value, send.headers))
         for place, lines in by_place.items():
             await append(self.producer, place, lines)
 
-    async def send(self, events: Sequence[Event]) -> None:
+    async def send(self, events: Sequence[FeedEvent]) -> None:
         """Publish events to their input topics; prices of one moment go in one message a partition."""
         await self.publish(Send(event.topic, None, event.key, event.value) for event in events)
 

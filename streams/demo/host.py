@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import SizingError
-from streams.demo.environment import Stage
+from streams.demo.environment import DemoEnvironment
 from streams.processing.clock import ENVIRONMENT, Clock
 from streams.worker.worker import prepare
 
@@ -53,7 +53,7 @@ class RunningWorker:
 
 
 @asynccontextmanager
-async def hosted(stage: Stage, clock: Clock, folder: Path, *, apart: bool) -> AsyncIterator[RunningWorker]:
+async def hosted(stage: DemoEnvironment, clock: Clock, folder: Path, *, apart: bool) -> AsyncIterator[RunningWorker]:
     """Start a worker, `apart` in a process of its own; it is ready when this returns. A live clock begins then."""
     started = RunningWorker(clock)
     try:
@@ -67,7 +67,7 @@ async def hosted(stage: Stage, clock: Clock, folder: Path, *, apart: bool) -> As
             await started.stop()
 
 
-async def _start_here(started: RunningWorker, stage: Stage) -> None:
+async def _start_here(started: RunningWorker, stage: DemoEnvironment) -> None:
     """Start a worker in this process; the clock stands still until it is ready."""
     opened = False
     made = await prepare(
@@ -81,7 +81,7 @@ async def _start_here(started: RunningWorker, stage: Stage) -> None:
     opened = True
 
 
-async def _start_process(started: RunningWorker, stage: Stage, folder: Path) -> None:
+async def _start_process(started: RunningWorker, stage: DemoEnvironment, folder: Path) -> None:
     path = folder / "demo.yaml"
     path.write_text(json.dumps(stage.settings.model_dump(exclude_defaults=True)))
     environment = {**os.environ, ENVIRONMENT: str(started.clock)}

@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from config.settings import Settings
-from engines.handlers.effects import Folded, Journaled
+from engines.handlers.effects import FoldResult, Journaled
 from engines.pipeline.caps import Limits
 from engines.state.partition import State
 from schemas.errors import SizingError
 from streams.demo import cascade_day
 from streams.demo.correlation_tracker import Heat
 from streams.demo.dashboard import Board
-from streams.demo.environment import PARTITIONS, Stage
+from streams.demo.environment import PARTITIONS, DemoEnvironment
 from streams.demo.host import RunningWorker, hosted
 from streams.demo.screen import Screen
-from streams.demo.statistics import Answers, Hours, Tally
+from streams.demo.statistics import CascadeHours, DemoStatistics, PolicyAnswers
 from streams.history import candles, strategies
 from streams.history.candles import Candles
-from streams.history.feed import Event
+from streams.history.feed import FeedEvent
 from streams.history.feeder import Feeder
 from streams.history.simulation import Simulation
 from streams.kafka.apache_kafka import apache_kafka
@@ -32,7 +32,7 @@ from streams.kafka.broker import BrokerProcess, embedded
 from streams.kafka.connection import reach
 from streams.kafka.verification import verify_cluster
 from streams.processing.clock import SECOND_NS, Clock
-from streams.stages.sizing import Observer
+from streams.stages.sizing import FoldObserver
 
 FACTOR = 3_600
 """One wall second of the live demo is an hour of its market."""
@@ -70,7 +70,7 @@ async def run(options: Options) -> dict[str, Any]:
         broker.start()
         await broker.ready()
         settings = _settings(broker, folder, files, options.rl)
-        stage = Stage(settings, options.seed)
+        stage = DemoEnvironment(settings, options.seed)
         stack.push_async_callback(stage.close)
         board = Board(_title(options), _limits(settings))
         show = await (_history(stage, options, board, files) if files else _live(stage, options, board))
@@ -117,13 +117,13 @@ def _limits(settings: Settings) -> Limits:
 
 
 # -- the two shows -------------------------------------------------------------------------------------------------
-async def _live(stage: Stage, options: Options, board: Board) -> Callable[..., Any]:
+async def _live(stage: DemoEnvironment, options: Options, board: Board) -> Callable[..., Any]:
     """Weeks of history through the feeder, then a live market for so many seconds."""
     simulation = Simulation(options.seed, hours=options.seconds)
 
     async def show(stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
         await stage.lay(simulation.history_start_ns)
-        tally = Tally(board, Heat(stage.settings.decision()))
+        tally = DemoStatistics(board, Heat(stage.settings.decision()))
         loading = asyncio.create_task(asyncio.to_thread(tally.heat.load))
         feeder = _feeder(stage, simulation.history_start_ns)
         past = list(simulation.history())
@@ -147,7 +147,7 @@ async def _live(stage: Stage, options: Options, board: Board) -> Callable[..., A
     return show
 
 
-async def _history(stage: Stage, options: Options, board: Board, files: list[Candles]) -> Callable[..., Any]:
+async def _history(stage: DemoEnvironment, options: Options, board: Board, files: list[Candles]) -> Callable[..., Any]:
     """Real candles in event time, as fast as the machine goes."""
     events = list(strategies.feed(files))
     board.total = float(len(events))
@@ -155,7 +155,7 @@ async def _history(stage: Stage, options: Options, board: Board, files: list[Can
     async def show(stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
         start_ns = events[0].time_ns
         await stage.lay(start_ns)
-        tally = Tally(board, Heat(stage.settings.decision()))
+        tally = DemoStatistics(board, Heat(stage.settings.decision()))
         loading = asyncio.create_task(asyncio.to_thread(tally.heat.load))
         clock = Clock(start_ns, 1, time.time_ns())
         worker = await stack.enter_async_context(hosted(stage, clock, folder, apart=options.kafka))
@@ -175,15 +175,15 @@ async def _history(stage: Stage, options: Options, board: Board, files: list[Can
     return show
 
 
-def _feeder(stage: Stage, start_ns: int) -> Feeder:
+def _feeder(stage: DemoEnvironment, start_ns: int) -> Feeder:
     return Feeder(PARTITIONS, PARTITIONS, stage.settings.decision(), start_ns)
 
 
 async def _feed(
-    stage: Stage,
+    stage: DemoEnvironment,
     feeder: Feeder,
-    events: Sequence[Event],
-    tally: Tally,
+    events: Sequence[FeedEvent],
+    tally: DemoStatistics,
     board: Board | None = None,
     worker: RunningWorker | None = None,
 ) -> None:
@@ -203,9 +203,11 @@ async def _feed(
                 await asyncio.sleep(0.01)
 
 
-async def _play(stage: Stage, worker: RunningWorker, clock: Clock, events: Iterable[Event], tally: Tally) -> None:
+async def _play(
+    stage: DemoEnvironment, worker: RunningWorker, clock: Clock, events: Iterable[FeedEvent], tally: DemoStatistics
+) -> None:
     """Send each event when the clock shows its time."""
-    due: list[Event] = []
+    due: list[FeedEvent] = []
     for event in events:
         if event.time_ns > clock.now_ns() and due:
             await _send_now(stage, due, tally)
@@ -218,14 +220,14 @@ async def _play(stage: Stage, worker: RunningWorker, clock: Clock, events: Itera
     await _send_now(stage, due, tally)
 
 
-async def _send_now(stage: Stage, due: list[Event], tally: Tally) -> None:
+async def _send_now(stage: DemoEnvironment, due: list[FeedEvent], tally: DemoStatistics) -> None:
     at = time.monotonic()
     for event in due:
         tally.sent(event, at)
     await stage.send(due)
 
 
-async def _drain(worker: RunningWorker, tally: Tally) -> None:
+async def _drain(worker: RunningWorker, tally: DemoStatistics) -> None:
     """Wait until every signal is answered.
 
     Raises:
@@ -242,13 +244,13 @@ async def _drain(worker: RunningWorker, tally: Tally) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _draw(screen: Screen, tally: Tally) -> None:
+async def _draw(screen: Screen, tally: DemoStatistics) -> None:
     while True:
         _look(screen, tally)
         await asyncio.sleep(REFRESH_S)
 
 
-def _look(screen: Screen, tally: Tally) -> None:
+def _look(screen: Screen, tally: DemoStatistics) -> None:
     """Draw what is known at the board's time."""
     tally.board.correlations = tally.heat.at(tally.board.now_ns)
     screen.refresh()
@@ -256,7 +258,7 @@ def _look(screen: Screen, tally: Tally) -> None:
 
 # -- watching ------------------------------------------------------------------------------------------------------
 @asynccontextmanager
-async def _watching(stage: Stage, tally: Tally, board: Board) -> AsyncIterator[None]:
+async def _watching(stage: DemoEnvironment, tally: DemoStatistics, board: Board) -> AsyncIterator[None]:
     """Read allocations, alerts and dead letters as any consumer would."""
     topics = ("allocations", "alerts", "signals.dlq", "outcomes.dlq", "prices.dlq", "cascade-indicators.dlq")
     logical = {stage.names.topic(topic): topic for topic in topics}
@@ -284,15 +286,15 @@ async def _watching(stage: Stage, tally: Tally, board: Board) -> AsyncIterator[N
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-async def _summary(stage: Stage, tally: Tally, files: list[Candles]) -> dict[str, Any]:
+async def _summary(stage: DemoEnvironment, tally: DemoStatistics, files: list[Candles]) -> dict[str, Any]:
     """Verify every allocation, and return what there is to report; a candle of a file is named by its opening."""
-    hours, answers = Hours(files[0].width_s if files else 0), Answers()
+    hours, answers = CascadeHours(files[0].width_s if files else 0), PolicyAnswers()
 
-    def of_the_market_too(entry: Journaled, folded: Folded, elapsed_ns: int) -> None:
+    def of_the_market_too(entry: Journaled, folded: FoldResult, elapsed_ns: int) -> None:
         hours.observe(entry, folded, elapsed_ns)
         answers.observe(entry, folded, elapsed_ns)
 
-    def observers(partition: int) -> Observer:
+    def observers(partition: int) -> FoldObserver:
         return answers.observe if partition else of_the_market_too
 
     verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observers=observers)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.demo import panels
-from streams.demo.dashboard import CALM, Board, Key, News, Row, Step
+from streams.demo.dashboard import CALM, Board, CellKey, DecisionRow, News, StageStep
 from streams.demo.terminal import Ink, column
 
 ROWS_MAX = 24
@@ -186,7 +186,7 @@ def _table(board: Board, ink: Ink) -> RenderableType:
     return Group(table, ink.text(f"and {hidden} more cells", "grey50")) if hidden else table
 
 
-def _shown(board: Board) -> list[Key]:
+def _shown(board: Board) -> list[CellKey]:
     """Return the cells that were decided last, sorted."""
     newest = sorted(board.rows, key=lambda key: -board.rows[key].timestamp_ns)[:ROWS_MAX]
     return sorted(newest)
@@ -205,7 +205,7 @@ def _columns(ink: Ink) -> Iterator[tuple[str, Justify, int | None]]:
     yield ("why", "left", 1)
 
 
-def _cells(board: Board, key: Key, ink: Ink, *, follows: bool) -> Iterator[Text]:
+def _cells(board: Board, key: CellKey, ink: Ink, *, follows: bool) -> Iterator[Text]:
     portfolio, symbol, strategy = key
     row = board.rows[key]
     several = len(board.values) > 1
@@ -227,13 +227,13 @@ def _cells(board: Board, key: Key, ink: Ink, *, follows: bool) -> Iterator[Text]
     yield ink.text(row.why, "grey70")
 
 
-def _side(row: Row, ink: Ink) -> Text:
+def _side(row: DecisionRow, ink: Ink) -> Text:
     return ink.text(
         *(("▲", "spring_green3") if row.side > 0 else ("▼", "light_coral") if row.side else ("·", "grey50"))
     )
 
 
-def _left(step: Step | None, ink: Ink) -> Text:
+def _left(step: StageStep | None, ink: Ink) -> Text:
     """Return what a stage left, in colour where it took or added; a dot where it left all."""
     if step is None or not (step.before or step.after):
         return Text()
@@ -247,7 +247,7 @@ def _left(step: Step | None, ink: Ink) -> Text:
     return ink.text(_short(step.after), "bold red3" if share > 0.6 else "light_coral" if share > 0.2 else "khaki3")
 
 
-def _waterfall(row: Row, ink: Ink) -> Text:
+def _waterfall(row: DecisionRow, ink: Ink) -> Text:
     """Return one bar a stage, as high as the share of the Kelly size that it left."""
     first = abs(row.steps["kelly"].after) if "kelly" in row.steps else 0
     shown = Text()

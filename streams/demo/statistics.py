@@ -9,16 +9,16 @@ from typing import Any
 
 import orjson
 
-from engines.handlers.effects import Folded, Journaled, Look
+from engines.handlers.effects import CascadeReading, FoldResult, Journaled
 from schemas.vocabulary import RECOMMENDATIONS
 from streams.demo.correlation_tracker import Heat
 from streams.demo.dashboard import Board
-from streams.history.feed import Event
+from streams.history.feed import FeedEvent
 from streams.processing.clock import SECOND_NS
 from streams.reports.allocation_reader import AllocationReader
 
 
-class Hours:
+class CascadeHours:
     """Cascade levels for longs, candle by candle, as the audit computes them again."""
 
     def __init__(self, width_s: int) -> None:
@@ -26,7 +26,7 @@ class Hours:
         self.seen = 0
         self.above: list[dict[str, Any]] = []
 
-    def observe(self, entry: Journaled, folded: Folded, _elapsed_ns: int) -> None:
+    def observe(self, entry: Journaled, folded: FoldResult, _elapsed_ns: int) -> None:
         """Take what a step led to."""
         if entry.kind != "step":
             return
@@ -48,14 +48,14 @@ class Hours:
         return None if worst is None else date.fromisoformat(worst["time"][:10])
 
 
-class Answers:
+class PolicyAnswers:
     """What became of the questions to the policy, as the audit computes it again."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.statuses: Counter[str] = Counter()
 
-    def observe(self, _entry: Journaled, folded: Folded, _elapsed_ns: int) -> None:
+    def observe(self, _entry: Journaled, folded: FoldResult, _elapsed_ns: int) -> None:
         """Take what an entry led to."""
         self.asked += len(folded.requests)
         self.statuses.update(note.label for note in folded.notes if note.name == "advice")
@@ -76,7 +76,7 @@ class Answers:
         }
 
 
-def _told(look: Look, time_ns: int) -> dict[str, Any]:
+def _told(look: CascadeReading, time_ns: int) -> dict[str, Any]:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // SECOND_NS))
     return {
         "symbol": look.symbol,
@@ -125,7 +125,7 @@ class Whole:
         }
 
 
-class Tally:
+class DemoStatistics:
     """What the demo has seen: the board for the eyes, and the numbers of the summary."""
 
     def __init__(self, board: Board, heat: Heat) -> None:
@@ -143,7 +143,7 @@ class Tally:
         self.portfolios: dict[str, int] = {}
         self.first_at: float | None = None
 
-    def sent(self, event: Event, at: float | None) -> None:
+    def sent(self, event: FeedEvent, at: float | None) -> None:
         """Take note of a record that is sent; `at`: when, where latency is measured."""
         self.heat.sent(event)
         if event.topic != "signals":

@@ -13,7 +13,7 @@ HEIGHT = 260
 TOP = 20
 
 
-class Bar(NamedTuple):
+class WaterfallBar(NamedTuple):
     """One stage of a waterfall."""
 
     label: str
@@ -22,7 +22,7 @@ class Bar(NamedTuple):
     remark: str
 
 
-class Line(NamedTuple):
+class SeriesLine(NamedTuple):
     """One series over time."""
 
     label: str
@@ -30,7 +30,7 @@ class Line(NamedTuple):
     cents: Sequence[int]
 
 
-def waterfall(bars: Sequence[Bar], label: str) -> Markup:
+def waterfall(bars: Sequence[WaterfallBar], label: str) -> Markup:
     """Return stages from the top down, each from what it took to what it left, around 0."""
     values = [0, *(bar.before_cents for bar in bars), *(bar.after_cents for bar in bars)]
     low, high = min(values), max(values)
@@ -46,7 +46,7 @@ def waterfall(bars: Sequence[Bar], label: str) -> Markup:
     return tag("svg", tag("title", label), *parts, viewBox=f"0 0 {WIDTH} {bottom + 6}", role="img")
 
 
-def _bar(bar: Bar, y: int, start: float, end: float) -> list[Markup]:
+def _bar(bar: WaterfallBar, y: int, start: float, end: float) -> list[Markup]:
     grows = abs(bar.after_cents) > abs(bar.before_cents)
     css = "mark" if start == end else "up" if grows else "down"
     hover = tag("title", f"{bar.label}: {usd(bar.before_cents)} to {usd(bar.after_cents)} {bar.remark}".rstrip())
@@ -58,7 +58,7 @@ def _bar(bar: Bar, y: int, start: float, end: float) -> list[Markup]:
     ]
 
 
-def over_time(instants: Sequence[str], bars: Sequence[int], lines: Sequence[Line], label: str) -> Markup:
+def over_time(instants: Sequence[str], bars: Sequence[int], lines: Sequence[SeriesLine], label: str) -> Markup:
     """Return lines over bars, all in cents, one point a span of time; lines and bars share one scale from 0."""
     top_cents = max([1, *bars, *(value for line in lines for value in line.cents)])
     span = (WIDTH - LEFT - 10) / max(1, len(instants))

@@ -27,7 +27,7 @@ from streams.reports.weight_history import instant
 
 SECOND_NS: Final = 1_000_000_000
 
-Told = dict[str, Any]
+ExplanationFields = dict[str, Any]
 
 
 class Again(NamedTuple):
@@ -96,7 +96,7 @@ async def copies(name: DecisionName, sequence: int | None, published: AsyncItera
 
 
 # -- the verdict -------------------------------------------------------------------------------------------------------
-def verdict(name: DecisionName, found: Again, known: Copies) -> Told:
+def verdict(name: DecisionName, found: Again, known: Copies) -> ExplanationFields:
     """Return whether the decision comes out again as it was published.
 
     `status` is equal; different; missing (decided, and later ones are published); or pending (decided, and nothing
@@ -127,19 +127,19 @@ def verdict(name: DecisionName, found: Again, known: Copies) -> Told:
     }
 
 
-def agrees(verification: Told) -> bool:
+def agrees(verification: ExplanationFields) -> bool:
     """Return whether nothing is wrong with a decision: equal, or not published yet."""
     return verification["status"] in {"equal", "pending"}
 
 
 # -- the account -------------------------------------------------------------------------------------------------------
-def account(name: DecisionName, found: Again, known: Copies) -> Told:
+def account(name: DecisionName, found: Again, known: Copies) -> ExplanationFields:
     """Return all that explains a decision, as plain JSON values; `decision` is null where it does not come out at all.
 
     Raises:
         NotFound: neither journal nor allocations know the decision.
     """
-    told: Told = {
+    told: ExplanationFields = {
         "decision_id": str(name),
         "portfolio_id": name.portfolio_id,
         "journal": {"partition": name.partition, "offset": name.offset},
@@ -166,13 +166,13 @@ def account(name: DecisionName, found: Again, known: Copies) -> Told:
     return told
 
 
-def _trigger(decision: Decision, witness: Witness) -> Told:
+def _trigger(decision: Decision, witness: Witness) -> ExplanationFields:
     trigger = decision.trigger
     cell = None if trigger.cell is None else list(trigger.cell)
     return {"kind": trigger.kind, "id": trigger.id, "full": trigger.full, "cell": cell, "entry": _entry(witness.entry)}
 
 
-def _inputs(state: State, decision: Decision, witness: Witness) -> Told:
+def _inputs(state: State, decision: Decision, witness: Witness) -> ExplanationFields:
     symbols = sorted({symbol for _, symbol in decision.holdings.cells})
     return {
         "forecasts": [
@@ -204,18 +204,18 @@ def _inputs(state: State, decision: Decision, witness: Witness) -> Told:
     }
 
 
-def _entry(seen: Seen | None) -> Told | None:
+def _entry(seen: Seen | None) -> ExplanationFields | None:
     return None if seen is None else seen.told()
 
 
-def _order(seen: Seen | None) -> Told | None:
+def _order(seen: Seen | None) -> ExplanationFields | None:
     """Return who ordered it and why; None: Genesis."""
     if seen is None or seen.order is None:
         return None
     return {name: seen.order[name] for name in ("control_id", "by", "reason")}
 
 
-def _forecast(state: State, decision: Decision, witness: Witness, cell: tuple[str, str]) -> Told | None:
+def _forecast(state: State, decision: Decision, witness: Witness, cell: tuple[str, str]) -> ExplanationFields | None:
     known = state.get("predictions", (decision.portfolio_id, *cell))
     forecast: Forecast | None = None if known is None else known.forecast
     if forecast is None:
@@ -229,7 +229,7 @@ def _forecast(state: State, decision: Decision, witness: Witness, cell: tuple[st
     }
 
 
-def _price(state: State, witness: Witness, symbol: str) -> Told:
+def _price(state: State, witness: Witness, symbol: str) -> ExplanationFields:
     market: Market | None = state.get("markets", (symbol,))
     bars = None if market is None else market.bars
     return {
@@ -240,7 +240,7 @@ def _price(state: State, witness: Witness, symbol: str) -> Told:
     }
 
 
-def _reading(witness: Witness, symbol: str, name: str, seen: Seen) -> Told:
+def _reading(witness: Witness, symbol: str, name: str, seen: Seen) -> ExplanationFields:
     gauge = witness.gauge(symbol, name)
     return {
         "symbol": None if symbol == MARKET_WIDE else symbol,
@@ -251,7 +251,7 @@ def _reading(witness: Witness, symbol: str, name: str, seen: Seen) -> Told:
     }
 
 
-def _regime(state: State, portfolio: str, symbol: str, witness: Witness) -> Told:
+def _regime(state: State, portfolio: str, symbol: str, witness: Witness) -> ExplanationFields:
     known = state.get("regimes", (portfolio, symbol))
     return {
         "symbol": symbol,
@@ -267,7 +267,7 @@ def _scopes(state: State, witness: Witness) -> Iterator[tuple[str, str, Seen | N
         yield scope, word, witness.scopes.get(scope)
 
 
-def _limits(limits: Limits, value_usd: float) -> Told:
+def _limits(limits: Limits, value_usd: float) -> ExplanationFields:
     """Return the limits in force, as ratios of the portfolio's value and in cents."""
     value_cents = max(0.0, 100.0 * value_usd)
     return {
@@ -279,7 +279,7 @@ def _limits(limits: Limits, value_usd: float) -> Told:
     }
 
 
-def _cells(state: State, decision: Decision) -> Iterator[Told]:
+def _cells(state: State, decision: Decision) -> Iterator[ExplanationFields]:
     """Yield each cell through the stages; the steps of a cell add up to its target."""
     holdings, waterfall = decision.holdings, decision.waterfall
     words = trading_states(state, decision.portfolio_id, holdings.cells)
@@ -308,12 +308,12 @@ def _cells(state: State, decision: Decision) -> Iterator[Told]:
         }
 
 
-def _detail(state: State, decision: Decision, index: int, stage: str) -> Told:
+def _detail(state: State, decision: Decision, index: int, stage: str) -> ExplanationFields:
     """Return what a stage went by, where it has numbers of its own."""
     strategy, symbol = decision.holdings.cells[index]
     size, target = decision.sizes[index], decision.targets[index]
     book = decision.book
-    common: Told = {
+    common: ExplanationFields = {
         "ensemble": {"weight": decision.strategy_weights.get(strategy)},
         "portfolio": {"penalty": decision.penalties.get(symbol)},
         "caps": {"cap_factor": target.cap_factor},
@@ -324,14 +324,14 @@ def _detail(state: State, decision: Decision, index: int, stage: str) -> Told:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _of_size(state: State, size: CellSize, stage: str, symbol: str) -> Told:
+def _of_size(state: State, size: CellSize, stage: str, symbol: str) -> ExplanationFields:
     """Return what stages 1 to 8 went by."""
     if size.bet is None:
         return {}
     market: Market | None = state.get("markets", (symbol,))
     forecast = size.bet.forecast
     latch = None if market is None else (market.long if forecast.side > 0 else market.short)
-    found: dict[str, Told] = {
+    found: dict[str, ExplanationFields] = {
         "kelly": {name: value for name, value in size.bet.kelly._asdict().items() if name != "reason"},
         "conformal": {**size.bet.conformal._asdict(), "fraction": size.bet.resized},
         "risk_score": {"multiplier": size.risk_multiplier, "risk_score": forecast.risk_score},

@@ -4,20 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streams.evidence import text_report
-from streams.evidence.charts import Bar, Line, over_time, waterfall
+from streams.evidence.charts import SeriesLine, WaterfallBar, over_time, waterfall
 from streams.evidence.explain import agrees
 from streams.evidence.html import Markup, document, table, tag
 from streams.reports.weight_history import instant
 
-Told = Mapping[str, Any]
+ExplanationView = Mapping[str, Any]
 
 
-def page(told: Told) -> str:
+def page(told: ExplanationView) -> str:
     """Return the account of a decision, with each cell's waterfall drawn."""
     return document(f"Decision {told['decision_id']}", *_verdict(told), *_decision(told))
 
 
-def _verdict(told: Told) -> Iterator[Markup]:
+def _verdict(told: ExplanationView) -> Iterator[Markup]:
     found = told["verification"]
     css = "ok" if agrees(found) else "bad"
     yield tag("p", f"It {text_report.VERDICTS[found['status']]}.", class_=css)
@@ -27,7 +27,7 @@ def _verdict(told: Told) -> Iterator[Markup]:
     yield tag("p", f"sha256 published {hashes}; computed {found['computed_sha256']}", class_="dim")
 
 
-def _decision(told: Told) -> Iterator[Markup]:
+def _decision(told: ExplanationView) -> Iterator[Markup]:
     decision = told["decision"]
     if decision is None:
         return
@@ -51,17 +51,17 @@ def _decision(told: Told) -> Iterator[Markup]:
     yield from _portfolio(decision)
 
 
-def _is_triggers(cell: Told, trigger: Told) -> bool:
+def _is_triggers(cell: ExplanationView, trigger: ExplanationView) -> bool:
     return trigger["cell"] is not None and (cell["strategy_id"], cell["symbol"]) == tuple(trigger["cell"])
 
 
-def _cell(cell: Told) -> Iterator[Markup]:
+def _cell(cell: ExplanationView) -> Iterator[Markup]:
     name = f"{cell['strategy_id']} on {cell['symbol']}"
     held, target = text_report.usd(cell["held_cents"]), text_report.usd(cell["target_cents"])
     yield tag("h2", name)
     yield tag("p", f"{cell['trading_state']}; held {held} USD, target {target} USD.")
     steps = cell["steps"]
-    bars = [Bar(step["stage"], step["before_cents"], step["after_cents"], step["reason"]) for step in steps]
+    bars = [WaterfallBar(step["stage"], step["before_cents"], step["after_cents"], step["reason"]) for step in steps]
     yield waterfall(bars, f"Waterfall of {name}")
     rows = [
         (
@@ -76,11 +76,11 @@ def _cell(cell: Told) -> Iterator[Markup]:
     yield table(("stage", "in", "out", "step", "why"), rows, (1, 2, 3))
 
 
-def _portfolio(decision: Told) -> Iterator[Markup]:
+def _portfolio(decision: ExplanationView) -> Iterator[Markup]:
     yield tag("h2", "Portfolio")
     bars, before = [], 0
     for step in decision["portfolio"]:
-        bars.append(Bar(step["stage"], before, step["gross_cents"], ""))
+        bars.append(WaterfallBar(step["stage"], before, step["gross_cents"], ""))
         before = step["gross_cents"]
     yield waterfall(bars, "Gross of the portfolio")
     rows = [
@@ -91,12 +91,12 @@ def _portfolio(decision: Told) -> Iterator[Markup]:
 
 
 # -- what if -----------------------------------------------------------------------------------------------------------
-def differences(told: Told) -> str:
+def differences(told: ExplanationView) -> str:
     """Return what other settings would have changed, with the sums over time drawn."""
     return document(f"What if: settings {told['settings_hash'][:16]}", *_differences(told))
 
 
-def _differences(told: Told) -> Iterator[Markup]:
+def _differences(told: ExplanationView) -> Iterator[Markup]:
     changed = f"{told['changed']} of {told['decisions']} decisions change, by {text_report.money(told)} USD in sum."
     yield tag("p", changed)
     for remark in text_report.remarks(told):
@@ -128,9 +128,9 @@ def _differences(told: Told) -> Iterator[Markup]:
     yield table(head, _biggest(told), (4, 5))
 
 
-def _over_time(spans: Sequence[Told]) -> Markup:
+def _over_time(spans: Sequence[ExplanationView]) -> Markup:
     lines = [
-        Line(label, css, [span[name] for span in spans])
+        SeriesLine(label, css, [span[name] for span in spans])
         for label, css, name in (
             ("the journal's settings", "a", "held_before_cents"),
             ("the file's settings", "b", "held_after_cents"),
@@ -140,7 +140,7 @@ def _over_time(spans: Sequence[Told]) -> Markup:
     return over_time(instants, [span["change_cents"] for span in spans], lines, "Sums over time")
 
 
-def _biggest(told: Told) -> Iterator[tuple[object, ...]]:
+def _biggest(told: ExplanationView) -> Iterator[tuple[object, ...]]:
     for each in told["biggest"]:
         for change in each["changes"]:
             yield (

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from engines.handlers.effects import Folded, Journaled
+from engines.handlers.effects import FoldResult, Journaled
 from engines.state.partition import GATHERED, MARKET_WIDE, Key, State
 from engines.state.records import Market, Strategies
 from streams.reports.weight_history import instant
@@ -103,7 +103,7 @@ class Witness:
         if strategies is not None:
             self._strategies(strategies, seen)
 
-    def see(self, state: State, entry: Journaled, folded: Folded, touched: Touched) -> None:
+    def see(self, state: State, entry: Journaled, folded: FoldResult, touched: Touched) -> None:
         """Take what one entry has led to.
 
         Args:
@@ -158,7 +158,7 @@ class Witness:
                 self.readings[symbol, name] = seen
         self._markets[symbol] = market
 
-    def _told_of_book(self, entry: Journaled, folded: Folded, seen: Seen) -> None:
+    def _told_of_book(self, entry: Journaled, folded: FoldResult, seen: Seen) -> None:
         body = entry.body
         if entry.kind == "positions" and body["portfolio_id"] == self.portfolio:
             if not any(note.name == "older_positions" for note in folded.notes):

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from streams.reports.weight_history import instant
 
-Told = Mapping[str, Any]
+ExplanationView = Mapping[str, Any]
 
 VERDICTS: Final = {
     "equal": "comes out of the journal again, every byte the same",
@@ -30,17 +30,17 @@ def number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def detail(found: Told) -> str:
+def detail(found: ExplanationView) -> str:
     """Return what a stage went by, in one line."""
     return ", ".join(f"{name} {number(value)}" for name, value in found.items() if value != "")
 
 
-def why(step: Told) -> str:
+def why(step: ExplanationView) -> str:
     """Return a stage's reason and what it went by."""
     return "; ".join(text for text in (step["reason"], detail(step["detail"])) if text)
 
 
-def place(entry: Told | None) -> str:
+def place(entry: ExplanationView | None) -> str:
     """Return where an input came from."""
     if entry is None:
         return "settings"
@@ -51,7 +51,7 @@ def place(entry: Told | None) -> str:
     return f"{entry['kind']} @{entry['journal_offset']}{record}"
 
 
-def verdict(told: Told) -> Iterator[str]:
+def verdict(told: ExplanationView) -> Iterator[str]:
     """Yield whether a decision comes out again."""
     found = told["verification"]
     yield f"{told['decision_id']} {VERDICTS[found['status']]}"
@@ -59,7 +59,7 @@ def verdict(told: Told) -> Iterator[str]:
         yield f"  {found['finding']}"
 
 
-def lines(told: Told) -> Iterator[str]:
+def lines(told: ExplanationView) -> Iterator[str]:
     """Yield an account of a decision."""
     yield from verdict(told)
     decision = told["decision"]
@@ -85,7 +85,7 @@ def lines(told: Told) -> Iterator[str]:
         yield f"target {symbol}: {target['notional_usd']:,.2f} USD, {coins!r} coins, weight {weight!r}"
 
 
-def _cell(cell: Told) -> Iterator[str]:
+def _cell(cell: ExplanationView) -> Iterator[str]:
     held, target = usd(cell["held_cents"]), usd(cell["target_cents"])
     yield f"{cell['strategy_id']}/{cell['symbol']}, {cell['trading_state']}: held {held}, target {target}"
     for step in cell["steps"]:
@@ -93,14 +93,14 @@ def _cell(cell: Told) -> Iterator[str]:
         yield f"  {step['stage']:<11} {after:>16} {change:>16}  {why(step)}".rstrip()
 
 
-def limits(found: Told) -> Iterator[tuple[str, str]]:
+def limits(found: ExplanationView) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of each limit in force."""
     for name, limit in found.items():
         share = f" ({limit['ratio']:.4g} of value)" if "ratio" in limit else ""
         yield name, f"{usd(limit['cents'])}{share}"
 
 
-def inputs(found: Told) -> Iterator[tuple[str, str, Told | None]]:
+def inputs(found: ExplanationView) -> Iterator[tuple[str, str, ExplanationView | None]]:
     """Yield (what, value, entry) of each input."""
     settings = found["settings"]
     yield "settings", f"{settings['hash'][:16]} {ordered(settings['order'])}", settings["entry"]
@@ -127,7 +127,7 @@ def inputs(found: Told) -> Iterator[tuple[str, str, Told | None]]:
     yield from _learnt(found)
 
 
-def _learnt(found: Told) -> Iterator[tuple[str, str, Told | None]]:
+def _learnt(found: ExplanationView) -> Iterator[tuple[str, str, ExplanationView | None]]:
     for each in found["outcomes"]["cells"]:
         yield f"outcomes {each['strategy_id']}/{each['symbol']}", f"{each['learnt']} learnt, the last", each["last"]
     weights = found["strategy_weights"]
@@ -138,7 +138,7 @@ def _learnt(found: Told) -> Iterator[tuple[str, str, Told | None]]:
         yield "correlations", "", found["correlations"]["entry"]
 
 
-def _forecast(each: Told) -> str:
+def _forecast(each: ExplanationView) -> str:
     estimated = f", estimated {each['estimated']}" if each["estimated"] else ""
     claim = (
         f"e {number(each['expected_return'])}, s {number(each['volatility'])}, confidence {number(each['confidence'])}"
@@ -146,12 +146,12 @@ def _forecast(each: Told) -> str:
     return f"{each['signal_id']}: {'long' if each['side'] > 0 else 'short'}, {claim}{estimated}"
 
 
-def ordered(order: Told | None) -> str:
+def ordered(order: ExplanationView | None) -> str:
     """Return who ordered something and why; nothing where Genesis brought it."""
     return "" if order is None else f"by {order['by']}: {order['reason']} ({order['control_id']})"
 
 
-def bundled(told: Told) -> Iterator[str]:
+def bundled(told: ExplanationView) -> Iterator[str]:
     """Yield what a bundle is."""
     yield f"{told['file']}: {told['decision_id']} with {told['entries']} journal entries"
     yield (
@@ -160,7 +160,7 @@ def bundled(told: Told) -> Iterator[str]:
 
 
 # -- what if -----------------------------------------------------------------------------------------------------------
-def differences(told: Told) -> Iterator[str]:
+def differences(told: ExplanationView) -> Iterator[str]:
     """Yield what other settings would have changed."""
     total, changed = told["decisions"], told["changed"]
     yield f"settings {told['settings_hash'][:16]}: {changed} of {total} decisions change, by {money(told)} USD in sum"
@@ -181,12 +181,12 @@ def differences(told: Told) -> Iterator[str]:
             yield f"    {change['symbol']} {sizes} ({change['instead']})"
 
 
-def money(row: Told) -> str:
+def money(row: ExplanationView) -> str:
     """Return a sum of absolute changes in USD."""
     return usd(row["absolute_change_cents"])
 
 
-def remarks(told: Told) -> Iterator[str]:
+def remarks(told: ExplanationView) -> Iterator[str]:
     """Yield what else there is to know before these sums are believed."""
     if told["only_journal_settings"] or told["only_file_settings"]:
         only = f"{told['only_journal_settings']} under the journal's settings alone"

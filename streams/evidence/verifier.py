@@ -22,7 +22,7 @@ from typing import Any
 from engines.allocation import DECISION_VERSION
 from engines.fold import apply
 from engines.handlers.effects import Journaled
-from engines.state.partition import Progress, State
+from engines.state.partition import PartitionProgress, State
 
 FILES = ("decision.json", "journal.jsonl")
 NOTHING = object()
@@ -78,7 +78,7 @@ def restore(partition: int, checkpoint: Any) -> State:
     if f"{digest:064x}" != checkpoint["digest"]:
         raise Differs(f"the checkpoint at entry {checkpoint['offset']} has digest {digest:064x}")
     named = {(table, tuple(key.decode().split("|"))): value for table, key, value in records}
-    state.restore(Progress(**json.loads(json.dumps(checkpoint["meta"]))), named)  # a fold changes it in place
+    state.restore(PartitionProgress(**json.loads(json.dumps(checkpoint["meta"]))), named)  # a fold changes it in place
     return state
 
 

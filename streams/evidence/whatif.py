@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from engines.fold import apply
-from engines.handlers.effects import Folded, Journaled
+from engines.handlers.effects import FoldResult, Journaled
 from engines.parameters import DecisionParams, tree_hash
 from engines.pipeline.decide import Decision
 from engines.state.partition import State
@@ -26,7 +26,7 @@ NEVER_NS: Final = 2**63
 NO_DECISION: Final = "no decision"
 NOT_HELD: Final = "not held"
 
-Told = dict[str, Any]
+ExplanationFields = dict[str, Any]
 
 
 class Stand(NamedTuple):
@@ -41,7 +41,7 @@ UNHELD: Final = Stand(0, NOT_HELD)
 Stands = Mapping[str, Stand]
 
 
-class Change(NamedTuple):
+class SymbolChange(NamedTuple):
     """One symbol of one decision that other settings change."""
 
     symbol: str
@@ -62,9 +62,9 @@ class Changed(NamedTuple):
     portfolio_id: str
     timestamp_ns: int
     trigger: str
-    changes: tuple[Change, ...]
+    changes: tuple[SymbolChange, ...]
 
-    def told(self) -> Told:
+    def told(self) -> ExplanationFields:
         """Return it as plain JSON values."""
         return {
             "decision_id": self.decision_id,
@@ -77,7 +77,7 @@ class Changed(NamedTuple):
 
 
 @dataclass(slots=True)
-class Difference:
+class WhatIfDifference:
     """What differs; those of several partitions add up."""
 
     settings_hash: str
@@ -117,7 +117,7 @@ class Difference:
         if len(self.biggest) > BIGGEST:
             heapq.heappop(self.biggest)
 
-    def join(self, other: "Difference") -> None:
+    def join(self, other: "WhatIfDifference") -> None:
         """Add what differs on another partition."""
         for name in ("decisions", "changed", "only_before", "only_after", "from_positions", "refused"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -134,7 +134,7 @@ class Difference:
         """Return the sum of all absolute changes."""
         return sum(absolute for _, absolute, _ in self.by_symbol.values())
 
-    def told(self) -> Told:
+    def told(self) -> ExplanationFields:
         """Return it as plain JSON values."""
         return {
             "settings_hash": self.settings_hash,
@@ -180,7 +180,7 @@ async def whatif(
     since_ns: int = 0,
     until_ns: int = NEVER_NS,
     start: Checkpoint = GENESIS,
-) -> Difference:
+) -> WhatIfDifference:
     """Return what `params` would have changed of the decisions of one journal partition.
 
     Args:
@@ -195,7 +195,7 @@ async def whatif(
     Raises:
         VerificationMismatch: an entry is missing, or cannot be folded.
     """
-    pair = _Pair(partition, params, Difference(tree_hash(params), since_ns, until_ns), start)
+    pair = _Pair(partition, params, WhatIfDifference(tree_hash(params), since_ns, until_ns), start)
     expected = start.offset + 1
     async for record in entries:
         if record.offset != expected:
@@ -214,7 +214,7 @@ class _Pair:
     """One journal partition under two settings."""
 
     def __init__(
-        self, partition: int, params: DecisionParams, difference: Difference, start: Checkpoint = GENESIS
+        self, partition: int, params: DecisionParams, difference: WhatIfDifference, start: Checkpoint = GENESIS
     ) -> None:
         self.before, self.after = restored(partition, start), restored(partition, start)
         if self.after.progress is not None:
@@ -246,7 +246,7 @@ class _Pair:
         return entry
 
     def _fold(self, state: State, entry: Journaled, side: int) -> dict[str, Decision]:
-        folded: Folded = apply(state, entry)
+        folded: FoldResult = apply(state, entry)
         self._refused[side] = bool(folded.refusals)
         state.touched.clear()
         decided = {each.decision.portfolio_id: each.decision for each in folded.allocations}
@@ -289,13 +289,13 @@ def _held(state: State) -> dict[str, Stands]:
     }
 
 
-def _changes(before: Stands, after: Stands, decided_before: bool, decided_after: bool) -> Iterator[Change]:  # noqa: FBT001
+def _changes(before: Stands, after: Stands, decided_before: bool, decided_after: bool) -> Iterator[SymbolChange]:  # noqa: FBT001
     for symbol in sorted({*before, *after}):
         here, there = before.get(symbol, UNHELD), after.get(symbol, UNHELD)
         if here.cents != there.cents:
             rule = here.rule if decided_before else NO_DECISION
             instead = there.rule if decided_after else NO_DECISION
-            yield Change(symbol, here.cents, there.cents, rule, instead)
+            yield SymbolChange(symbol, here.cents, there.cents, rule, instead)
 
 
 # -- one decision ------------------------------------------------------------------------------------------------------

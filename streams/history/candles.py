@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from schemas.errors import ConfigurationException, InvalidPriceException
 from schemas.vocabulary import ErrorCode
-from streams.history.feed import Event, event, in_order
+from streams.history.feed import FeedEvent, event, in_order
 
 SECOND_NS = 1_000_000_000
 TIMES = ("unix", "timestamp", "time", "open_time", "open time", "unix timestamp", "timestamp_ms")
@@ -41,7 +41,7 @@ class Candle(NamedTuple):
     volume_coins: float
 
 
-class Found(NamedTuple):
+class CandleFile(NamedTuple):
     """What a file held."""
 
     rows: int
@@ -58,7 +58,7 @@ class Candles(NamedTuple):
     symbol: str
     width_s: int
     rows: list[Candle]
-    found: Found
+    found: CandleFile
 
     def end_ns(self, candle: Candle) -> int:
         """Return when a candle is over and known."""
@@ -94,22 +94,22 @@ def read(path: Path | str) -> Candles:
             doubled += 1
     rows = [numbered[open_ns][1] for open_ns in sorted(numbered)]
     width_ns, gaps = _spacing(path, rows, numbered)
-    return Candles(symbol, width_ns // SECOND_NS, rows, Found(len(rows), gaps, doubled))
+    return Candles(symbol, width_ns // SECOND_NS, rows, CandleFile(len(rows), gaps, doubled))
 
 
-def found(candles: Iterable[Candles]) -> Found:
+def found(candles: Iterable[Candles]) -> CandleFile:
     """Return what several files held together."""
     each = [one.found for one in candles]
-    return Found(sum(one.rows for one in each), sum(one.gaps for one in each), sum(one.doubled for one in each))
+    return CandleFile(sum(one.rows for one in each), sum(one.gaps for one in each), sum(one.doubled for one in each))
 
 
-def ticks(candles: Candles) -> Iterator[Event]:
+def ticks(candles: Candles) -> Iterator[FeedEvent]:
     """Yield each candle as a price tick at its end, with its low, high and volume."""
     for candle in candles.rows:
         yield tick(candles.symbol, candles.end_ns(candle), candle)
 
 
-def tick(symbol: str, end_ns: int, candle: Candle) -> Event:
+def tick(symbol: str, end_ns: int, candle: Candle) -> FeedEvent:
     """Return a candle as a price tick at its end."""
     fields = {
         "symbol": symbol,
@@ -121,7 +121,7 @@ def tick(symbol: str, end_ns: int, candle: Candle) -> Event:
     return event(end_ns, "prices", symbol, fields)
 
 
-def merge(candles: Sequence[Candles]) -> Iterator[Event]:
+def merge(candles: Sequence[Candles]) -> Iterator[FeedEvent]:
     """Yield the price ticks of all files in event-time order."""
     return in_order(ticks(each) for each in candles)
 

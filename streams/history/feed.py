@@ -12,7 +12,7 @@ ORDER = ("prices", "outcomes", "cascade-indicators", "signals")
 """What is sent first of one moment: what is known before what is made of it."""
 
 
-class Event(NamedTuple):
+class FeedEvent(NamedTuple):
     """One record and when it is sent; no time inside `value` lies after `time_ns`."""
 
     time_ns: int
@@ -24,20 +24,20 @@ class Event(NamedTuple):
     """JSON, validated by nobody yet: ingest does that, as with anybody's records."""
 
 
-def event(time_ns: int, topic: str, symbol: str, fields: dict[str, Any]) -> Event:
+def event(time_ns: int, topic: str, symbol: str, fields: dict[str, Any]) -> FeedEvent:
     """Return a record of `fields`, whose `timestamp_ns` is the moment of sending unless they give one."""
-    return Event(time_ns, topic, symbol.encode(), orjson.dumps({"timestamp_ns": time_ns, **fields}))
+    return FeedEvent(time_ns, topic, symbol.encode(), orjson.dumps({"timestamp_ns": time_ns, **fields}))
 
 
-def in_order(feeds: Iterable[Iterable[Event]]) -> Iterator[Event]:
+def in_order(feeds: Iterable[Iterable[FeedEvent]]) -> Iterator[FeedEvent]:
     """Yield the events of several feeds, each already in order, by time; of one moment, by `ORDER`, then by feed."""
     return heapq.merge(*feeds, key=_rank)
 
 
-def sort(events: Iterable[Event]) -> list[Event]:
+def sort(events: Iterable[FeedEvent]) -> list[FeedEvent]:
     """Return events by time; of one moment, by `ORDER`, then as they came."""
     return sorted(events, key=_rank)
 
 
-def _rank(each: Event) -> tuple[int, int]:
+def _rank(each: FeedEvent) -> tuple[int, int]:
     return each.time_ns, ORDER.index(each.topic)

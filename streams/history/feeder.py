@@ -7,9 +7,9 @@ begin at their own offset 0.
 from collections.abc import Iterable, Iterator
 
 from engines.parameters import DecisionParams
-from streams.history.feed import Event
+from streams.history.feed import FeedEvent
 from streams.journal import entries as journal
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.processing.clock import ManualClock
 from streams.processing.memory_cluster import Stored
 from streams.processing.partitioner import partition_of
@@ -36,7 +36,7 @@ class Feeder:
             for partition in range(price_partitions)
         ]
 
-    def feed(self, events: Iterable[Event]) -> Iterator[list[Send]]:
+    def feed(self, events: Iterable[FeedEvent]) -> Iterator[list[Send]]:
         """Yield, event by event, what it leads to; steps are closed when the clock is past them."""
         for event in events:
             self.clock.move_to(max(self.clock.now_ns(), event.time_ns))
@@ -55,9 +55,9 @@ class Feeder:
         now_ns = self.clock.now_ns()
         return [send for market in self._markets for send in market.elapse(now_ns)]
 
-    def _take(self, event: Event) -> list[Send]:
+    def _take(self, event: FeedEvent) -> list[Send]:
         offset = self._offsets[event.topic] = self._offsets.get(event.topic, -1) + 1
         record = Stored(offset, event.key, event.value)
         if event.topic == "prices":
             return self._markets[partition_of(event.key, len(self._markets))].fold(record)
-        return ingest(Place(event.topic, 0, 0, offset), record, self.clock.now_ns(), self.partitions)
+        return ingest(SourcePlace(event.topic, 0, 0, offset), record, self.clock.now_ns(), self.partitions)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from schemas.vocabulary import Regime
 from streams.history.candles import Candle, tick
-from streams.history.feed import SECOND_NS, Event, event, sort
+from streams.history.feed import SECOND_NS, FeedEvent, event, sort
 from streams.history.strategies import outcome
 
 LIVE_START_NS = 1_767_225_600 * SECOND_NS
@@ -157,16 +157,16 @@ class Simulation:
         self._history = self._draw_history()
         self._live = self._draw_live()
 
-    def history(self) -> Iterator[Event]:
+    def history(self) -> Iterator[FeedEvent]:
         """Yield the weeks before: hourly candles, sparse signals with their outcomes; all before `live_start_ns`."""
         return iter(self._history)
 
-    def live(self) -> Iterator[Event]:
+    def live(self) -> Iterator[FeedEvent]:
         """Yield the live part, to be sent when the clock shows each event's time."""
         return iter(self._live)
 
     # -- history ---------------------------------------------------------------------------------------------------
-    def _draw_history(self) -> list[Event]:
+    def _draw_history(self) -> list[FeedEvent]:
         events = []
         hours = self.first_live // STEPS_PER_HOUR
         for hour in range(hours):
@@ -178,7 +178,7 @@ class Simulation:
                 events += self._said(strategy, k, said_ns, self.live_start_ns)
         return sort(events)
 
-    def _candle(self, hour: int, k: int) -> Event:
+    def _candle(self, hour: int, k: int) -> FeedEvent:
         first, last = hour * STEPS_PER_HOUR, (hour + 1) * STEPS_PER_HOUR
         prices = self.paths.prices[first : last + 1, k]
         open_, close, high, low = (_significant(each) for each in (prices[0], prices[-1], prices.max(), prices.min()))
@@ -187,7 +187,7 @@ class Simulation:
         return tick(SYMBOLS[k], int(self.paths.times_ns[last]), candle)
 
     # -- live ------------------------------------------------------------------------------------------------------
-    def _draw_live(self) -> list[Event]:
+    def _draw_live(self) -> list[FeedEvent]:
         events = []
         for step in range(self.first_live, len(self.paths.regimes)):
             events += [self._tick(step, k) for k in range(len(COINS))]
@@ -201,7 +201,7 @@ class Simulation:
             n += 1
         return sort(each for each in events if each.time_ns <= self.live_end_ns)
 
-    def _tick(self, step: int, k: int) -> Event:
+    def _tick(self, step: int, k: int) -> FeedEvent:
         fields = {
             "symbol": SYMBOLS[k],
             "price": _significant(self.paths.prices[step + 1, k]),
@@ -209,7 +209,7 @@ class Simulation:
         }
         return event(int(self.paths.times_ns[step + 1]), "prices", SYMBOLS[k], fields)
 
-    def _readings(self, step: int, k: int) -> Event:
+    def _readings(self, step: int, k: int) -> FeedEvent:
         """Return what the feeds read: near nothing in calm, against longs in distress."""
         distress = float(self.paths.distress[step])
         funding, interest, whales, netflow, liquidations = map(float, self._rng.standard_normal(5))
@@ -228,7 +228,7 @@ class Simulation:
         return event(time_ns, "cascade-indicators", SYMBOLS[k], fields)
 
     # -- signals ---------------------------------------------------------------------------------------------------
-    def _said(self, strategy: str, k: int, time_ns: int, end_ns: int) -> list[Event]:
+    def _said(self, strategy: str, k: int, time_ns: int, end_ns: int) -> list[FeedEvent]:
         """Return a cell's signal at `time_ns` and its outcome, if that comes before `end_ns`."""
         step = int((time_ns - self.history_start_ns) // (STEP_S * SECOND_NS))
         claim = self._claim(strategy, k, step)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from schemas.vocabulary import Regime
 from streams.history.candles import Candle, Candles, tick
-from streams.history.feed import SECOND_NS, Event, event, in_order
+from streams.history.feed import SECOND_NS, FeedEvent, event, in_order
 
 WARMUP = 48
 """Candles before the first signal."""
@@ -184,7 +184,7 @@ class _Open(NamedTuple):
 
 def feed(
     candles: Sequence[Candles], portfolio_id: str = "main", horizon: int = HORIZON, *, prices: bool = True
-) -> Iterator[Event]:
+) -> Iterator[FeedEvent]:
     """Yield, over all files in event-time order, what the candles bring: prices, outcomes, signals.
 
     A signal is made one second after its candle's end, and settled by the close `horizon` candles later; where a gap
@@ -193,7 +193,7 @@ def feed(
     return in_order(_symbol(each, portfolio_id, horizon, prices=prices) for each in candles)
 
 
-def _symbol(candles: Candles, portfolio_id: str, horizon: int, *, prices: bool) -> Iterator[Event]:
+def _symbol(candles: Candles, portfolio_id: str, horizon: int, *, prices: bool) -> Iterator[FeedEvent]:
     symbol, width_s = candles.symbol, candles.width_s
     horizon_s = horizon * width_s
     tape: Tape | None = None

@@ -9,7 +9,7 @@ from schemas import dead_letter as schema
 from schemas.dead_letter import DeadLetter, headers_of
 from schemas.errors import InvalidMessage
 from schemas.wire import RefusedTick
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.topics import DLQ, KIB, RECORD_BYTES_MAX, ROOM
 from streams.processing.ports import Headers, Record, Send
 from streams.reports.weight_history import instant
@@ -26,12 +26,12 @@ LETTERS_BYTES_MAX = 8 * 1024 * KIB
 MILLISECOND_NS = 1_000_000
 
 
-def dead_letter(place: Place, record: Record, error: InvalidMessage, tick: int | None = None) -> Send:
+def dead_letter(place: SourcePlace, record: Record, error: InvalidMessage, tick: int | None = None) -> Send:
     """Return a refused source record, or one for a refused tick of it, for its dead-letter topic."""
     return letter(place, record.key, record.value, record.headers, error, tick)
 
 
-def tick_letters(place: Place, record: Record, refused: Sequence[RefusedTick]) -> list[Send]:
+def tick_letters(place: SourcePlace, record: Record, refused: Sequence[RefusedTick]) -> list[Send]:
     """Return a dead letter for each refused tick of a record, each with the whole record.
 
     Together they have at most `LETTERS_BYTES_MAX`, or are one: a large record of bad ticks would else become gigabytes.
@@ -48,7 +48,7 @@ def tick_letters(place: Place, record: Record, refused: Sequence[RefusedTick]) -
 
 
 def letter(
-    place: Place,
+    place: SourcePlace,
     key: bytes | None,
     value: bytes | None,
     headers: Headers,

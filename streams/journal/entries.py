@@ -11,7 +11,7 @@ from streams.processing.ports import Headers
 TOPIC = "journal"
 
 
-class Place(NamedTuple):
+class SourcePlace(NamedTuple):
     """Where a source record stands."""
 
     topic: str
@@ -27,7 +27,7 @@ def entry(
     journaled_at_ns: int,
     *,
     event_time_ns: int,
-    place: Place | None = None,
+    place: SourcePlace | None = None,
     key: bytes | None = None,
     headers: Headers = (),
 ) -> bytes:

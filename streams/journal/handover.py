@@ -26,20 +26,20 @@ PART_BYTES: Final = 4 * MIB
 """Bytes of values in one entry that tells of the state; a journal entry may have 9 MB."""
 
 Meta = dict[str, Any]
-Records = dict[RecordKey, bytes]
-Migration = Callable[[Meta, Records], tuple[Meta, Records]]
+StateRecords = dict[RecordKey, bytes]
+Migration = Callable[[Meta, StateRecords], tuple[Meta, StateRecords]]
 """Turns what one version left into what the next one understands; pure, and for ever the same."""
 
 MIGRATIONS: Final[Mapping[tuple[int, int], Migration]] = MappingProxyType({})
 """(from, to) → migration. None so far: no released version can hand over to this one."""
 
 
-class State(NamedTuple):
+class HandoverState(NamedTuple):
     """What a version left at its `engine` entry."""
 
     offset: int
     meta: Meta
-    records: Records
+    records: StateRecords
 
 
 def package() -> str:
@@ -57,7 +57,7 @@ def engine(from_version: int, to_version: int, now_ns: int) -> bytes:
     return journal.internal("engine", body, now_ns)
 
 
-def told(left: State, now_ns: int) -> Iterator[bytes]:
+def told(left: HandoverState, now_ns: int) -> Iterator[bytes]:
     """Yield the entries that tell of the state that was left."""
     parts = list(_parts(left.records))
     for number, part in enumerate(parts):
@@ -78,7 +78,7 @@ def told(left: State, now_ns: int) -> Iterator[bytes]:
         yield journal.internal("engine", body, now_ns)
 
 
-def _parts(records: Records) -> Iterator[list[tuple[RecordKey, bytes]]]:
+def _parts(records: StateRecords) -> Iterator[list[tuple[RecordKey, bytes]]]:
     part: list[tuple[RecordKey, bytes]] = []
     size = 0
     for key, value in sorted(records.items()):
@@ -91,7 +91,9 @@ def _parts(records: Records) -> Iterator[list[tuple[RecordKey, bytes]]]:
 
 
 # -- by the version that comes -----------------------------------------------------------------------------------------
-def taken_over(place: str, left: State, to_version: int, migrations: Mapping[tuple[int, int], Migration]) -> State:
+def taken_over(
+    place: str, left: HandoverState, to_version: int, migrations: Mapping[tuple[int, int], Migration]
+) -> HandoverState:
     """Return the state as the version that comes goes on with it.
 
     Raises:
@@ -115,14 +117,14 @@ def taken_over(place: str, left: State, to_version: int, migrations: Mapping[tup
         "settings_hash": settings_hash(settings),
         "successor": 0,
     }
-    return State(left.offset, meta, records)
+    return HandoverState(left.offset, meta, records)
 
 
 def _how(found: int, to_version: int) -> str:
     return f"stop the workers and run version {found} with: himari worker --drain --to {to_version}"
 
 
-class Wait:
+class HandoverReader:
     """Waits, in a journal that another version began, for the state that was handed over to `to_version`."""
 
     def __init__(self, to_version: int) -> None:
@@ -133,7 +135,7 @@ class Wait:
         """(first entry, version, package) of each stretch before; "" where the package is not told."""
         self._parts: dict[int, Mapping[str, Any]] = {}
 
-    def take(self, entry: Journaled) -> State | None:
+    def take(self, entry: Journaled) -> HandoverState | None:
         """Take an entry; return the state once it is whole.
 
         Raises:
@@ -160,13 +162,13 @@ class Wait:
         self.offset = entry.offset if entry.body["to_version"] == self.to_version else -1
         self._parts.clear()
 
-    def _whole(self, expected: str) -> State:
+    def _whole(self, expected: str) -> HandoverState:
         rows = [row for _, part in sorted(self._parts.items()) for row in part["records"]]
         records = {(table, b64decode(key)): b64decode(value) for table, key, value in rows}
         if f"{digest(records):064x}" != expected:
             msg = f"the state handed over at entry {self.offset} is not the one that its digest stands for"
             raise VerificationMismatch(msg)
-        return State(self.offset, dict(self._parts[0]["meta"]), records)
+        return HandoverState(self.offset, dict(self._parts[0]["meta"]), records)
 
 
 def plain(meta: Mapping[str, object]) -> Meta:

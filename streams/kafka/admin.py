@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from schemas.errors import BrokerUnreachable, TopicsUnfit
 from streams.journal.topics import ALL, Names, Topic
 from streams.kafka.connection import REACH_TIMEOUT_S, Connection, allowed, is_embedded, reach
-from streams.kafka.topic_check import Cluster, Difference, advice, compare, fitting, growable, settings_of
+from streams.kafka.topic_check import Cluster, TopicDifference, advice, compare, fitting, growable, settings_of
 
 CONFIG_VALUE = 1
 CONFIG_SOURCE = 3
@@ -32,15 +32,15 @@ class Applied(NamedTuple):
     """Given more partitions."""
 
 
-class Checked(NamedTuple):
+class TopicCheck(NamedTuple):
     """What `check` found."""
 
-    differences: list[Difference]
+    differences: list[TopicDifference]
     advice: str
     """What to do, "" where nothing differs."""
 
 
-async def check(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> Checked:
+async def check(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> TopicCheck:
     """Return what differs between the broker's topics and the declared ones; nothing is changed.
 
     Raises:
@@ -51,7 +51,7 @@ async def check(connection: Connection, names: Names, partitions: int, replicati
         differences = compare(cluster, names, partitions)
         unfit = [difference for difference in differences if difference.fatal]
         settings = "run: himari topics apply" if differences else ""
-        return Checked(differences, advice(cluster, names, unfit) if unfit else settings)
+        return TopicCheck(differences, advice(cluster, names, unfit) if unfit else settings)
 
 
 async def embedded(connection: Connection) -> bool:
@@ -154,7 +154,7 @@ async def _create(
             _raise_for(code, f"{name}: {' '.join(map(str, message))}")
 
 
-async def _grow(admin: AIOKafkaAdminClient, short: Sequence[Difference]) -> None:
+async def _grow(admin: AIOKafkaAdminClient, short: Sequence[TopicDifference]) -> None:
     if short:
         await admin.create_partitions({each.topic: NewPartitions(int(each.wanted)) for each in short})
 

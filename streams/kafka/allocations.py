@@ -19,8 +19,8 @@ from streams.reports.allocation_reader import AllocationReader
 WINDOW = 1_000
 """Records that are looked through for a portfolio's newest, from the end; then ten times as many, and so on."""
 
-Fields = dict[str, Any]
-Stream = AsyncGenerator[Fields, None]
+AllocationFields = dict[str, Any]
+Stream = AsyncGenerator[AllocationFields, None]
 """Allocations one by one; whoever stops before its end closes it, so that its consumer leaves the broker."""
 
 
@@ -70,7 +70,7 @@ def _decided_ns(value: bytes | None, unknown: int) -> int:
         return unknown
 
 
-async def newest(connection: Connection, names: Names, portfolio: str) -> Fields:
+async def newest(connection: Connection, names: Names, portfolio: str) -> AllocationFields:
     """Return a portfolio's newest allocation.
 
     Raises:
@@ -115,7 +115,7 @@ async def taken(records: AsyncGenerator[Record, None], portfolio: str | None) ->
 
 async def merged(streams: Sequence[Stream]) -> Stream:
     """Yield what several streams hold, each in order of its times, in one order of time; equal times in their order."""
-    heads: list[tuple[int, int, Fields]] = []
+    heads: list[tuple[int, int, AllocationFields]] = []
 
     async def advance(number: int) -> None:
         fields = await anext(streams[number], None)

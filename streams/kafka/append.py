@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from streams.processing.ports import Headers
 
 
-class Line(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """One record on its way to a topic."""
 
     key: bytes | None
@@ -17,7 +17,7 @@ class Line(NamedTuple):
     headers: Headers = ()
 
 
-async def append(producer: Any, target: TopicPartition, lines: Sequence[Line]) -> list[int]:
+async def append(producer: Any, target: TopicPartition, lines: Sequence[OutgoingRecord]) -> list[int]:
     """Append lines to one partition with an aiokafka producer, in order; return their offsets when acknowledged.
 
     Batches are made here, because the producer spends far more on a record that it is given alone.
@@ -34,7 +34,7 @@ async def append(producer: Any, target: TopicPartition, lines: Sequence[Line]) -
     return offsets
 
 
-def _batches(producer: Any, lines: Sequence[Line]) -> Iterable[tuple[Any, int]]:
+def _batches(producer: Any, lines: Sequence[OutgoingRecord]) -> Iterable[tuple[Any, int]]:
     """Yield full batches with the number of their records; a record too large for a batch has one of its own."""
     batch, count = producer.create_batch(), 0
     for line in lines:

@@ -10,17 +10,17 @@ from aiokafka import TopicPartition
 from engines.allocation import DECISION_VERSION
 from schemas.errors import VerificationMismatch
 from streams.archives.archive import Archive
-from streams.archives.archiver import Archived, Archiver, Closed, alone, kept
-from streams.archives.files import Kept
+from streams.archives.archiver import ArchivedSegment, Archiver, Closed, alone, kept
+from streams.archives.files import ArchivedRecord
 from streams.archives.manifest import Manifest
 from streams.journal import entries as journal
 from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import Connection
 from streams.kafka.journal_origin import origin
-from streams.kafka.verification import Log, chunks, ends, live_checkpoint
+from streams.kafka.verification import ClusterLog, chunks, ends, live_checkpoint
 
-Told = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
 async def archive(
@@ -31,9 +31,9 @@ async def archive(
     *,
     entries: int,
     rest: bool,
-    begun: Told = lambda _: None,
-    told: Told = lambda _: None,
-) -> tuple[str, list[Archived]]:
+    begun: ProgressCallback = lambda _: None,
+    told: ProgressCallback = lambda _: None,
+) -> tuple[str, list[ArchivedSegment]]:
     """Archive what is closed: below the workers' last checkpoint, so that all it decides is published.
 
     Returns: the archive's head, and what was added.
@@ -48,8 +48,8 @@ async def archive(
         manifest = Manifest.begun(folder, known, partitions, DECISION_VERSION)
         found, _ = await ends(connection, names, list(range(partitions)), Archive(folder))
         begun(sum(max(0, found[n].progress + 1 - manifest.end(journal.TOPIC, n)) for n in found))
-        archiver, log = Archiver(folder, manifest, entries=entries, rest=rest), Log(connection, names)
-        added: list[Archived] = []
+        archiver, log = Archiver(folder, manifest, entries=entries, rest=rest), ClusterLog(connection, names)
+        added: list[ArchivedSegment] = []
         for number, each in found.items():
             closed = Closed(min(each.progress + 1, each.journal), each.outputs)
             added += await archiver.partition(log, number, closed, told)
@@ -62,7 +62,9 @@ async def _beginning(connection: Connection, names: Names, partitions: int, fold
     return Manifest(folder).journal_id if first else (await origin(connection, names, partitions)).journal_id
 
 
-async def against(connection: Connection, names: Names, folder: Path, told: Told = lambda _: None) -> list[str]:
+async def against(
+    connection: Connection, names: Names, folder: Path, told: ProgressCallback = lambda _: None
+) -> list[str]:
     """Return where an archive and the cluster differ: in records that both hold, or by a hole between them.
 
     The workers' last checkpoints are looked at as well.
@@ -79,7 +81,7 @@ async def against(connection: Connection, names: Names, folder: Path, told: Told
 
 
 async def _differs(
-    connection: Connection, names: Names, archive: Archive, topic: str, partition: int, told: Told
+    connection: Connection, names: Names, archive: Archive, topic: str, partition: int, told: ProgressCallback
 ) -> list[str]:
     place = TopicPartition(names.topic(topic), partition)
     first, end = await read.first_offset(connection, place), archive.end(topic, partition)
@@ -98,9 +100,9 @@ async def _differs(
 
 async def _beside(
     archive: Archive, topic: str, partition: int, first: int, end: int, found: AsyncGenerator[Sequence[Any], None]
-) -> AsyncGenerator[tuple[Kept, Kept | None], None]:
+) -> AsyncGenerator[tuple[ArchivedRecord, ArchivedRecord | None], None]:
     """Yield each archived record with the one of the cluster, None where it has none."""
-    theirs: list[Kept] = []
+    theirs: list[ArchivedRecord] = []
     for records in archive.chunks(topic, partition, first, end):
         for record in records:
             while not theirs:

@@ -13,18 +13,18 @@ from streams.audits.refold import GENESIS, Checkpoint
 from streams.evidence.bundle import Bundle
 from streams.evidence.decision_id import DecisionName
 from streams.evidence.explain import Again, Copies, again, copies
-from streams.evidence.whatif import Difference, whatif
+from streams.evidence.whatif import WhatIfDifference, whatif
 from streams.journal import entries as journal
 from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import Connection
-from streams.kafka.verification import Log
+from streams.kafka.verification import ClusterLog
 from streams.processing.partitioner import partition_of
 
-Records = AsyncGenerator[Any, None]
+RecordStream = AsyncGenerator[Any, None]
 
 
-class Source:
+class EvidenceSource:
     """A cluster, and the archive that has what the cluster has forgotten.
 
     With an archive, decisions are computed from its nearest checkpoint on.
@@ -32,13 +32,13 @@ class Source:
 
     def __init__(self, connection: Connection, names: Names, archive: Archive | None = None) -> None:
         self._connection, self._names, self._archive = connection, names, archive
-        self._log = Log(connection, names, archive)
+        self._log = ClusterLog(connection, names, archive)
 
     async def partitions(self) -> list[TopicPartition]:
         """Return the journal's partitions. Raises: TopicsUnfit."""
         return await read.places(self._connection, self._names.topic(journal.TOPIC))
 
-    async def entries(self, partition: int, first: int = 0, end: int | None = None) -> Records:
+    async def entries(self, partition: int, first: int = 0, end: int | None = None) -> RecordStream:
         """Yield the entries of a journal partition from `first` to before `end`.
 
         Raises:
@@ -63,7 +63,7 @@ class Source:
         end = (await read.high_watermarks(self._connection, [place]))[place]
         return await copies(name, sequence, self._singly(name.partition, end))
 
-    async def _singly(self, partition: int, end: int) -> Records:
+    async def _singly(self, partition: int, end: int) -> RecordStream:
         async with aclosing(self._log.chunks("allocations", partition, 0, end)) as chunks:
             async for records in chunks:
                 for record in records:
@@ -85,7 +85,7 @@ class Source:
         return GENESIS if archive is None or not fit else archive.checkpoint(partition, max(fit).offset)
 
 
-async def decision(source: Source, name: DecisionName) -> tuple[Again, Copies]:
+async def decision(source: EvidenceSource, name: DecisionName) -> tuple[Again, Copies]:
     """Return a decision as the journal gives it again, and what is published of it.
 
     Raises:
@@ -97,7 +97,7 @@ async def decision(source: Source, name: DecisionName) -> tuple[Again, Copies]:
     return found, await source.copies(name, None if found.published is None else found.published.sequence)
 
 
-async def bundle(source: Source, name: DecisionName) -> Bundle:
+async def bundle(source: EvidenceSource, name: DecisionName) -> Bundle:
     """Return a decision as it was first published, and its journal partition up to it.
 
     Raises:
@@ -124,8 +124,8 @@ async def bundle(source: Source, name: DecisionName) -> Bundle:
 
 
 async def differences(
-    source: Source, params: DecisionParams, portfolio: str | None, since_ns: int, until_ns: int
-) -> Difference:
+    source: EvidenceSource, params: DecisionParams, portfolio: str | None, since_ns: int, until_ns: int
+) -> WhatIfDifference:
     """Return what other decision settings would have changed, on every journal partition or on a portfolio's.
 
     With an archive they are in force from its nearest checkpoint at or before `since_ns` on, else from Genesis on.
@@ -135,7 +135,7 @@ async def differences(
         VerificationMismatch: an entry is missing, or cannot be folded.
     """
     count = len(await source.partitions())
-    total = Difference(tree_hash(params))
+    total = WhatIfDifference(tree_hash(params))
     for partition in range(count) if portfolio is None else [partition_of(portfolio.encode(), count)]:
         start = source.start(partition, since_ns=since_ns) if since_ns else GENESIS
         async with aclosing(source.entries(partition, start.offset + 1)) as records:

@@ -11,7 +11,7 @@ from schemas.errors import ProcessorStopped, TopicsUnfit
 from streams.journal import entries as journal
 from streams.journal.topics import JOURNAL_BYTES_MAX, ROOM, Names
 from streams.kafka import read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection, allowed, reach
 
 
@@ -104,6 +104,8 @@ async def _append(connection: Connection, names: Names, partitions: list[int], v
     try:
         with allowed("write", names.topic(journal.TOPIC)):
             for partition in partitions:
-                await append(producer, TopicPartition(names.topic(journal.TOPIC), partition), [Line(None, value)])
+                await append(
+                    producer, TopicPartition(names.topic(journal.TOPIC), partition), [OutgoingRecord(None, value)]
+                )
     finally:
         await producer.stop()

@@ -67,7 +67,7 @@ async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -
         await producer.stop()
 
 
-class Answers(NamedTuple):
+class OrderAnswers(NamedTuple):
     """What the journal partitions said to an order."""
 
     answers: dict[int, str]
@@ -76,7 +76,9 @@ class Answers(NamedTuple):
     """Partitions that did not answer in time."""
 
 
-async def give_and_wait(connection: Connection, names: Names, order: Mapping[str, Any], timeout_s: float) -> Answers:
+async def give_and_wait(
+    connection: Connection, names: Names, order: Mapping[str, Any], timeout_s: float
+) -> OrderAnswers:
     """Publish a control record; return what the journal partitions that take it said within `timeout_s`.
 
     It is published also where nobody can hear the answers.
@@ -108,7 +110,7 @@ async def give_and_wait(connection: Connection, names: Names, order: Mapping[str
         pass
     finally:
         await consumer.stop()
-    return Answers(answers, [partition for partition in takers if partition not in answers])
+    return OrderAnswers(answers, [partition for partition in takers if partition not in answers])
 
 
 async def _listen(

@@ -11,7 +11,7 @@ from schemas.errors import NotFound, ProcessorStopped
 from streams.journal import entries as journal
 from streams.journal.topics import INPUTS, PROGRESS, Names
 from streams.kafka import read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection, allowed, reach
 from streams.kafka.journal_origin import appended
 from streams.stages.market import OPEN
@@ -106,7 +106,7 @@ async def _forget_steps(connection: Connection, names: Names) -> None:
             prefix = place.partition.to_bytes(4, "big")
             for table, key in (OPEN, (PROGRESS["prices"], b"")):
                 target = TopicPartition(names.changelog(table), place.partition)
-                await append(producer, target, [Line(prefix + key, None)])
+                await append(producer, target, [OutgoingRecord(prefix + key, None)])
     finally:
         await producer.stop()
 

@@ -10,7 +10,7 @@ REPLICAS = 3
 SAFE_REPLICAS = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
 
 
-class Difference(NamedTuple):
+class TopicDifference(NamedTuple):
     """One thing on the broker that is not as declared."""
 
     topic: str
@@ -52,7 +52,7 @@ class Cluster(NamedTuple):
         return self.replication or (REPLICAS if self.brokers >= REPLICAS else 1)
 
 
-def compare(cluster: Cluster, names: Names, partitions: int) -> list[Difference]:
+def compare(cluster: Cluster, names: Names, partitions: int) -> list[TopicDifference]:
     """Return what differs between a cluster and the declared topics, in the order of their declaration."""
     return [
         difference
@@ -61,17 +61,17 @@ def compare(cluster: Cluster, names: Names, partitions: int) -> list[Difference]
     ]
 
 
-def _differences(cluster: Cluster, name: str, topic: Topic, wanted: int | None) -> Iterable[Difference]:
+def _differences(cluster: Cluster, name: str, topic: Topic, wanted: int | None) -> Iterable[TopicDifference]:
     found = cluster.partitions.get(name)
     if found is None:
-        yield Difference(name, "topic", "there", "missing")
+        yield TopicDifference(name, "topic", "there", "missing")
         return
     if wanted is not None and found != wanted:
-        yield Difference(name, "partitions", str(wanted), str(found))
+        yield TopicDifference(name, "partitions", str(wanted), str(found))
     settings = cluster.settings.get(name, {})
     for key, value in settings_of(cluster, topic).items():
         if settings.get(key, value) != value:
-            yield Difference(name, key, value, settings[key])
+            yield TopicDifference(name, key, value, settings[key])
 
 
 def fitting(cluster: Cluster, names: Names, topic: Topic, partitions: int) -> int | None:
@@ -85,7 +85,7 @@ def settings_of(cluster: Cluster, topic: Topic) -> dict[str, str]:
     return topic.settings() | (SAFE_REPLICAS if cluster.replicas >= REPLICAS else {})
 
 
-def growable(cluster: Cluster, names: Names, difference: Difference) -> bool:
+def growable(cluster: Cluster, names: Names, difference: TopicDifference) -> bool:
     """Return whether partitions that are missing can be added with no harm to what the topic holds.
 
     Partition p of such a topic belongs to partition p of another, the journal or `prices`: what is there stays right.
@@ -94,7 +94,7 @@ def growable(cluster: Cluster, names: Names, difference: Difference) -> bool:
     return difference.short and difference.topic != names.topic("journal") and not cluster.embedded
 
 
-def advice(cluster: Cluster, names: Names, unfit: Sequence[Difference]) -> str:
+def advice(cluster: Cluster, names: Names, unfit: Sequence[TopicDifference]) -> str:
     """Return fatal differences in one line, with what to do about them."""
     missing = [difference.topic for difference in unfit if difference.what == "topic"]
     lines = [str(difference) for difference in unfit if difference.what != "topic"]
@@ -103,7 +103,7 @@ def advice(cluster: Cluster, names: Names, unfit: Sequence[Difference]) -> str:
     return "; ".join([*lines, *dict.fromkeys(_remedies(cluster, names, unfit))])
 
 
-def _remedies(cluster: Cluster, names: Names, unfit: Sequence[Difference]) -> Iterable[str]:
+def _remedies(cluster: Cluster, names: Names, unfit: Sequence[TopicDifference]) -> Iterable[str]:
     """Yield what to do; where the journal differs, it is the settings that are wrong, and only that is said."""
     counts = [each for each in unfit if each.what == "partitions"]
     journal = next((each for each in counts if each.topic == names.topic("journal")), None)
@@ -117,7 +117,7 @@ def _remedies(cluster: Cluster, names: Names, unfit: Sequence[Difference]) -> It
         yield "run: himari topics apply"
 
 
-def _why_stuck(difference: Difference) -> str:
+def _why_stuck(difference: TopicDifference) -> str:
     if difference.short:
         return "the embedded broker cannot add partitions"
     return "partitions cannot be taken away"
@@ -133,6 +133,6 @@ def _way_out(names: Names, topic: str) -> str:
     return f"delete {topic} if it is empty, then run: himari topics apply"
 
 
-def describe(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+def describe(differences: Sequence[TopicDifference]) -> list[dict[str, Any]]:
     """Return differences as plain JSON objects, for `himari topics check --json`."""
     return [{**difference._asdict(), "fatal": difference.fatal} for difference in differences]

@@ -18,8 +18,8 @@ from streams.audits.comparison import Verdict
 from streams.audits.plan import Ends, Mark, Piece, Range, by_partition, entries_of, planned, shared
 from streams.audits.pool import calm, side_by_side
 from streams.audits.refold import GENESIS, Checkpoint
-from streams.audits.segment import Found, Stretch
-from streams.audits.verdict import Archived, concluded
+from streams.audits.segment import SegmentAudit, SegmentResult
+from streams.audits.verdict import ArchivedPartition, concluded
 from streams.journal import entries as journal
 from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read, state_snapshot
@@ -28,7 +28,7 @@ from streams.kafka.login import connect
 from streams.processing.checkpoint import Progress
 from streams.processing.partitioner import partition_of
 from streams.processing.ports import Record
-from streams.stages.sizing import Observer
+from streams.stages.sizing import FoldObserver
 
 STALLED_S = 30.0
 """A partition that ends further on and gives nothing for so long is told of, and not waited for."""
@@ -36,10 +36,10 @@ STALLED_S = 30.0
 WORTH_IT: Final = 20_000
 """Entries from which on other processes are worth their start."""
 
-Told = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
-class Asked(NamedTuple):
+class VerificationRequest(NamedTuple):
     """What is to be verified."""
 
     range: Range = Range()
@@ -47,26 +47,28 @@ class Asked(NamedTuple):
     partition: int | None = None
 
 
-EVERYTHING: Final = Asked()
+EVERYTHING: Final = VerificationRequest()
 
 
-class Job(NamedTuple):
+class VerificationJob(NamedTuple):
     """A piece for another process, which finds its own way to the broker."""
 
     settings: Settings
     archive: str | None
     piece: Piece
 
-    def __call__(self, told: Told) -> Found:
+    def __call__(self, told: ProgressCallback) -> SegmentResult:
         """Verify the piece."""
         return asyncio.run(_verified(connect(self.settings), Names(self.settings.topics.prefix), self, told))
 
 
-async def _verified(connection: Connection, names: Names, job: Job, told: Told) -> Found:
+async def _verified(
+    connection: Connection, names: Names, job: VerificationJob, told: ProgressCallback
+) -> SegmentResult:
     return await verified(connection, names, job.piece, _archive(job.archive), told)
 
 
-def _archive(folder: str | None) -> Archived | None:
+def _archive(folder: str | None) -> ArchivedPartition | None:
     return None if folder is None else Archive(Path(folder))
 
 
@@ -75,19 +77,19 @@ async def verified(
     connection: Connection,
     names: Names,
     piece: Piece,
-    kept: Archived | None = None,
-    told: Told = lambda _: None,
-    observe: Observer | None = None,
-) -> Found:
+    kept: ArchivedPartition | None = None,
+    told: ProgressCallback = lambda _: None,
+    observe: FoldObserver | None = None,
+) -> SegmentResult:
     """Verify one stretch of one partition.
 
     Raises:
         VerificationMismatch: the checkpoint that it starts from is not whole, or a file of the archive was changed.
         BrokerUnreachable: the broker gives nothing for a long time.
     """
-    partition, log = piece.partition, Log(connection, names, kept)
+    partition, log = piece.partition, ClusterLog(connection, names, kept)
     start, others = await _begun(partition, await _start(connection, names, piece, kept), log, piece.end)
-    stretch = Stretch(
+    stretch = SegmentAudit(
         partition, start, piece.part, probe=piece.probe, until_ns=piece.until_ns, observe=observe, told=told
     )
     stretch.others = others
@@ -97,7 +99,7 @@ async def verified(
         return await stretch.verify(entries, published, open_end=piece.open_end)
 
 
-async def _begun(partition: int, start: Checkpoint, log: "Log", end: int) -> tuple[Checkpoint, tuple[str, ...]]:
+async def _begun(partition: int, start: Checkpoint, log: "ClusterLog", end: int) -> tuple[Checkpoint, tuple[str, ...]]:
     """Return where this decision version can begin, and what others have decided before.
 
     Raises:
@@ -127,7 +129,7 @@ async def _each(head: Sequence[Record], found: AsyncGenerator[Sequence[Record], 
             yield record
 
 
-async def _start(connection: Connection, names: Names, piece: Piece, kept: Archived | None) -> Checkpoint:
+async def _start(connection: Connection, names: Names, piece: Piece, kept: ArchivedPartition | None) -> Checkpoint:
     if piece.start.where == "archive" and kept is not None:
         return kept.checkpoint(piece.partition, piece.start.offset)
     if piece.start.where == "live":
@@ -160,10 +162,10 @@ async def live_checkpoint(connection: Connection, names: Names, partition: int) 
     raise VerificationMismatch(msg)
 
 
-class Log:
+class ClusterLog:
     """Partitions of the cluster, what is archived of them taken from the archive."""
 
-    def __init__(self, connection: Connection, names: Names, kept: Archived | None = None) -> None:
+    def __init__(self, connection: Connection, names: Names, kept: ArchivedPartition | None = None) -> None:
         self._connection, self._names, self._kept = connection, names, kept
 
     async def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
@@ -206,7 +208,12 @@ async def chunks(
 
 # -- the cluster -------------------------------------------------------------------------------------------------------
 async def ends(
-    connection: Connection, names: Names, partitions: Sequence[int], kept: Archived | None = None, *, live: bool = False
+    connection: Connection,
+    names: Names,
+    partitions: Sequence[int],
+    kept: ArchivedPartition | None = None,
+    *,
+    live: bool = False,
 ) -> tuple[dict[int, Ends], dict[int, Progress]]:
     """Return how far partitions can be read now, and what their workers' `progress` says.
 
@@ -234,7 +241,11 @@ async def ends(
 
 
 async def plan(
-    connection: Connection, names: Names, partitions: int, asked: Asked, kept: Archived | None = None
+    connection: Connection,
+    names: Names,
+    partitions: int,
+    asked: VerificationRequest,
+    kept: ArchivedPartition | None = None,
 ) -> tuple[list[Piece], dict[int, Progress]]:
     """Return what has to be verified, stretch by stretch, and the workers' `progress`."""
     numbers = range(partitions)
@@ -253,10 +264,10 @@ async def verify_cluster(
     names: Names,
     partitions: int,
     portfolio: str | None = None,
-    observers: Callable[[int], Observer] | None = None,
+    observers: Callable[[int], FoldObserver] | None = None,
 ) -> Verdict:
     """Verify every journal partition in this process; `observers` gives who is told what its entries led to."""
-    pieces, progress = await plan(connection, names, partitions, Asked(portfolio=portfolio))
+    pieces, progress = await plan(connection, names, partitions, VerificationRequest(portfolio=portfolio))
     found = [
         await verified(connection, names, piece, observe=None if observers is None else observers(piece.partition))
         for piece in pieces
@@ -277,12 +288,12 @@ class Audited(NamedTuple):
 
 def verify(
     settings: Settings,
-    asked: Asked = EVERYTHING,
+    asked: VerificationRequest = EVERYTHING,
     *,
     archive: str | None = None,
     processes: int | None = None,
-    begun: Told = lambda _: None,
-    told: Told = lambda _: None,
+    begun: ProgressCallback = lambda _: None,
+    told: ProgressCallback = lambda _: None,
 ) -> Audited:
     """Verify what is asked for, in so many processes (None: as many as there are cores, one where it is little).
 
@@ -302,7 +313,7 @@ def verify(
     if processes == 1 and entries_of(pieces) >= WORTH_IT:
         calm()
     begun(entries_of(pieces))
-    found = side_by_side([Job(settings, archive, piece) for piece in pieces], processes, told)
+    found = side_by_side([VerificationJob(settings, archive, piece) for piece in pieces], processes, told)
     places = by_partition(pieces)
     starts = {partition: pieces[own[0]].start for partition, own in places.items()}
     return Audited(concluded(pieces, found, progress, kept), starts, processes, [each.cpu_s for each in found])

@@ -12,14 +12,14 @@ from time import monotonic_ns
 from typing import Any
 
 from config.load import load
-from engines.handlers.effects import Folded
+from engines.handlers.effects import FoldResult
 from schemas.cascade import CascadeIndicators
 from schemas.rl import RlRequest
 from schemas.signal import TacticalSignal
 from schemas.vocabulary import PolicyMode
 from streams.library.session import EnsembleAllocation, Library, of_one_portfolio, readings
 from streams.policy.adapters import Mock, Nobody, adapter
-from streams.policy.client import Desk, Outcome
+from streams.policy.client import Outcome, PolicyClient
 from streams.stages.control import mode_order
 
 Cascades = CascadeIndicators | Mapping[str, Any] | Sequence[CascadeIndicators | Mapping[str, Any]] | None
@@ -141,11 +141,11 @@ class Layer3Phase3Hybrid(Library):
         if self._own is not None:
             self._own.stop(self._desk.adapter.close())
 
-    def _open_desk(self, chosen: Mapping[str, object], config: str | Path | None) -> Desk:
+    def _open_desk(self, chosen: Mapping[str, object], config: str | Path | None) -> PolicyClient:
         given = {key: value for key, value in chosen.items() if value is not None}
         settings = load(config, None, given).settings
         rl = settings.rl
-        return Desk(
+        return PolicyClient(
             adapter(rl.protocol, rl.endpoint, model=rl.model, seed=rl.seed, connections=rl.max_in_flight),
             timeout_s=rl.timeout_sec,
             params=settings.circuit_breaker,
@@ -156,7 +156,7 @@ class Layer3Phase3Hybrid(Library):
     async def _answers(self, asked: Sequence[RlRequest]) -> list[Outcome]:
         return list(await asyncio.gather(*map(self._desk.answer, asked)))
 
-    def _revised(self, folded: Folded, outcomes: Sequence[Outcome]) -> EnsembleAllocation:
+    def _revised(self, folded: FoldResult, outcomes: Sequence[Outcome]) -> EnsembleAllocation:
         """Journal the answers, all of them one entry; return the newest allocation of this call."""
         published = folded.allocations
         if outcomes:

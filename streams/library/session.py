@@ -13,10 +13,10 @@ from typing import Any, Self
 import orjson
 
 from config.load import load
-from config.watch import Change, Rejected, Watch
+from config.watch import FileChange, FileWatch, Rejected
 from engines import fold as engine
 from engines.allocation import DECISION_VERSION
-from engines.handlers.effects import Folded, Journaled
+from engines.handlers.effects import FoldResult, Journaled
 from engines.models import policy_gate, regime
 from engines.parameters import DecisionParams, tree_hash
 from engines.state import policy
@@ -95,7 +95,7 @@ class Core:
         }
         self.feed("genesis", genesis, 0)
 
-    def feed(self, kind: str, body: dict[str, Any], now_ns: int) -> Folded:
+    def feed(self, kind: str, body: dict[str, Any], now_ns: int) -> FoldResult:
         """Fold one entry; time never goes back."""
         self.now_ns = max(self.now_ns, now_ns)
         self.offset += 1
@@ -126,7 +126,7 @@ class Library:
         self._core = Core(loaded.settings.decision(), metrics=self.metrics)
         reload = loaded.settings.hot_reload
         watched = config is not None and enable_hot_reload and reload.enabled
-        self._watch = Watch(config, None, overrides) if config is not None and watched else None
+        self._watch = FileWatch(config, None, overrides) if config is not None and watched else None
         self._look_every_s, self._look_at = reload.poll_interval_sec / 2, 0.0
         self._decided: deque[bytes] = deque(maxlen=DECISIONS_KEPT)
 
@@ -185,7 +185,7 @@ class Library:
 
     def _size(
         self, signals: Sequence[dict[str, Any]], cascades: Sequence[dict[str, Any]], prices: Mapping[str, float]
-    ) -> Folded:
+    ) -> FoldResult:
         """Fold the inputs of one call, all of one moment; return what they lead to: an allocation at least."""
         self._reload()
         known = self._core.state.params.position_sizing.regime_adjustment
@@ -206,7 +206,7 @@ class Library:
             raise InvalidSignalException("repeated", "signal_id", msg)
         return folded
 
-    def _feed(self, kind: str, body: dict[str, Any], now_ns: int) -> Folded:
+    def _feed(self, kind: str, body: dict[str, Any], now_ns: int) -> FoldResult:
         folded = self._core.feed(kind, body, now_ns)
         for published in folded.allocations:
             self._decided.append(published.value)
@@ -225,7 +225,7 @@ class Library:
             logger.error("settings file rejected, nothing changes: %s", found.error)
         if self.metrics is not None:
             self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
-        if isinstance(found, Change) and found.decision is not None:
+        if isinstance(found, FileChange) and found.decision is not None:
             now_ns = self._core.now_ns
             self._core.feed("control", settings_order(found.decision, "the file changed", "hot reload", now_ns), now_ns)
 

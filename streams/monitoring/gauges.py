@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from engines.handlers.effects import Look, Published
+from engines.handlers.effects import CascadeReading, Published
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
 from streams.monitoring.families import BUDGETS, COMPONENTS, REGIMES
@@ -27,7 +27,7 @@ class Last:
         """The last decision of a BUY or SELL, and its cell's index."""
         self.sized: tuple[Published, int] | None = None
         """The same, of the last that came as far as Kelly."""
-        self.looks: dict[tuple[str, int], Look] = {}
+        self.looks: dict[tuple[str, int], CascadeReading] = {}
 
     def gauges(self) -> Iterator[tuple[str, Labels, float]]:
         """Return (family, labels, value)."""

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from engines.allocation import DECISION_VERSION
-from engines.handlers.effects import Folded, Journaled, Look, Published
+from engines.handlers.effects import CascadeReading, FoldResult, Journaled, Published
 from engines.models.cascade import BREACH
 from engines.pipeline.decide import Decision
 from schemas.vocabulary import RECOMMENDATIONS
@@ -184,7 +184,7 @@ class Metrics(Collector):
 class Observe(Protocol):
     """Told what each journal entry led to."""
 
-    def __call__(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
+    def __call__(self, entry: Journaled, folded: FoldResult, elapsed_ns: int | None = None) -> None:
         """Take an entry, what it led to, and how long that took where it was measured."""
 
 
@@ -207,7 +207,7 @@ class SizingMetrics:
         self._violations = counts["risk_budget_violations_total"]
         self._seconds = metrics.histograms["decision_seconds"][()]
 
-    def observe(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
+    def observe(self, entry: Journaled, folded: FoldResult, elapsed_ns: int | None = None) -> None:
         """Take what an entry led to, and how long its fold and decisions took where that was measured."""
         self._entries[(entry.kind,)] += 1.0
         if folded.notes:
@@ -268,7 +268,7 @@ class SizingMetrics:
                     self._reductions[(name,)] += 1.0
                 before = after
 
-    def _look(self, looks: list[Look]) -> None:
+    def _look(self, looks: list[CascadeReading]) -> None:
         for look in looks:
             key = (look.symbol, look.side)
             self._metrics.last.looks[key] = look
@@ -293,7 +293,7 @@ class ProcessorMetrics(SizingMetrics):
         self._since_ns: float = inf
         self._unpublished: list[int] = []
 
-    def observe(self, entry: Journaled, folded: Folded, elapsed_ns: int | None = None) -> None:
+    def observe(self, entry: Journaled, folded: FoldResult, elapsed_ns: int | None = None) -> None:
         """Take what an entry led to; a signal waits for its allocation's acknowledgement.
 
         Signals of before the recovery are left out: what they waited for was the worker's absence. Without a processor

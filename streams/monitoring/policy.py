@@ -6,7 +6,7 @@ from typing import Final
 from schemas.rl import Advice
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.samples import Labels
-from streams.policy.client import Desk, Outcome
+from streams.policy.client import Outcome, PolicyClient
 
 STATES: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
@@ -35,7 +35,7 @@ class PolicyMetrics:
             metrics.count("circuit_breaker_failures_total")
         metrics.set("circuit_breaker_success_ratio", self._good / self._asked)
 
-    def watch(self, desk: Desk) -> None:
+    def watch(self, desk: PolicyClient) -> None:
         """Show this desk's breaker, instead of the last one's, whenever somebody looks."""
         self._metrics.sources["policy"] = lambda: breaker_of(desk)
 
@@ -53,7 +53,7 @@ class PolicyMetrics:
         self._metrics.set("rl_waiting", waiting)
 
 
-def breaker_of(desk: Desk) -> Iterator[tuple[str, Labels, float]]:
+def breaker_of(desk: PolicyClient) -> Iterator[tuple[str, Labels, float]]:
     """Return the breaker's gauges as they are now."""
     now = desk.status()
     yield "circuit_breaker_state", (), STATES[now.status]

@@ -11,7 +11,7 @@ from streams.monitoring.families import Family
 Labels = tuple[str, ...]
 
 
-class Counts(dict[Labels, float]):
+class SampleCounts(dict[Labels, float]):
     """One family's samples by label values; what is not there yet counts from 0."""
 
     def __missing__(self, labels: Labels) -> float:
@@ -42,9 +42,9 @@ class Histogram:
         return sums
 
 
-def zeros(family: Family) -> Counts:
+def zeros(family: Family) -> SampleCounts:
     """Return a family's samples at the start: of a counter all of its closed sets, at 0."""
-    return Counts(dict.fromkeys(family.combinations, 0.0) if family.kind == "counter" else {})
+    return SampleCounts(dict.fromkeys(family.combinations, 0.0) if family.kind == "counter" else {})
 
 
 def empty(family: Family) -> Metric:

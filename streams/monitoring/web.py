@@ -55,7 +55,7 @@ class Views(NamedTuple):
     ask: Ask = directly
 
 
-class Place(NamedTuple):
+class ListenAddress(NamedTuple):
     """Where one listener stands."""
 
     host: str
@@ -81,12 +81,12 @@ class Web:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._views, self._environment = views, environment
-        self.places = {"web": Place(host, port)}
+        self.places = {"web": ListenAddress(host, port)}
         if metrics_port is not None:
-            self.places["metrics"] = Place(host if metrics_host is None else metrics_host, metrics_port)
+            self.places["metrics"] = ListenAddress(host if metrics_host is None else metrics_host, metrics_port)
         for place in self.places.values():
             _token(place.host, environment)
-        self._standing: dict[str, Place] = {}
+        self._standing: dict[str, ListenAddress] = {}
         self._runners: dict[str, web.AppRunner] = {}
 
     async def start(self) -> None:
@@ -125,7 +125,7 @@ class Web:
         """The ports in use: `web` and `metrics`. Where 0 was asked for, the one that the system chose."""
         return {name: runner.addresses[0][1] for name, runner in self._runners.items() if runner.addresses}
 
-    async def _become(self, wanted: Mapping[str, Place]) -> None:
+    async def _become(self, wanted: Mapping[str, ListenAddress]) -> None:
         """Close what is not wanted as it stands, then open what is missing: a port may pass from one to the other."""
         for name in [name for name, place in self._standing.items() if wanted.get(name) != place]:
             del self._standing[name]
@@ -134,7 +134,7 @@ class Web:
             if name not in self._standing:
                 await self._listen(name, place)
 
-    async def _listen(self, name: str, place: Place) -> None:
+    async def _listen(self, name: str, place: ListenAddress) -> None:
         app = PAGES[name](self._views, _token(place.host, self._environment))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()

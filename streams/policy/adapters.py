@@ -14,7 +14,7 @@ from streams.policy.answer import STATE, Answer, Kinds, NoAnswer, fitting, infer
 from streams.policy.http_transport import Link, Reply
 
 PROTOCOLS: Final = ("oip", "predict", "mock")
-Protocols = Literal["oip", "predict", "mock"]
+PolicyProtocols = Literal["oip", "predict", "mock"]
 DISABLED: Final = "rl.endpoint: must be a URL, was null"
 
 
@@ -150,7 +150,7 @@ class Nobody:
 
 
 def adapter(
-    protocol: Protocols,
+    protocol: PolicyProtocols,
     endpoint: str | None,
     *,
     model: str = "policy",

@@ -14,7 +14,7 @@ from schemas import wire
 from schemas.errors import InvalidAdviceException
 from schemas.rl import Advice, NoAdvice, RlRequest
 from streams.journal import entries as journal
-from streams.policy.client import Desk, Outcome, no_advice
+from streams.policy.client import Outcome, PolicyClient, no_advice
 from streams.processing.partitioner import partition_of
 from streams.processing.ports import Send
 
@@ -60,7 +60,7 @@ class SideAgent:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: PolicyClient,
         *,
         max_in_flight: int,
         partitions: int,
@@ -75,7 +75,7 @@ class SideAgent:
         self._watcher: Watcher = watcher or Unwatched()
         self._known: OrderedDict[Question, None] = OrderedDict()
         self._waiting: deque[RlRequest] = deque()
-        self._asking: dict[asyncio.Task[None], Desk] = {}
+        self._asking: dict[asyncio.Task[None], PolicyClient] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._outbox: list[Send] = []
         self._filled = asyncio.Event()
@@ -116,7 +116,7 @@ class SideAgent:
             sends, self._outbox = self._outbox, []
             await self._send(sends)
 
-    def replace(self, desk: Desk, max_in_flight: int | None = None) -> None:
+    def replace(self, desk: PolicyClient, max_in_flight: int | None = None) -> None:
         """Ask at another desk from now on; what is being asked at the old one is awaited there, then it is closed."""
         old, self.desk = self.desk, desk
         if max_in_flight is not None:
@@ -148,7 +148,7 @@ class SideAgent:
             task.add_done_callback(self._asked)
         self._watcher.load(len(self._asking), len(self._waiting))
 
-    async def _ask(self, request: RlRequest, desk: Desk) -> None:
+    async def _ask(self, request: RlRequest, desk: PolicyClient) -> None:
         self._journal(await desk.answer(request))
 
     def _asked(self, task: asyncio.Task[None]) -> None:
@@ -185,7 +185,7 @@ def entry_of(result: Advice | NoAdvice, now_ns: int, partitions: int) -> Send:
     return Send(journal.TOPIC, partition_of(key, partitions), key, value)
 
 
-async def _close_after(desk: Desk, asking: Sequence[asyncio.Task[None]]) -> None:
+async def _close_after(desk: PolicyClient, asking: Sequence[asyncio.Task[None]]) -> None:
     if asking:
         await asyncio.wait(asking)
     await desk.adapter.close()

@@ -10,15 +10,15 @@ from engines.handlers.policy_request import FEATURES
 from schemas import wire
 from schemas.base import Message
 from schemas.errors import InvalidAdviceException, InvalidMessage
-from schemas.rl import Reason
+from schemas.rl import NoAdviceReason
 from schemas.units import Return, Unit, Volatility
 from schemas.vocabulary import ErrorCode
-from schemas.wire import Limits
+from schemas.wire import RecordLimits
 
 REPLY_BYTES_MAX: Final = 65_536
 NUDGE_MAX: Final = 100.0
 """A position is turned into a nudge of at most this; the blend's own bound is far below."""
-LIMITS: Final = Limits(bytes_max=REPLY_BYTES_MAX)
+LIMITS: Final = RecordLimits(bytes_max=REPLY_BYTES_MAX)
 FLOATS: Final = ("FP32", "FP64")
 STATE: Final = "state"
 NEEDED: Final = ("nudge", "confidence")
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 class NoAnswer(Exception):  # noqa: N818 it is no error of ours
     """Why there is no answer; the agent journals it."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: NoAdviceReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -50,7 +50,7 @@ class _Reply(Message):
     refused_as: ClassVar[type[InvalidMessage]] = InvalidAdviceException
 
 
-Position = Annotated[float, Field(ge=-1, le=1)]
+PositionRatio = Annotated[float, Field(ge=-1, le=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
 """Printable ASCII: it is shown to people."""
 
@@ -58,7 +58,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
 class Predicted(_Reply):
     """The mission's answer: a position as a signed share of the portfolio's value."""
 
-    position_pct: Position
+    position_pct: PositionRatio
     confidence: Unit
     predicted_return: Return
     predicted_volatility: Volatility

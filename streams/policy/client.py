@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from engines.models import circuit_breaker
 from engines.models.circuit_breaker import Breaker, BreakerParams, Ticket
-from schemas.rl import Advice, NoAdvice, Reason, RlRequest
+from schemas.rl import Advice, NoAdvice, NoAdviceReason, RlRequest
 from streams.policy.adapters import DISABLED, Adapter, Nobody
 from streams.policy.answer import Answer, NoAnswer
 
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     """From the question to its result, by the breaker's clock."""
 
 
-Observer = Callable[[Breaker, Breaker], None]
+BreakerObserver = Callable[[Breaker, Breaker], None]
 """Told of the breaker before and after each change of its status."""
 
 
@@ -37,7 +37,7 @@ def ignore(_before: Breaker, _after: Breaker) -> None:
     """Take no note."""
 
 
-class Desk:
+class PolicyClient:
     """One endpoint, its breaker, and the patience with it.
 
     `clock`: journal time, ns. `breaker_clock`: any clock that never goes back, ns. The breaker is this desk's own, not
@@ -52,7 +52,7 @@ class Desk:
         params: BreakerParams,
         clock: Callable[[], int],
         breaker_clock: Callable[[], int],
-        observe: Observer = ignore,
+        observe: BreakerObserver = ignore,
     ) -> None:
         self.adapter = adapter
         self.timeout_s, self.params = timeout_s, params
@@ -106,7 +106,7 @@ class Desk:
             self._observe(before, after)
 
     def _outcome(
-        self, request: RlRequest, reason: Reason, detail: str, began_ns: int, *, asked: bool = False
+        self, request: RlRequest, reason: NoAdviceReason, detail: str, began_ns: int, *, asked: bool = False
     ) -> Outcome:
         return Outcome(no_advice(request, reason, detail), asked, self._since(began_ns))
 
@@ -114,7 +114,7 @@ class Desk:
         return (self._breaker_clock() - began_ns) / SECOND_NS
 
 
-def no_advice(request: RlRequest, reason: Reason, detail: str) -> NoAdvice:
+def no_advice(request: RlRequest, reason: NoAdviceReason, detail: str) -> NoAdvice:
     """Return that a question has no answer, and why."""
     return NoAdvice(
         decision_id=request.decision_id,

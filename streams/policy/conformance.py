@@ -11,7 +11,7 @@ from streams.policy.adapters import Adapter, OpenInference, Predict
 from streams.policy.answer import Answer, NoAnswer
 from streams.policy.http_transport import Link
 
-Verdict = Literal["fits", "does not fit", "note", "not tried"]
+ConformanceVerdict = Literal["fits", "does not fit", "note", "not tried"]
 TOGETHER: Final = 32
 """Questions asked at once."""
 IDS: Final = ("PROBE222-0-1-main", "PROBE222-11-9007199254740993-a:b/c.d_e-f", "P" * 128)
@@ -19,11 +19,11 @@ NOW_NS: Final = 1_700_000_000_000_000_000
 MINUTE_NS: Final = 60_000_000_000
 
 
-class Finding(NamedTuple):
+class ConformanceFinding(NamedTuple):
     """One thing that was tried."""
 
     name: str
-    verdict: Verdict
+    verdict: ConformanceVerdict
     detail: str
 
 
@@ -33,7 +33,7 @@ class Report(NamedTuple):
     url: str
     protocol: str
     reachable: bool
-    findings: list[Finding]
+    findings: list[ConformanceFinding]
     latency_ms: dict[str, float]
     """p50, p90, p99 and max of questions asked one by one; empty where none was answered."""
 
@@ -61,7 +61,7 @@ class Probe:
         self.link, self.protocol = link, protocol
         self.adapter: Adapter = Predict(link) if protocol == "predict" else OpenInference(link, model)
         self.timeout_s, self.count = timeout_s, count
-        self.findings: list[Finding] = []
+        self.findings: list[ConformanceFinding] = []
 
     async def report(self) -> Report:
         """Try everything; what an endpoint out of reach cannot be asked is left out."""
@@ -98,21 +98,21 @@ class Probe:
         await self._strictness()
         return quantiles(taken_ms)
 
-    async def _tried(self, name: str, trial: Callable[[], Awaitable[tuple[Verdict, str]]]) -> None:
+    async def _tried(self, name: str, trial: Callable[[], Awaitable[tuple[ConformanceVerdict, str]]]) -> None:
         try:
             self._found(name, *await trial())
         except NoAnswer as error:
             self._found(name, "does not fit", str(error))
 
     # -- trials --------------------------------------------------------------------------------------------------------
-    async def _ids(self) -> tuple[Verdict, str]:
+    async def _ids(self) -> tuple[ConformanceVerdict, str]:
         if self.protocol != "oip":
             return "not tried", "predict carries no id"
         for each in IDS:
             await self._ask(_question(0, decision_id=each))
         return "fits", f"{len(IDS)} ids come back as they went"
 
-    async def _range(self) -> tuple[Verdict, str]:
+    async def _range(self) -> tuple[ConformanceVerdict, str]:
         for fields in (
             {"w_base": 0.0},
             {"w_base": -0.15, "action": "sell"},
@@ -124,7 +124,7 @@ class Probe:
             await self._ask(_question(0, **fields))
         return "fits", "short and flat books, extreme states and a missing price are answered within bounds"
 
-    async def _determinism(self) -> tuple[Verdict, str]:
+    async def _determinism(self) -> tuple[ConformanceVerdict, str]:
         first, again = [await self._ask(_question(number)) for number in (1, 1)]
         if first[:5] != again[:5]:
             return "note", "the same question has two answers; the journal keeps the first"
@@ -132,11 +132,11 @@ class Probe:
         same = "" if other[:2] != first[:2] else ", and another question too"
         return "fits", f"the same question has the same answer{same}"
 
-    async def _together(self) -> tuple[Verdict, str]:
+    async def _together(self) -> tuple[ConformanceVerdict, str]:
         await asyncio.gather(*(self._ask(_question(number)) for number in range(TOGETHER)))
         return "fits", f"{TOGETHER} questions at once are answered"
 
-    async def _latency(self, taken_ms: list[float]) -> tuple[Verdict, str]:
+    async def _latency(self, taken_ms: list[float]) -> tuple[ConformanceVerdict, str]:
         for number in range(self.count):
             began_s = time.monotonic()
             await self._ask(_question(number))
@@ -157,8 +157,8 @@ class Probe:
     async def _ask(self, request: RlRequest) -> Answer:
         return await self.adapter.ask(request, self.timeout_s)
 
-    def _found(self, name: str, verdict: Verdict, detail: str) -> None:
-        self.findings.append(Finding(name, verdict, detail))
+    def _found(self, name: str, verdict: ConformanceVerdict, detail: str) -> None:
+        self.findings.append(ConformanceFinding(name, verdict, detail))
 
 
 def quantiles(values: Iterable[float]) -> dict[str, float]:

@@ -28,7 +28,7 @@ Wrong = Literal[
     "nan", "position", "missing", "id", "shape", "datatype", "doubled", "large", "html", "empty", "redirect", "status"
 ]
 WRONGS: Final[tuple[Wrong, ...]] = get_args(Wrong)
-Protocols = Literal["oip", "predict", "both"]
+ServedProtocols = Literal["oip", "predict", "both"]
 
 
 class Switches(NamedTuple):
@@ -60,7 +60,7 @@ class Inference(Message):
     inputs: list[Given]
 
 
-class Market(Message):
+class MarketData(Message):
     """What our own worker adds to the mission's question."""
 
     state: Annotated[list[Reading], Field(min_length=len(FEATURES), max_length=len(FEATURES))] | None = None
@@ -76,14 +76,14 @@ class Prediction(Message):
     risk_score: Unit
     expected_return: float = 0.0
     predicted_volatility: float = 0.0
-    market_data: Market = Market()
+    market_data: MarketData = MarketData()
 
 
 class Endpoint:
     """The application, and what it answers."""
 
     def __init__(
-        self, *, seed: int = 0, protocol: Protocols = "both", switches: Switches | None = None, model: str = MODEL
+        self, *, seed: int = 0, protocol: ServedProtocols = "both", switches: Switches | None = None, model: str = MODEL
     ) -> None:
         """Serve `model`, drawn by `seed`; switches None: in good health."""
         self.transformer = Transformer(seed)

@@ -18,7 +18,7 @@ from streams.processing.published_outputs import Known
 TEN_SECONDS_NS = 10_000_000_000
 
 
-class Observer(Protocol):
+class ProcessorObserver(Protocol):
     """Who wants to know what a processor does; called synchronously, so it must be quick."""
 
     def recovered(self, way: str, offset: int, elapsed_ns: int) -> None:
@@ -31,7 +31,7 @@ class Observer(Protocol):
         """Take that `progress` stands at an offset, with so many records written for it."""
 
 
-class Taken(NamedTuple):
+class CapturedCheckpoint(NamedTuple):
     """A checkpoint as it was taken at an offset, before it is written."""
 
     began_ns: int
@@ -68,7 +68,7 @@ class Processor:
         checkpoint_entries: int = 5_000,
         checkpoint_interval_ns: int = TEN_SECONDS_NS,
         contiguous: bool = True,
-        observer: Observer | None = None,
+        observer: ProcessorObserver | None = None,
         sure: Callable[[], bool] = lambda: True,
     ) -> None:
         self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
@@ -296,7 +296,7 @@ class Processor:
         else:
             beside(writing)
 
-    def _take(self) -> Taken | None:
+    def _take(self) -> CapturedCheckpoint | None:
         """Take what the tables are to hold, encoded; None: nothing came. What is touched from now on is the next's."""
         if self._last is None:
             return None
@@ -307,9 +307,9 @@ class Processor:
         progress = Progress(self._offset, batch.digest, fingerprint(self._last), outputs, fold.meta())
         fold.touched.clear()
         self._last = None
-        return Taken(began_ns, batch, progress)
+        return CapturedCheckpoint(began_ns, batch, progress)
 
-    async def _write(self, taken: Taken | None, waiting: list[Callable[[], None]]) -> None:
+    async def _write(self, taken: CapturedCheckpoint | None, waiting: list[Callable[[], None]]) -> None:
         """Write a checkpoint, then acknowledge the chunks that it holds. `_writing` is held, and let go of here."""
         whole = False
         try:

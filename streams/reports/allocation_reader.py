@@ -17,7 +17,7 @@ REMEMBERED = 4096
 """Sequences per portfolio whose bytes are recognised again."""
 
 
-class Taken(NamedTuple):
+class TakenAllocation(NamedTuple):
     """One allocation that counts."""
 
     fields: dict[str, Any]
@@ -44,7 +44,7 @@ class AllocationReader:
         self._whole = whole
         self._portfolios: dict[str, _Portfolio] = {}
 
-    def take(self, value: bytes) -> Taken | None:
+    def take(self, value: bytes) -> TakenAllocation | None:
         """Return the allocation if it is the next of its portfolio, None if it is a repeat.
 
         Raises:
@@ -74,7 +74,7 @@ class AllocationReader:
         known.hashes[sequence] = digest
         if len(known.hashes) > REMEMBERED:
             known.hashes.popitem(last=False)
-        return Taken(fields, value)
+        return TakenAllocation(fields, value)
 
     def resume(self, portfolio: str, sequence: int, last_hash: str) -> None:
         """Go on after the allocation with this sequence and sha256 (hex), which was taken in an earlier life."""

@@ -17,8 +17,8 @@ FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes a spreadsheet take a text for a formula. Source: OWASP, CSV injection."""
 NO_PYARROW: Final = "--parquet needs pyarrow, which the extra 'parquet' brings: pip install 'himari-layer3[parquet]'"
 
-Row = tuple[Any, ...]
-Write = Callable[[Sequence[Row]], None]
+ExportRow = tuple[Any, ...]
+Write = Callable[[Sequence[ExportRow]], None]
 """Takes the next rows of a file."""
 
 
@@ -44,12 +44,12 @@ class DecisionRecord(NamedTuple):
     """Gross over value, a ratio: the allocation's own name for it."""
 
 
-class Table(NamedTuple):
+class ExportTable(NamedTuple):
     """What can be exported."""
 
     record: type[Any]
     """NamedTuple whose fields are the columns."""
-    rows: Callable[[Mapping[str, Any]], Sequence[Row]]
+    rows: Callable[[Mapping[str, Any]], Sequence[ExportRow]]
     """Returns the rows of an allocation."""
 
 
@@ -81,8 +81,8 @@ def decisions_of(fields: Mapping[str, Any]) -> list[DecisionRecord]:
     ]
 
 
-WEIGHTS: Final = Table(WeightRecord, of_allocation)
-DECISIONS: Final = Table(DecisionRecord, decisions_of)
+WEIGHTS: Final = ExportTable(WeightRecord, of_allocation)
+DECISIONS: Final = ExportTable(DecisionRecord, decisions_of)
 
 
 def export_weight_history(path: str | os.PathLike[str], records: Iterable[WeightRecord]) -> int:
@@ -106,7 +106,7 @@ def csv_text(file: IO[str], record: type[Any]) -> Write:
     writer = csv.writer(file)  # with CR LF, as RFC 4180 has it: told LF alone, it leaves a CR in a text unquoted
     writer.writerow(record._fields)
 
-    def write(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[ExportRow]) -> None:
         writer.writerows([defused(cell) for cell in row] for row in rows)
 
     return write
@@ -134,7 +134,7 @@ def parquet_file(path: Path, record: type[Any]) -> Iterator[Write]:
 
     with whole(path) as place, parquet.ParquetWriter(place, schema) as writer:
 
-        def write(rows: Sequence[Row]) -> None:
+        def write(rows: Sequence[ExportRow]) -> None:
             if rows:
                 named = dict(zip(schema.names, zip(*rows, strict=True), strict=True))
                 writer.write_table(pa.table(named, schema=schema))

@@ -20,10 +20,10 @@ SINCE_VERSION_2: Final = (
 )
 """Fields that an allocation of decision version 1 has not."""
 
-Fields = Mapping[str, Any]
+ShownFields = Mapping[str, Any]
 
 
-def view(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
+def view(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
     """Return how a portfolio stands as plain JSON values.
 
     Args:
@@ -58,7 +58,7 @@ def view(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
     }
 
 
-def budgets(fields: Fields, limits: Limits) -> dict[str, list[dict[str, Any]]] | None:
+def budgets(fields: ShownFields, limits: Limits) -> dict[str, list[dict[str, Any]]] | None:
     """Return what each symbol, each strategy and the portfolio hold of what they may; None where cells are not told.
 
     A symbol's cap is here that of the settings; in a cascade, or uncertain, a stage may have made it smaller.
@@ -83,7 +83,7 @@ def _budget(name: str, cents: int, cap_usd: float) -> dict[str, Any]:
     return {"name": name, "held_usd": held, "cap_usd": cap_usd, "ratio": held / cap_usd if cap_usd > 0 else None}
 
 
-def _strategies(fields: Fields, state: State) -> dict[str, dict[str, Any]] | None:
+def _strategies(fields: ShownFields, state: State) -> dict[str, dict[str, Any]] | None:
     """Return of each strategy its weight in the allocation (null where that was decided by ratio) and as learnt by now.
 
     And its gross, and whether it had drifted; None where the allocation does not tell cells.
@@ -105,7 +105,7 @@ def _strategies(fields: Fields, state: State) -> dict[str, dict[str, Any]] | Non
     }
 
 
-def _trading(fields: Fields, state: State) -> dict[str, str]:
+def _trading(fields: ShownFields, state: State) -> dict[str, str]:
     """Return the trading state now in force of each cell that holds or claims something."""
     portfolio = fields["portfolio_id"]
     held = {(cell["strategy_id"], cell["symbol"]) for cell in fields.get("cells", ())}
@@ -113,7 +113,7 @@ def _trading(fields: Fields, state: State) -> dict[str, str]:
     return dict(zip(map("/".join, cells), trading_states(state, portfolio, cells), strict=True))
 
 
-def _freshness(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
+def _freshness(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
     """Return ages in seconds of the decision, of the journal's last entry, and of the price of each target."""
     until = fields["valid_until_ns"]
     markets = {symbol: state.get("markets", (symbol,)) for symbol in fields["targets"]}
@@ -132,7 +132,7 @@ def _freshness(fields: Fields, state: State, now_ns: int) -> dict[str, Any]:
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
-def told(shown: Fields) -> Iterator[str]:
+def told(shown: ShownFields) -> Iterator[str]:
     """Yield a view as lines."""
     fresh, totals, trigger = shown["freshness"], shown["totals"], shown["trigger"]
     yield (
@@ -152,7 +152,7 @@ def told(shown: Fields) -> Iterator[str]:
     yield from _told_age(shown)
 
 
-def _told_targets(shown: Fields) -> Iterator[str]:
+def _told_targets(shown: ShownFields) -> Iterator[str]:
     yield "targets:" if shown["targets"] else "targets: nothing is held"
     for symbol, target in shown["targets"].items():
         age = shown["freshness"]["price_age_s"][symbol]
@@ -161,7 +161,7 @@ def _told_targets(shown: Fields) -> Iterator[str]:
         yield f"  {symbol:<16} {target['notional_usd']:>16,.2f} USD {target['quantity']:>18.8f} coins   {price}{stale}"
 
 
-def _told_strategies(shown: Fields) -> Iterator[str]:
+def _told_strategies(shown: ShownFields) -> Iterator[str]:
     if shown["strategies"] is None:
         yield "strategies: this allocation does not tell their weights"
         return
@@ -176,7 +176,7 @@ def _told_strategies(shown: Fields) -> Iterator[str]:
                 yield f"    {cell['symbol']:<14} {cell['cents'] / 100:>16,.2f} USD"
 
 
-def _told_correlation(shown: Fields) -> Iterator[str]:
+def _told_correlation(shown: ShownFields) -> Iterator[str]:
     """Yield what stage 10 took of each symbol, and what holding several of them is worth."""
     penalties, diversified = shown["correlation_penalties"], shown["diversification"]
     if penalties is None:
@@ -187,7 +187,7 @@ def _told_correlation(shown: Fields) -> Iterator[str]:
         yield f"diversification: ratio {diversified['ratio']:.2f}, score {diversified['score']:.2f}"
 
 
-def _told_budgets(shown: Fields) -> Iterator[str]:
+def _told_budgets(shown: ShownFields) -> Iterator[str]:
     if shown["budgets"] is None:
         reason = "this allocation does not tell its cells" if shown["settings"]["in_force"] else "settings have changed"
         yield f"budgets: not known, {reason}"
@@ -199,7 +199,7 @@ def _told_budgets(shown: Fields) -> Iterator[str]:
             yield f"  {level:<10} {row['name']:<16} {row['held_usd']:>16,.2f} of {row['cap_usd']:>16,.2f} {ratio:>7}"
 
 
-def _told_age(shown: Fields) -> Iterator[str]:
+def _told_age(shown: ShownFields) -> Iterator[str]:
     fresh = shown["freshness"]
     if fresh["expired"]:
         yield f"EXPIRED: a forecast behind it was good until {fresh['valid_until']}, and no decision has followed"

@@ -8,7 +8,7 @@ from engines.state.partition import MARKET_WIDE, State
 from streams.reports.weight_history import instant
 from streams.stages.control import Ordered
 
-Scopes = Mapping[str, str]
+ScopeStates = Mapping[str, str]
 """Scope → the trading state that holds for it; what is not in here is ACTIVE."""
 
 

@@ -37,7 +37,7 @@ async def drain(fold: SizingFold, processor: Processor, ports: Ports, to_version
         msg = f"journal partition {partition} was handed over to version {_heir(fold)}, not {to_version}: install that"
         raise AnotherVersion(msg)
     await processor.checkpoint()
-    left = handover.State(processor.offset, handover.plain(fold.meta()), processor.records())
+    left = handover.HandoverState(processor.offset, handover.plain(fold.meta()), processor.records())
     for told in handover.told(left, clock()):
         await ports.send([Send(journal.TOPIC, partition, None, told)])
     return left.offset

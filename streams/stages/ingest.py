@@ -13,7 +13,7 @@ from schemas.positions import Positions
 from schemas.signal import TacticalSignal
 from streams.journal import entries as journal
 from streams.journal.dead_letters import dead_letter, size_of
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.topics import RECORD_BYTES_MAX, ROOM
 from streams.processing.partitioner import partition_of
 from streams.processing.ports import Record, Send
@@ -62,7 +62,7 @@ def _check_size(model: type[Message], record: Record, topic: str) -> None:
         raise refused_as("too_large", "", f"{topic}: {rule}")
 
 
-def ingest(place: Place, record: Record, now_ns: int, partitions: int) -> list[Send]:
+def ingest(place: SourcePlace, record: Record, now_ns: int, partitions: int) -> list[Send]:
     """Return what one source record becomes: an entry for one journal partition or for all, or a dead letter."""
     intake = INTAKES[place.topic]
     try:

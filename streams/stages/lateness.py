@@ -24,7 +24,7 @@ QUIET_NS: Final = 3_600 * SECOND_NS
 NEVER_NS: Final = -QUIET_NS
 
 
-class Finding(NamedTuple):
+class LastingLateness(NamedTuple):
     """What has lasted: the symbols by how much, descending."""
 
     kind: str
@@ -35,11 +35,11 @@ class Finding(NamedTuple):
     at_ns: int
 
 
-Tally = list[int]
+LateCounts = list[int]
 """One symbol's ticks in a window: [counted, late, the least that one that counted was behind in ns]."""
 
 
-class Watch(NamedTuple):
+class LatenessWatch(NamedTuple):
     """How long one kind has lasted, and whether it was told of."""
 
     windows: int = 0
@@ -53,12 +53,12 @@ class Lateness:
     def __init__(self) -> None:
         self.newest_ns = -1
         self.window = -1
-        self.tallies: dict[str, Tally] = {}
-        self.watches = {kind: Watch() for kind in THRESHOLDS}
+        self.tallies: dict[str, LateCounts] = {}
+        self.watches = {kind: LatenessWatch() for kind in THRESHOLDS}
 
-    def counted(self, symbol: str, at_ns: int) -> list[Finding]:
+    def counted(self, symbol: str, at_ns: int) -> list[LastingLateness]:
         """Take a tick that counts; return what has lasted, where it is the first of a window."""
-        found: list[Finding] = []
+        found: list[LastingLateness] = []
         if at_ns > self.newest_ns:
             self.newest_ns = at_ns
             if at_ns // WINDOW_NS > self.window:
@@ -73,13 +73,13 @@ class Lateness:
         """Take a tick that came too late to count."""
         self._tally(symbol)[1] += 1
 
-    def _tally(self, symbol: str) -> Tally:
+    def _tally(self, symbol: str) -> LateCounts:
         tally = self.tallies.get(symbol)
         if tally is None:
             tally = self.tallies[symbol] = [0, 0, 2**62]
         return tally
 
-    def _turn(self, at_ns: int) -> list[Finding]:
+    def _turn(self, at_ns: int) -> list[LastingLateness]:
         """End the window before at_ns."""
         values = {kind: self._values(kind) for kind in THRESHOLDS}
         found = [finding for kind in THRESHOLDS for finding in self._judge(kind, values[kind], at_ns)]
@@ -95,16 +95,16 @@ class Lateness:
             return {symbol: late / (counted + late) for symbol, (counted, late, _) in rows if late >= TICKS_MIN}
         return {symbol: behind_ns / SECOND_NS for symbol, (counted, _, behind_ns) in rows if counted >= TICKS_MIN}
 
-    def _judge(self, kind: str, values: Mapping[str, float], at_ns: int) -> list[Finding]:
+    def _judge(self, kind: str, values: Mapping[str, float], at_ns: int) -> list[LastingLateness]:
         threshold, watch = THRESHOLDS[kind], self.watches[kind]
         beyond = sorted((-value, symbol) for symbol, value in values.items() if value >= threshold)
         windows = watch.windows + 1 if beyond else 0
         told = watch.told and max(values.values(), default=0.0) > OVER_RATIO * threshold
         due = windows >= WINDOWS and not told and at_ns - watch.told_ns >= QUIET_NS
-        self.watches[kind] = Watch(windows, told or due, at_ns if due else watch.told_ns)
+        self.watches[kind] = LatenessWatch(windows, told or due, at_ns if due else watch.told_ns)
         if not due:
             return []
-        return [Finding(kind, tuple(symbol for _, symbol in beyond), -beyond[0][0], threshold, at_ns)]
+        return [LastingLateness(kind, tuple(symbol for _, symbol in beyond), -beyond[0][0], threshold, at_ns)]
 
     # -- checkpoint ------------------------------------------------------------------------------------------------
     def plain(self) -> list[Any]:
@@ -116,5 +116,7 @@ class Lateness:
         """Return the windows that `plain` gave."""
         made = cls()
         made.newest_ns, made.window, made.tallies, watches = plain
-        made.watches = {kind: Watch(*watches[kind]) if kind in watches else Watch() for kind in THRESHOLDS}
+        made.watches = {
+            kind: LatenessWatch(*watches[kind]) if kind in watches else LatenessWatch() for kind in THRESHOLDS
+        }
         return made

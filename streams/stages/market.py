@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from engines.models import collar
-from engines.models.collar import Candle, Collar, Suspect
+from engines.models.collar import Collar, Ohlc, Suspect
 from engines.numerics.exact import exp
 from engines.parameters import DecisionParams, MarketParams
 from engines.state.capacity import SYMBOLS_MAX
@@ -17,10 +17,10 @@ from schemas.rules import Fault
 from schemas.wire import RefusedTick, Ticks
 from streams.journal import entries as journal
 from streams.journal.dead_letters import dead_letter, tick_letters
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.processing.ports import Identity, Record, RecordKey, Send
 from streams.stages.ingest import AHEAD_NS
-from streams.stages.lateness import Finding, Lateness
+from streams.stages.lateness import LastingLateness, Lateness
 
 SECOND_NS = 1_000_000_000
 TABLE = "open-steps"
@@ -29,7 +29,7 @@ LATENESS: RecordKey = (TABLE, b"lateness")
 QUOTE = b"quote:"
 """Before a symbol: the key of its last price."""
 
-Prices = list[float]
+StepPrices = list[float]
 """[open, high, low, close, volume in coins, ticks]"""
 
 
@@ -68,13 +68,13 @@ class MarketFold:
         self.note = note or (lambda _name, _count: None)
         self.touched: dict[RecordKey, int] = {}
         self.step = -1
-        self.symbols: dict[str, Prices] = {}
+        self.symbols: dict[str, StepPrices] = {}
         self.quotes: dict[str, Collar] = {}
         self.lateness = Lateness()
 
     def fold(self, record: Record) -> list[Send]:
         """Fold one price message; return the steps that it closed, alerts, and a dead letter for each bad tick."""
-        place = Place("prices", 0, self.partition, record.offset)
+        place = SourcePlace("prices", 0, self.partition, record.offset)
         try:
             found = wire.decode_ticks(record.value, place="prices")
             ticks, refused = self._admitted(found)
@@ -169,7 +169,7 @@ class MarketFold:
         if before is not None and collar.is_near(before.price, candle[1], candle[2], params):
             self.quotes[symbol] = Collar(price, at_ns if at_ns > before.at_ns else before.at_ns)  # noqa: FURB136 (hot)
             return candle
-        self.quotes[symbol], judged = collar.step(before, Candle(*candle), at_ns, None, params)
+        self.quotes[symbol], judged = collar.step(before, Ohlc(*candle), at_ns, None, params)
         if judged.candle is None and before is not None:
             self.note("suspect_tick", 1)
             if before.suspect is None:
@@ -191,7 +191,7 @@ class MarketFold:
         prices[5] += 1
 
     # -- what is told ----------------------------------------------------------------------------------------------
-    def _of_finding(self, finding: Finding) -> dict[str, Any]:
+    def _of_finding(self, finding: LastingLateness) -> dict[str, Any]:
         subject = f"prices/{self.partition}: {_named(finding.symbols)}"
         return _fields(finding.kind, subject, finding.value, finding.threshold, finding.at_ns)
 
@@ -259,7 +259,7 @@ class MarketFold:
     def restore(self, _meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         """Take open step, windows and last prices back."""
         self.touched = {}
-        fresh: tuple[int, int, dict[str, Prices]] = (self.params().market.step_s, -1, {})
+        fresh: tuple[int, int, dict[str, StepPrices]] = (self.params().market.step_s, -1, {})
         self.step_s, self.step, self.symbols = orjson.loads(records[OPEN]) if OPEN in records else fresh
         self.lateness = Lateness.of(orjson.loads(records[LATENESS])) if LATENESS in records else Lateness()
         self.quotes = {

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from engines.handlers.effects import Folded, Journaled
+from engines.handlers.effects import FoldResult, Journaled
 from engines.parameters import DecisionParams
 from engines.state.partition import State
 from schemas import dead_letter as schema
 from streams.journal.dead_letters import Letter
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.topics import DLQ
 from streams.processing.memory_cluster import Stored
 from streams.processing.ports import Record, Send
@@ -16,7 +16,7 @@ from streams.stages.ingest import INTAKES, ingest
 from streams.stages.market import MarketFold
 from streams.stages.sizing import SizingFold
 
-AFTER_ALL = Place("", 2**31 - 1, 0, 0)
+AFTER_ALL = SourcePlace("", 2**31 - 1, 0, 0)
 """A trial stands after everything that was ever taken of its topic: a later epoch."""
 ANY = DecisionParams()
 """Settings of no worker: no price is tried against another."""
@@ -24,7 +24,7 @@ OLDER = {"older_signal", "older_positions", "duplicate_signal"}
 """Notes of sizing about records that it passes over, by no fault of theirs."""
 
 
-class Verdict(NamedTuple):
+class TrialVerdict(NamedTuple):
     """What would become of a record."""
 
     objection: str = ""
@@ -67,21 +67,21 @@ class Trial:
         self._offset = 2**53
         self._notes: set[str] = set()
 
-    def _observe(self, _entry: Journaled, folded: Folded, _elapsed_ns: int) -> None:
+    def _observe(self, _entry: Journaled, folded: FoldResult, _elapsed_ns: int) -> None:
         self._notes |= {note.name for note in folded.notes}
 
-    def verdict(self, sends: Sequence[Send]) -> Verdict:
+    def verdict(self, sends: Sequence[Send]) -> TrialVerdict:
         """Return what becomes of a record that would be journaled as `sends`."""
         if objection := refused(sends):
-            return Verdict(objection)
+            return TrialVerdict(objection)
         self._notes.clear()
         for send in sends:
             self._offset += 1
             made = self._folds[send.partition or 0].fold(_as_record(send, self._offset))
             if objection := refused(made):
-                return Verdict(objection)
+                return TrialVerdict(objection)
         older = sorted(self._notes & OLDER)
-        return Verdict(remark=f"of no effect: {', '.join(older)}" if older else "")
+        return TrialVerdict(remark=f"of no effect: {', '.join(older)}" if older else "")
 
 
 def _as_record(send: Send, offset: int) -> Record:

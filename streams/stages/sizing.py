@@ -9,19 +9,19 @@ from typing import Any
 import orjson
 
 from engines import fold as engine
-from engines.handlers.effects import Folded, Journaled, Refusal
-from engines.state.partition import TABLES, Key, Progress, State
+from engines.handlers.effects import FoldResult, Journaled, Refusal
+from engines.state.partition import TABLES, Key, PartitionProgress, State
 from schemas.errors import InvalidMessage
 from streams.journal import entries as journal
 from streams.journal import handover
 from streams.journal.dead_letters import letter
-from streams.journal.entries import Place
-from streams.journal.handover import MIGRATIONS, Migration, Wait
+from streams.journal.entries import SourcePlace
+from streams.journal.handover import MIGRATIONS, HandoverReader, Migration
 from streams.processing.ports import Headers, Identity, Record, RecordKey, Send
 
 SECOND_NS = 1_000_000_000
 
-Observer = Callable[[Journaled, Folded, int], None]
+FoldObserver = Callable[[Journaled, FoldResult, int], None]
 """Told what each entry led to, and how long that took in ns."""
 
 
@@ -34,7 +34,7 @@ class SizingFold:
     def __init__(
         self,
         partition: int,
-        observe: Observer | None = None,
+        observe: FoldObserver | None = None,
         headers: Headers = (),
         version: int = 0,
         migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
@@ -45,7 +45,7 @@ class SizingFold:
         """
         self.state = State(partition, version)
         self.migrations = migrations
-        self._wait: Wait | None = None
+        self._wait: HandoverReader | None = None
         """In a journal that is folded again from its beginning, which another version made: until it hands over."""
         self._waiting: list[Record] = []
         """Entries after the hand-over, until its state is whole."""
@@ -91,13 +91,13 @@ class SizingFold:
         return sends
 
     # -- another version's part ------------------------------------------------------------------------------------
-    def _is_before(self, wait: Wait, entry: Journaled) -> bool:
+    def _is_before(self, wait: HandoverReader, entry: Journaled) -> bool:
         """Return whether an entry is another version's; the wait is over where this one's own Genesis comes."""
         if entry.kind == "genesis" and entry.body["decision_version"] == engine.version_of(self.state):
             self._wait = None
         return self._wait is wait
 
-    def _await(self, wait: Wait, record: Record, entry: Journaled) -> list[Send]:
+    def _await(self, wait: HandoverReader, record: Record, entry: Journaled) -> list[Send]:
         """Pass over an entry of another version; fold what waited once the state is there that it handed over."""
         if wait.offset >= 0:
             self._waiting.append(record)
@@ -110,7 +110,7 @@ class SizingFold:
         self._take_over(left)
         return [send for each in waiting for send in self.fold(each)]
 
-    def _take_over(self, left: handover.State) -> None:
+    def _take_over(self, left: handover.HandoverState) -> None:
         """Go on from the state of another version. Every record counts as touched: it may be another one now."""
         place = f"journal partition {self.state.partition}"
         mine = handover.taken_over(place, left, engine.version_of(self.state), self.migrations)
@@ -146,15 +146,15 @@ class SizingFold:
         Raises: AnotherVersion where this one cannot go on from there.
         """
         own = engine.version_of(self.state)
-        self._wait, self._waiting = (Wait(own) if meta is not None and not meta else None), []
+        self._wait, self._waiting = (HandoverReader(own) if meta is not None and not meta else None), []
         if meta and meta["decision_version"] != own:
-            self._take_over(handover.State(-1, handover.plain(meta), dict(records)))
+            self._take_over(handover.HandoverState(-1, handover.plain(meta), dict(records)))
         else:
             self._become(meta, records)
 
     def _become(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         fields: Any = meta
-        progress = Progress(**fields) if fields else None
+        progress = PartitionProgress(**fields) if fields else None
         named = {(table, tuple(name.decode().split("|"))): value for (table, name), value in records.items()}
         self.touched = {}
         self.state.restore(progress, named)
@@ -181,6 +181,6 @@ def _refused(refusal: Refusal, entry: Journaled, raw: bytes) -> Send:
     fields = orjson.loads(raw)
     key = None if fields["key"] is None else base64.b64decode(fields["key"])
     headers = tuple((name, base64.b64decode(text)) for name, text in fields["headers"])
-    place = Place(entry.topic, entry.epoch, entry.partition, entry.source_offset)
+    place = SourcePlace(entry.topic, entry.epoch, entry.partition, entry.source_offset)
     error = InvalidMessage(refusal.code, refusal.field, refusal.text)
     return letter(place, key, fields["value"].encode(), headers, error)

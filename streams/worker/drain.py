@@ -14,7 +14,7 @@ from schemas.errors import AnotherVersion, ProcessorStopped
 from streams.journal import entries as journal
 from streams.journal.topics import JOURNAL_BYTES_MAX, ROOM, Names
 from streams.kafka import admin
-from streams.kafka.append import Line
+from streams.kafka.append import OutgoingRecord
 from streams.kafka.connection import Connection, reach
 from streams.kafka.journal_origin import origin
 from streams.processing.ports import RecordKey
@@ -37,7 +37,7 @@ class ChangelogPorts(FaustPorts):
         """Return nothing: there is no local store."""
         return {}
 
-    def _store(self, table: str, lines: Iterable[Line]) -> None: ...
+    def _store(self, table: str, lines: Iterable[OutgoingRecord]) -> None: ...
 
     def _replace(self, table: str, live: Mapping[bytes, bytes], last: int) -> None: ...
 

@@ -19,7 +19,7 @@ from faust.types import TP
 
 from streams.journal.topics import PROGRESS, TABLES, Names
 from streams.kafka import read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection
 from streams.processing import crashpoints
 from streams.processing.partitioner import partition_of
@@ -129,9 +129,9 @@ class FaustPorts:
 
         A table at a time: what is published meanwhile waits for one table's request, not for that of all.
         """
-        by_table: dict[str, list[Line]] = defaultdict(list)
+        by_table: dict[str, list[OutgoingRecord]] = defaultdict(list)
         for (name, key), value in changes.items():
-            by_table[name].append(Line(self._prefix + key, value))
+            by_table[name].append(OutgoingRecord(self._prefix + key, value))
         for name, lines in by_table.items():
             self._store(name, lines)
             crashpoints.at("stored")
@@ -145,7 +145,7 @@ class FaustPorts:
 
     async def write_progress(self, value: bytes) -> None:
         """Write `progress` to its changelog; return when it is acknowledged."""
-        await self._append(self._progress, [Line(self._prefix, value)])
+        await self._append(self._progress, [OutgoingRecord(self._prefix, value)])
 
     # -- topics --------------------------------------------------------------------------------------------------------
     async def send(self, sends: Sequence[Send]) -> list[int]:
@@ -155,7 +155,7 @@ class FaustPorts:
             by_partition[await self._target(send)].append(number)
 
         async def part(target: TopicPartition, numbers: Sequence[int]) -> list[int]:
-            lines = [Line(sends[n].key, sends[n].value, sends[n].headers) for n in numbers]
+            lines = [OutgoingRecord(sends[n].key, sends[n].value, sends[n].headers) for n in numbers]
             offsets = await self._append(target, lines)
             crashpoints.at("sent")
             return offsets
@@ -196,7 +196,7 @@ class FaustPorts:
     def _database(self, table: str) -> Any:
         return self._tables[table].data._db_for_partition(self._partition)  # noqa: SLF001 Faust's store opens it
 
-    def _store(self, table: str, lines: Iterable[Line]) -> None:
+    def _store(self, table: str, lines: Iterable[OutgoingRecord]) -> None:
         """Write lines to the table's database, all or none."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for line in lines:
@@ -210,8 +210,8 @@ class FaustPorts:
         """Make the table's database hold `live` and nothing else."""
         database = self._database(table)
         strays = [key for key in database.keys(from_key=self._prefix) if key.startswith(self._prefix)]
-        self._store(table, [Line(key, None) for key in strays if key not in live])
-        self._store(table, [Line(key, value) for key, value in live.items()])
+        self._store(table, [OutgoingRecord(key, None) for key in strays if key not in live])
+        self._store(table, [OutgoingRecord(key, value) for key, value in live.items()])
         if last >= 0:
             self._persisted(table, last)
 
@@ -232,7 +232,7 @@ class FaustPorts:
     def _producer(self) -> Any:
         return self._app.producer._ensure_producer()  # noqa: SLF001 Faust's own send goes record by record
 
-    async def _append(self, target: TopicPartition, lines: Sequence[Line]) -> list[int]:
+    async def _append(self, target: TopicPartition, lines: Sequence[OutgoingRecord]) -> list[int]:
         """Append lines to a partition in batches; return their offsets when all are acknowledged.
 
         Raises:

@@ -14,7 +14,7 @@ import orjson
 from config.diff import diff, leaves
 from config.security import SecuritySettings
 from config.settings import Settings, decision_tree, settings_hash, worker_tree
-from config.watch import Change, Rejected, Watch
+from config.watch import FileChange, FileWatch, Rejected
 from schemas.errors import SizingError
 from streams.monitoring.metrics import Metrics
 from streams.processing.ports import Send
@@ -62,7 +62,7 @@ class Reload:
     def __init__(
         self,
         settings: Settings,
-        watch: Watch | None,
+        watch: FileWatch | None,
         *,
         takers: tuple[Taker, ...],
         send: Callable[[list[Send]], Awaitable[None]],
@@ -94,14 +94,14 @@ class Reload:
         if self._watch is not None:
             logger.warning("hot_reload.enabled is false: the settings file is not looked at until the next start")
 
-    def _look(self, watch: Watch) -> Change | Rejected | None:
+    def _look(self, watch: FileWatch) -> FileChange | Rejected | None:
         """Look once; a file that was refused for what has vanished from it is taken once that is meant."""
         found = watch.poll()
         if isinstance(found, Rejected):
             self._when_refused = self._in_force()
         return self._meant(watch) or found
 
-    def _meant(self, watch: Watch) -> Change | None:
+    def _meant(self, watch: FileWatch) -> FileChange | None:
         """Take a refused file if somebody has put its decision settings in force (`config apply --allow-removals`).
 
         That is known where the file agreed with what is in force before, or what is in force has changed since. In a
@@ -117,7 +117,7 @@ class Reload:
             return None
         return watch.accept()
 
-    async def changed(self, found: Change | Rejected) -> None:
+    async def changed(self, found: FileChange | Rejected) -> None:
         """Take a change of the file; a file that cannot be used changes nothing."""
         if isinstance(found, Rejected):
             logger.error("settings file rejected, nothing changes: %s", found.error)
@@ -165,7 +165,7 @@ class Reload:
             )
             logger.warning("settings file: not taken while running: %s", told)
 
-    async def _order(self, found: Change) -> None:
+    async def _order(self, found: FileChange) -> None:
         """Publish a change of decision settings, on the base of what the file said before.
 
         Where something else is in force by now, every partition answers that it is a conflict, and nothing changes.

@@ -18,7 +18,7 @@ IDLE_S = 1.0
 """A journal partition without an entry for so long (wall time) gets a tick."""
 
 
-class Kept(NamedTuple):
+class OwnedPartition(NamedTuple):
     """A partition that this worker folds, or recovers."""
 
     stage: Stage
@@ -31,12 +31,16 @@ class StageOwner(Owned):
     """The partitions of one stage, and when each last had a record."""
 
     def __init__(
-        self, app: faust.App, stage: Stage, make: Callable[[Stage, int], Kept], forget: Callable[[str, int], None]
+        self,
+        app: faust.App,
+        stage: Stage,
+        make: Callable[[Stage, int], OwnedPartition],
+        forget: Callable[[str, int], None],
     ) -> None:
         """Own `stage`'s partitions; `make` builds one, `forget` is told of one that is another's now."""
         self.stage = stage
         self.forget = forget
-        self.kept: dict[int, Kept] = {}
+        self.kept: dict[int, OwnedPartition] = {}
         self.busy_at: dict[int, float] = {}
 
         def processor(partition: int) -> Processor:

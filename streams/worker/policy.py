@@ -20,7 +20,7 @@ from streams.monitoring.policy import PolicyMetrics
 from streams.policy.adapters import Adapter, adapter
 from streams.policy.agent import SideAgent
 from streams.policy.answer import NoAnswer
-from streams.policy.client import Desk
+from streams.policy.client import PolicyClient
 from streams.processing.ports import Send
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ KEYS: Final = frozenset(
 SECRET_BYTES_MAX: Final = 65_536
 
 
-class Policy:
+class WorkerPolicy:
     """The side agent of one worker, and the desk that its settings ask for.
 
     Raises:
@@ -96,8 +96,8 @@ class Policy:
             self._looking.cancel()
         await self.agent.stop()
 
-    def _desk(self, settings: Settings, made: Adapter) -> Desk:
-        return Desk(
+    def _desk(self, settings: Settings, made: Adapter) -> PolicyClient:
+        return PolicyClient(
             made,
             timeout_s=settings.rl.timeout_sec,
             params=settings.circuit_breaker,

@@ -12,10 +12,10 @@ from faust.types import TP
 
 from config.diff import diff
 from config.settings import Settings, decision_tree, settings_hash
-from config.watch import Watch
+from config.watch import FileWatch
 from engines.parameters import DecisionParams
 from engines.pipeline import aggregation
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.topics import Names
 from streams.kafka import admin
 from streams.kafka.connection import Connection, listens, unreachable
@@ -36,9 +36,9 @@ from streams.worker.application import new_app, own
 from streams.worker.faust_ports import FaustPorts, make_tables
 from streams.worker.hot_reload import Reload, Taker
 from streams.worker.liveness import Vitals
-from streams.worker.partition_owners import Kept, StageOwner
+from streams.worker.partition_owners import OwnedPartition, StageOwner
 from streams.worker.policy import KEYS as POLICY_KEYS
-from streams.worker.policy import Policy, ask_on
+from streams.worker.policy import WorkerPolicy, ask_on
 from streams.worker.run import serve
 from streams.worker.stall_detector import Vital
 from streams.worker.watchdog_thread import Watchman
@@ -74,7 +74,7 @@ class Worker:
         embedded: bool,
         began: Origin,
         epochs_known: dict[str, int],
-        watch: Watch | None = None,
+        watch: FileWatch | None = None,
     ) -> None:
         """Build the application; nothing runs yet."""
         self.connection, self.clock = connection, clock
@@ -122,7 +122,7 @@ class Worker:
         for stage in TOPOLOGY:
             if isinstance(stage, IngestStage):
                 self._take_in(stage)
-        self.policy = Policy(settings, clock=clock, send=self.send, metrics=PolicyMetrics(self.metrics))
+        self.policy = WorkerPolicy(settings, clock=clock, send=self.send, metrics=PolicyMetrics(self.metrics))
         ask_on(self.app, self.names.topic(POLICY.source), self.policy.agent)
         self.pages = self._web(settings)
 
@@ -135,7 +135,7 @@ class Worker:
     def _own(self, stage: Stage) -> StageOwner:
         tables = make_tables(self.app, stage.source)
 
-        def make(stage: Stage, partition: int) -> Kept:
+        def make(stage: Stage, partition: int) -> OwnedPartition:
             ports = FaustPorts(
                 self.app,
                 tables,
@@ -158,7 +158,7 @@ class Worker:
                 observer=self.metrics.processor(stage.name, partition),
                 sure=self._surely_owns,
             )
-            return Kept(stage, fold, processor, ports)
+            return OwnedPartition(stage, fold, processor, ports)
 
         owner = StageOwner(self.app, stage, make, self.metrics.forget)
         own(self.app, self.names.topic(stage.source), owner)
@@ -184,7 +184,7 @@ class Worker:
         epoch, now_ns = self.epochs.get(source, 0), self.clock()
         sends: list[Send] = []
         for record in records:
-            place = Place(source, epoch, partition, record.offset)
+            place = SourcePlace(source, epoch, partition, record.offset)
             sends += ingest(place, record, now_ns, self.settings.topics.partitions)
         self.metrics.dead_letters(sends)
         return sends
@@ -353,7 +353,7 @@ class Worker:
 
 
 async def prepare(
-    settings: Settings, connection: Connection, clock: Callable[[], int], watch: Watch | None = None
+    settings: Settings, connection: Connection, clock: Callable[[], int], watch: FileWatch | None = None
 ) -> Worker:
     """Look at the broker, and return a worker that can run there.
 

@@ -21,7 +21,7 @@ from streams.audits.verify import Verdict
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import Names
 from streams.kafka import admin, read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection
 from streams.kafka.journal_origin import begin
 from streams.kafka.verification import verify_cluster
@@ -106,7 +106,7 @@ class Cluster:
 
     async def publish(self, topic: str, messages: Iterable[Mapping[str, Any] | bytes], partition: int = 0) -> None:
         """Append raw records to one partition of a topic."""
-        lines = [Line(None, m if isinstance(m, bytes) else orjson.dumps(dict(m))) for m in messages]
+        lines = [OutgoingRecord(None, m if isinstance(m, bytes) else orjson.dumps(dict(m))) for m in messages]
         producer = AIOKafkaProducer(**self.connection.options(), acks="all")
         await producer.start()
         try:

@@ -8,7 +8,7 @@ from worlds import Driver, last, priced, signal
 from schemas.errors import AllocationFork, NotFound, TopicsUnfit
 from streams.kafka import admin
 from streams.kafka import allocations as source
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
@@ -34,7 +34,7 @@ async def laid(connection, names, *, twice=False) -> None:
     await producer.start()
     try:
         for partition in range(2):
-            lines = [Line(None, record.value) for record in DAY.cluster.log("allocations", partition).read(0)]
+            lines = [OutgoingRecord(None, record.value) for record in DAY.cluster.log("allocations", partition).read(0)]
             await append(producer, TopicPartition(names.topic("allocations"), partition), lines * (1 + twice))
     finally:
         await producer.stop()
@@ -85,7 +85,7 @@ async def test_a_log_that_forks_is_not_exported(embedded_broker, names):
     await producer.start()
     fields = last(DAY)
     target = TopicPartition(names.topic("allocations"), fields["journal"]["partition"])
-    await append(producer, target, [Line(None, orjson.dumps({**fields, "kept": ["forged"]}))])
+    await append(producer, target, [OutgoingRecord(None, orjson.dumps({**fields, "kept": ["forged"]}))])
     await producer.stop()
     with pytest.raises(AllocationFork, match="published with other bytes"):
         [fields async for fields in source.allocations(embedded_broker, names, "main")]

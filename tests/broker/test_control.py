@@ -8,7 +8,7 @@ import pytest
 from broker.cluster import Cluster
 from worlds import signal as a_signal
 
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.kafka import orders
 from streams.processing.memory_cluster import Stored
 from streams.stages.control import trading_order
@@ -120,7 +120,7 @@ async def test_who_halted_is_found_however_long_ago_it_was(embedded_broker, name
     for number in range(40):
         order = trading_order("halt", f"symbol:S{number % 2}", f"reason {number}", "ops", now_ns)
         stored = Stored(number, None, orjson.dumps(order))
-        for send in ingest(Place("control", 0, 0, number), stored, now_ns, 2):
+        for send in ingest(SourcePlace("control", 0, 0, number), stored, now_ns, 2):
             await cluster.publish("journal", [send.value], send.partition)
     monkeypatch.setattr(orders, "WINDOW", 1)
     found = await orders.orders_behind(embedded_broker, names, 1, {"symbol:S0": "HALTED", "symbol:S1": "HALTED"})

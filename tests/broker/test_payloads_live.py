@@ -14,7 +14,7 @@ from worlds import signal
 from schemas import dead_letter
 from streams.journal.dead_letters import CUT
 from streams.journal.topics import DLQ
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 
 pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -34,7 +34,7 @@ async def published(cluster: Cluster, rows: list[Payload], *, bombs: bool) -> di
             rows.append(Payload("a bomb of a key", topic, b"{}", "missing", key=BOMB))
         for row in rows:
             place = TopicPartition(cluster.names.topic(row.topic), 0)
-            (offset,) = await append(producer, place, [Line(row.key, row.value, row.headers)])
+            (offset,) = await append(producer, place, [OutgoingRecord(row.key, row.value, row.headers)])
             places[row.topic, offset] = row
     finally:
         await producer.stop()

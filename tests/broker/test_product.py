@@ -18,7 +18,7 @@ from worlds import control
 from worlds import signal as a_signal
 
 from engines.parameters import MarketParams, tree_hash
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.kafka.broker import free_port
 from streams.processing.memory_cluster import Stored
 from streams.stages.ingest import ingest
@@ -262,7 +262,7 @@ async def test_a_worker_begins_with_the_width_in_force_and_not_that_of_genesis(e
     payload = {"base_hash": tree_hash(base), "hash": tree_hash(wanted), "tree": wanted.model_dump()}
     now_ns = time.time_ns()
     order = Stored(0, None, orjson.dumps(control(now_ns, "settings", payload)))
-    entries = ingest(Place("control", 0, 0, 0), order, now_ns, 2)
+    entries = ingest(SourcePlace("control", 0, 0, 0), order, now_ns, 2)
     assert {send.partition for send in entries} == {0, 1}
     for send in entries:
         await cluster.publish("journal", [send.value], send.partition)

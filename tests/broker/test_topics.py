@@ -8,7 +8,7 @@ from streams.journal import topics
 from streams.journal.topics import Names
 from streams.kafka import admin, broker
 from streams.kafka.connection import Connection, is_embedded
-from streams.kafka.topic_check import Cluster, Difference, advice, compare, growable, settings_of
+from streams.kafka.topic_check import Cluster, TopicDifference, advice, compare, growable, settings_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
 
@@ -45,7 +45,9 @@ async def test_apply_creates_every_declared_topic_and_a_second_time_nothing(brok
 
 async def test_check_names_no_topic_so_that_nothing_is_created(broker, names):
     missing = await admin.check(broker, names, 2)
-    assert missing.differences == [Difference(names.of(topic), "topic", "there", "missing") for topic in topics.ALL]
+    assert missing.differences == [
+        TopicDifference(names.of(topic), "topic", "there", "missing") for topic in topics.ALL
+    ]
     assert await listed(broker, names.prefix) == {}
 
 
@@ -91,7 +93,7 @@ async def test_when_prices_have_grown_apply_lets_the_markets_tables_follow_and_n
     await grow(kafka_broker, names.topic("prices"), 5)
     market = [names.changelog("open-steps"), names.changelog("market-progress")]
     found = await admin.check(kafka_broker, names, 2)
-    assert found.differences == [Difference(name, "partitions", "5", "2") for name in market]
+    assert found.differences == [TopicDifference(name, "partitions", "5", "2") for name in market]
     with pytest.raises(TopicsUnfit, match=r"partitions must be 5, was 2; run: himari topics apply$"):
         await admin.require(kafka_broker, names, 2)
     before = await listed(kafka_broker, names.prefix)
@@ -131,7 +133,7 @@ def test_the_advice_fits_what_differs():
     assert "partitions cannot be taken away" in said(**{steps: 16})
     assert said(**{steps: 4}, embedded=True).count("the embedded broker cannot add partitions") == 1
     assert said(**{names.topic("allocations"): 16}).endswith("if it is empty, then run: himari topics apply")
-    short = Difference(journal, "partitions", "24", "12")
+    short = TopicDifference(journal, "partitions", "24", "12")
     assert not growable(Cluster(1, embedded=False, partitions=declared, settings={}), names, short)
     assert "folded anew" not in said(**{names.topic("allocations"): 16})
 
@@ -139,7 +141,7 @@ def test_the_advice_fits_what_differs():
 async def test_settings_that_differ_are_set_and_an_operators_own_are_kept(kafka_broker, names):
     await create(kafka_broker, names.topic("journal"), 2, **{"retention.ms": "1000", "compression.type": "lz4"})
     differing = await admin.check(kafka_broker, names, 2)
-    assert Difference(names.topic("journal"), "retention.ms", "-1", "1000") in differing.differences
+    assert TopicDifference(names.topic("journal"), "retention.ms", "-1", "1000") in differing.differences
     assert differing.advice.endswith("run: himari topics apply")
     await admin.apply(kafka_broker, names, 2)
     assert await admin.check(kafka_broker, names, 2) == ([], "")

@@ -17,7 +17,7 @@ from broker.toy import POISON, Toy
 
 from streams.journal.topics import Names
 from streams.kafka import admin, read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection
 
 pytestmark = [pytest.mark.broker, pytest.mark.everyday]
@@ -66,19 +66,19 @@ async def until(
         assert worker.returncode is None
 
 
-def oracle(partition: int, lines: list[Line]) -> list[bytes]:
+def oracle(partition: int, lines: list[OutgoingRecord]) -> list[bytes]:
     """What the toy publishes for a journal: the plain loop."""
     fold = Toy(partition)
     return [send.value for offset, line in enumerate(lines) for send in fold.fold(read_as(offset, line))]
 
 
-def read_as(offset: int, line: Line):
+def read_as(offset: int, line: OutgoingRecord):
     return type("Read", (), {"offset": offset, "key": line.key, "value": line.value, "headers": ()})()
 
 
-def journal(seed: int, count: int) -> list[Line]:
+def journal(seed: int, count: int) -> list[OutgoingRecord]:
     chance = random.Random(seed)
-    return [Line(b"p%d" % chance.randrange(40), b"%d" % chance.randrange(1_000_000)) for _ in range(count)]
+    return [OutgoingRecord(b"p%d" % chance.randrange(40), b"%d" % chance.randrange(1_000_000)) for _ in range(count)]
 
 
 async def test_killed_workers_lose_nothing_and_double_nothing(broker, names, tmp_path, request):
@@ -185,7 +185,7 @@ async def test_a_defect_in_the_fold_stops_the_worker_with_nothing_committed_past
     target = TopicPartition(names.topic("journal"), 1)
     lines = journal(7, 100)
     async with producer(broker) as client, asyncio.timeout(40):
-        await append(client, target, [*lines, Line(b"p", POISON), *lines])
+        await append(client, target, [*lines, OutgoingRecord(b"p", POISON), *lines])
         for _ in range(2):
             async with toy(broker, names, tmp_path, request.node.callspec.id) as worker:
                 assert await worker.wait() == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from config.load import load_bytes
 from config.security import SecuritySettings
-from config.watch import Rejected, Watch
+from config.watch import FileWatch, Rejected
 from schemas.errors import ConfigurationException
 from streams.cli.config import config
 
@@ -100,7 +100,7 @@ def test_a_secret_in_the_clear_is_refused_and_not_repeated(tmp_path, security, f
     assert rule in error.rule
     file = tmp_path / "f.yaml"
     file.write_bytes(text({}))
-    watch = Watch(file)
+    watch = FileWatch(file)
     watch.poll()
     file.write_bytes(text(security))
     found = watch.poll() or watch.poll()

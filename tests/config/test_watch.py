@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from config.load import load, load_bytes
 from config.removals import of_file, refusal
 from config.settings import Settings, decision_tree, settings_hash
-from config.watch import Change, Rejected, Watch, change_payload
+from config.watch import FileChange, FileWatch, Rejected, change_payload
 from engines.parameters import RlParams
 from schemas.control import SettingsChange
 from schemas.errors import ConfigurationException
@@ -31,16 +31,16 @@ def looks(watch, times):
 
 
 def test_a_file_that_stays_as_it_is_changes_nothing(file):
-    assert looks(Watch(file), 3) == [None, None, None]
+    assert looks(FileWatch(file), 3) == [None, None, None]
 
 
 def test_a_changed_decision_is_one_record_based_on_what_the_file_said_before(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     before = load(file).settings
     file.write_text(FIRST.replace("0.2", "0.3"))
     first, second, third = looks(watch, 3)
     assert (first, third) == (None, None)
-    assert isinstance(second, Change)
+    assert isinstance(second, FileChange)
     assert second.decision_keys == (("position_sizing.bayesian_kelly.kelly_fraction", 0.2, 0.3),)
     assert second.worker_keys == ()
     assert second.loaded.settings.position_sizing.bayesian_kelly.kelly_fraction == 0.3
@@ -51,7 +51,7 @@ def test_a_changed_decision_is_one_record_based_on_what_the_file_said_before(fil
 
 
 def test_the_next_change_is_based_on_this_one(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     file.write_text(FIRST.replace("0.2", "0.3"))
     one = looks(watch, 2)[-1]
     file.write_text(FIRST.replace("0.2", "0.4"))
@@ -60,7 +60,7 @@ def test_the_next_change_is_based_on_this_one(file):
 
 
 def test_a_changed_worker_setting_is_told_apart_and_makes_no_record(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     file.write_text(FIRST.replace("100", "200"))
     change = looks(watch, 2)[-1]
     assert change.decision is None
@@ -69,7 +69,7 @@ def test_a_changed_worker_setting_is_told_apart_and_makes_no_record(file):
 
 def test_the_two_parts_of_rl_are_told_apart(file):
     """What decisions ask goes through the journal; how a worker asks is its own, and no record is made of it."""
-    watch = Watch(file)
+    watch = FileWatch(file)
     file.write_text(FIRST + "rl: {protocol: mock, seed: 7}\n")
     local = looks(watch, 2)[-1]
     assert local.decision is None
@@ -82,13 +82,13 @@ def test_the_two_parts_of_rl_are_told_apart(file):
 
 
 def test_comments_and_order_change_nothing(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     file.write_text("# new\n" + FIRST)
     assert looks(watch, 3) == [None, None, None]
 
 
 def test_a_bad_file_is_reported_once_and_the_old_settings_stay(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     file.write_text(FIRST.replace("0.2", "2"))
     answers = looks(watch, 5)
     assert [type(answer) for answer in answers] == [type(None), Rejected, *[type(None)] * 3]
@@ -101,7 +101,7 @@ def test_a_bad_file_is_reported_once_and_the_old_settings_stay(file):
 
 
 def test_a_half_written_file_is_never_taken_even_where_it_is_good_yaml(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     whole = FIRST.replace("0.2", "0.3")
     for length in range(0, len(whole), 7):
         file.write_text(whole[:length])
@@ -113,26 +113,26 @@ def test_a_half_written_file_is_never_taken_even_where_it_is_good_yaml(file):
 
 
 def test_a_file_that_is_replaced_is_seen_and_one_that_is_gone_is_reported_once(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     file.unlink()
     gone = looks(watch, 4)
     assert [type(answer) for answer in gone] == [type(None), Rejected, type(None), type(None)]
     other = file.with_name("other.yaml")
     other.write_text(FIRST.replace("0.2", "0.3"))
     other.replace(file)
-    assert isinstance(looks(watch, 2)[-1], Change)
+    assert isinstance(looks(watch, 2)[-1], FileChange)
 
 
 def test_a_change_of_equal_size_and_time_is_seen_while_the_file_is_not_at_rest(file):
-    watch = Watch(file)
+    watch = FileWatch(file)
     times = file.stat()
     file.write_text(FIRST.replace("0.2", "0.3"))
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert isinstance(looks(watch, 2)[-1], Change)
+    assert isinstance(looks(watch, 2)[-1], FileChange)
 
 
 def test_environment_and_command_line_still_win(file):
-    watch = Watch(file, {"HIMARI__KAFKA__CHUNK_RECORDS": "7"}, {"topics.partitions": 2})
+    watch = FileWatch(file, {"HIMARI__KAFKA__CHUNK_RECORDS": "7"}, {"topics.partitions": 2})
     file.write_text(FIRST.replace("100", "200"))
     assert looks(watch, 3) == [None, None, None]
     assert watch.loaded.settings.kafka.chunk_records == 7
@@ -142,7 +142,7 @@ def test_environment_and_command_line_still_win(file):
 def test_a_file_that_is_bad_at_the_start_cannot_be_watched(file):
     file.write_text("kafka: 5")
     with pytest.raises(ConfigurationException):
-        Watch(file)
+        FileWatch(file)
 
 
 # -- what vanishes ---------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def limits(file):
 @pytest.mark.parametrize("name", VANISHING)
 def test_settings_that_vanish_together_are_refused_by_name_and_nothing_of_the_file_is_taken(limits, name):
     text, keys, why = VANISHING[name]
-    watch = Watch(limits)
+    watch = FileWatch(limits)
     before = watch.loaded
     limits.write_text(text)
     nothing, refused, *later = looks(watch, 4)
@@ -237,28 +237,28 @@ MAY_BE = {
 
 @pytest.mark.parametrize("name", MAY_BE)
 def test_what_somebody_takes_out_by_hand_is_taken(limits, name):
-    watch = Watch(limits)
+    watch = FileWatch(limits)
     limits.write_text(MAY_BE[name])
     assert not any(isinstance(found, Rejected) for found in looks(watch, 3))
     assert watch.loaded.settings == load(limits).settings
 
 
 def test_the_environment_does_not_keep_a_section_that_the_file_has_lost(limits):
-    watch = Watch(limits, {"HIMARI__MONITORING__LOG_LEVEL": "ERROR"})
+    watch = FileWatch(limits, {"HIMARI__MONITORING__LOG_LEVEL": "ERROR"})
     limits.write_text(LIMITS.replace("monitoring: {web_port: 0, metrics_port: 0}", ""))
     assert isinstance(looks(watch, 2)[-1], Rejected)
 
 
 def test_what_the_environment_says_does_not_vanish_with_the_file(file):
     file.write_text("risk_management: {max_position_pct: 0.02}\n")
-    watch = Watch(file, {"HIMARI__RISK_MANAGEMENT__MAX_POSITION_PCT": "0.03"})
+    watch = FileWatch(file, {"HIMARI__RISK_MANAGEMENT__MAX_POSITION_PCT": "0.03"})
     file.write_text("")
     assert looks(watch, 3) == [None, None, None]
     assert watch.loaded.settings.risk_management.max_position_pct == 0.03
 
 
 def test_a_removal_that_is_meant_is_a_change_in_which_the_workers_settings_are_held(limits):
-    watch = Watch(limits)
+    watch = FileWatch(limits)
     before = watch.loaded.settings
     limits.write_text("")
     looks(watch, 2)
@@ -296,7 +296,7 @@ class Reference(RuleBasedStateMachine):
     def begin(self):
         self.path = self.folder / "settings.yaml"
         self.path.write_text(FIRST)
-        self.watch = Watch(self.path)
+        self.watch = FileWatch(self.path)
         self.judged = self.seen = self.text = self.taken = FIRST
         self.refused = None
         self.settings = load_bytes(FIRST.encode(), "").settings

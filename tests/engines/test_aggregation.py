@@ -6,7 +6,7 @@ import pytest
 from worlds import PRICES, START_NS, SYMBOLS, Driver, control, last, priced, signal, targets, tick
 
 from engines.handlers import returns
-from engines.handlers.effects import Folded
+from engines.handlers.effects import FoldResult
 from engines.models import correlation
 from engines.models.correlation import Diversification
 from engines.parameters import DecisionParams
@@ -109,7 +109,7 @@ def correlate(driver, symbols, rho, bars=200):
     for bar in range(bars):
         shared = chance.normal()
         rows = {s: 0.01 * (rho**0.5 * shared + (1 - rho) ** 0.5 * chance.normal()) for s in symbols}
-        returns.take(state, {s: float(r) for s, r in rows.items()}, START_NS + bar * HOUR_NS, 0, Folded())
+        returns.take(state, {s: float(r) for s, r in rows.items()}, START_NS + bar * HOUR_NS, 0, FoldResult())
 
 
 def test_two_equal_claims_share_as_the_inverse_of_their_correlation_says():
@@ -158,7 +158,7 @@ def test_contradicting_returns_are_drawn_to_their_mean_until_they_can_be_sized_w
     driver = world()
     state = state_of(driver)
     for bar in range(120):
-        returns.take(state, gaps(bar), START_NS + bar * HOUR_NS, 0, Folded())
+        returns.take(state, gaps(bar), START_NS + bar * HOUR_NS, 0, FoldResult())
     params = state.params.risk_management.correlation
     assert np.linalg.eigvalsh(correlation.raw(state.moments, params)).min() < -0.5
     assert correlation.shrunk(state.moments, params).raises > 0
@@ -312,7 +312,7 @@ def test_whatever_returns_were_fed_the_answer_is_a_number(what, rows, stress):
     driver = world()
     state = state_of(driver)
     for bar in range(120):
-        returns.take(state, rows(bar), START_NS + bar * HOUR_NS, 0, Folded())
+        returns.take(state, rows(bar), START_NS + bar * HOUR_NS, 0, FoldResult())
     driver.publish("cascade-indicators", {"timestamp_ns": driver.now_ns, "onchain_whale_pressure": stress})
     driver.run()
     for number, symbol in enumerate(SYMBOLS * 2):

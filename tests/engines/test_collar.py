@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engines.models import bars, cascade, collar
-from engines.models.collar import Candle, Collar, Suspect
+from engines.models.collar import Collar, Ohlc, Suspect
 from engines.parameters import CascadeLevels, CascadeThresholds, CascadeWeights, CollarParams, MarketParams
 from streams.history import candles
 
@@ -24,7 +24,7 @@ COINS = ("BTC", "ETH", "BNB", "ADA")
 
 
 def flat(price):
-    return Candle(price, price, price, price)
+    return Ohlc(price, price, price, price)
 
 
 def fed(*prices, every_s=1.0, state=None, at_ns=START_NS, volatility=0.0, params=MARKET):
@@ -97,19 +97,19 @@ def test_the_minute_begins_anew_where_the_suspect_changes():
 def test_what_the_suspect_reached_is_in_the_bar_that_takes_it():
     state, _ = fed(100.0, 72.0)
     _, judged = collar.step(state, flat(75.0), START_NS + 3 * SECOND_NS, 0.0, MARKET)
-    assert judged.candle == Candle(75.0, 75.0, 72.0, 75.0)
+    assert judged.candle == Ohlc(75.0, 75.0, 72.0, 75.0)
 
 
 @pytest.mark.parametrize(
     ("candle", "after", "clipped"),
     [
-        (Candle(100.0, 1_000.0, 99.0, 101.0), Candle(100.0, 101.0, 99.0, 101.0), 1),
-        (Candle(100.0, 102.0, 1e-4, 101.0), Candle(100.0, 102.0, 100.0, 101.0), 1),
-        (Candle(10.0, 101.0, 10.0, 100.5), Candle(100.5, 101.0, 100.5, 100.5), 2),
-        (Candle(100.0, 110.0, 91.0, 101.0), Candle(100.0, 110.0, 91.0, 101.0), 0),  # .0953 and .0943
+        (Ohlc(100.0, 1_000.0, 99.0, 101.0), Ohlc(100.0, 101.0, 99.0, 101.0), 1),
+        (Ohlc(100.0, 102.0, 1e-4, 101.0), Ohlc(100.0, 102.0, 100.0, 101.0), 1),
+        (Ohlc(10.0, 101.0, 10.0, 100.5), Ohlc(100.5, 101.0, 100.5, 100.5), 2),
+        (Ohlc(100.0, 110.0, 91.0, 101.0), Ohlc(100.0, 110.0, 91.0, 101.0), 0),  # .0953 and .0943
         (
-            Candle(100.0, 120.0, 91.0, 109.0),
-            Candle(100.0, 120.0, 91.0, 109.0),
+            Ohlc(100.0, 120.0, 91.0, 109.0),
+            Ohlc(100.0, 120.0, 91.0, 109.0),
             0,
         ),  # .182 of the last, .096 of the close
     ],
@@ -122,9 +122,9 @@ def test_extremes_out_of_reach_of_last_and_close_become_those_of_open_and_close(
 def test_extremes_whose_volatility_somebody_else_knows_are_held_against_the_widest_reach():
     for high, after in ((390.0, 390.0), (405.0, 101.0)):
         _, judged = collar.step(
-            Collar(100.0, START_NS), Candle(100.0, high, 99.0, 101.0), START_NS + SECOND_NS, None, MARKET
+            Collar(100.0, START_NS), Ohlc(100.0, high, 99.0, 101.0), START_NS + SECOND_NS, None, MARKET
         )
-        assert judged.candle == Candle(100.0, after, 99.0, 101.0), "405 is beyond 4 × 101"
+        assert judged.candle == Ohlc(100.0, after, 99.0, 101.0), "405 is beyond 4 × 101"
     assert fed(100.0, 75.0, volatility=None)[1] == [100.0]
 
 
@@ -199,7 +199,7 @@ def test_nothing_beyond_the_smallest_reach_is_called_near(last, move, up, down, 
     high, low = close * max(up, 1.0), close * min(down, 1.0)
     if collar.is_near(last, high, low, MARKET):
         assert max(abs(math.log(high / last)), abs(math.log(low / last))) <= 0.10 + 1e-12
-    _, judged = collar.step(Collar(last, START_NS), Candle(close, high, low, close), START_NS, sigma, MARKET)
+    _, judged = collar.step(Collar(last, START_NS), Ohlc(close, high, low, close), START_NS, sigma, MARKET)
     if judged.candle is not None:
         assert judged.candle.low <= judged.candle.open <= judged.candle.high
         assert judged.candle.low <= judged.candle.close <= judged.candle.high
@@ -207,7 +207,7 @@ def test_nothing_beyond_the_smallest_reach_is_called_near(last, move, up, down, 
 
 # -- real hours --------------------------------------------------------------------------------------------------------
 class Hour(NamedTuple):
-    candle: Candle
+    candle: Ohlc
     end_ns: int
     coins: float
 
@@ -218,7 +218,7 @@ def hours(coin):
     if not path.exists():
         pytest.skip(f"real market data is absent: no {path.name} in ../shared/data beside the project")
     return [
-        Hour(Candle(row.open, row.high, row.low, row.close), row.open_ns + HOUR_NS, row.volume_coins)
+        Hour(Ohlc(row.open, row.high, row.low, row.close), row.open_ns + HOUR_NS, row.volume_coins)
         for row in candles.read(path).rows
     ]
 
@@ -329,7 +329,7 @@ def test_an_hour_of_minus_25_percent_is_acted_on_at_once():
     closes = [100.0 * math.exp(0.005 * (-1) ** n) for n in range(48)] + [75.0]
     for number, close in enumerate(closes):
         opened = closes[number - 1] if number else close
-        candle = Candle(opened, max(opened, close), min(opened, close), close)
+        candle = Ohlc(opened, max(opened, close), min(opened, close), close)
         end_ns = START_NS + number * HOUR_NS
         assert world.step(candle, end_ns, 10.0)
         z, ratio = bars.excursion(world.bars, 1, MARKET), bars.volume_ratio(world.bars, MARKET)

@@ -17,7 +17,7 @@ from engines.parameters import DecisionParams, tree_hash
 from engines.pipeline.decide import RANKS, WAYS, Trigger, in_lots, stronger
 from engines.pipeline.sizing_modes import trading_states
 from engines.state.partition import MARKET_WIDE, State
-from engines.state.records import Scopes
+from engines.state.records import ScopeOverrides
 
 NOW_NS = 1_700_000_000_000_000_000
 
@@ -81,7 +81,7 @@ SEVERITIES = ("ACTIVE", "REDUCING", "HALTED")
 @given(st.dictionaries(st.sampled_from(("all", "portfolio:p", "strategy:s", "symbol:x")), st.sampled_from(SEVERITIES)))
 def test_the_most_severe_of_its_scopes_is_a_cells_state(scopes):
     state = State(0)
-    state.put("states", (MARKET_WIDE,), Scopes(tuple(sorted(scopes.items()))))
+    state.put("states", (MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
     worst = max((SEVERITIES.index(each) for each in scopes.values()), default=0)
     strangers = {scope: each for scope, each in scopes.items() if scope == "all"}
     others = max((SEVERITIES.index(each) for each in strangers.values()), default=0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engines.parameters import DecisionParams
 from engines.state.holdings import UNASSIGNED, hold
 from engines.state.partition import State
-from engines.state.records import Bars, Book, Market, Target
+from engines.state.records import Bars, Book, CellTarget, Market
 
 NOW_NS = 1_700_000_000_000_000_000
 PRICES = {"BTC": 40_000.0, "ETH": 2_000.0, "SOL": 100.0}
@@ -31,7 +31,7 @@ def world(targets, positions=None, prices=PRICES, params=None, **book):
     for symbol, price in prices.items():
         state.put_market(symbol, market(price))
     for (strategy, symbol), (cents, quantity) in targets.items():
-        state.put_target(("main", strategy, symbol), Target(cents, quantity, 1.0, 1.0))
+        state.put_target(("main", strategy, symbol), CellTarget(cents, quantity, 1.0, 1.0))
     known = None if positions is None else tuple(sorted(positions.items()))
     given = {"managed": (*PRICES, "XRP"), "changed_sequence": 1, "as_of_sequence": 1, **book}
     state.put_book("main", Book(100_000.0, 100_000.0, 1, "", known, NOW_NS, (), **given))

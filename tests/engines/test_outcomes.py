@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from engines.handlers.outcomes import SPANS, learn, remember, round_trip
 from engines.models import conformal, kelly
 from engines.parameters import DecisionParams
-from engines.state.partition import Progress, State
-from engines.state.records import Cell, Claim
+from engines.state.partition import PartitionProgress, State
+from engines.state.records import CellRecord, Claim
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_700_000_000 * SECOND_NS
@@ -39,8 +39,8 @@ def claim(offset=7, **given):
 def world(*claims, key=KEY):
     state = State(3)
     params = state.params.model_dump()
-    state.progress = Progress("JQURNAL2", 4, NOW_NS, "", params, state.settings_hash, {}, {}, 1)
-    state.put_cell(key, Cell(None, claims, NOW_NS, ()))
+    state.progress = PartitionProgress("JQURNAL2", 4, NOW_NS, "", params, state.settings_hash, {}, {}, 1)
+    state.put_cell(key, CellRecord(None, claims, NOW_NS, ()))
     return state
 
 
@@ -162,12 +162,12 @@ def test_the_last_256_holding_times_are_kept():
 def test_claims_are_kept_for_four_horizons():
     old = claim(1, timestamp_ns=NOW_NS - 4 * 3600 * SECOND_NS - 1)
     edge = claim(2, timestamp_ns=NOW_NS - 4 * 3600 * SECOND_NS)
-    kept = remember(Cell(None, (old, edge), NOW_NS, ()), claim(3), NOW_NS)
+    kept = remember(CellRecord(None, (old, edge), NOW_NS, ()), claim(3), NOW_NS)
     assert kept.claims == (edge, claim(3))
 
 
 def test_at_most_so_many_claims_are_kept_the_newest():
-    cell = Cell(None, tuple(claim(n) for n in range(5)), NOW_NS, ())
+    cell = CellRecord(None, tuple(claim(n) for n in range(5)), NOW_NS, ())
     assert [each.offset for each in remember(cell, claim(9), NOW_NS, most=3).claims] == [3, 4, 9]
 
 

@@ -19,7 +19,7 @@ from faults.load import Load
 
 from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read
-from streams.kafka.append import Line, append
+from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.broker import BrokerProcess, free_port
 from streams.kafka.connection import Connection
 
@@ -154,12 +154,14 @@ class Rig:
         """Let a while pass."""
         await asyncio.sleep(self.chance.uniform(least_s, most_s))
 
-    async def saved(self, topic: str) -> list[list[Line]]:
+    async def saved(self, topic: str) -> list[list[OutgoingRecord]]:
         """Return what the partitions of a topic hold."""
         found = await records(self.cluster, topic)
-        return [[Line(each.key, each.value, each.headers) for each in found[topic, n]] for n in range(PARTITIONS)]
+        return [
+            [OutgoingRecord(each.key, each.value, each.headers) for each in found[topic, n]] for n in range(PARTITIONS)
+        ]
 
-    async def rewrite(self, topic: str, partitions: Sequence[Sequence[Line]]) -> None:
+    async def rewrite(self, topic: str, partitions: Sequence[Sequence[OutgoingRecord]]) -> None:
         """Create a topic anew with other records, as a restored or tampered one. No worker may run."""
         await self.cluster.create_anew(topic)
         producer = AIOKafkaProducer(**self.cluster.connection.options(), acks="all", max_request_size=1 << 23)

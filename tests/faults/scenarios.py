@@ -21,7 +21,7 @@ from faults.rig import SESSION_S, Rig
 
 from engines.allocation import DECISION_VERSION
 from streams.journal import entries as journal
-from streams.kafka.append import Line
+from streams.kafka.append import OutgoingRecord
 from streams.processing.clock import ENVIRONMENT as CLOCK
 from streams.processing.clock import SECOND_NS, Clock
 from streams.processing.crashpoints import ENVIRONMENT, POINTS
@@ -242,11 +242,11 @@ async def grown(rig: Rig) -> None:
 
 
 # -- journal and allocations -----------------------------------------------------------------------------------------
-Damage = Callable[[list[Line], int], list[Line]]
+Damage = Callable[[list[OutgoingRecord], int], list[OutgoingRecord]]
 """Lines, and the place of one that decided something."""
 
 
-def changed(record: Line) -> Line:
+def changed(record: OutgoingRecord) -> OutgoingRecord:
     """Return a record with one byte changed: a digit of its time, or of its value."""
     value = record.value or b""
     mark = b'"timestamp_ns":' if b'"timestamp_ns":' in value else b'\\"timestamp_ns\\":'
@@ -256,7 +256,7 @@ def changed(record: Line) -> Line:
     )
 
 
-def deciding(lines: Sequence[Line], answered: Collection[bytes]) -> int:
+def deciding(lines: Sequence[OutgoingRecord], answered: Collection[bytes]) -> int:
     """Return where the last allocation stands, or the last signal that was answered: not an older one, no copy."""
     first: dict[bytes, int] = {}
     for number, line in enumerate(lines):
@@ -266,11 +266,11 @@ def deciding(lines: Sequence[Line], answered: Collection[bytes]) -> int:
     return max((number for value, number in first.items() if value in answered), default=len(lines) - 1)
 
 
-def one_byte(lines: list[Line], place: int) -> list[Line]:
+def one_byte(lines: list[OutgoingRecord], place: int) -> list[OutgoingRecord]:
     return [*lines[:place], changed(lines[place]), *lines[place + 1 :]]
 
 
-def dropped(lines: list[Line], place: int) -> list[Line]:
+def dropped(lines: list[OutgoingRecord], place: int) -> list[OutgoingRecord]:
     return [*lines[:place], *lines[place + 1 :]]
 
 
@@ -332,7 +332,7 @@ async def journal_gap(rig: Rig) -> None:
     await worker.refuses(1, "expected")
     found = await records(rig.cluster, "journal")
     whole = [[r for number, r in enumerate(found["journal", n]) if r.offset == number] for n in range(PARTITIONS)]
-    await rig.rewrite("journal", [[Line(r.key, r.value, r.headers) for r in each] for each in whole])
+    await rig.rewrite("journal", [[OutgoingRecord(r.key, r.value, r.headers) for r in each] for each in whole])
 
 
 async def other_version(rig: Rig) -> None:
@@ -346,7 +346,7 @@ async def other_version(rig: Rig) -> None:
     await rig.load.burst(3)
 
 
-def of_version(line: Line, version: int) -> Line:
+def of_version(line: OutgoingRecord, version: int) -> OutgoingRecord:
     fields = orjson.loads(line.value or b"")
     body = orjson.loads(fields["value"]) | {"decision_version": version}
     fields["value"] = orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode()

@@ -19,7 +19,7 @@ from schemas.errors import (
 from schemas.outcome import TradeOutcome
 from schemas.positions import Positions
 from schemas.signal import TacticalSignal
-from schemas.wire import Limits, check_time, decode, decode_ours, decode_prices
+from schemas.wire import RecordLimits, check_time, decode, decode_ours, decode_prices
 from tests.schemas.examples import BAD_OTHERS, BAD_PRICES, BAD_SIGNALS, GOOD, NOW, TEXT, TICK, plus, with_
 
 
@@ -98,12 +98,12 @@ def test_the_text_names_place_rule_and_value():
 
 
 def test_limits_are_those_asked_for():
-    assert decode(TacticalSignal, TEXT.encode(), place="there", limits=Limits(len(TEXT), 1))
+    assert decode(TacticalSignal, TEXT.encode(), place="there", limits=RecordLimits(len(TEXT), 1))
     with pytest.raises(InvalidSignalException) as refused:
-        decode(TacticalSignal, TEXT.encode(), place="there", limits=Limits(len(TEXT) - 1, 1))
+        decode(TacticalSignal, TEXT.encode(), place="there", limits=RecordLimits(len(TEXT) - 1, 1))
     assert refused.value.code == "too_large"
     with pytest.raises(InvalidSignalException) as refused:
-        decode(TacticalSignal, plus('"note":[]'), place="there", limits=Limits(depth_max=1))
+        decode(TacticalSignal, plus('"note":[]'), place="there", limits=RecordLimits(depth_max=1))
     assert refused.value.code == "too_deep"
 
 

@@ -20,7 +20,7 @@ from schemas.price import PlainTick, PriceTick
 from schemas.registry import MESSAGES
 from schemas.signal import TacticalSignal
 from schemas.vocabulary import ErrorCode
-from schemas.wire import Limits, decode, decode_ours, decode_prices, encode, validate
+from schemas.wire import RecordLimits, decode, decode_ours, decode_prices, encode, validate
 
 models = st.sampled_from(list(MESSAGES.values()))
 ids = st.from_regex(r"\A[A-Za-z0-9._:/-]{1,64}\Z").filter(lambda name: name != "-")
@@ -198,7 +198,7 @@ def texts(draw, levels=3):
 @example('["\\"]\\"",' * 7 + "[1]" + ',"\\"[\\""]' * 7)
 def test_doubled_keys_and_depth_are_found_as_the_slow_way_finds_them(text):
     record = f'{{"note":{text}}}'
-    error = refusal(lambda: decode(TacticalSignal, record.encode(), place="there", limits=Limits(depth_max=6)))
+    error = refusal(lambda: decode(TacticalSignal, record.encode(), place="there", limits=RecordLimits(depth_max=6)))
     deep = depth(record) > 6
     assert (error.code == "too_deep") == deep
     assert (error.code == "duplicate_key") == (doubled(record) and not deep)

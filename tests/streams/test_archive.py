@@ -15,17 +15,17 @@ from schemas.errors import NotFound, SizingError, VerificationMismatch
 from streams.archives.archive import Archive
 from streams.archives.archiver import Archiver, Closed, alone
 from streams.archives.check import check
-from streams.archives.files import Kept, content, read_records, records_file
+from streams.archives.files import ArchivedRecord, content, read_records, records_file
 from streams.archives.manifest import NAME, Manifest
 from streams.audits.plan import Ends, Range, planned
-from streams.audits.segment import Stretch, together
+from streams.audits.segment import SegmentAudit, together
 from streams.cli import cli
 from streams.journal import entries as journal
 
 ID = "DRIVER22"
 
 
-def day() -> dict[str, list[Kept]]:
+def day() -> dict[str, list[ArchivedRecord]]:
     """Return journal and allocations of a short day of three portfolios on one partition, as Kafka keeps them."""
     driver = priced(Driver(partitions=1))
     for number in range(12):
@@ -35,7 +35,7 @@ def day() -> dict[str, list[Kept]]:
     found = {}
     for topic in (journal.TOPIC, "allocations"):
         records = driver.cluster.log(topic, 0).read(0)
-        found[topic] = [Kept(r.offset, 1_000 + r.offset, r.key, r.value, (("v", b"1"),)) for r in records]
+        found[topic] = [ArchivedRecord(r.offset, 1_000 + r.offset, r.key, r.value, (("v", b"1"),)) for r in records]
     return found
 
 
@@ -74,7 +74,7 @@ def verified(folder, topics=DAY, wanted=Range(), first=0):  # noqa: B008 (a valu
             yield records
 
     async def one(piece):
-        stretch = Stretch(0, *([archive.checkpoint(0, piece.start.offset)] if piece.start.offset >= 0 else []))
+        stretch = SegmentAudit(0, *([archive.checkpoint(0, piece.start.offset)] if piece.start.offset >= 0 else []))
         entries = chunks(journal.TOPIC, piece.start.offset + 1, piece.end)
         return await stretch.verify(
             entries, chunks("allocations", piece.start.outputs, piece.outputs_end), open_end=piece.open_end
@@ -107,7 +107,7 @@ def test_every_record_comes_back_with_offset_time_key_bytes_and_headers(whole):
 
 BYTES = st.one_of(st.none(), st.binary(max_size=9))
 RECORDS = st.builds(
-    Kept, st.integers(0, 2**62), st.integers(0, 2**62), BYTES, BYTES, st.just((("a", b"\0\xff"), ("a", b"")))
+    ArchivedRecord, st.integers(0, 2**62), st.integers(0, 2**62), BYTES, BYTES, st.just((("a", b"\0\xff"), ("a", b"")))
 )
 
 

@@ -13,7 +13,7 @@ from schemas import wire
 from schemas.errors import ConfigurationException, InvalidPriceException
 from schemas.price import PriceTick
 from streams.history import candles
-from streams.history.candles import Candle, Candles, Found
+from streams.history.candles import Candle, CandleFile, Candles
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HOUR = 3_600
@@ -47,7 +47,7 @@ def test_a_plain_file_in_ms_is_read(tmp_path):
             Candle(START_S * 10**9, 100.0, 102.0, 98.0, 101.0, 10.0),
             Candle((START_S + HOUR) * 10**9, 100.0, 102.0, 98.0, 101.0, 11.0),
         ],
-        Found(2, 0, 0),
+        CandleFile(2, 0, 0),
     )
 
 
@@ -73,7 +73,7 @@ def test_time_is_taken_in_seconds_milliseconds_and_microseconds(tmp_path, factor
 
 def test_a_file_may_change_its_unit_half_way(tmp_path):
     found = candles.read(written(tmp_path, row(0, time=START_S), row(1), row(2, time=f"{START_S + 2 * HOUR}.0")))
-    assert (found.width_s, found.found) == (HOUR, Found(3, 0, 0))
+    assert (found.width_s, found.found) == (HOUR, CandleFile(3, 0, 0))
 
 
 def test_a_line_above_the_header_and_the_coin_in_a_header_are_passed_over(tmp_path):
@@ -125,12 +125,12 @@ def test_without_a_column_the_symbol_is_the_files(tmp_path, name, symbol):
 
 def test_gaps_are_holes_not_missing_candles(tmp_path):
     found = candles.read(written(tmp_path, *(row(n) for n in (0, 1, 2, 7, 8, 10, 11))))
-    assert (found.width_s, found.found) == (HOUR, Found(7, 2, 0))
+    assert (found.width_s, found.found) == (HOUR, CandleFile(7, 2, 0))
 
 
 def test_a_row_given_twice_counts_once(tmp_path):
     found = candles.read(written(tmp_path, row(0), row(1), row(1), row(2), row(1)))
-    assert found.found == Found(3, 0, 2)
+    assert found.found == CandleFile(3, 0, 2)
 
 
 def test_a_row_given_twice_with_other_numbers_is_refused(tmp_path):
@@ -234,14 +234,14 @@ def test_any_order_with_any_repeats_gives_each_candle_once_in_order(tmp_path_fac
         return
     found = candles.read(path)
     assert [each.open_ns // 10**9 for each in found.rows] == [START_S + n * HOUR for n in places]
-    assert found.found == Found(len(places), sum(d > width for d in distances), len(numbers) - len(places))
+    assert found.found == CandleFile(len(places), sum(d > width for d in distances), len(numbers) - len(places))
     assert found.width_s == width * HOUR
 
 
 def test_what_several_files_held_is_added_up(tmp_path):
     one = candles.read(written(tmp_path, row(0), row(1), row(1), row(2)))
     other = candles.read(written(tmp_path, row(0), row(1), row(2), row(4)))
-    assert candles.found([one, other]) == Found(7, 1, 1)
+    assert candles.found([one, other]) == CandleFile(7, 1, 1)
 
 
 @real
@@ -251,7 +251,7 @@ def test_the_real_files_are_read_whole_and_equal_to_a_plain_csv_reader(path):
         rows = sorted(csv.DictReader(text), key=lambda each: int(each["unix"]))
     found = candles.read(path)
     assert found.symbol == rows[0]["symbol"]
-    assert (found.width_s, found.found) == (HOUR, Found(16_319, 0, 0))
+    assert (found.width_s, found.found) == (HOUR, CandleFile(16_319, 0, 0))
     for candle, oracle in zip(found.rows, rows, strict=True):
         coin = oracle["symbol"].split("/")[0]
         names = ("open", "high", "low", "close", f"Volume {coin}")

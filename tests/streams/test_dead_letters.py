@@ -21,15 +21,15 @@ from streams.journal.dead_letters import (
     summary,
     whole,
 )
-from streams.journal.entries import Place
-from streams.stages.replay_trial import Trial, Verdict, entries, refused
+from streams.journal.entries import SourcePlace
+from streams.stages.replay_trial import Trial, TrialVerdict, entries, refused
 from streams.stages.sizing import SizingFold
 
 ERROR = InvalidMessage("missing", "confidence", "signals: confidence must be given, was missing")
 
 
 def dead(value, key=None, headers=(), topic="signals", partition=1):
-    made = letter(Place(topic, 0, partition, 7), key, value, headers, ERROR)
+    made = letter(SourcePlace(topic, 0, partition, 7), key, value, headers, ERROR)
     return Letter(topic, 0, 3, 1_700_000_000_123, made.key, made.value, made.headers)
 
 
@@ -95,7 +95,7 @@ def test_a_letter_goes_back_once_it_would_be_taken_and_is_sized(topic):
     (verdict,) = verdicts(driver, found)
     assert verdict.objection.startswith("in_future: ")
     driver.advance(60.0)
-    assert verdicts(driver, found) == [Verdict()]
+    assert verdicts(driver, found) == [TrialVerdict()]
     source = driver.cluster.log(topic, found.why.partition)
     before = source.end
     send(driver, found)
@@ -134,7 +134,7 @@ def test_a_label_that_nobody_knew_is_taken_once_the_settings_know_it():
     payload = {"base_hash": tree_hash(driver.params), "hash": wanted, "tree": tree}
     driver.publish("control", control(driver.now_ns, "settings", payload))
     driver.advance(1.0)
-    assert verdicts(driver, found) == [Verdict()]
+    assert verdicts(driver, found) == [TrialVerdict()]
     send(driver, found)
     assert last(driver)["position_size_usd"] > 0
 
@@ -162,7 +162,7 @@ def test_of_two_outcomes_of_one_claim_only_the_first_would_be_taken():
     driver.publish("signals", signal(driver.now_ns, signal_id="s-1"))
     driver.advance(1.0)
     first, second = verdicts(driver, *found)
-    assert first == Verdict()
+    assert first == TrialVerdict()
     assert second.objection.startswith("unmatched: ")
 
 
@@ -175,7 +175,7 @@ def test_a_signal_that_a_newer_one_has_overtaken_is_said_to_change_nothing():
     driver.advance(1.0)
     older, fresh = letters(driver)
     assert b"BTC-USD" in older.value
-    assert verdicts(driver, older, fresh) == [Verdict(remark="of no effect: older_signal"), Verdict()]
+    assert verdicts(driver, older, fresh) == [TrialVerdict(remark="of no effect: older_signal"), TrialVerdict()]
 
 
 BAD = {
@@ -209,7 +209,7 @@ def test_a_trial_changes_nothing_of_the_worker():
     driver.advance(10.0)
     before = [log.end for topic in ("journal", "allocations") for log in [driver.cluster.log(topic, 0)]]
     tables = {key: dict(value) for key, value in driver.processors["journal", 0][0].state.tables.items()}
-    assert verdicts(driver, *letters(driver)) == [Verdict()]
+    assert verdicts(driver, *letters(driver)) == [TrialVerdict()]
     assert tables == driver.processors["journal", 0][0].state.tables
     assert before == [log.end for topic in ("journal", "allocations") for log in [driver.cluster.log(topic, 0)]]
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.demo import cascade_day
-from streams.demo.statistics import Hours, Whole
+from streams.demo.statistics import CascadeHours, Whole
 from streams.history import candles
-from streams.history.candles import Candle, Candles, Found
+from streams.history.candles import Candle, CandleFile, Candles
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 REAL = sorted(DATA.glob("*USDT_1h_*.csv.gz"))
@@ -95,7 +95,7 @@ def of_closes(symbol, closes, first=date(2021, 5, 10), width_s=HOUR_S):
         for n, close in enumerate(closes)
         if close is not None
     ]
-    return Candles(symbol, width_s, rows, Found(len(rows), 0, 0))
+    return Candles(symbol, width_s, rows, CandleFile(len(rows), 0, 0))
 
 
 def walks(hours=24 * 12, coins=3, seed=3):
@@ -170,7 +170,7 @@ def test_an_unknown_week_before_is_told_as_such():
 
 
 def test_the_worst_day_is_that_of_the_highest_score():
-    hours = Hours(HOUR_S)
+    hours = CascadeHours(HOUR_S)
     assert hours.worst_day() is None
     hours.above += [
         {"symbol": "A", "time": "2021-05-19T12:00:00Z", "level": "EXIT", "score": 0.97},

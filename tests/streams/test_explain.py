@@ -13,7 +13,7 @@ from engines.parameters import tree_hash
 from schemas.errors import NotFound
 from streams.evidence import charts, html, text_report
 from streams.evidence import decision_id as named
-from streams.evidence.charts import Bar, Line
+from streams.evidence.charts import SeriesLine, WaterfallBar
 from streams.evidence.decision_id import parse
 from streams.evidence.explain import account, again, agrees, copies
 from streams.evidence.page import page
@@ -337,7 +337,7 @@ def test_elements_escape_children_and_attributes(text, value):
 def test_a_waterfall_stays_on_its_canvas_and_its_widths_are_in_proportion(sizes):
     before, bars = 0, []
     for size in sizes:
-        bars.append(Bar("stage", before, size, ""))
+        bars.append(WaterfallBar("stage", before, size, ""))
         before = size
     rects = [attributes for element, attributes in Page(charts.waterfall(bars, "any")).elements if element == "rect"]
     span = max(0, *sizes) - min(0, *sizes)
@@ -349,13 +349,13 @@ def test_a_waterfall_stays_on_its_canvas_and_its_widths_are_in_proportion(sizes)
 
 
 def test_a_waterfall_shows_zero_wherever_its_sizes_are():
-    drawn = Page(charts.waterfall([Bar("a", 300, 200, "")], "any")).elements
+    drawn = Page(charts.waterfall([WaterfallBar("a", 300, 200, "")], "any")).elements
     (axis,) = [attributes for element, attributes in drawn if element == "line"]
     assert float(axis["x1"]) == charts.LEFT
 
 
 def test_sums_over_time_are_drawn_from_zero_up():
-    drawn = Page(charts.over_time(["a", "b"], [100, 50], [Line("gross", "a", [0, 200])], "sums"))
+    drawn = Page(charts.over_time(["a", "b"], [100, 50], [SeriesLine("gross", "a", [0, 200])], "sums"))
     rects = [attributes for element, attributes in drawn.elements if element == "rect"]
     assert [float(rect["height"]) for rect in rects] == [charts.HEIGHT / 2, charts.HEIGHT / 4]
     (line,) = [attributes for element, attributes in drawn.elements if element == "polyline"]

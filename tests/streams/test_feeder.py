@@ -8,7 +8,7 @@ from worlds import PRICES, SYMBOLS, Driver, signal
 
 from engines.parameters import DecisionParams
 from streams.driver import START_NS
-from streams.history.feed import Event, event, sort
+from streams.history.feed import FeedEvent, event, sort
 from streams.history.feeder import LIVE_EPOCH, Feeder
 from streams.journal import entries as journal
 from streams.processing.memory_cluster import Stored
@@ -78,7 +78,7 @@ def test_every_event_is_journaled_at_its_own_time():
 
 
 def test_a_bad_event_is_a_dead_letter_and_the_next_one_counts():
-    bad = Event(START_NS + 2 * SECOND_NS, "signals", b"BTC-USD", b"{}")
+    bad = FeedEvent(START_NS + 2 * SECOND_NS, "signals", b"BTC-USD", b"{}")
     sends = fed([price(0.5), bad, claim(3.0)])
     assert [send.value for send in sends if send.topic == "signals.dlq"] == [b"{}"]
     assert [entry.source_offset for entry in entries(sends, 1) if entry.kind == "signal"] == [1]
@@ -100,7 +100,7 @@ def test_after_the_close_live_records_begin_at_offset_0_and_count():
     sends = fed([price(0.5), claim(2.0)])
     driver = Driver(partitions=PARTITIONS)
     live = claim(3.0, strategy_id="live")
-    place = journal.Place("signals", LIVE_EPOCH, 0, 0)
+    place = journal.SourcePlace("signals", LIVE_EPOCH, 0, 0)
     entry = journal.entry("signal", live.value.decode(), live.time_ns, place=place, event_time_ns=live.time_ns)
     partition = next(send.partition for send in sends if send.key == b"main")
     sends.append(sends[0]._replace(partition=partition, value=entry))
@@ -144,5 +144,5 @@ def test_it_leads_to_the_sizes_that_the_topics_lead_to(moments):
 
 @pytest.mark.parametrize("topic", [*INTAKES, "prices"])
 def test_whatever_is_fed_is_answered_by_its_dead_letters_at_the_least(topic):
-    (sends,) = feeder().feed([Event(START_NS, topic, b"x", b"no JSON")])
+    (sends,) = feeder().feed([FeedEvent(START_NS, topic, b"x", b"no JSON")])
     assert [(send.topic, send.value) for send in sends] == [(f"{topic}.dlq", b"no JSON")]

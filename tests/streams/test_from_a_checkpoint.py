@@ -13,7 +13,7 @@ from streams.evidence import verifier
 from streams.evidence.bundle import Bundle
 from streams.evidence.decision_id import parse
 from streams.evidence.explain import account, again, copies
-from streams.evidence.whatif import Difference, _Pair, whatif
+from streams.evidence.whatif import WhatIfDifference, _Pair, whatif
 from streams.journal import entries as journal
 
 
@@ -132,7 +132,7 @@ def test_other_settings_are_in_force_from_the_checkpoint_on():
 
 @pytest.mark.parametrize("offset", PLACES)
 def test_what_is_held_at_the_checkpoint_stands_under_both_settings(offset):
-    pair = _Pair(0, SMALLER, Difference("other"), checkpoint(offset))
+    pair = _Pair(0, SMALLER, WhatIfDifference("other"), checkpoint(offset))
     published = {}
     for fields in (orjson.loads(record.value) for record in PUBLISHED):
         if fields["journal"]["offset"] <= offset:

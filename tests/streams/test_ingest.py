@@ -13,7 +13,7 @@ from schemas import wire
 from schemas.entry import Entry
 from schemas.vocabulary import ErrorCode
 from streams.journal import entries as journal
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.processing.memory_cluster import Stored
 from streams.processing.partitioner import partition_of
 from streams.stages.ingest import AHEAD_NS, INTAKES, ingest
@@ -39,7 +39,7 @@ GOOD = {
 
 def take(topic, value, key=None, headers=(), now_ns=NOW, offset=7):
     raw = value if isinstance(value, bytes) else orjson.dumps(value)
-    return ingest(Place(topic, 2, 1, offset), Stored(offset, key, raw, headers), now_ns, PARTITIONS)
+    return ingest(SourcePlace(topic, 2, 1, offset), Stored(offset, key, raw, headers), now_ns, PARTITIONS)
 
 
 def test_there_is_a_good_message_of_every_topic():
@@ -138,7 +138,7 @@ def test_any_bytes_are_answered_by_one_dead_letter(topic, raw):
 
 
 def test_a_tombstone_is_a_dead_letter():
-    (send,) = ingest(Place("signals", 0, 0, 0), Stored(0, b"key", None), NOW, PARTITIONS)
+    (send,) = ingest(SourcePlace("signals", 0, 0, 0), Stored(0, b"key", None), NOW, PARTITIONS)
     assert (send.topic, send.key, send.value) == ("signals.dlq", b"key", None)
 
 

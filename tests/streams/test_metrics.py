@@ -23,7 +23,7 @@ from engines.models.circuit_breaker import BreakerParams
 from engines.parameters import DecisionParams
 from engines.pipeline import cell_sizing
 from streams.journal import entries as journal
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.genesis import genesis
 from streams.monitoring.families import CODES, FAMILIES, GATES, NAMED, OTHER, PREFIX, REGIMES, markdown
 from streams.monitoring.metrics import Metrics
@@ -31,7 +31,7 @@ from streams.monitoring.notes import NOTES
 from streams.monitoring.policy import PolicyMetrics
 from streams.monitoring.samples import Histogram
 from streams.policy.adapters import Nobody
-from streams.policy.client import Desk, Outcome, no_advice
+from streams.policy.client import Outcome, PolicyClient, no_advice
 from streams.processing.clock import ManualClock
 from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Stored
 from streams.processing.processor import Processor
@@ -91,7 +91,7 @@ class Worker:
     def append(self, kind, body, topic, source=None):
         """Journal one input at the present time."""
         self.sources += 1
-        place = Place(topic, 0, 0, self.sources if source is None else source)
+        place = SourcePlace(topic, 0, 0, self.sources if source is None else source)
         now_ns = self.clock.now_ns()
         value = orjson.dumps(body).decode()
         self.log.append(None, journal.entry(kind, value, now_ns, event_time_ns=now_ns, place=place))
@@ -281,11 +281,11 @@ def test_a_return_that_is_no_number_is_refused_by_ingest_and_counted_by_its_kind
         b'{"strategy_id":"m","symbol":"BTC-USD","signal_id":"a","side":1,"timestamp_ns":%d,"realized_return":'
         % START_NS
     )
-    sends = ingest(Place("outcomes", 0, 0, 0), Stored(0, None, good + text.encode() + b"}"), START_NS, 1)
+    sends = ingest(SourcePlace("outcomes", 0, 0, 0), Stored(0, None, good + text.encode() + b"}"), START_NS, 1)
     metrics.dead_letters(sends)
     assert shown(metrics, family) == 1
     assert total(metrics, "dead_letters_total") == 1
-    fine = ingest(Place("outcomes", 0, 0, 1), Stored(1, None, good + b"0.01}"), START_NS, 1)
+    fine = ingest(SourcePlace("outcomes", 0, 0, 1), Stored(1, None, good + b"0.01}"), START_NS, 1)
     metrics.dead_letters(fine)
     assert total(metrics, "dead_letters_total") == 1
 
@@ -625,7 +625,9 @@ def test_the_last_full_decision_shows_what_its_strategies_and_symbols_share():
 def ask(metrics):
     """Let the side agent ask a policy that answers, and one that does not (tests/streams/policy walks the agent)."""
     watcher = PolicyMetrics(metrics)
-    silent = Desk(Nobody(), timeout_s=1.0, params=BreakerParams(), clock=lambda: START_NS, breaker_clock=lambda: 0)
+    silent = PolicyClient(
+        Nobody(), timeout_s=1.0, params=BreakerParams(), clock=lambda: START_NS, breaker_clock=lambda: 0
+    )
     watcher.watch(silent)
     watcher.load(1, 2)
     watcher.repeated()

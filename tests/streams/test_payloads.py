@@ -15,7 +15,7 @@ from engines.parameters import DecisionParams
 from schemas.dead_letter import headers_of
 from schemas.errors import InvalidMessage
 from streams.journal.dead_letters import CUT, KEPT_BYTES, LETTER_BYTES_MAX, size_of
-from streams.journal.entries import Place
+from streams.journal.entries import SourcePlace
 from streams.journal.topics import ALL, DLQ, ROOM
 from streams.processing.memory_cluster import Stored
 from streams.stages.ingest import BESIDE_BYTES_MAX, ingest
@@ -34,7 +34,7 @@ def judged(row):
     record = Stored(7, row.key, row.value, row.headers)
     if row.topic == "prices":
         return MarketFold(0, PARTITIONS, DecisionParams, lambda: START_NS).fold(record)
-    return ingest(Place(row.topic, 0, 0, 7), record, START_NS, PARTITIONS)
+    return ingest(SourcePlace(row.topic, 0, 0, 7), record, START_NS, PARTITIONS)
 
 
 def told(headers):
@@ -150,7 +150,9 @@ def test_the_fold_outlives_all_of_them_one_after_the_other_and_none_is_lost():
 # -- larger than topics take -----------------------------------------------------------------------------------------
 def test_a_record_that_only_compression_brought_in_is_cut_and_says_so():
     huge = b'{"x":"' + b"y" * (50 << 20) + b'"}'
-    (letter,) = ingest(Place("signals", 0, 0, 7), Stored(7, b"k" * 10**6, huge, (("h", b"v" * 10**6),)), START_NS, 1)
+    (letter,) = ingest(
+        SourcePlace("signals", 0, 0, 7), Stored(7, b"k" * 10**6, huge, (("h", b"v" * 10**6),)), START_NS, 1
+    )
     headers = told(letter.headers)
     assert fits(letter)
     assert (letter.value, letter.key) == (huge[:KEPT_BYTES], b"k" * KEPT_BYTES)
@@ -161,7 +163,7 @@ def test_a_record_that_only_compression_brought_in_is_cut_and_says_so():
 @pytest.mark.parametrize("over", [0, 1])
 def test_a_letter_is_cut_only_when_it_must_be(over):
     value = b"\xff" * (LETTER_BYTES_MAX + over)
-    (letter,) = ingest(Place("signals", 0, 0, 7), Stored(7, None, value), START_NS, 1)
+    (letter,) = ingest(SourcePlace("signals", 0, 0, 7), Stored(7, None, value), START_NS, 1)
     assert (letter.value == value) is not bool(over)
 
 
@@ -169,7 +171,7 @@ def test_a_letter_is_cut_only_when_it_must_be(over):
 def test_key_and_headers_may_be_as_large_as_a_record(beside, code):
     raw = orjson.dumps(signal(START_NS))
     record = Stored(7, b"k" * (beside - 1_001), raw, (("h", b"v" * 1_000),))
-    (send,) = ingest(Place("signals", 0, 0, 7), record, START_NS, 1)
+    (send,) = ingest(SourcePlace("signals", 0, 0, 7), record, START_NS, 1)
     assert told(send.headers).get("himari.error.code", TAKEN) == code
     assert fits(send)
 
@@ -180,7 +182,7 @@ def test_the_largest_entry_fits_the_journal():
     pad = b'\\"' * ((1 << 20) // 2 - 400)
     raw = orjson.dumps(message)[:-1] + b',"x":"' + pad + b'"}'
     assert len(raw) < 1 << 20
-    (send,) = ingest(Place("signals", 0, 0, 7), Stored(7, b"k" * BESIDE_BYTES_MAX, raw), START_NS, 1)
+    (send,) = ingest(SourcePlace("signals", 0, 0, 7), Stored(7, b"k" * BESIDE_BYTES_MAX, raw), START_NS, 1)
     assert send.topic == "journal"
     assert fits(send)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worlds import SECOND_NS, START_NS, Driver, priced, signal
 
 from engines.models import collar
-from engines.models.collar import Candle, Collar
+from engines.models.collar import Collar, Ohlc
 from engines.parameters import DecisionParams
 from schemas.alert import Alert
 from schemas.dead_letter import original, read
@@ -345,7 +345,7 @@ def test_the_worst_real_hours_squeezed_into_seconds_of_ticks_get_through_both_co
         for send in bench.fold.elapse(START_NS + (second + 2) * SECOND_NS):
             if send.topic == "journal":
                 body = orjson.loads(orjson.loads(send.value)["value"])
-                candle = Candle(*body["symbols"]["BTC"][:4])
+                candle = Ohlc(*body["symbols"]["BTC"][:4])
                 known, _ = collar.step(known, candle, (body["step"] + 1) * SECOND_NS, 0.0, PARAMS.market)
         off += abs(known.price / price - 1.0) > 0.01
     assert off <= off_s

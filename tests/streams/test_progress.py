@@ -8,7 +8,7 @@ import click
 import pytest
 
 from streams.audits.pool import side_by_side
-from streams.cli.journal_position import PLACE, Place
+from streams.cli.journal_position import PLACE, JournalMark
 from streams.cli.progress import progress_bar
 
 
@@ -36,10 +36,10 @@ def test_in_a_pipe_and_with_json_there_is_none(stream, asked):
 
 
 def test_a_place_is_a_time_an_entry_or_a_decision():
-    assert PLACE.convert("2023-11-14T22:13:20Z", None, None) == Place(1_700_000_000_000_000_000)
-    assert PLACE.convert("1700000000000000000", None, None) == Place(1_700_000_000_000_000_000)
-    assert PLACE.convert("3:17", None, None) == Place(0, 3, 17)
-    assert PLACE.convert("DRIVER22-1-9-a-b", None, None) == Place(0, 1, 9)
+    assert PLACE.convert("2023-11-14T22:13:20Z", None, None) == JournalMark(1_700_000_000_000_000_000)
+    assert PLACE.convert("1700000000000000000", None, None) == JournalMark(1_700_000_000_000_000_000)
+    assert PLACE.convert("3:17", None, None) == JournalMark(0, 3, 17)
+    assert PLACE.convert("DRIVER22-1-9-a-b", None, None) == JournalMark(0, 1, 9)
     for text in ("", "3:", "x", "-1:3"):
         with pytest.raises(click.UsageError):
             PLACE.convert(text, None, None)

@@ -8,7 +8,7 @@ from worlds import Driver
 
 from config.load import load_bytes
 from config.settings import Settings, decision_tree, settings_hash
-from config.watch import Watch, change_payload
+from config.watch import FileWatch, change_payload
 from streams.monitoring.metrics import Metrics
 from streams.stages.control import settings_order
 from streams.worker.hot_reload import VANISHED, Reload, Taker
@@ -32,7 +32,7 @@ class World:
         self.path, self.driver = path, Driver(of(in_force).decision(), partitions=2)
         path.write_text(says)
         self.driver.run()
-        self.watch, self.metrics, self.alerts, self.ports = Watch(path), Metrics(), [], []
+        self.watch, self.metrics, self.alerts, self.ports = FileWatch(path), Metrics(), [], []
         self.reload = Reload(
             self.watch.loaded.settings,
             self.watch,

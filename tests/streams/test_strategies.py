@@ -12,7 +12,7 @@ from schemas.outcome import TradeOutcome
 from schemas.price import PriceTick
 from schemas.signal import TacticalSignal
 from streams.history import candles, strategies
-from streams.history.candles import Candle, Candles, Found
+from streams.history.candles import Candle, CandleFile, Candles
 from streams.history.feed import ORDER
 from streams.history.strategies import HORIZON, REACTION_NS, STRATEGIES, WARMUP
 
@@ -29,7 +29,7 @@ def of_closes(closes, symbol="BTC-USD", missing=()):
         for n, close in enumerate(closes)
         if n not in missing
     ]
-    return Candles(symbol, 3_600, rows, Found(len(rows), 0, 0))
+    return Candles(symbol, 3_600, rows, CandleFile(len(rows), 0, 0))
 
 
 def wave(n=200, rise=0.0):

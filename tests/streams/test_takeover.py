@@ -10,7 +10,7 @@ from engines.parameters import tree_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.comparison import Verdict
 from streams.audits.refold import GENESIS
-from streams.audits.segment import Stretch, together
+from streams.audits.segment import SegmentAudit, together
 from streams.audits.version_spans import Begun, begun
 from streams.journal import entries as journal
 from streams.journal import handover
@@ -249,7 +249,7 @@ def test_the_state_that_is_handed_over_stands_in_the_journal_with_its_digest():
     driver = old()
     places = driver.drain(NEW)
     for partition, place in enumerate(places):
-        wait = handover.Wait(NEW)
+        wait = handover.HandoverReader(NEW)
         (left,) = [found for each in entries(driver, partition) if (found := wait.take(each)) is not None]
         assert left.offset == place
         assert left.records == processor_of(driver, partition).records()
@@ -287,7 +287,7 @@ def test_a_record_that_is_not_the_one_that_was_left_is_found():
     places = driver.drain(NEW)
     (part,) = told(driver, 0)
     part.body["state"]["records"][0][2] = "W10="
-    wait = handover.Wait(NEW)
+    wait = handover.HandoverReader(NEW)
     for entry in entries(driver, 0)[: places[0] + 1]:
         wait.take(entry)
     with pytest.raises(VerificationMismatch, match=f"handed over at entry {places[0]} is not the one"):
@@ -334,7 +334,7 @@ async def _verified(driver):
         start = (await begun(partition, _records(driver, partition), NEW, MIGRATIONS)).start
         entries = driver.cluster.log("journal", partition).read(start.offset + 1)
         published = driver.cluster.log("allocations", partition).read(0)
-        found = await Stretch(partition, start).verify(_chunks(entries), _chunks(published))
+        found = await SegmentAudit(partition, start).verify(_chunks(entries), _chunks(published))
         total += together(partition, [found])
     return total
 

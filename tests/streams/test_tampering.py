@@ -16,7 +16,7 @@ from engines.state.partition import TABLES
 from schemas.errors import VerificationMismatch
 from streams.audits.plan import Ends, Mark, Range, by_partition, planned, shared
 from streams.audits.refold import Checkpoint, Refold
-from streams.audits.segment import Stretch
+from streams.audits.segment import SegmentAudit
 from streams.audits.shards import OF_A_PORTFOLIO, Part
 from streams.audits.verdict import concluded
 from streams.journal import entries as journal
@@ -62,7 +62,7 @@ def verify(entries=JOURNAL, published=PUBLISHED, progress=PROGRESS, *, processes
 
     async def one(piece):
         begin = [start] if piece.start.offset >= 0 else []
-        stretch = Stretch(0, *begin, part=piece.part, probe=piece.probe, until_ns=piece.until_ns)
+        stretch = SegmentAudit(0, *begin, part=piece.part, probe=piece.probe, until_ns=piece.until_ns)
         logs = (
             chunks(entries, piece.start.offset + 1, piece.end),
             chunks(published, piece.start.outputs, piece.outputs_end),

@@ -15,7 +15,7 @@ from schemas.errors import VerificationMismatch
 from streams.evidence import text_report
 from streams.evidence.page import differences
 from streams.evidence.time_buckets import MOST, Sums
-from streams.evidence.whatif import BIGGEST, Change, Changed, Difference, whatif
+from streams.evidence.whatif import BIGGEST, Changed, SymbolChange, WhatIfDifference, whatif
 from streams.journal import entries as journal
 
 DEFAULT = DecisionParams()
@@ -208,7 +208,7 @@ def test_a_log_that_is_no_journal_is_named_by_its_place():
 
 
 def test_partitions_add_up_and_keep_the_ten_biggest():
-    total, one = Difference("h"), found(DAY, DEFAULT)
+    total, one = WhatIfDifference("h"), found(DAY, DEFAULT)
     for _ in range(7):
         total.join(one)
     assert (total.changed, total.cents) == (7 * one.changed, 7 * one.cents)
@@ -230,9 +230,9 @@ def test_another_rule_that_leaves_the_same_size_is_no_change():
 
 @given(st.lists(st.integers(1, 50), max_size=40))
 def test_the_ten_biggest_are_kept_the_earlier_of_equals_first(sizes):
-    difference = Difference("h")
+    difference = WhatIfDifference("h")
     for offset, size in enumerate(sizes):
-        change = Change("X", 0, size, "a", "b")
+        change = SymbolChange("X", 0, size, "a", "b")
         difference.take(Changed(size, (-offset, 0), f"d-{offset}", "main", offset, "signal s", (change,)))
     kept = [(each["absolute_change_cents"], each["timestamp_ns"]) for each in difference.told()["biggest"]]
     wanted = sorted(((size, offset) for offset, size in enumerate(sizes)), key=lambda each: (-each[0], each[1]))

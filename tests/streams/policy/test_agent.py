@@ -16,7 +16,7 @@ from streams.monitoring.policy import PolicyMetrics
 from streams.policy.adapters import Mock, Nobody, adapter
 from streams.policy.agent import WAITING_MAX, SideAgent, entry_of
 from streams.policy.answer import Answer, NoAnswer
-from streams.policy.client import Desk, no_advice
+from streams.policy.client import PolicyClient, no_advice
 from streams.processing.partitioner import partition_of
 
 SECOND_NS = 1_000_000_000
@@ -66,7 +66,7 @@ class Script:
 
 def desk(policy, times=None, *, timeout_s=5.0, **breaker):
     times = times or Times()
-    return Desk(
+    return PolicyClient(
         policy,
         timeout_s=timeout_s,
         params=BreakerParams(**breaker),
@@ -502,7 +502,7 @@ def test_each_turn_of_the_breaker_is_told_once():
 
     async def story():
         times, policy = Times(), Script(NoAnswer("refused", "x"))
-        tried = Desk(
+        tried = PolicyClient(
             policy,
             timeout_s=1.0,
             params=BreakerParams(failure_threshold=2),
