@@ -81,8 +81,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     found: dict[str, list[float]] = {name: [] for name in ("yardstick", "rules", "nudged", "answer", "call", "asking")}
     for _ in range(runs):
         found["yardstick"].append(product_us())
-        found["rules"].append(median_us(lambda: rules.decision("afresh"), repeats))
-        found["nudged"].append(median_us(lambda: hybrid.decision("afresh"), repeats))
+        found["rules"].append(median_us(lambda: rules.decision("full"), repeats))
+        found["nudged"].append(median_us(lambda: hybrid.decision("full"), repeats))
         found["answer"].append(median_us(lambda: hybrid.decision("kept"), repeats))
         found["call"].append(median_us(rules.call, repeats))
         found["asking"].append(median_us(hybrid.call, repeats))

@@ -210,7 +210,7 @@ def _expire(state: State, key: tuple[str, ...], folded: FoldResult) -> None:
     if state.get("targets", key) is None:
         state.forget_idle_cells(key[0])
     else:
-        trigger = Trigger("expiry", f"{key[1]}/{key[2]}", way="afresh", cell=(key[1], key[2]))
+        trigger = Trigger("expiry", f"{key[1]}/{key[2]}", mode="full", cell=(key[1], key[2]))
         folded.call_for(key[0], trigger)
 
 
@@ -300,7 +300,7 @@ def _positions(state: State, entry: Journaled, folded: FoldResult) -> None:
             state.holders.setdefault(symbol, {})[portfolio] = None
     strays = any(quantity and symbol not in book.managed for symbol, quantity in positions)
     if value != book.value_usd or strays or book.unmanaged:
-        folded.call_for(portfolio, Trigger("value", "positions", way="ratio", cell=None, quiet=True))
+        folded.call_for(portfolio, Trigger("value", "positions", mode="scale_down", cell=None, quiet=True))
     watch_caps(state, entry.offset, portfolio, folded)
 
 

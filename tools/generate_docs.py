@@ -16,7 +16,8 @@ DAY_MS: Final = 24 * HOUR_MS
 
 HEAD: Final = """# Topology
 
-Written by `make docs` from `streams/stages/topology.py` and `streams/journal/topics.py`; a test checks that it is current.
+Written by `make docs` from `streams/stages/topology.py` and `streams/journal/topics.py`. A test checks that it is
+current.
 Faust runs these stages live, the `Driver` runs them in memory.
 """
 

@@ -49,7 +49,7 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
     if state.progress is not None:
         state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
     for portfolio in _holding(state, lambda _cell: True):
-        folded.call_for(portfolio, Trigger("settings", control_id, way="ratio", cell=None))
+        folded.call_for(portfolio, Trigger("settings", control_id, mode="scale_down", cell=None))
     return "applied"
 
 
@@ -88,7 +88,9 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
         scopes[scope] = wanted
     state.put("states", (MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
-    trigger = Trigger("resume" if resumed else "control", control_id, way="afresh" if resumed else "ratio", cell=None)
+    trigger = Trigger(
+        "resume" if resumed else "control", control_id, mode="full" if resumed else "scale_down", cell=None
+    )
     for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: covers(scope, cell)):
         folded.call_for(portfolio, trigger)
     return "applied"
@@ -103,7 +105,7 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
     state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
     if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
-        folded.call_for(portfolio, Trigger("value", control_id, way="ratio", cell=None))
+        folded.call_for(portfolio, Trigger("value", control_id, mode="scale_down", cell=None))
     return "applied"
 
 

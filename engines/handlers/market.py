@@ -69,7 +69,7 @@ def fold_price(
     if not is_stale(moved, _now(state), state.params):
         for portfolio in list(state.waiting.get(symbol, {})):
             if state.has_forecast(portfolio, symbol):
-                folded.call_for(portfolio, Trigger("price", symbol, way="afresh", cell=None))
+                folded.call_for(portfolio, Trigger("price", symbol, mode="full", cell=None))
 
 
 def watch_caps(state: State, offset: int, portfolio: str, folded: FoldResult, symbol: str = "positions") -> None:
@@ -97,7 +97,7 @@ def watch_caps(state: State, offset: int, portfolio: str, folded: FoldResult, sy
     elif book.breached and room >= 1.0:
         state.put_book(portfolio, book._replace(breached=False))
     if intended < least:
-        folded.call_for(portfolio, Trigger("cap", symbol, way="ratio", cell=None, quiet=True))
+        folded.call_for(portfolio, Trigger("cap", symbol, mode="scale_down", cell=None, quiet=True))
 
 
 def _believed(
@@ -282,7 +282,7 @@ def _tell(state: State, symbol: str, before: Market, after: Market, offset: int,
             continue
         folded.note("cascade_level", RECOMMENDATIONS[now])
         for portfolio in _holders(state, symbol, side):
-            folded.call_for(portfolio, Trigger("cascade", symbol, way="ratio", cell=None, quiet=True))
+            folded.call_for(portfolio, Trigger("cascade", symbol, mode="scale_down", cell=None, quiet=True))
         latch = after.long if side > 0 else after.short
         if state.partition == 0 and latch is not None:
             _warn(state, folded, offset, f"{symbol}:{'long' if side > 0 else 'short'}", latch, now)

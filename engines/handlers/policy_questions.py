@@ -39,16 +39,16 @@ def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], o
         if before is not None:
             state.drop("questions", (portfolio,))
         return
-    way = decision.trigger.way
+    mode = decision.trigger.mode
     book: tuple[CappedCell, ...] = ()
     asked: list[PolicyQuestion] = []
-    if way == "afresh":
+    if mode == "full":
         opened = _opened(state, decision, claimed, offset)
         asked = [*_still_meant(state, portfolio, before, opened), *opened]
         book = _book(decision) if asked else ()
         folded.requests += [request(state, decision, each) for each in opened]
     elif before is not None:
-        changed = _changed(decision) if way == "ratio" else {}
+        changed = _changed(decision) if mode == "scale_down" else {}
         book = tuple(changed.get((row.strategy_id, row.symbol), row) for row in before.book)
         asked = [each for each in before.asked if (each.strategy_id, each.symbol) not in changed]
     if asked:
@@ -106,7 +106,7 @@ def revise_all(state: State, control_id: str, concerned: Sequence[str], folded: 
     """Let portfolios decide again on what they keep, because an operator has changed the policy's mode."""
     for portfolio in concerned:
         if state.tables["questions"].get((portfolio,)) is not None:
-            folded.call_for(portfolio, Trigger("control", control_id, way="kept", cell=None))
+            folded.call_for(portfolio, Trigger("control", control_id, mode="reuse", cell=None))
 
 
 def _index(
@@ -128,7 +128,7 @@ def _close(state: State, portfolio: str, index: int, closed: PolicyQuestion, kin
     folded.note("advice", closed.status)
     if record.awaited:
         name = state.decision_id(portfolio, closed.offset)
-        folded.call_for(portfolio, Trigger(kind, name, way="kept", cell=(closed.strategy_id, closed.symbol)))
+        folded.call_for(portfolio, Trigger(kind, name, mode="reuse", cell=(closed.strategy_id, closed.symbol)))
 
 
 def _opened(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], offset: int) -> list[PolicyQuestion]:

@@ -52,7 +52,9 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     else:
         forecast = None if cell is None else cell.forecast
     state.put_cell(key, CellRecord(forecast, claims, timestamp_ns, seen))
-    folded.call_for(portfolio, Trigger("signal", signal_id, way="afresh" if side else "ratio", cell=(strategy, symbol)))
+    folded.call_for(
+        portfolio, Trigger("signal", signal_id, mode="full" if side else "scale_down", cell=(strategy, symbol))
+    )
 
 
 def _place_of(entry: Journaled) -> str:

@@ -1,7 +1,7 @@
 """Stages 9 and 10: what a portfolio's cells are worth together, first over strategies, then over symbols.
 
-The rules are `engines.models.ensemble` and `engines.pipeline.portfolio_sizing`; here they meet what is known of this portfolio and of the
-market: weights and likeness of its strategies, correlations of its symbols, and the stress that these are in.
+The rules are `engines.models.ensemble` and `engines.pipeline.portfolio_sizing`. Here they get what is known of this
+portfolio and of the market: weights and likeness of its strategies, correlations of its symbols, and their stress.
 
 Source: docs/pipeline.md, stages 9 and 10.
 """

@@ -96,9 +96,11 @@ def is_stale(bars: Bars, now_ns: int, params: DecisionParams) -> bool:
     return now_ns - bars.last_ns > params.validation_criteria.max_price_age_s * SECOND_NS
 
 
-def nothing(reason: str, level: int, fall: float) -> CellSize:
+def nothing(reason: str, level: int, drawdown_factor: float) -> CellSize:
     """Return the size of a cell that is not live."""
-    return CellSize(NOTHING, reason, cascade.MULTIPLIER[level] * fall, 0.0, level, None, None, 1.0, 1.0, fall)
+    return CellSize(
+        NOTHING, reason, cascade.MULTIPLIER[level] * drawdown_factor, 0.0, level, None, None, 1.0, 1.0, drawdown_factor
+    )
 
 
 def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams) -> Bet:
@@ -135,7 +137,13 @@ def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None
 
 
 def size(
-    bet: Bet, level: int, fall: float, confirmed: Regime, value_usd: float, now_ns: int, params: DecisionParams
+    bet: Bet,
+    level: int,
+    drawdown_factor: float,
+    confirmed: Regime,
+    value_usd: float,
+    now_ns: int,
+    params: DecisionParams,
 ) -> CellSize:
     """Stages 2-8: return a live cell's size after each stage.
 
@@ -144,7 +152,7 @@ def size(
     Args:
         bet: stages 2 and 3 of the cell's forecast.
         level: cascade level in force for its side, 0-3.
-        fall: the drawdown multiplier.
+        drawdown_factor: the drawdown multiplier.
         confirmed: regime of the symbol in this portfolio.
         value_usd: V.
         now_ns: journal time.
@@ -153,29 +161,37 @@ def size(
     forecast = bet.forecast
     side = forecast.side
     sentiment_age_s = max(0, now_ns - forecast.sentiment_ns) / SECOND_NS
-    mood = sentiment.multiplier(
+    sentiment_scale = sentiment.multiplier(
         side, forecast.sentiment_score, forecast.sentiment_confidence, sentiment_age_s, params.sentiment
     )
-    weather = regime.multiplier(confirmed, side, params.position_sizing.regime_adjustment)
+    regime_factor = regime.multiplier(confirmed, side, params.position_sizing.regime_adjustment)
     risk = 1.0 - params.position_sizing.risk_score_weight * forecast.risk_score
-    alarm = cascade.MULTIPLIER[level]
+    cascade_factor = cascade.MULTIPLIER[level]
 
-    stakes = 100.0 * value_usd * side
-    second = int(stakes * bet.resized)
-    third = int(second * risk)
-    fourth = int(third * mood.multiplier)
-    fifth = int(fourth * weather)
-    sixth = int(fifth * alarm)
-    cut = alarm * fall
+    signed_value_cents = 100.0 * value_usd * side
+    after_conformal = int(signed_value_cents * bet.resized)
+    after_risk_score = int(after_conformal * risk)
+    after_sentiment = int(after_risk_score * sentiment_scale.multiplier)
+    after_regime = int(after_sentiment * regime_factor)
+    after_cascade = int(after_regime * cascade_factor)
+    cut = cascade_factor * drawdown_factor
     return CellSize(
-        (int(stakes * bet.kelly.fraction), second, third, fourth, fifth, sixth, int(sixth * fall)),
+        (
+            int(signed_value_cents * bet.kelly.fraction),
+            after_conformal,
+            after_risk_score,
+            after_sentiment,
+            after_regime,
+            after_cascade,
+            int(after_cascade * drawdown_factor),
+        ),
         bet.kelly.reason,
         cut,
-        bet.narrowing * risk * min(1.0, mood.multiplier) * min(1.0, weather) * cut,
+        bet.narrowing * risk * min(1.0, sentiment_scale.multiplier) * min(1.0, regime_factor) * cut,
         level,
         bet,
-        mood,
+        sentiment_scale,
         risk,
-        weather,
-        fall,
+        regime_factor,
+        drawdown_factor,
     )

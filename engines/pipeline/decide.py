@@ -1,12 +1,12 @@
 """Stages 1 to 14: from a portfolio's state and a trigger to its targets.
 
-A full decision sizes every live cell afresh. A decision *by ratio* (no solver, no claims) only carries new cuts,
-caps and trading states onto what was last published; one on a policy's answer nudges what the caps had left
-(`engines.pipeline.sizing_modes`). All end in the caps, the policy's nudge, the limits and the band, in this order; what runs after them
-can only shrink.
+A full decision sizes every live cell from its forecast. One that scales down (no solver, no claims) only applies new
+cuts, caps and trading states to what was last published; one that reuses nudges what the caps had left
+(`engines.pipeline.sizing_modes`). All end in the caps, the policy's nudge, the limits and the band, in this order; what
+runs after them can only shrink.
 
-Targets are intentions. What is held enters a full decision through the band, REDUCING and the exits, and a decision by
-ratio through one bound alone: a cut never asks for more than a settled report of positions says is held.
+Targets are intentions. What is held enters a full decision through the band, REDUCING and the exits, and a decision
+that scales down through one bound alone: a cut never asks for more than a settled report of positions says is held.
 
 Source: docs/pipeline.md.
 """
@@ -18,7 +18,7 @@ from engines.pipeline import caps, no_trade_band
 from engines.pipeline.cap_headroom import headroom
 from engines.pipeline.caps import Limits
 from engines.pipeline.cell_sizing import CellSize
-from engines.pipeline.sizing_modes import Sized, afresh, as_kept, by_ratio, levels, trading_states
+from engines.pipeline.sizing_modes import Sized, levels, reuse, scale_down, size_in_full, trading_states
 from engines.pipeline.wants import Want, wants
 from engines.pipeline.waterfall import Waterfall
 from engines.state import policy
@@ -28,14 +28,14 @@ from engines.state.records import Book, CellTarget
 from schemas.vocabulary import TradingState
 
 Cells = Sequence[tuple[str, str]]
-Way = Literal["afresh", "ratio", "kept"]
+SizingMode = Literal["full", "scale_down", "reuse"]
 
-WAYS: dict[Way, Callable[[State, str, Book, Holdings, list[TradingState]], Sized]] = {
-    "afresh": afresh,
-    "ratio": by_ratio,
-    "kept": as_kept,
+MODES: dict[SizingMode, Callable[[State, str, Book, Holdings, list[TradingState]], Sized]] = {
+    "full": size_in_full,
+    "scale_down": scale_down,
+    "reuse": reuse,
 }
-"""How a decision comes by its sizes; of two that are called for, the first of these."""
+"""How a decision gets its sizes; of two that are called for, the first of these."""
 RANKS = ("signal", "expiry", "resume", "price", "control", "value", "settings", "cascade", "cap", "advice", "deadline")
 
 
@@ -45,8 +45,8 @@ class Trigger(NamedTuple):
     kind: str
     """One of `RANKS`."""
     id: str
-    way: Way
-    """afresh: every live cell is sized; ratio: what is held is cut; kept: what a decision's caps left is nudged."""
+    mode: SizingMode
+    """How the sizes before the caps come about."""
     cell: tuple[str, str] | None
     """(strategy, symbol) whose waterfall is shown, where there is one."""
     quiet: bool = False
@@ -54,8 +54,8 @@ class Trigger(NamedTuple):
 
     @property
     def full(self) -> bool:
-        """Whether every live cell is sized afresh."""
-        return self.way == "afresh"
+        """Whether every live cell is sized from its forecast."""
+        return self.mode == "full"
 
 
 class Decision(NamedTuple):
@@ -123,7 +123,7 @@ def stronger(one: Trigger | None, other: Trigger) -> Trigger:
     if one is None:
         return other
     named = min(one, other, key=lambda trigger: (RANKS.index(trigger.kind), trigger.cell or ()))
-    return named._replace(way=min(one.way, other.way, key=[*WAYS].index), quiet=one.quiet and other.quiet)
+    return named._replace(mode=min(one.mode, other.mode, key=[*MODES].index), quiet=one.quiet and other.quiet)
 
 
 def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
@@ -132,10 +132,10 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     holdings = hold(state, portfolio)
     cells = holdings.cells
     states = trading_states(state, portfolio, cells)
-    waterfall, sizes, cuts, factors, weights, reduction = WAYS[trigger.way](state, portfolio, book, holdings, states)
+    waterfall, sizes, cuts, factors, weights, reduction = MODES[trigger.mode](state, portfolio, book, holdings, states)
 
     limits = state.limits
-    only_cuts = trigger.way == "ratio"
+    only_cuts = trigger.mode == "scale_down"
     slack = limits.tolerance if only_cuts else 0.0
     capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
     waterfall.add("caps", capped.cents, _bound_reasons(cells, capped.bound))
@@ -238,7 +238,7 @@ def _blend(
     bound: list[tuple[str, str]],
 ) -> Sequence[int]:
     """Stage 12: the policy's nudges, where any are in force, and the caps again."""
-    if not state.params.rl.enabled or trigger.way == "ratio":
+    if not state.params.rl.enabled or trigger.mode == "scale_down":
         return capped
     changes = policy.nudges(state, portfolio, cells)
     if not changes:

@@ -1,8 +1,8 @@
-"""Ways in which a decision comes by its sizes before its caps: afresh, by ratio, or as kept.
+"""Sizing modes: how a decision gets its sizes before the caps.
 
-Afresh, every live cell goes through stages 1 to 10. By ratio, what was last published is cut by stages 7 and 8: targets
-are intentions, and what is held moves none of them. As kept, the sizes are those that a decision's caps had left, which
-a policy's answer is to nudge.
+- full: every live cell goes through stages 1 to 10.
+- scale down: what was last published is cut by stages 7 and 8. Targets are intentions: what is held moves none of them.
+- reuse: the sizes are those that the caps of an earlier decision had left, which a policy's answer is to nudge.
 
 Source: docs/pipeline.md.
 """
@@ -20,7 +20,7 @@ from engines.state.partition import MARKET_WIDE, State
 from engines.state.records import Book, CellTarget, Questions
 from schemas.vocabulary import Regime, TradingState
 
-__all__ = ["Sized", "afresh", "as_kept", "by_ratio", "levels", "trading_states"]
+__all__ = ["Sized", "levels", "reuse", "scale_down", "size_in_full", "trading_states"]
 
 Cells = Sequence[tuple[str, str]]
 HALTED: TradingState = "HALTED"
@@ -49,13 +49,13 @@ class Carried(NamedTuple):
     reason: str
 
 
-def afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
+def size_in_full(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
     """Stages 1-10 of every cell; cells without a fresh price are carried as they were published."""
-    fall = _fall(state, book)
+    drawdown_factor = _drawdown_factor(state, book)
     sizes: list[CellSize | None] = []
     rows, cuts, factors, reasons = [], [], [], {}
     for index, (cell, trading) in enumerate(zip(holdings.cells, states, strict=True)):
-        size = _cell(state, (portfolio, *cell), trading, book.value_usd, fall)
+        size = _cell(state, (portfolio, *cell), trading, book.value_usd, drawdown_factor)
         sizes.append(size)
         if size is None:
             reasons[index] = "no forecast"
@@ -77,17 +77,17 @@ def afresh(state: State, portfolio: str, book: Book, holdings: Holdings, states:
     reduction = aggregation.of_symbols(state, book.value_usd, holdings.cells, sizes, factors, waterfall)
     sized = Sized(waterfall, sizes, cuts, factors, weights, reduction)
     if state.params.portfolio.stale_price == "hold":
-        _carry_unpriced(state, fall, holdings, sized)
+        _carry_unpriced(state, drawdown_factor, holdings, sized)
     return sized
 
 
-def by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
+def scale_down(state: State, _portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
     """Stages 7 and 8 on what was last published, at present prices."""
-    fall = _fall(state, book)
-    alarms = levels(state, holdings.cells, holdings.intended, holdings.cents)
+    drawdown_factor = _drawdown_factor(state, book)
+    levels_now = levels(state, holdings.cells, holdings.intended, holdings.cents)
     rows = [
-        _carried(size, target, level, fall, halted=trading == HALTED)
-        for size, target, level, trading in zip(holdings.intended, holdings.targets, alarms, states, strict=True)
+        _carried(size, target, level, drawdown_factor, halted=trading == HALTED)
+        for size, target, level, trading in zip(holdings.intended, holdings.targets, levels_now, states, strict=True)
     ]
     cents = [row.cents for row in rows]
     waterfall = Waterfall()
@@ -96,15 +96,15 @@ def by_ratio(state: State, _portfolio: str, book: Book, holdings: Holdings, stat
     return Sized(waterfall, [None] * len(rows), [row.cut for row in rows], [row.cap_factor for row in rows], {}, None)
 
 
-def as_kept(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
+def reuse(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
     """Stages 2-11 as the decision that is nudged had left them; a cell that it did not know stays as published."""
     record: Questions | None = state.tables["questions"].get((portfolio,))
     kept = {} if record is None else {(row.strategy_id, row.symbol): row for row in record.book}
-    fall = _fall(state, book)
-    alarms = levels(state, holdings.cells, holdings.intended, holdings.cents)
+    drawdown_factor = _drawdown_factor(state, book)
+    levels_now = levels(state, holdings.cells, holdings.intended, holdings.cents)
     cents, cuts, factors = [], [], []
     for cell, intended, target, level, trading in zip(
-        holdings.cells, holdings.intended, holdings.targets, alarms, states, strict=True
+        holdings.cells, holdings.intended, holdings.targets, levels_now, states, strict=True
     ):
         row = kept.get(cell)
         if row is not None:
@@ -112,7 +112,7 @@ def as_kept(state: State, portfolio: str, book: Book, holdings: Holdings, states
         elif target is not None:
             size, cut, factor = intended, target.cut, target.cap_factor
         else:
-            size, cut, factor = intended, cascade.MULTIPLIER[level] * fall, 1.0
+            size, cut, factor = intended, cascade.MULTIPLIER[level] * drawdown_factor, 1.0
         cents.append(0 if trading == HALTED else size)
         cuts.append(cut)
         factors.append(factor)
@@ -121,7 +121,7 @@ def as_kept(state: State, portfolio: str, book: Book, holdings: Holdings, states
     return Sized(waterfall, [None] * len(cents), cuts, factors, {}, None)
 
 
-def _carry_unpriced(state: State, fall: float, holdings: Holdings, sized: Sized) -> None:
+def _carry_unpriced(state: State, drawdown_factor: float, holdings: Holdings, sized: Sized) -> None:
     """Add a stage in which cells without a fresh price stand as they were published, less the cuts since then.
 
     A price that is not known is no reason to sell, and none to buy.
@@ -133,21 +133,21 @@ def _carry_unpriced(state: State, fall: float, holdings: Holdings, sized: Sized)
     ]
     if not waiting:
         return
-    alarms = levels(state, holdings.cells, holdings.intended, holdings.cents)
+    levels_now = levels(state, holdings.cells, holdings.intended, holdings.cents)
     cents, reasons = list(sized.waterfall.last), {}
     for index in waiting:
         target = holdings.targets[index]
         if target is None:
             continue
-        row = _carried(holdings.intended[index], target, alarms[index], fall, halted=False)
+        row = _carried(holdings.intended[index], target, levels_now[index], drawdown_factor, halted=False)
         cents[index], sized.cuts[index], sized.cap_factors[index] = row.cents, row.cut, row.cap_factor
         reasons[index] = "held without a fresh price" + (f", {row.reason}" if row.reason else "")
     sized.waterfall.add("unpriced", cents, reasons)
 
 
-def _carried(intended: int, target: CellTarget | None, level: int, fall: float, *, halted: bool) -> Carried:
+def _carried(intended: int, target: CellTarget | None, level: int, drawdown_factor: float, *, halted: bool) -> Carried:
     """Return a cell as published, cut by what cascade and drawdown take now beyond what they took then."""
-    now = cascade.MULTIPLIER[level] * fall
+    now = cascade.MULTIPLIER[level] * drawdown_factor
     was = now if target is None else target.cut
     ratio = now / was if now < was else 1.0
     factor = (1.0 if target is None else target.cap_factor) * ratio
@@ -158,7 +158,7 @@ def _carried(intended: int, target: CellTarget | None, level: int, fall: float, 
     )
 
 
-def _fall(state: State, book: Book) -> float:
+def _drawdown_factor(state: State, book: Book) -> float:
     """Return the drawdown multiplier."""
     return drawdown.multiplier(book.peak_usd, book.value_usd, state.params.risk_management.max_drawdown_pct)
 
@@ -194,7 +194,7 @@ def levels(state: State, cells: Cells, cents: Sequence[int], held: Sequence[int]
 
 
 def _cell(
-    state: State, key: tuple[str, str, str], trading: TradingState, value_usd: float, fall: float
+    state: State, key: tuple[str, str, str], trading: TradingState, value_usd: float, drawdown_factor: float
 ) -> CellSize | None:
     """Stages 1-8 of one cell, None where it has no forecast."""
     tables = state.tables
@@ -206,17 +206,17 @@ def _cell(
     level = cell_sizing.level_of(market, markets.get((MARKET_WIDE,)), forecast.side)
     reason = cell_sizing.why_not(forecast, market, trading == HALTED, now_ns, state.params)
     if reason:
-        return cell_sizing.nothing(reason, level, fall)
+        return cell_sizing.nothing(reason, level, drawdown_factor)
     learned, scores = tables["kelly-posteriors"].get(key), tables["conformal-scores"].get(key)
     bet = state.bets.get(key)
     if bet is None or bet.forecast is not forecast or bet.learned is not learned or bet.scores is not scores:
         bet = state.bets[key] = cell_sizing.bet(forecast, learned, scores, state.params)
     regime = tables["regimes"].get((key[0], key[2]))
     confirmed: Regime = "ranging" if regime is None else regime.confirmed
-    around = (bet, level, fall, confirmed, value_usd)
+    around = (bet, level, drawdown_factor, confirmed, value_usd)
     last = state.sizes.get(key)
     if last is not None and last[0] == around and forecast.sentiment_score is None:
         return last[1]
-    size = cell_sizing.size(bet, level, fall, confirmed, value_usd, now_ns, state.params)
+    size = cell_sizing.size(bet, level, drawdown_factor, confirmed, value_usd, now_ns, state.params)
     state.sizes[key] = (around, size)
     return size

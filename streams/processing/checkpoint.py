@@ -141,7 +141,7 @@ class Ledger:
         """Return the ledger at an offset, of each record the newest version not above it."""
         at = {key: newest(versions, offset) for key, versions in stored.items()}
         ledger = cls({key: v for key, v in at.items() if v is not None and v.value is not None}, offset)
-        ledger.face(stored)
+        ledger.mark_stale(stored)
         return ledger
 
     @classmethod
@@ -150,7 +150,7 @@ class Ledger:
         now = {key: Version(stamp, encode(key)) for key, stamp in touched.items()}
         return cls({key: version for key, version in now.items() if version.value is not None}, offset)
 
-    def face(self, stored: Tables) -> None:
+    def mark_stale(self, stored: Tables) -> None:
         """Note where the tables, which read as `base`, hold what is above `progress` or deleted."""
         self._above, self._deleted = [], []
         for key, versions in stored.items():

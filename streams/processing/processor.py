@@ -46,17 +46,17 @@ class Processor:
     `clock` (monotonic, ns), whichever comes first. It is looked at when records come: an idle owner calls
     `checkpoint` itself. `contiguous`: the source's offsets have no gaps (retention and transactions leave some).
 
-    `sure`: whether the partition is surely this owner's still. While it is not, a due checkpoint waits: an owner that
-    was paused for longer than its session would lay an older checkpoint over its successor's.
+    `owns_partition`: whether this owner certainly still holds the partition. While it does not, a due checkpoint waits:
+    an owner that was paused for longer than its session would write an older checkpoint over its successor's.
 
-    `beside`: starts the writing of a due checkpoint beside the chunks that follow, which then need not wait for it;
-    None: the chunk that makes it due waits. There is one at a time, and `rest` returns when it is written.
+    `background`: starts writing a due checkpoint while the chunks that follow are folded; None: the chunk that makes it
+    due waits. There is one at a time, and `wait_idle` returns when it is written.
 
     A step that fails or is cancelled leaves the memory ahead of what is published: nothing goes on then but `recover`,
     and whoever asks for another step is told what failed.
     """
 
-    beside: Callable[[Coroutine[Any, Any, None]], object] | None = None
+    background: Callable[[Coroutine[Any, Any, None]], object] | None = None
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class Processor:
         checkpoint_interval_ns: int = TEN_SECONDS_NS,
         contiguous: bool = True,
         observer: ProcessorObserver | None = None,
-        sure: Callable[[], bool] = lambda: True,
+        owns_partition: Callable[[], bool] = lambda: True,
     ) -> None:
         self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
-        self._contiguous, self._observer, self._sure = contiguous, observer, sure
+        self._contiguous, self._observer, self._owns_partition = contiguous, observer, owns_partition
         self._lock, self._writing = asyncio.Lock(), asyncio.Lock()
         self._whole = False
         self._begin(BEGINNING, Ledger({}, -1), Known(fold, partition, (), -1), 0)
@@ -108,7 +108,7 @@ class Processor:
         """Whether outputs published above `progress` have still to come out again."""
         return self._known.last_entry >= 0
 
-    def pace(self, checkpoint_entries: int, checkpoint_interval_ns: int) -> None:
+    def set_checkpoint_policy(self, checkpoint_entries: int, checkpoint_interval_ns: int) -> None:
         """Let checkpoints be due after so many entries or so much time, from the next chunk on."""
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
 
@@ -184,7 +184,7 @@ class Processor:
         changes = ledger.repair(stored)
         if changes:
             await self._ports.write(changes)
-        ledger.face({key: versions for key, versions in stored.items() if key not in changes})
+        ledger.mark_stale({key: versions for key, versions in stored.items() if key not in changes})
         if ledger.digest != progress.digest:
             progress = progress._replace(digest=ledger.digest)
             await self._ports.write_progress(progress.to_bytes())
@@ -225,7 +225,7 @@ class Processor:
             crashpoints.at("published")
             self._waiting.append(acknowledge)
             if self._is_due():
-                await self._checkpoint(self.beside)
+                await self._checkpoint(self.background)
 
     async def act(self, effect: Callable[[], list[Send]]) -> None:
         """Let the fold do what no record asks for (time has passed), and publish what it decides.
@@ -236,12 +236,12 @@ class Processor:
         async with self._step():
             await self._publish(effect(), 0)
             if self._waiting and self._is_due():
-                await self._checkpoint(self.beside)
+                await self._checkpoint(self.background)
 
     def _is_due(self) -> bool:
         """Return whether there must be a checkpoint, and may be one."""
         due = self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns
-        return due and self._sure()
+        return due and self._owns_partition()
 
     def _fold_all(self, records: Sequence[Record]) -> list[Send]:
         """Fold each record that is new; return what is to be published, in order."""
@@ -281,7 +281,7 @@ class Processor:
         async with self._step():
             await self._checkpoint()
 
-    async def rest(self) -> None:
+    async def wait_idle(self) -> None:
         """Return when no checkpoint is being written."""
         async with self._writing:
             pass

@@ -29,12 +29,13 @@ async def drain(fold: SizingFold, processor: Processor, ports: Ports, to_version
     partition = fold.state.partition
     first = await processor.recover()
     await _fold(fold, processor, ports, first)
-    if not _heir(fold):
+    if not _successor(fold):
         entry = handover.engine(version_of(fold.state), to_version, clock())
         await ports.send([Send(journal.TOPIC, partition, None, entry)])
         await _fold(fold, processor, ports, processor.offset + 1)
-    if _heir(fold) != to_version:
-        msg = f"journal partition {partition} was handed over to version {_heir(fold)}, not {to_version}: install that"
+    if _successor(fold) != to_version:
+        found = _successor(fold)
+        msg = f"journal partition {partition} was handed over to version {found}, not {to_version}: install that"
         raise AnotherVersion(msg)
     await processor.checkpoint()
     left = handover.HandoverState(processor.offset, handover.plain(fold.meta()), processor.records())
@@ -43,7 +44,7 @@ async def drain(fold: SizingFold, processor: Processor, ports: Ports, to_version
     return left.offset
 
 
-def _heir(fold: SizingFold) -> int:
+def _successor(fold: SizingFold) -> int:
     """Return the version that the partition is handed over to, 0: none."""
     return 0 if fold.state.progress is None else fold.state.progress.successor
 
@@ -51,7 +52,7 @@ def _heir(fold: SizingFold) -> int:
 async def _fold(fold: SizingFold, processor: Processor, ports: Ports, first: int) -> None:
     """Fold from an offset to the end of this moment, or to the entry that hands over."""
     async for chunk in _chunks(ports.source(first)):
-        if _heir(fold):
+        if _successor(fold):
             return
         await processor.take(chunk, _nothing)
 

@@ -41,7 +41,8 @@ class MarketFold:
     if it is newer than its own symbol's last: a neighbour's clock does not starve it. Else it is late and counts
     nowhere, as is one so far behind the open step that its price is too old to size with (`max_price_age_s`).
 
-    A tick far from its symbol's last price is suspect and counts nowhere until another agrees (`engines/models/collar.py`).
+    A tick far from its symbol's last price is suspect, and counts nowhere until another agrees
+    (`engines/models/collar.py`).
     """
 
     tables = (TABLE,)

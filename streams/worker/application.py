@@ -119,7 +119,7 @@ class Owned:
         """Bring the partition's state back; return the offset to read from."""
         async with self._lock(partition):
             processor = self._make(partition)
-            processor.beside = self._beside
+            processor.background = self._beside
             first = await processor.recover()
             self.processors[partition] = processor
             return first
@@ -129,7 +129,7 @@ class Owned:
         async with self._lock(partition):
             processor = self.processors.pop(partition, None)
             if processor is not None:
-                await processor.rest()
+                await processor.wait_idle()
 
     async def take(self, event: Any) -> None:
         """Hand a chunk to its processor, which acknowledges it; one of before the last rebalance is dropped."""

@@ -156,7 +156,7 @@ class Worker:
                 checkpoint_interval_ns=interval_ns,
                 contiguous=stage.contiguous,
                 observer=self.metrics.processor(stage.name, partition),
-                sure=self._surely_owns,
+                owns_partition=self._surely_owns,
             )
             return OwnedPartition(stage, fold, processor, ports)
 
@@ -318,7 +318,7 @@ class Worker:
         """Let checkpoints be due otherwise, from the next chunk on."""
         for owner in self.owners:
             for processor in owner.processors.values():
-                processor.pace(*_pace(settings))
+                processor.set_checkpoint_policy(*_pace(settings))
 
     async def _set_fetch(self, settings: Settings) -> None:
         """Take other chunks, from the next fetch on."""

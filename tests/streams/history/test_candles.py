@@ -15,7 +15,7 @@ from schemas.price import PriceTick
 from streams.history import candles
 from streams.history.candles import Candle, CandleFile, Candles
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 HOUR = 3_600
 START_S = 1_600_000_000 - 1_600_000_000 % HOUR
 REAL = sorted(DATA.glob("*USDT_1h_*.csv.gz"))

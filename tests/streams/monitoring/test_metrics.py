@@ -39,7 +39,7 @@ from streams.stages.ingest import ingest
 from streams.stages.market import MarketFold
 from streams.stages.sizing import SizingFold
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
 
@@ -784,7 +784,7 @@ def test_no_family_is_there_twice():
 
 def test_every_note_that_an_engine_leaves_is_recorded():
     left = set()
-    for path in Path(engines.__file__).parent.glob("*.py"):
+    for path in Path(engines.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "note":
                 name = node.args[0]

@@ -23,7 +23,7 @@ from engines.models import correlation, moments
 from engines.parameters import CorrelationParams
 
 PARAMS = CorrelationParams()
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
 HOUR_NS = 3_600 * 10**9
 SYMBOLS = "ABCDE"

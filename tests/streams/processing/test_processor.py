@@ -486,7 +486,7 @@ class Beside:
     """Starts the writing of checkpoints as tasks, and knows them."""
 
     def __init__(self, journey):
-        self.tasks, journey.processor.beside = [], self.start
+        self.tasks, journey.processor.background = [], self.start
 
     def start(self, writing):
         self.tasks.append(asyncio.create_task(writing))
@@ -509,7 +509,7 @@ def test_chunks_go_on_while_a_checkpoint_is_written_and_are_not_in_it():
         await journey.take(journey.tick(b"a"))
         assert (journey.processor.offset, journey.processor.checkpointed) == (2, -1)
         gate.set()
-        await journey.processor.rest()
+        await journey.processor.wait_idle()
         assert journey.processor.checkpointed == 1
         assert journey.store.records["tallies", b"a"] == pack(Version(0, b"1"))
         return journey.log[1:]
@@ -536,7 +536,7 @@ def test_nothing_goes_on_after_the_writing_of_a_checkpoint_broke_off():
         await journey.processor.recover()
         beside = Beside(journey)
         await journey.take(journey.tick(b"a"))
-        await journey.processor.rest()
+        await journey.processor.wait_idle()
         assert isinstance(beside.tasks[0].exception(), BrokenError)
         with pytest.raises(BrokenError):
             await journey.take(journey.tick(b"b"))
@@ -566,7 +566,7 @@ def test_a_due_checkpoint_waits_until_the_partition_is_surely_ours(step):
     sure = [True]
 
     async def story():
-        journey = Journey(checkpoint_entries=2, sure=lambda: sure[0])
+        journey = Journey(checkpoint_entries=2, owns_partition=lambda: sure[0])
         await journey.processor.recover()
         sure[0] = False
         await journey.take(journey.tick(b"a", b"b", b"c"))

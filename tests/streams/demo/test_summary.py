@@ -16,7 +16,7 @@ from streams.demo.statistics import CascadeHours, Whole
 from streams.history import candles
 from streams.history.candles import Candle, CandleFile, Candles
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 REAL = sorted(DATA.glob("*USDT_1h_*.csv.gz"))
 real = pytest.mark.skipif(len(REAL) < 4, reason=f"no four coins' real candles in {DATA}")
 HOUR_S = 3_600

@@ -14,7 +14,7 @@ from engines.allocation import DECISION_VERSION
 from engines.fold import apply
 from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams, tree_hash
-from engines.pipeline.decide import RANKS, WAYS, Trigger, in_lots, stronger
+from engines.pipeline.decide import MODES, RANKS, Trigger, in_lots, stronger
 from engines.pipeline.sizing_modes import trading_states
 from engines.state.partition import MARKET_WIDE, State
 from engines.state.records import ScopeOverrides
@@ -59,7 +59,7 @@ triggers = st.builds(
     Trigger,
     st.sampled_from(RANKS),
     st.sampled_from("xyz"),
-    st.sampled_from(tuple(WAYS)),
+    st.sampled_from(tuple(MODES)),
     st.sampled_from((None, ("a", "BTC"), ("b", "ADA"))),
 )
 
@@ -70,9 +70,9 @@ def test_of_several_triggers_the_highest_names_the_decision_and_one_full_one_mak
     for trigger in given_:
         named = stronger(named, trigger)
     assert RANKS.index(named.kind) == min(RANKS.index(trigger.kind) for trigger in given_)
-    ways = [trigger.way for trigger in given_]
-    assert named.way == next(way for way in ("afresh", "ratio", "kept") if way in ways)
-    assert named.full == ("afresh" in ways)
+    modes = [trigger.mode for trigger in given_]
+    assert named.mode == next(mode for mode in ("full", "scale_down", "reuse") if mode in modes)
+    assert named.full == ("full" in modes)
 
 
 SEVERITIES = ("ACTIVE", "REDUCING", "HALTED")

@@ -19,7 +19,7 @@ MARKET = MarketParams()
 SECOND_NS = 10**9
 HOUR_NS = 3600 * SECOND_NS
 START_NS = 480_000 * HOUR_NS
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 COINS = ("BTC", "ETH", "BNB", "ADA")
 
 
@@ -244,7 +244,7 @@ class World:
 
 @pytest.mark.parametrize("coin", COINS)
 def test_no_real_hour_is_rejected_or_clipped_so_each_cascade_is_acted_on_as_without_a_collar(coin):
-    """Hour by hour the bars are those that tests/engines/test_cascade.py judges: the same scores, the same levels."""
+    """Hour by hour the bars are those that tests/engines/models/test_cascade.py judges: the same scores, the same levels."""
     world, plain = World(), None
     for hour in hours(coin):
         assert world.step(*hour), hour

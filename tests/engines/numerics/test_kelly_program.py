@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engines.numerics import kelly_program
 from engines.numerics.kelly_program import solution, solve
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORLDS = {
     "caps and gross": {},
     "wide open": {"cap": 100.0, "gross": 1e3, "longs": 0.5},

@@ -20,7 +20,7 @@ THRESHOLDS, WEIGHTS, LEVELS, MARKET = CascadeThresholds(), CascadeWeights(), Cas
 SECOND_NS = 10**9
 HOUR_NS = 3600 * SECOND_NS
 START_NS = 480_000 * HOUR_NS
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 MONITOR, REDUCE_50, REDUCE_75, EXIT = range(4)
 
 readings = st.one_of(st.none(), st.floats(-50.0, 50.0))

@@ -28,9 +28,9 @@ MAY_BE_NULL = {"revises", "rl", "diversification", "valid_until_ns", "price", "q
 CARRIED = "unpriced"
 """Stage of a full decision that is there where a cell has no fresh price: it stands as it was published."""
 BEFORE = {
-    "afresh": [*STAGES, "ensemble", "portfolio", "caps", "rl"],
-    "ratio": ["held", "cut", "caps"],
-    "kept": ["kept", "caps", "rl"],
+    "full": [*STAGES, "ensemble", "portfolio", "caps", "rl"],
+    "scale_down": ["held", "cut", "caps"],
+    "reuse": ["kept", "caps", "rl"],
 }
 """Stages before the last two, by how a decision comes by its sizes."""
 EXAMPLES = settings().max_examples // 2
@@ -148,7 +148,7 @@ def sums(keys, cents):
 def test_no_cap_is_broken_by_what_is_published(given_):
     for decision, _, _ in decided(played(given_)):
         cells, limits = decision.holdings.cells, decision.limits
-        stood = decision.holdings.intended if decision.trigger.way == "ratio" else decision.holdings.cents
+        stood = decision.holdings.intended if decision.trigger.mode == "scale_down" else decision.holdings.cents
         adds = any(abs(size) > abs(was) for size, was in zip(decision.cents, stood, strict=True))
         slack = 1.0 if adds else 1.01
         value_cents = 100.0 * slack * decision.book.value_usd
@@ -177,7 +177,7 @@ def test_the_caps_are_scaled_by_every_cut_in_force(given_):
             if decision.trigger.full:
                 carried = CARRIED in rows and size is not None and size.bet is None and key in before
                 assert carried or target.cap_factor == pytest.approx(_factor(size)), cell
-            elif decision.trigger.way == "ratio" and key in before:
+            elif decision.trigger.mode == "scale_down" and key in before:
                 was = before[key]
                 assert target.cut <= was.cut
                 now, then = rows["cut"][index], rows["held"][index]
@@ -224,7 +224,7 @@ def test_no_cell_grows_where_it_may_not_and_none_turns(given_):
 def test_both_waterfalls_sum_exactly_to_what_is_published(given_):
     for decision, _, value in decided(played(given_)):
         fields = orjson.loads(value)
-        stages = [*BEFORE[decision.trigger.way], "limits", "band"]
+        stages = [*BEFORE[decision.trigger.mode], "limits", "band"]
         if CARRIED in decision.waterfall.names:
             stages.insert(stages.index("caps"), CARRIED)
         whole = fields["portfolio_waterfall"]
@@ -260,14 +260,14 @@ def test_every_symbol_ends_at_its_limits_or_as_it_stood_in_coins_that_are_worth_
     for (decision, _, value), prices in folded(played(given_)):
         rows = dict(zip(decision.waterfall.names, decision.waterfall.columns, strict=True))
         symbols = [symbol for _, symbol in decision.holdings.cells]
-        stood = decision.holdings.intended if decision.trigger.way == "ratio" else decision.holdings.cents
+        stood = decision.holdings.intended if decision.trigger.mode == "scale_down" else decision.holdings.cents
         for symbol, target in orjson.loads(value)["targets"].items():
             if symbol in decision.unmanaged:
                 continue
             mine = [index for index, name in enumerate(symbols) if name == symbol]
             end = stood if symbol in decision.kept else rows["limits"]
             ends = [end[index] for index in mine]
-            if decision.trigger.way == "ratio" and decision.holdings.settled and symbol not in decision.kept:
+            if decision.trigger.mode == "scale_down" and decision.holdings.settled and symbol not in decision.kept:
                 net, have = sum(ends), sum(decision.holdings.cents[index] for index in mine)
                 have = have if have * net > 0 else 0
                 if net != sum(stood[index] for index in mine) and abs(have) < abs(net):

@@ -19,7 +19,7 @@ from streams.evidence.bundle import Bundle
 from streams.evidence.decision_id import parse
 from streams.journal import entries as journal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALONE = """
 import runpy, sys
 for name in ("streams", "config", "aiokafka", "faust", "mode", "rocksdict", "aiohttp", "click", "yaml"):

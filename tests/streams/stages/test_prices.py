@@ -23,7 +23,7 @@ from streams.stages.market import LATENESS, OPEN, QUOTE, TABLE, MarketFold
 
 PARAMS = DecisionParams()
 SLIP = 4.35
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 def quote(driver, price, symbol="BTC-USD", ahead_s=0.0):

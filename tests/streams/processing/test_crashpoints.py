@@ -12,7 +12,7 @@ from schemas.errors import ConfigurationException
 from streams.processing import crashpoints
 from streams.processing.crashpoints import ENVIRONMENT, POINTS, passed, trap
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_without_the_variable_every_place_is_passed():

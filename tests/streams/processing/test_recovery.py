@@ -2,7 +2,7 @@
 
 A worker is a coroutine that stops at each step of its ports. There it may crash (its sends in flight may land later),
 be overtaken and go on as a zombie, or wait. `choose(n)` is the only source of choice; 0 = all well. More schedules:
-RECOVERY_EXAMPLES=20000 pytest tests/streams/test_recovery.py
+RECOVERY_EXAMPLES=20000 pytest tests/streams/processing/test_recovery.py
 """
 
 import asyncio
@@ -160,7 +160,7 @@ class Worker:
         self.processor = world.processor_class(
             self.fold, self.ports, partition=PARTITION, clock=lambda: 0, checkpoint_entries=2, observer=self
         )
-        self.processor.beside = self.beside
+        self.processor.background = self.background
         self.steps, self.waits, self.writer = self.life(), None, None
 
     def beside(self, writing):

@@ -16,7 +16,7 @@ from streams.history.candles import Candle, CandleFile, Candles
 from streams.history.feed import ORDER
 from streams.history.strategies import HORIZON, REACTION_NS, STRATEGIES, WARMUP
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 REAL = sorted(DATA.glob("*USDT_1h_*.csv.gz"))
 HOUR_NS = 3_600 * 10**9
 START_NS = 1_600_000_000 * 10**9 // HOUR_NS * HOUR_NS
