@@ -1,7 +1,7 @@
 """How often the gate errs, how long evidence takes, and what a step costs: many made policies at once.
 
-All runs go side by side, a decision at a time, in numpy's own operations; `tests/engines/models/test_policy_gate.py` holds that each
-run opens and closes where the engine does. Differences are normal, sd 28 bp, the bound 2 %.
+All runs go side by side, a decision at a time, in numpy's own operations; `tests/engines/models/test_policy_gate.py`
+holds that each run opens and closes where the engine does. Differences are normal, sd 28 bp, the bound 2 %.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Size a signal without Kafka, let a cascade cut it, and let the outcome teach."""
 
-from streams.library.phases import Layer3Phase1
+from himari import Layer3Phase1
 
 NOW_NS = 1_700_000_000_000_000_000
 HOUR_NS = 3_600_000_000_000
@@ -45,6 +45,7 @@ def main() -> None:
         posterior = cell["posterior"]
         believed = posterior["h2"] / posterior["h1"]
         print(f"learnt:  {believed:.3f} of a claim is believed after {posterior['outcomes']} outcome; .5 was before")
+        print("Shown: one signal sized, cut by a cascade, and its outcome learnt from.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from streams.library.phases import Layer3Phase2Portfolio
+from himari import Layer3Phase2Portfolio
 
 NOW_NS = 1_700_000_000_000_000_000
 HOUR_NS = 3_600_000_000_000
@@ -47,6 +47,7 @@ def main() -> None:
             path = Path(folder) / "weights.csv"
             layer3.export_weight_history(path)
             print(path.read_text(encoding="utf-8").splitlines()[1])
+        print("Shown: coins that move together share their risk, and several strategies share one portfolio.")
 
 
 if __name__ == "__main__":

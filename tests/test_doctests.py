@@ -8,13 +8,14 @@ import pytest
 
 import config
 import engines
+import himari
 import schemas
 import streams
 
 SPOKEN_TO = {"schemas.__main__", "streams.__main__"}
 MODULES = sorted(
     module.name
-    for package in (schemas, engines, config, streams)
+    for package in (schemas, engines, config, streams, himari)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     if module.name not in SPOKEN_TO
 )

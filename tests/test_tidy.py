@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -543,3 +543,55 @@ def test_the_layers_below_and_above_the_engines_have_their_own_rules():
     assert impure("engines/models/__main__.py", clock)
     assert wrong_imports("schemas/deep/planted.py", "from engines import fold\n")
     assert wrong_imports("streams/deep/planted.py", "from engines import fold\n") == []
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+def defined(name: str, source: str) -> Iterator[tuple[str, str]]:
+    """Yield (public name, what it is) of each class and type alias that a module defines at its top."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, f"class of {name}"
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            alias = node.targets[0].id
+            if alias[0].isupper() and not alias.isupper():
+                yield alias, ast.unparse(node.value)
+
+
+def ambiguous(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return each public name that means two things: two classes, a class and an alias, or two different aliases."""
+    meanings: dict[str, dict[str, None]] = {}
+    for name, source in sources.items():
+        for found, meaning in defined(name, source):
+            meanings.setdefault(found, {})[meaning] = None
+    return {name: sorted(found) for name, found in meanings.items() if len(found) > 1}
+
+
+def test_a_public_name_means_one_thing():
+    assert ambiguous(MODULES) == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("class Place: ...", "class Place: ..."),
+        ("class Place: ...", "Place = tuple[str, int]"),
+        ("Place = tuple[str, int]", "Place = list[str]"),
+    ],
+)
+def test_a_name_with_two_meanings_is_found(first, second):
+    assert list(ambiguous({"streams/a.py": first, "streams/deep/er/b.py": second})) == ["Place"]
+    assert ambiguous({"streams/a.py": "Place = list[str]", "streams/b.py": "Place = list[str]"}) == {}
+
+
+# -- the front door --------------------------------------------------------------------------------------------------
+def test_the_front_door_has_no_logic_and_nothing_of_ours_goes_through_it():
+    tree = ast.parse((ROOT / "himari/__init__.py").read_text(encoding="utf-8"))
+    assert [path.name for path in (ROOT / "himari").glob("*.py")] == ["__init__.py"]
+    first, *rest = tree.body
+    assert isinstance(first, ast.Expr), "a docstring"
+    assigned = [node.targets[0].id for node in rest if isinstance(node, ast.Assign)]
+    assert assigned == ["__version__", "__all__"]
+    assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in rest)
+    assert [
+        name for name, source in MODULES.items() if any(m == "himari" for _, m in imported(ast.parse(source)))
+    ] == []

@@ -13,24 +13,33 @@ import click
 
 from schemas.errors import SizingError
 
-COMMANDS = {
-    "audit": "streams.cli.audit:audit",
-    "bench": "streams.cli.bench:bench",
-    "broker": "streams.cli.broker:broker",
-    "config": "streams.cli.config:config",
-    "control": "streams.cli.control:control",
-    "demo": "streams.cli.demo:demo",
-    "dlq": "streams.cli.dead_letters:dlq",
-    "export": "streams.cli.export:export",
-    "journal": "streams.cli.journal:journal",
-    "portfolio": "streams.cli.portfolio:portfolio",
-    "publish": "streams.cli.topics:publish",
-    "rl": "streams.cli.rl:rl",
-    "tail": "streams.cli.topics:tail",
-    "topics": "streams.cli.topics:topics",
-    "worker": "streams.cli.worker:worker",
+GROUPS = {
+    "Try it": {"demo": "streams.cli.demo:demo", "bench": "streams.cli.bench:bench"},
+    "Run it": {
+        "broker": "streams.cli.broker:broker",
+        "topics": "streams.cli.topics:topics",
+        "worker": "streams.cli.worker:worker",
+    },
+    "Send and follow": {
+        "publish": "streams.cli.topics:publish",
+        "tail": "streams.cli.topics:tail",
+        "dlq": "streams.cli.dead_letters:dlq",
+    },
+    "Operate": {
+        "control": "streams.cli.control:control",
+        "config": "streams.cli.config:config",
+        "rl": "streams.cli.rl:rl",
+        "portfolio": "streams.cli.portfolio:portfolio",
+    },
+    "Prove and report": {
+        "audit": "streams.cli.audit:audit",
+        "export": "streams.cli.export:export",
+        "journal": "streams.cli.journal:journal",
+    },
 }
-"""Command → where it is; imported when it is asked for, so that `himari --help` is quick."""
+"""What one does → its commands, and where each is; imported when it is called, so that `himari` alone is quick."""
+SHORT_HELP_CHARS = 200
+COMMANDS = {name: place for commands in GROUPS.values() for name, place in commands.items()}
 
 CHATTY = ("aiokafka", "faust", "mode")
 """Libraries that log what they try again; what matters of it reaches the user as an error of ours."""
@@ -51,8 +60,18 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands grouped by what one does with them."""
+        for title, commands in GROUPS.items():
+            rows = []
+            for name in commands:
+                command = self.get_command(ctx, name)
+                rows.append((name, "" if command is None else command.get_short_help_str(SHORT_HELP_CHARS)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.option("--config", type=click.Path(dir_okay=False), help="Settings file (YAML).")
 @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")
 @click.version_option(package_name="himari-layer3")
@@ -60,6 +79,8 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, config: str | None, bootstrap: str | None) -> None:
     """HIMARI OPUS V2 Layer 3: how much to hold, provably."""
     ctx.obj = {"config": config, "bootstrap": bootstrap}
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -24,9 +24,9 @@ class JournalPlace(click.ParamType):
     """A time as `Instant` takes it, PARTITION:OFFSET, or a decision's id.
 
     >>> PLACE.convert("3:17", None, None)
-    Place(at_ns=0, partition=3, offset=17)
+    JournalMark(at_ns=0, partition=3, offset=17)
     >>> PLACE.convert("DRIVER22-0-17-main", None, None)
-    Place(at_ns=0, partition=0, offset=17)
+    JournalMark(at_ns=0, partition=0, offset=17)
     """
 
     name = "place"

@@ -1,1 +1,13 @@
-"""The core without Kafka: one class for each phase."""
+"""The core without Kafka: one class for each phase, for programs that size in their own process."""
+
+from streams.library.hybrid import Layer3Phase3Hybrid
+from streams.library.phases import Layer3Phase1, Layer3Phase2Portfolio
+from streams.library.session import EnsembleAllocation, PositionSizingDecision
+
+__all__ = [
+    "EnsembleAllocation",
+    "Layer3Phase1",
+    "Layer3Phase2Portfolio",
+    "Layer3Phase3Hybrid",
+    "PositionSizingDecision",
+]

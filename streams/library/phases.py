@@ -7,7 +7,6 @@ from typing import Any
 from engines.pipeline import aggregation
 from schemas.cascade import CascadeIndicators
 from schemas.signal import TacticalSignal
-from streams.library.hybrid import Layer3Phase3Hybrid
 from streams.library.session import (
     EnsembleAllocation,
     Library,
@@ -17,13 +16,7 @@ from streams.library.session import (
     readings,
 )
 
-__all__ = [
-    "EnsembleAllocation",
-    "Layer3Phase1",
-    "Layer3Phase2Portfolio",
-    "Layer3Phase3Hybrid",
-    "PositionSizingDecision",
-]
+__all__ = ["Layer3Phase1", "Layer3Phase2Portfolio"]
 
 
 class Layer3Phase1(Library):

@@ -1,7 +1,9 @@
 """The examples run, and say what they should."""
 
+import ast
 import runpy
 
+import pytest
 from pages import ROOT
 
 
@@ -22,4 +24,23 @@ def test_the_example_of_the_library_sizes_a_signal_lets_a_cascade_cut_it_and_lea
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "calm:     13500.00 USD, MONITOR, bound by ['symbol:BTC-USD']"
     assert said[1] == "cascade:   3375.00 USD, REDUCE_75%"
-    assert said[-1].startswith("learnt:  0.4")
+    assert said[-2].startswith("learnt:  0.4")
+
+
+def test_the_example_of_the_policy_measures_it_and_lets_the_rules_decide(capsys):
+    runpy.run_path(str(ROOT / "examples/phase3.py"), run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("rules:  13")
+    assert said[1] == "gate:   collecting after 20 decisions, breaker closed"
+
+
+@pytest.mark.parametrize("name", ["phase1", "phase2", "phase3"])
+def test_the_examples_use_the_front_door_alone_and_end_with_what_they_have_shown(name, capsys):
+    path = ROOT / f"examples/{name}.py"
+    runpy.run_path(str(path), run_name="__main__")
+    said = capsys.readouterr().out
+    assert said.isascii()
+    assert said.splitlines()[-1].startswith("Shown: ")
+    modules = [node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    assert [module for module in modules if module.split(".")[0] in {"streams", "engines", "schemas", "config"}] == []
+    assert "himari" in modules

@@ -18,7 +18,8 @@ every_page = pytest.mark.parametrize("name", TEXTS)
 
 def commands(text):
     """Return the commands that a text names, `audit verify` in two words."""
-    return {" ".join(found).strip() for found in re.findall(r"\bhimari (?:--?\S+ )*([a-z]+)(?: ([a-z-]+))?", text)}
+    found = re.findall(r"(?<!from )\bhimari (?:--?\S+ )*([a-z]+)(?: ([a-z-]+))?", text)
+    return {" ".join(words).strip() for words in found}
 
 
 def exists(words):

@@ -244,7 +244,7 @@ class World:
 
 @pytest.mark.parametrize("coin", COINS)
 def test_no_real_hour_is_rejected_or_clipped_so_each_cascade_is_acted_on_as_without_a_collar(coin):
-    """Hour by hour the bars are those that tests/engines/models/test_cascade.py judges: the same scores, the same levels."""
+    """Hour by hour the bars are those that test_cascade.py judges: the same scores, the same levels."""
     world, plain = World(), None
     for hour in hours(coin):
         assert world.step(*hour), hour

@@ -14,7 +14,7 @@ from worlds import PRICES, START_NS, signal
 from engines.models.policy_gate import Gate
 from schemas.allocation import Allocation
 from schemas.errors import ConfigurationException, InvalidPriceException
-from streams.library.phases import Layer3Phase2Portfolio, Layer3Phase3Hybrid
+from streams.library import Layer3Phase2Portfolio, Layer3Phase3Hybrid
 
 OPEN = Gate(status="open", decisions=40, lower=0.1, difference_square_sum=0.01)
 ANSWER = {
