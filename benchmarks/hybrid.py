@@ -25,7 +25,7 @@ class Book:
             portfolio_value=1_000_000, enable_rl=asks, use_mock_rl=True, rl_mode="live", enable_metrics=False
         )
         self.state = self.layer3._core.state  # noqa: SLF001 (what is timed is inside)
-        self.state.put("gates", ("main",), OPEN)
+        self.state.gates.put(("main",), OPEN)
         self.now_ns = START_NS
         self.call()
 

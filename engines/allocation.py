@@ -6,15 +6,14 @@ from typing import Any
 
 import orjson
 
-from engines.handlers import policy_questions
 from engines.models import policy_gate
-from engines.pipeline import aggregation
+from engines.pipeline import aggregation, cache
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
 from engines.state import policy, strategies
 from engines.state.holdings import cents_of
 from engines.state.partition import State
-from engines.state.records import Forecast, Market, Questions
+from engines.state.records import Forecast, Market
 from schemas.vocabulary import RECOMMENDATIONS
 
 DECISION_VERSION = 4
@@ -47,7 +46,7 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
     for (_, symbol), size in zip(cells, cents, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
         gross += abs(size)
-    minimum = state.limits.minimum_cents
+    minimum = cache.limits(state).minimum_cents
     managed = {
         symbol: _target(net, minimum, book.value_usd, decision.quantities[symbol]) for symbol, net in nets.items()
     }
@@ -66,7 +65,7 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         ],
         "decision_id": state.decision_id(decision.portfolio_id, offset),
         "decision_version": state.version or DECISION_VERSION,
-        "final": not policy_questions.awaits(state, decision.portfolio_id),
+        "final": not policy.awaits(state, decision.portfolio_id),
         "inputs_hash": progress.inputs_hash,
         "journal": {"offset": offset, "partition": state.partition},
         "kept": decision.kept,
@@ -112,7 +111,7 @@ def _of_the_policy(state: State, decision: Decision) -> dict[str, Any] | None:
     portfolio = decision.portfolio_id
     if not state.params.rl.enabled:
         return None
-    record: Questions | None = state.tables["questions"].get((portfolio,))
+    record = state.questions.get((portfolio,))
     compared = policy_gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
     return {
         "cells": [
@@ -142,7 +141,7 @@ def _target(net: int, minimum: int, value_usd: float, quantity: float) -> dict[s
 
 def _left_alone(state: State, symbol: str, quantity: float, value_usd: float) -> dict[str, float | None]:
     """Return how a position that is not managed is shown: as reported, at the last price where one is known."""
-    market: Market | None = state.tables["markets"].get((symbol,))
+    market = state.markets.get((symbol,))
     if market is None or market.bars is None:
         return {"notional_usd": None, "quantity": quantity, "weight": None}
     return {**_target(cents_of(quantity, market.bars.last_price), 0, value_usd, quantity)}
@@ -165,7 +164,7 @@ def _portfolio_waterfall(decision: Decision) -> list[dict[str, Any]]:
 
 
 def _valid_until(state: State, decision: Decision) -> int | None:
-    predictions = state.tables["predictions"]
+    predictions = state.predictions
     ends = [
         cell.forecast.expires_ns
         for (strategy, symbol), size in zip(decision.holdings.cells, decision.cents, strict=True)
@@ -185,7 +184,7 @@ def _of_the_cell(state: State, decision: Decision) -> dict[str, Any]:
         return {"strategy_id": named[0], "symbol": named[1], "waterfall": []}
     index = decision.holdings.cells.index(named)
     size = decision.sizes[index]
-    cell = state.tables["predictions"].get((decision.portfolio_id, *named))
+    cell = state.predictions.get((decision.portfolio_id, *named))
     shown = {
         "position_size_usd": _money(decision.cents[index]),
         "strategy_id": named[0],
@@ -209,8 +208,8 @@ def _waterfall(decision: Decision, index: int) -> list[dict[str, Any]]:
 
 
 def _of_the_signal(state: State, decision: Decision, size: CellSize, forecast: Forecast, symbol: str) -> dict[str, Any]:
-    market: Market | None = state.tables["markets"].get((symbol,))
-    regime = state.tables["regimes"].get((decision.portfolio_id, symbol))
+    market = state.markets.get((symbol,))
+    regime = state.regimes.get((decision.portfolio_id, symbol))
     latch = None if market is None else (market.long if forecast.side > 0 else market.short)
     stages = size.cents
     return {

@@ -20,7 +20,7 @@ from numpy._core import _multiarray_umath as umath
 
 from engines.fold import HANDLERS
 from engines.pipeline.decide import RANKS
-from engines.state.partition import TABLES
+from engines.state.tables import TABLES
 from streams.processing.memory_cluster import Stored
 from streams.stages.sizing import SizingFold
 

@@ -59,7 +59,7 @@ def _widths(params: DecisionParams) -> tuple[int, int]:
 
 def _begin_bars_anew(state: State) -> None:
     """Steps or bars of another width do not continue the old ones."""
-    for (symbol,), market in list(state.tables["markets"].items()):
+    for (symbol,), market in list(state.markets.items()):
         if market.bars is not None:
             state.put_market(symbol, market._replace(bars=None))
     returns.begin_anew(state)
@@ -71,13 +71,13 @@ def _evidence(params: DecisionParams) -> tuple[float, float]:
 
 def _begin_evidence_anew(state: State) -> None:
     """Sums in units of another bound, or an interval of another error rate, prove nothing; what is closed stays so."""
-    for (portfolio,), gate in list(state.tables["gates"].items()):
-        state.put("gates", (portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
+    for (portfolio,), gate in list(state.gates.items()):
+        state.gates.put((portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
 
 
 def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
     scope, wanted = payload["scope"], payload["state"]
-    record: ScopeOverrides | None = state.get("states", (MARKET_WIDE,))
+    record = state.scopes.get((MARKET_WIDE,))
     scopes = {} if record is None else dict(record.scopes)
     if wanted == ACTIVE:
         scopes.pop(scope, None)
@@ -86,7 +86,7 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
         if broken is not None:
             return f"rejected: {' '.join(broken)}"
         scopes[scope] = wanted
-    state.put("states", (MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
+    state.scopes.put((MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
     resumed = wanted == ACTIVE
     trigger = Trigger(
         "resume" if resumed else "control", control_id, mode="full" if resumed else "scale_down", cell=None
@@ -115,13 +115,13 @@ def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Fol
     kind, _, name = scope.partition(":")
     if not state.params.rl.enabled:
         return "rejected: rl.enabled is false"
-    record: ScopeOverrides | None = state.get("states", (POLICY,))
+    record = state.scopes.get((POLICY,))
     scopes = {**({} if record is None else dict(record.scopes)), scope: mode}
-    state.put("states", (POLICY,), ScopeOverrides(tuple(sorted(scopes.items()))))
-    for (portfolio,), gate in list(state.tables["gates"].items()):
+    state.scopes.put((POLICY,), ScopeOverrides(tuple(sorted(scopes.items()))))
+    for (portfolio,), gate in list(state.gates.items()):
         if gate.status == "closed" and (kind == "all" or (kind == "portfolio" and name == portfolio)):
-            state.put("gates", (portfolio,), Gate())
-    portfolios = sorted(portfolio for (portfolio,) in state.tables["questions"])
+            state.gates.put((portfolio,), Gate())
+    portfolios = sorted(portfolio for (portfolio,) in state.questions)
     concerned = [name] if kind == "portfolio" else portfolios
     policy_questions.revise_all(state, control_id, concerned, folded)
     return "applied"
@@ -143,8 +143,8 @@ def covers(scope: str, cell: tuple[str, ...]) -> bool:
 
 def _holding(state: State, concerns: Callable[[tuple[str, ...]], bool]) -> list[str]:
     """Return the portfolios that hold a cell that is concerned."""
-    held = {key[0]: None for key in state.tables["targets"] if concerns(key)}
-    for (portfolio,), book in state.tables["books"].items():
+    held = {key[0]: None for key in state.targets if concerns(key)}
+    for (portfolio,), book in state.books.items():
         if any(quantity and concerns((portfolio, "-", symbol)) for symbol, quantity in book.positions or ()):
             held[portfolio] = None
     return sorted(held)

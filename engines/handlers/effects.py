@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from engines.models.cascade import Components
-from engines.pipeline.decide import Decision, Trigger, stronger
+from engines.pipeline.decide import Trigger, stronger
+from engines.pipeline.publish import Published
 from engines.state import strategies
 from engines.state.partition import State
 from schemas.vocabulary import ErrorCode
@@ -23,14 +24,6 @@ class Journaled(NamedTuple):
     body: dict[str, Any]
     value: bytes
     """The entry's own bytes: what the inputs hash covers."""
-
-
-class Published(NamedTuple):
-    """One allocation, with the decision behind it."""
-
-    decision: Decision
-    sequence: int
-    value: bytes
 
 
 class Note(NamedTuple):

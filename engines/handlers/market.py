@@ -13,6 +13,7 @@ from engines.models.cascade import Readings
 from engines.models.collar import Collar, Ohlc
 from engines.numerics.exact import exp
 from engines.parameters import CascadeLevels
+from engines.pipeline import cache
 from engines.pipeline.cell_sizing import is_stale
 from engines.pipeline.decide import Trigger, room_of
 from engines.state import capacity
@@ -48,7 +49,7 @@ def fold_price(
     state: State, entry: Journaled, folded: FoldResult, symbol: str, prices: list[Any], end_ns: int, source: int
 ) -> None:
     """Fold one symbol's [open, high, low, close, volume in coins, ticks] of a step that ends at end_ns."""
-    market: Market = state.get("markets", (symbol,)) or EMPTY
+    market = state.markets.get((symbol,)) or EMPTY
     if market is EMPTY and capacity.no_room_for_symbol(state, symbol) is not None:
         folded.note("refused_symbol", symbol)
         return
@@ -79,7 +80,7 @@ def watch_caps(state: State, offset: int, portfolio: str, folded: FoldResult, sy
     when everything is within its cap again.
     """
     intended, held = room_of(state, portfolio)
-    least = 1.0 / (1.0 + state.limits.tolerance)
+    least = 1.0 / (1.0 + cache.limits(state).tolerance)
     room = min(intended, held)
     book = state.book(portfolio)
     if room < least and not book.breached:
@@ -135,7 +136,7 @@ def _believed(
 def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: FoldResult) -> None:
     """Fold cascade indicators: each field replaces the gauge of its name unless that is newer."""
     symbol = body.get("symbol") or MARKET_WIDE
-    market: Market = state.get("markets", (symbol,)) or EMPTY
+    market = state.markets.get((symbol,)) or EMPTY
     broken = capacity.no_room_for_symbol(state, symbol)
     if broken is not None:
         if state.partition == 0:
@@ -156,7 +157,7 @@ def look_again(state: State, offset: int, folded: FoldResult) -> None:
     """
     _tell_of_stale_prices(state, offset, folded)
     for symbol in sorted(state.elevated):
-        market: Market = state.tables["markets"][symbol,]
+        market = state.markets[symbol,]
         after = market._replace(
             long=_decayed(market.long, _now(state), state.params.risk_management.cascade_levels),
             short=_decayed(market.short, _now(state), state.params.risk_management.cascade_levels),
@@ -176,7 +177,7 @@ def _tell_of_stale_prices(state: State, offset: int, folded: FoldResult) -> None
     if state.partition != 0 or state.oldest_price_ns >= limit_ns:
         return
     oldest_ns = _now(state)
-    for (symbol,), market in sorted(state.tables["markets"].items()):
+    for (symbol,), market in sorted(state.markets.items()):
         if market.bars is None or market.stale:
             continue
         if market.bars.last_ns >= limit_ns:
@@ -200,7 +201,7 @@ def readings(market: Market, now_ns: int, levels: CascadeLevels) -> Readings:
 
 def funding_8h(state: State, symbol: str) -> float | None:
     """Return the symbol's funding rate per 8 h, where a fresh one is known."""
-    market: Market | None = state.get("markets", (symbol,))
+    market = state.markets.get((symbol,))
     gauge = None if market is None else market.gauges[FUNDING]
     if gauge is None or gauge[1] < _oldest_ns(_now(state), state.params.risk_management.cascade_levels):
         return None
@@ -231,7 +232,7 @@ def _readings_of(body: dict[str, Any]) -> tuple[float | None, ...]:
 
 def _store(state: State, symbol: str, market: Market, offset: int, folded: FoldResult) -> None:
     """Store a symbol's market with its latches stepped; a changed level calls for decisions."""
-    before = state.get("markets", (symbol,)) or EMPTY
+    before = state.markets.get((symbol,)) or EMPTY
     known = readings(market, _now(state), state.params.risk_management.cascade_levels)
     after = market._replace(
         long=_stepped(state, symbol, market, 1, known, folded), short=_stepped(state, symbol, market, -1, known, folded)

@@ -5,8 +5,10 @@ Source: docs/pipeline.md, stage 0; docs/methods.md, sections 1 and 2.
 
 from typing import Any, NamedTuple
 
-from engines.models import conformal, kelly
+from engines.handlers.effects import FoldResult, Journaled, Refusal, alert, warn_of_drift
+from engines.models import conformal, kelly, policy_gate
 from engines.parameters import DecisionParams
+from engines.state import policy, strategies
 from engines.state.partition import State
 from engines.state.records import CellPosterior, CellRecord, Claim
 
@@ -26,6 +28,53 @@ class SettledClaim(NamedTuple):
     """|side·r − m₀|/(s·u): the miss, in claimed volatilities and usual misses at the decision."""
 
 
+def fold_outcome(state: State, entry: Journaled, folded: FoldResult) -> None:
+    """Fold an outcome: the cell, its strategies and the policy learn; one that settles no claim is refused."""
+    learnt = learn(state, entry.body)
+    if isinstance(learnt, str):
+        folded.refusals.append(Refusal(entry.topic, "unmatched", "decision_id", f"{entry.topic}: {learnt}"))
+    else:
+        _of_strategies(state, entry, learnt, folded)
+        _of_the_policy(state, entry, learnt, folded)
+        folded.note("trade", "win" if learnt.won else "loss")
+        folded.note("residual", "", learnt.residual)
+
+
+def _of_strategies(state: State, entry: Journaled, learnt: SettledClaim, folded: FoldResult) -> None:
+    """Let an outcome move the weights of the portfolio's strategies; a drift that reaches the threshold alerts."""
+    portfolio, strategy, _ = learnt.key
+    claim = learnt.claim
+    drifted = strategies.learn(
+        state, portfolio, strategy, claim.side, entry.body["realized_return"], claim.volatility, learnt.weight
+    )
+    if drifted:
+        warn_of_drift(state, folded, entry.offset, portfolio)
+
+
+def _of_the_policy(state: State, entry: Journaled, learnt: SettledClaim, folded: FoldResult) -> None:
+    """Let an outcome tell whether the policy's size was the better one; outcomes that overlap do not count again."""
+    advised = learnt.claim.advised
+    if advised is None or learnt.weight < 1.0:
+        return
+    portfolio = learnt.key[0]
+    before, after = policy.score(state, portfolio, *advised, entry.body["realized_return"])
+    folded.note("scored", portfolio)
+    if after.status != before.status:
+        lower, _ = policy_gate.interval(after, state.params.rl.gate)
+        severity = "info" if after.status == "open" else "warning"
+        alert(
+            state,
+            folded,
+            entry.offset,
+            "rl_gate",
+            portfolio,
+            severity=severity,
+            value=lower,
+            threshold=0.0,
+            result=after.status,
+        )
+
+
 def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     """Fold an outcome; return what it taught, or why it settles no claim (nothing is learnt then).
 
@@ -33,7 +82,7 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     latest before it where the decision was another cell's.
     """
     key = (body.get("portfolio_id", "main"), body["strategy_id"], body["symbol"])
-    cell: CellRecord | None = state.get("predictions", key)
+    cell = state.predictions.get(key)
     if cell is None:
         return f"cell {'/'.join(key)} has made no claim"
     claim = _settled(state, cell, body)
@@ -46,7 +95,7 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     end_ns = body["timestamp_ns"]
     holding_s = body.get("holding_s")
     span = (end_ns - int((claim.horizon_s if holding_s is None else holding_s) * SECOND_NS), end_ns)
-    learned: CellPosterior | None = state.get("kelly-posteriors", key)
+    learned = state.posteriors.get(key)
     spans = () if learned is None else learned.spans
     weight = 1.0 / (1 + sum(1 for start, end in spans if start < span[1] and span[0] < end))
     won = realised > claim.costs
@@ -59,28 +108,19 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
         weight,
         params.bayesian_kelly,
     )
-    state.put("kelly-posteriors", key, CellPosterior(posterior, (*spans[1 - SPANS :], span)))
+    state.posteriors.put(key, CellPosterior(posterior, (*spans[1 - SPANS :], span)))
     scores = conformal.observe(
-        state.get("conformal-scores", key),
+        state.scores.get(key),
         realised,
         claim.mean + claim.costs,
         claim.volatility,
         params.conformal_prediction,
         claim.scale,
     )
-    state.put("conformal-scores", key, scores)
-    state.put("predictions", key, cell._replace(claims=tuple(each for each in cell.claims if each is not claim)))
+    state.scores.put(key, scores)
+    state.predictions.put(key, cell._replace(claims=tuple(each for each in cell.claims if each is not claim)))
     residual = abs(realised - (claim.mean + claim.costs)) / (claim.volatility * claim.scale)
     return SettledClaim(key, claim, won, weight, residual)
-
-
-def remember(cell: CellRecord, claim: Claim, now_ns: int, most: int = 256) -> CellRecord:
-    """Add a claim; drop those older than four horizons, and the oldest above `most`."""
-    claims = (*cell.claims, claim)
-    first = max(0, len(claims) - most)
-    while first < len(claims) and claims[first].timestamp_ns + int(4 * claims[first].horizon_s * SECOND_NS) < now_ns:
-        first += 1
-    return CellRecord(cell.forecast, claims[first:] if first else claims, cell.last_ns, cell.seen)
 
 
 def round_trip(params: DecisionParams) -> float:

@@ -12,14 +12,14 @@ from typing import Any
 
 from engines.handlers.effects import FoldResult
 from engines.handlers.policy_request import forecast_of, request
-from engines.pipeline import caps
+from engines.pipeline import cache, caps
 from engines.pipeline.decide import Decision, Trigger
 from engines.pipeline.sizing_modes import levels
 from engines.state import policy
 from engines.state.partition import State
-from engines.state.records import CappedCell, CellRecord, PolicyQuestion, Questions
+from engines.state.records import CappedCell, PolicyQuestion, Questions
 
-__all__ = ["answered", "awaits", "close_overdue", "keep", "revise_all"]
+__all__ = ["answered", "close_overdue", "keep", "revise_all"]
 
 SECOND_NS = 1_000_000_000
 OPEN = "open"
@@ -34,10 +34,10 @@ def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], o
     replaces the cells that it changed, and drops their questions. One on an answer changes neither.
     """
     portfolio = decision.portfolio_id
-    before: Questions | None = state.tables["questions"].get((portfolio,))
+    before = state.questions.get((portfolio,))
     if not state.params.rl.enabled:
         if before is not None:
-            state.drop("questions", (portfolio,))
+            state.questions.drop((portfolio,))
         return
     mode = decision.trigger.mode
     book: tuple[CappedCell, ...] = ()
@@ -55,19 +55,13 @@ def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], o
         awaited = any(each.status == OPEN and policy.may_act(state, portfolio, each.strategy_id) for each in asked)
         state.put_questions(portfolio, Questions(book, tuple(asked), awaited))
     elif before is not None:
-        state.drop("questions", (portfolio,))
-
-
-def awaits(state: State, portfolio: str) -> bool:
-    """Return whether an answer may still revise what was last published."""
-    record: Questions | None = state.tables["questions"].get((portfolio,))
-    return record is not None and record.awaited
+        state.questions.drop((portfolio,))
 
 
 def answered(state: State, body: dict[str, Any], folded: FoldResult) -> None:
     """Fold an answer, or why there is none (`reason`); the first one to an open question counts, others are noted."""
     portfolio = body["portfolio_id"]
-    record: Questions | None = state.tables["questions"].get((portfolio,))
+    record = state.questions.get((portfolio,))
     index = _index(state, portfolio, record, body["strategy_id"], body["symbol"], body["decision_id"])
     if record is None or index is None:
         folded.note("advice", "stale")
@@ -95,7 +89,7 @@ def answered(state: State, body: dict[str, Any], folded: FoldResult) -> None:
 def close_overdue(state: State, folded: FoldResult) -> None:
     """Close the questions whose deadline has passed."""
     for portfolio, strategy, symbol, offset in state.overdue(state.now_ns):
-        record: Questions | None = state.tables["questions"].get((portfolio,))
+        record = state.questions.get((portfolio,))
         index = _index(state, portfolio, record, strategy, symbol, state.decision_id(portfolio, offset))
         if record is not None and index is not None and record.asked[index].status == OPEN:
             closed = record.asked[index]._replace(status="deadline")
@@ -105,7 +99,7 @@ def close_overdue(state: State, folded: FoldResult) -> None:
 def revise_all(state: State, control_id: str, concerned: Sequence[str], folded: FoldResult) -> None:
     """Let portfolios decide again on what they keep, because an operator has changed the policy's mode."""
     for portfolio in concerned:
-        if state.tables["questions"].get((portfolio,)) is not None:
+        if state.questions.get((portfolio,)) is not None:
             folded.call_for(portfolio, Trigger("control", control_id, mode="reuse", cell=None))
 
 
@@ -122,7 +116,7 @@ def _index(
 
 def _close(state: State, portfolio: str, index: int, closed: PolicyQuestion, kind: str, folded: FoldResult) -> None:
     """Store what became of a question; call for a decision where the last one was not final."""
-    record: Questions = state.tables["questions"][(portfolio,)]
+    record = state.questions[(portfolio,)]
     asked = (*record.asked[:index], closed, *record.asked[index + 1 :])
     state.put_questions(portfolio, record._replace(asked=asked))
     folded.note("advice", closed.status)
@@ -176,13 +170,13 @@ def _changed(decision: Decision) -> dict[tuple[str, str], CappedCell]:
 def _remember(state: State, portfolio: str, record: Questions, asked: PolicyQuestion) -> None:
     """Write down beside the decision's claim what the rules' size was, and what the whole nudge would make of it."""
     key = (portfolio, asked.strategy_id, asked.symbol)
-    cell: CellRecord | None = state.tables["predictions"].get(key)
+    cell = state.predictions.get(key)
     claims = () if cell is None else cell.claims
     for index in range(len(claims) - 1, -1, -1):
         if cell is not None and claims[index].offset == asked.offset:
             advised = (asked.base_weight, _with_whole_nudge(state, portfolio, record, asked))
             told = (*claims[:index], claims[index]._replace(advised=advised), *claims[index + 1 :])
-            state.put("predictions", key, cell._replace(claims=told))
+            state.predictions.put(key, cell._replace(claims=told))
             return
 
 
@@ -196,5 +190,5 @@ def _with_whole_nudge(state: State, portfolio: str, record: Questions, asked: Po
     value_usd = state.book(portfolio).value_usd
     nudged, _ = policy.blend(cents, changes, levels(state, cells, cents, cents))
     factors = [row.cap_factor for row in record.book]
-    capped = caps.caps(cells, nudged, factors, value_usd, state.limits)
+    capped = caps.caps(cells, nudged, factors, value_usd, cache.limits(state))
     return capped.cents[place] / (100.0 * value_usd)

@@ -9,7 +9,7 @@ from engines.models import cascade
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
 from engines.state.partition import State
-from engines.state.records import CellRecord, Forecast, Market, PolicyQuestion
+from engines.state.records import Forecast, PolicyQuestion
 from schemas.vocabulary import REGIMES
 
 __all__ = ["FEATURES", "forecast_of", "request"]
@@ -42,8 +42,8 @@ def request(state: State, decision: Decision, asked: PolicyQuestion) -> dict[str
     portfolio, cell = decision.portfolio_id, (asked.strategy_id, asked.symbol)
     forecast = forecast_of(state, portfolio, cell)
     size = decision.sizes[decision.holdings.cells.index(cell)]
-    market: Market | None = state.tables["markets"].get((asked.symbol,))
-    regime = state.tables["regimes"].get((portfolio, asked.symbol))
+    market = state.markets.get((asked.symbol,))
+    regime = state.regimes.get((portfolio, asked.symbol))
     confirmed = "ranging" if regime is None else regime.confirmed
     return {
         "action": "buy" if forecast.side > 0 else "sell",
@@ -69,7 +69,7 @@ def _vector(
     state: State, decision: Decision, asked: PolicyQuestion, forecast: Forecast, size: CellSize, confirmed: str
 ) -> list[float]:
     """Return the state vector: one number for each of `FEATURES`."""
-    market: Market | None = state.tables["markets"].get((asked.symbol,))
+    market = state.markets.get((asked.symbol,))
     latch = None if market is None else (market.long if forecast.side > 0 else market.short)
     bet, mood = size.bet, size.sentiment
     return [
@@ -96,7 +96,7 @@ def _vector(
 
 def forecast_of(state: State, portfolio: str, cell: tuple[str, str]) -> Forecast:
     """Return the live forecast of a cell that a signal of this decision claimed."""
-    known: CellRecord = state.tables["predictions"][portfolio, *cell]
+    known = state.predictions[portfolio, *cell]
     if known.forecast is None:
         msg = f"cell {'/'.join(cell)} of {portfolio} has claimed something without a forecast"
         raise ValueError(msg)

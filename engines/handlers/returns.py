@@ -13,6 +13,7 @@ from engines.handlers.effects import FoldResult, alert
 from engines.models import correlation, moments
 from engines.models.bars import Bars
 from engines.numerics.exact import ln
+from engines.pipeline import cache
 from engines.state.partition import State
 
 __all__ = ["begin_anew", "close", "rolled", "take"]
@@ -67,7 +68,7 @@ def take(state: State, returns: Mapping[str, float], end_ns: int, offset: int, f
             result=f"{len(raised)} of {len(state.moments.symbols)} symbols' pairs rose above the threshold",
         )
     state.put_moments()
-    folded.note("correlation_mean", str(len(state.moments.symbols)), state.correlations().mean)
+    folded.note("correlation_mean", str(len(state.moments.symbols)), cache.correlations(state).mean)
 
 
 def begin_anew(state: State) -> None:
@@ -79,7 +80,7 @@ def begin_anew(state: State) -> None:
 
 def _gather_still_open(state: State, newest: int) -> None:
     """Gather the returns of the symbols whose newest bar is one that is to be closed now."""
-    for (symbol,), market in sorted(state.tables["markets"].items()):
+    for (symbol,), market in sorted(state.markets.items()):
         bars = market.bars
         if bars is not None and state.closed_bar < bars.bar <= newest:
             change = _change(bars)

@@ -12,7 +12,7 @@ from engines.models import bars, regime
 from engines.pipeline.decide import Trigger
 from engines.state import capacity, strategies
 from engines.state.partition import State
-from engines.state.records import CellRecord, Forecast, Market
+from engines.state.records import CellRecord, Forecast
 from schemas.vocabulary import SIDE
 
 SECOND_NS = 1_000_000_000
@@ -28,7 +28,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         folded.refusals.append(Refusal(entry.topic, "unknown_value", "regime", text))
         return
     signal_id = body.get("signal_id") or _place_of(entry)
-    cell: CellRecord | None = state.get("predictions", key)
+    cell = state.predictions.get(key)
     timestamp_ns = body["timestamp_ns"]
     if cell is not None and signal_id in cell.seen:
         folded.note("duplicate_signal", strategy)
@@ -70,7 +70,7 @@ def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> 
     params = state.params
     horizon_s = get("horizon_s", 3600)
     timestamp_ns = body["timestamp_ns"]
-    market: Market | None = state.get("markets", (body["symbol"],))
+    market = state.markets.get((body["symbol"],))
     volatility, claimed = get("predicted_volatility"), get("expected_return")
     missing = [name for name in ("expected_return", "predicted_volatility") if get(name) is None]
     if volatility is None:
@@ -83,20 +83,20 @@ def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> 
     else:
         claimed, costs = abs(claimed), round_trip(params) + _funding(state, body["symbol"], side, horizon_s)
     return Forecast(
-        signal_id,
-        timestamp_ns,
-        timestamp_ns + int((get("valid_for_s") or horizon_s) * SECOND_NS),
-        side,
-        body["confidence"],
-        claimed,
-        volatility,
-        costs,
-        horizon_s,
-        body["risk_score"],
-        get("sentiment_score"),
-        get("sentiment_confidence"),
-        get("sentiment_timestamp_ns") or timestamp_ns,
-        ",".join(missing),
+        signal_id=signal_id,
+        timestamp_ns=timestamp_ns,
+        expires_ns=timestamp_ns + int((get("valid_for_s") or horizon_s) * SECOND_NS),
+        side=side,
+        confidence=body["confidence"],
+        expected_return=claimed,
+        volatility=volatility,
+        costs=costs,
+        horizon_s=horizon_s,
+        risk_score=body["risk_score"],
+        sentiment_score=get("sentiment_score"),
+        sentiment_confidence=get("sentiment_confidence"),
+        sentiment_ns=get("sentiment_timestamp_ns") or timestamp_ns,
+        estimated=",".join(missing),
     )
 
 
@@ -108,10 +108,10 @@ def _funding(state: State, symbol: str, side: int, horizon_s: float) -> float:
 
 def _vote(state: State, portfolio: str, symbol: str, label: Any, timestamp_ns: int, folded: FoldResult) -> None:
     key = (portfolio, symbol)
-    before = state.get("regimes", key)
+    before = state.regimes.get(key)
     after, change = regime.step(before, label, timestamp_ns, state.params.position_sizing.regime_adjustment)
     if after != before:
-        state.put("regimes", key, after)
+        state.regimes.put(key, after)
     if change is not None:
         folded.note(f"regime_{change.kind}", f"{change.from_regime}>{change.to_regime}")
     if after.candidate is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from engines.models import correlation, ensemble, moments
 from engines.models.correlation import Diversification
 from engines.parameters import CorrelationParams
-from engines.pipeline import portfolio_sizing
+from engines.pipeline import cache, portfolio_sizing
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.portfolio_sizing import Correlations, Reduction
 from engines.pipeline.waterfall import Waterfall
@@ -54,7 +54,7 @@ def of_symbols(
     cents = waterfall.last
     nets: dict[str, int] = {}
     caps: dict[str, float] = {}
-    position = state.limits.position
+    position = cache.limits(state).position
     for (_, symbol), size, factor in zip(cells, cents, factors, strict=True):
         nets[symbol] = nets.get(symbol, 0) + size
         caps[symbol] = max(caps.get(symbol, 0.0), position * factor)
@@ -65,7 +65,7 @@ def of_symbols(
         variances,
         _correlations(state, nets),
         caps,
-        state.limits.gross,
+        cache.limits(state).gross,
         value_usd,
     )
     reasons = {}
@@ -99,14 +99,14 @@ def diversification(state: State, nets: Mapping[str, int]) -> Diversification | 
     held = {symbol: nets[symbol] for symbol in sorted(nets) if nets[symbol]}
     if len(held) < 2:
         return Diversification(1.0, 1.0) if held else None
-    markets = state.tables["markets"]
+    markets = state.markets
     variances = [
         market.bars.variance if (market := markets.get((symbol,))) is not None and market.bars is not None else 0.0
         for symbol in held
     ]
     if not all(variances):
         return None
-    known = state.correlations()
+    known = cache.correlations(state)
     return correlation.diversification(
         np.array(list(held.values()), np.float64),
         np.sqrt(np.array(variances, np.float64)),
@@ -116,7 +116,7 @@ def diversification(state: State, nets: Mapping[str, int]) -> Diversification | 
 
 def _correlations(state: State, nets: Mapping[str, int]) -> Correlations:
     """Return the correlations to size with, moved towards 1 by the worst cascade in force against this book."""
-    known = state.correlations()
+    known = cache.correlations(state)
     kappa = _stress(state, nets)
     if not kappa:
         return known
@@ -129,7 +129,7 @@ def _stress(state: State, nets: Mapping[str, int]) -> float:
     """Return κ: the largest score in force on a side that the book takes, of a symbol or of the market, at most .9."""
     if not state.elevated:
         return 0.0
-    markets = state.tables["markets"]
+    markets = state.markets
     worst = 0.0
     for symbol, net in nets.items():
         for name in (symbol, MARKET_WIDE):

@@ -14,7 +14,7 @@ Source: docs/pipeline.md.
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from engines.pipeline import caps, no_trade_band
+from engines.pipeline import cache, caps, no_trade_band
 from engines.pipeline.cap_headroom import headroom
 from engines.pipeline.caps import Limits
 from engines.pipeline.cell_sizing import CellSize
@@ -134,7 +134,7 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     states = trading_states(state, portfolio, cells)
     waterfall, sizes, cuts, factors, weights, reduction = MODES[trigger.mode](state, portfolio, book, holdings, states)
 
-    limits = state.limits
+    limits = cache.limits(state)
     only_cuts = trigger.mode == "scale_down"
     slack = limits.tolerance if only_cuts else 0.0
     capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
@@ -152,26 +152,26 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     waterfall.add("band", cents, reasons)
     quantities = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
     return Decision(
-        portfolio,
-        trigger,
-        book,
-        holdings,
-        waterfall,
-        sizes,
-        [
+        portfolio_id=portfolio,
+        trigger=trigger,
+        book=book,
+        holdings=holdings,
+        waterfall=waterfall,
+        sizes=sizes,
+        targets=[
             _target(size, quantities[cell[1]], cut, factor, before if only_cuts and cell[1] in kept else None)
             for cell, size, cut, factor, before in zip(cells, cents, cuts, factors, holdings.targets, strict=True)
         ],
-        quantities,
-        bound,
-        kept,
-        headroom(cells, cents, factors, book.value_usd, limits),
-        limits,
-        weights,
-        {} if reduction is None else reduction.penalties,
-        capped.cents,
-        wants(state, portfolio, cells),
-        {symbol: held for symbol, held in holdings.unmanaged.items() if not quantities.get(symbol)},
+        quantities=quantities,
+        bound=bound,
+        kept=kept,
+        headroom=headroom(cells, cents, factors, book.value_usd, limits),
+        limits=limits,
+        strategy_weights=weights,
+        penalties={} if reduction is None else reduction.penalties,
+        capped=capped.cents,
+        wants=wants(state, portfolio, cells),
+        unmanaged={symbol: held for symbol, held in holdings.unmanaged.items() if not quantities.get(symbol)},
     )
 
 
@@ -189,11 +189,11 @@ def room_of(state: State, portfolio: str) -> tuple[float, float]:
     """
     holdings, book = hold(state, portfolio), state.book(portfolio)
     factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
-    intended = headroom(holdings.cells, holdings.intended, factors, book.value_usd, state.limits)
+    intended = headroom(holdings.cells, holdings.intended, factors, book.value_usd, cache.limits(state))
     if holdings.basis == "targets":
         return intended, intended
     larger = [max(pair, key=abs) for pair in zip(holdings.intended, holdings.cents, strict=True)]
-    return intended, headroom(holdings.cells, larger, factors, book.value_usd, state.limits)
+    return intended, headroom(holdings.cells, larger, factors, book.value_usd, cache.limits(state))
 
 
 def _at_most_held(holdings: Holdings, cents: Sequence[int]) -> tuple[list[int], dict[int, str]]:
@@ -245,7 +245,7 @@ def _blend(
         waterfall.add("rl", capped)
         return capped
     nudged, reasons = policy.blend(capped, changes, levels(state, cells, capped, capped))
-    again = caps.caps(cells, nudged, factors, book.value_usd, state.limits)
+    again = caps.caps(cells, nudged, factors, book.value_usd, cache.limits(state))
     bound += [each for each in again.bound if each not in bound]
     waterfall.add("rl", again.cents, {**reasons, **_bound_reasons(cells, again.bound)})
     return again.cents
@@ -270,7 +270,7 @@ def _quantities(
     A net below the minimum is published as nothing. What stands is truncated to the cent: brought back to lots it
     would lose some at every decision.
     """
-    minimum = state.limits.minimum_cents
+    minimum = cache.limits(state).minimum_cents
     standing = holdings.intended_quantities if only_cuts else holdings.quantities
     nets: dict[str, int] = {}
     before: dict[str, int] = {}
@@ -281,7 +281,7 @@ def _quantities(
         before[symbol] = before.get(symbol, 0) + was
         if size != was:
             changed[symbol] = None
-    markets, lots = state.tables["markets"], state.params.position_sizing.lots
+    markets, lots = state.markets, state.params.position_sizing.lots
     quantities = {}
     for symbol, net in nets.items():
         if symbol in kept:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from engines.models import cascade, drawdown
-from engines.pipeline import aggregation, cell_sizing
+from engines.pipeline import aggregation, cache, cell_sizing
 from engines.pipeline.cell_sizing import STAGES, CellSize
 from engines.pipeline.portfolio_sizing import Reduction
 from engines.pipeline.waterfall import Waterfall
 from engines.state.holdings import Holdings
 from engines.state.partition import MARKET_WIDE, State
-from engines.state.records import Book, CellTarget, Questions
+from engines.state.records import Book, CellTarget
 from schemas.vocabulary import Regime, TradingState
 
 __all__ = ["Sized", "levels", "reuse", "scale_down", "size_in_full", "trading_states"]
@@ -98,7 +98,7 @@ def scale_down(state: State, _portfolio: str, book: Book, holdings: Holdings, st
 
 def reuse(state: State, portfolio: str, book: Book, holdings: Holdings, states: list[TradingState]) -> Sized:
     """Stages 2-11 as the decision that is nudged had left them; a cell that it did not know stays as published."""
-    record: Questions | None = state.tables["questions"].get((portfolio,))
+    record = state.questions.get((portfolio,))
     kept = {} if record is None else {(row.strategy_id, row.symbol): row for row in record.book}
     drawdown_factor = _drawdown_factor(state, book)
     levels_now = levels(state, holdings.cells, holdings.intended, holdings.cents)
@@ -165,10 +165,10 @@ def _drawdown_factor(state: State, book: Book) -> float:
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
     """Return each cell's trading state: the most severe of all, its portfolio, its strategy and its symbol."""
-    record = state.tables["states"].get((MARKET_WIDE,))
+    record = state.scopes.get((MARKET_WIDE,))
     if record is None or not record.scopes:
         return [ACTIVE] * len(cells)
-    scopes = dict(record.scopes)
+    scopes: dict[str, TradingState] = dict(record.scopes)  # type: ignore[arg-type]
     wide = [scopes.get("all", ACTIVE), scopes.get(f"portfolio:{portfolio}", ACTIVE)]
     return [
         max(
@@ -185,7 +185,7 @@ def levels(state: State, cells: Cells, cents: Sequence[int], held: Sequence[int]
     """Return the cascade level of each cell's side, of what it holds where its target is 0."""
     if not state.elevated:
         return [0] * len(cells)
-    markets = state.tables["markets"]
+    markets = state.markets
     whole = markets.get((MARKET_WIDE,))
     return [
         cell_sizing.level_of(markets.get((symbol,)), whole, 1 if (size or now) >= 0 else -1)
@@ -197,26 +197,26 @@ def _cell(
     state: State, key: tuple[str, str, str], trading: TradingState, value_usd: float, drawdown_factor: float
 ) -> CellSize | None:
     """Stages 1-8 of one cell, None where it has no forecast."""
-    tables = state.tables
-    known = tables["predictions"].get(key)
+    known = state.predictions.get(key)
     if known is None or known.forecast is None:
         return None
-    forecast, markets, now_ns = known.forecast, tables["markets"], state.now_ns
+    forecast, markets, now_ns = known.forecast, state.markets, state.now_ns
     market = markets.get((key[2],))
     level = cell_sizing.level_of(market, markets.get((MARKET_WIDE,)), forecast.side)
     reason = cell_sizing.why_not(forecast, market, trading == HALTED, now_ns, state.params)
     if reason:
         return cell_sizing.nothing(reason, level, drawdown_factor)
-    learned, scores = tables["kelly-posteriors"].get(key), tables["conformal-scores"].get(key)
-    bet = state.bets.get(key)
+    memo = cache.of(state)
+    learned, scores = state.posteriors.get(key), state.scores.get(key)
+    bet = memo.bets.get(key)
     if bet is None or bet.forecast is not forecast or bet.learned is not learned or bet.scores is not scores:
-        bet = state.bets[key] = cell_sizing.bet(forecast, learned, scores, state.params)
-    regime = tables["regimes"].get((key[0], key[2]))
+        bet = memo.bets[key] = cell_sizing.bet(forecast, learned, scores, state.params)
+    regime = state.regimes.get((key[0], key[2]))
     confirmed: Regime = "ranging" if regime is None else regime.confirmed
     around = (bet, level, drawdown_factor, confirmed, value_usd)
-    last = state.sizes.get(key)
+    last = memo.sizes.get(key)
     if last is not None and last[0] == around and forecast.sentiment_score is None:
         return last[1]
     size = cell_sizing.size(bet, level, drawdown_factor, confirmed, value_usd, now_ns, state.params)
-    state.sizes[key] = (around, size)
+    memo.sizes[key] = (around, size)
     return size

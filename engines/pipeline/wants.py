@@ -27,7 +27,7 @@ class Want(NamedTuple):
 
 def wants(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> list[Want]:
     """Return the symbols of these cells that have no price or one that is too old, by name."""
-    markets, predictions = state.tables["markets"], state.tables["predictions"]
+    markets, predictions = state.markets, state.predictions
     found: dict[str, Want] = {}
     for cell in cells:
         symbol = cell[1]

@@ -39,7 +39,7 @@ def no_room_for_cell(state: State, key: tuple[str, str, str]) -> Broken:
 
 def no_room_for_portfolio(state: State, portfolio: str) -> Broken:
     """Return why a portfolio that was never heard of is not taken, None where it is."""
-    books: dict[Any, Any] = state.tables["books"]
+    books: dict[Any, Any] = state.books
     if (portfolio,) in books or len(books) < PORTFOLIOS_MAX:
         return None
     return "portfolio_id", _full(portfolio, "portfolios of its journal partition", PORTFOLIOS_MAX)
@@ -47,7 +47,7 @@ def no_room_for_portfolio(state: State, portfolio: str) -> Broken:
 
 def no_room_for_symbol(state: State, symbol: str) -> Broken:
     """Return why the market of a symbol that was never heard of is not taken, None where it is."""
-    markets: dict[Any, Any] = state.tables["markets"]
+    markets: dict[Any, Any] = state.markets
     if (symbol,) in markets or len(markets) < SYMBOLS_MAX:
         return None
     return "symbol", _full(symbol, "symbols", SYMBOLS_MAX)

@@ -49,7 +49,7 @@ def hold(state: State, portfolio: str) -> Holdings:
     """Return what a portfolio is meant to hold and what it holds, at present prices."""
     book = state.book(portfolio)
     cells = state.cells(portfolio)
-    targets = state.tables["targets"]
+    targets = state.targets
     found: list[CellTarget | None] = [targets.get((portfolio, *cell)) for cell in cells]
     wanted = {symbol: target.quantity for (_, symbol), target in zip(cells, found, strict=True) if target}
     if book.positions is None:
@@ -144,7 +144,7 @@ def _sign(value: int) -> int:
 
 def _value_cents(state: State, symbol: str, quantity: float, published: list[tuple[int, CellTarget]]) -> int:
     """Return a quantity's value at the last price, or at the price of its target where no price is known."""
-    market = state.tables["markets"].get((symbol,))
+    market = state.markets.get((symbol,))
     if market is not None and market.bars is not None:
         return cents_of(quantity, market.bars.last_price)
     if published and published[0][1].quantity:

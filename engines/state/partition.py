@@ -7,35 +7,29 @@ from typing import Any
 
 import orjson
 
-from engines.models import correlation, moments
+from engines.models import moments
 from engines.parameters import DecisionParams, tree_hash
-from engines.pipeline.caps import Limits
-from engines.pipeline.cell_sizing import Bet, CellSize
-from engines.pipeline.portfolio_sizing import Correlations
 from engines.state import codec
-from engines.state.records import Book, CellRecord, CellTarget, Market, Questions, Strategies
-
-TABLES = (
-    "kelly-posteriors",
-    "conformal-scores",
-    "predictions",
-    "correlations",
-    "markets",
-    "regimes",
-    "strategies",
-    "books",
-    "targets",
-    "states",
-    "questions",
-    "gates",
+from engines.state.records import (
+    Book,
+    CellPosterior,
+    CellRecord,
+    CellTarget,
+    Gate,
+    Market,
+    Questions,
+    RegimeState,
+    ScopeOverrides,
+    Scores,
+    Strategies,
 )
+from engines.state.tables import Key, RecordTable, TouchedRecords
+
 MARKET_WIDE = "*"
 POLICY = "policy"
 """Key in `states` of the policy's modes, beside "*" of the trading states."""
 GATHERED = "gathered"
 """Key in `correlations` of the returns that belong to no closed bar yet; its other keys are parts of the moments."""
-
-Key = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -59,36 +53,59 @@ class PartitionProgress:
 
 
 class State:
-    """Records of one journal partition, folded up to one offset. Its owner alone mutates it.
+    """Records of one journal partition, folded up to one offset. Only its owner mutates it.
 
     `touched` collects (table, key) of each record that a fold changed.
     """
 
     def __init__(self, partition: int, version: int = 0) -> None:
-        """`version`: of the decisions; 0: that of this code."""
+        """`version`: decision version; 0: the version of this code."""
         self.partition, self.version = partition, version
         self.progress: PartitionProgress | None = None
-        self.bets: dict[Key, Bet] = {}
-        """Stages 2 and 3 of each cell as last computed: a memory of a pure function, of no other meaning."""
-        self.sizes: dict[Key, tuple[tuple[Any, ...], CellSize]] = {}
-        """The same of stages 2 to 8, beside what they were computed from."""
-        self.shares: dict[str, tuple[Strategies, tuple[str, ...], dict[str, float]]] = {}
-        """The same of each portfolio's live strategies and their weights."""
+        self.touched: TouchedRecords = {}
+        self.posteriors: RecordTable[CellPosterior] = RecordTable("kelly-posteriors", self.touched)
+        self.scores: RecordTable[Scores] = RecordTable("conformal-scores", self.touched)
+        self.predictions: RecordTable[CellRecord] = RecordTable("predictions", self.touched)
+        self.markets: RecordTable[Market] = RecordTable("markets", self.touched)
+        self.regimes: RecordTable[RegimeState] = RecordTable("regimes", self.touched)
+        self.strategies: RecordTable[Strategies] = RecordTable("strategies", self.touched)
+        self.books: RecordTable[Book] = RecordTable("books", self.touched)
+        self.targets: RecordTable[CellTarget] = RecordTable("targets", self.touched)
+        self.scopes: RecordTable[ScopeOverrides] = RecordTable("states", self.touched)
+        self.questions: RecordTable[Questions] = RecordTable("questions", self.touched)
+        self.gates: RecordTable[Gate] = RecordTable("gates", self.touched)
+        self.tables: dict[str, RecordTable[Any]] = {
+            "kelly-posteriors": self.posteriors,
+            "conformal-scores": self.scores,
+            "predictions": self.predictions,
+            "markets": self.markets,
+            "regimes": self.regimes,
+            "strategies": self.strategies,
+            "books": self.books,
+            "targets": self.targets,
+            "states": self.scopes,
+            "questions": self.questions,
+            "gates": self.gates,
+        }
+        """By table name; `correlations` is made of moments and gathered returns."""
         self.moments = moments.begin()
+        self.moments_changes = 0
+        """How often the moments have changed since this state was made."""
         self.gathered: dict[int, dict[str, float]] = {}
         """Log return of each symbol over bars that are not closed for all, by bar."""
         self.closed_bar = -1
         """Newest bar that is closed for all."""
-        self.oldest_price_ns = 0
-        """No price that counts as fresh is older: before it is too old none has to be looked at. 0 means: look."""
         self._parts: dict[str, bytes] = {}
-        self._sized_with: Correlations | None = None
+        self.shares: dict[str, tuple[Strategies, tuple[str, ...], dict[str, float]]] = {}
+        """Memo of each portfolio's renormalised weights, safe to drop."""
+        self.memo: object = None
+        """Memo cache of the pipeline, safe to drop."""
+        self.oldest_price_ns = 0
+        """No fresh price is older; until it is too old, no price has to be looked at. 0: look."""
         self.use(DecisionParams())
-        self.tables: dict[str, dict[Key, Any]] = {table: {} for table in TABLES}
-        self.touched: dict[tuple[str, Key], None] = {}
         self.cells_of: dict[str, list[tuple[str, str]]] = {}
         self.known: dict[str, dict[str, int]] = {}
-        """By portfolio and strategy: how many cells there ever were."""
+        """By portfolio and strategy: number of cells there ever were."""
         self.holders: dict[str, dict[str, None]] = {}
         self.watches: dict[str, dict[str, float]] = {}
         self.waiting: dict[str, dict[str, None]] = {}
@@ -108,54 +125,39 @@ class State:
         return f"{journal_id}-{self.partition}-{offset}-{portfolio}"
 
     # -- records ---------------------------------------------------------------------------------------------------
-    def get(self, table: str, key: Key) -> Any:
-        """Return a record, or None."""
-        return self.tables[table].get(key)
-
-    def put(self, table: str, key: Key, record: Any) -> None:
-        """Store a record and mark it as touched."""
-        self.tables[table][key] = record
-        self.touched[table, key] = None
-
-    def drop(self, table: str, key: Key) -> None:
-        """Delete a record, if it is there, and mark it as touched."""
-        if self.tables[table].pop(key, None) is not None:
-            self.touched[table, key] = None
-
     def use(self, params: DecisionParams) -> None:
         """Put settings in force."""
         self.params = params
         self.settings_hash = tree_hash(params)
-        self.bets.clear()
-        self.sizes.clear()
-        self._sized_with = None
-        self.limits = _limits(params)
+        self.memo = None
 
     # -- books and cells -------------------------------------------------------------------------------------------
     def book(self, portfolio: str) -> Book:
         """Return a portfolio's book; a portfolio that was never heard of begins with the configured value."""
-        found: Book | None = self.tables["books"].get((portfolio,))
+        found = self.books.get((portfolio,))
         if found is not None:
             return found
         value = float(self.params.portfolio.initial_value_usd)
-        return Book(value, value, 0, "", None, 0, ())
+        return Book(
+            value_usd=value, peak_usd=value, sequence=0, last_hash="", positions=None, positions_ns=0, watches=()
+        )
 
     def put_book(self, portfolio: str, book: Book) -> None:
         """Store a portfolio's book; its watches, and what it waits for, replace those before in the indexes."""
-        before: Book | None = self.tables["books"].get((portfolio,))
+        before = self.books.get((portfolio,))
         if before is not None:
             for symbol, _ in before.watches:
                 del self.watches[symbol][portfolio]
             for symbol in before.waiting:
                 del self.waiting[symbol][portfolio]
-        self.put("books", (portfolio,), book)
+        self.books.put((portfolio,), book)
         self._watch(portfolio, book)
 
     def put_cell(self, key: Key, cell: CellRecord) -> None:
         """Store a cell; a live forecast enters the portfolio's cells and the expiries."""
-        if key not in self.tables["predictions"]:
+        if key not in self.predictions:
             self._count(key)
-        self.put("predictions", key, cell)
+        self.predictions.put(key, cell)
         if cell.forecast is not None:
             self._enter(key)
             heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))
@@ -163,22 +165,22 @@ class State:
     def put_target(self, key: Key, target: CellTarget) -> None:
         """Store what was published for a cell; nothing held is no record."""
         if target.cents:
-            self.put("targets", key, target)
+            self.targets.put(key, target)
             self._enter(key)
             self.holders.setdefault(key[2], {})[key[0]] = None
         else:
-            self.drop("targets", key)
+            self.targets.drop(key)
 
     def put_questions(self, portfolio: str, record: Questions) -> None:
         """Store what a portfolio has asked the policy; open questions enter the deadlines."""
-        before: Questions | None = self.tables["questions"].get((portfolio,))
-        self.put("questions", (portfolio,), record)
+        before = self.questions.get((portfolio,))
+        self.questions.put((portfolio,), record)
         known = () if before is None else before.asked
         self._await(portfolio, Questions((), tuple(each for each in record.asked if each not in known), awaited=False))
 
     def put_market(self, symbol: str, market: Market) -> None:
         """Store a symbol's market."""
-        self.put("markets", (symbol,), market)
+        self.markets.put((symbol,), market)
         self._raise_or_lower(symbol, market)
 
     def put_moments(self) -> None:
@@ -186,18 +188,11 @@ class State:
         before, self._parts = self._parts, moments.to_parts(self.moments)
         for name in (*before, *self._parts):
             self.touched["correlations", (name,)] = None
-        self._sized_with = None
+        self.moments_changes += 1
 
     def put_gathered(self) -> None:
         """Store the returns that belong to no closed bar yet, after one has come or gone."""
         self.touched["correlations", (GATHERED,)] = None
-
-    def correlations(self) -> Correlations:
-        """Return the shrunk correlations of all symbols, which last until the next bar or other settings."""
-        if self._sized_with is None:
-            found = correlation.shrunk(self.moments, self.params.risk_management.correlation)
-            self._sized_with = Correlations(self.moments.symbols, found.matrix, found.mean)
-        return self._sized_with
 
     def cells(self, portfolio: str) -> list[tuple[str, str]]:
         """Return (strategy, symbol) of the portfolio's cells with a forecast or a target, sorted."""
@@ -205,7 +200,7 @@ class State:
 
     def forget_idle_cells(self, portfolio: str) -> None:
         """Drop from the indexes the cells that have neither forecast nor target."""
-        predictions, targets = self.tables["predictions"], self.tables["targets"]
+        predictions, targets = self.predictions, self.targets
 
         def busy(cell: tuple[str, str]) -> bool:
             key = (portfolio, *cell)
@@ -226,7 +221,7 @@ class State:
 
     def has_forecast(self, portfolio: str, symbol: str) -> bool:
         """Return whether a strategy of the portfolio has a live forecast on the symbol."""
-        predictions = self.tables["predictions"]
+        predictions = self.predictions
         return any(
             (cell := predictions.get((portfolio, strategy, name))) is not None and cell.forecast is not None
             for strategy, name in self.cells(portfolio)
@@ -240,7 +235,7 @@ class State:
         expired: dict[Key, None] = {}
         while self._expiries and self._expiries[0][0] <= now_ns:
             expires_ns, key = heapq.heappop(self._expiries)
-            cell = self.tables["predictions"].get(key)
+            cell = self.predictions.get(key)
             if cell is not None and cell.forecast is not None and cell.forecast.expires_ns == expires_ns:
                 expired[key] = None
         return sorted(expired)
@@ -315,35 +310,23 @@ class State:
             self.gathered = dict(rows)
         if parts:
             self.moments, self._parts = moments.from_parts(parts), parts
+            self.moments_changes += 1
 
     def _derive(self) -> None:
-        for key, cell in self.tables["predictions"].items():
+        for key, cell in self.predictions.items():
             self._count(key)
             if cell.forecast is not None:
                 self._enter(key)
                 heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))
-        for key in self.tables["targets"]:
+        for key in self.targets:
             self._enter(key)
             self.holders.setdefault(key[2], {})[key[0]] = None
-        for (portfolio,), book in self.tables["books"].items():
+        for (portfolio,), book in self.books.items():
             self._watch(portfolio, book)
             for symbol, quantity in book.positions or ():
                 if quantity:
                     self.holders.setdefault(symbol, {})[portfolio] = None
-        for (symbol,), market in self.tables["markets"].items():
+        for (symbol,), market in self.markets.items():
             self._raise_or_lower(symbol, market)
-        for (portfolio,), record in self.tables["questions"].items():
+        for (portfolio,), record in self.questions.items():
             self._await(portfolio, record)
-
-
-def _limits(params: DecisionParams) -> Limits:
-    """Return the limits of stages 11 and 13."""
-    risk, criteria = params.risk_management, params.validation_criteria
-    return Limits(
-        position=risk.max_position_pct,
-        strategy=risk.max_strategy_allocation,
-        gross=min(risk.max_portfolio_allocation, risk.max_leverage),
-        minimum_cents=int(100.0 * criteria.min_position_usd),
-        maximum_cents=int(100.0 * criteria.max_position_usd),
-        tolerance=risk.cap_tolerance,
-    )

@@ -13,10 +13,10 @@ from engines.models import policy_gate
 from engines.models.policy_gate import Gate
 from engines.parameters import RlParams
 from engines.state.partition import POLICY, State
-from engines.state.records import CellRecord, PolicyQuestion, Questions, ScopeOverrides
+from engines.state.records import PolicyQuestion
 from schemas.vocabulary import PolicyMode
 
-__all__ = ["COUNTED", "blend", "clipped", "gate_of", "may_act", "mode_of", "nudges", "score", "stands"]
+__all__ = ["COUNTED", "awaits", "blend", "clipped", "gate_of", "may_act", "mode_of", "nudges", "score", "stands"]
 
 COUNTED = "counted"
 """Status of an answer that may nudge."""
@@ -34,7 +34,7 @@ def mode_of(state: State, portfolio: str, strategy: str | None = None) -> Policy
     params = state.params.rl
     if not params.enabled:
         return "off"
-    record: ScopeOverrides | None = state.tables["states"].get((POLICY,))
+    record = state.scopes.get((POLICY,))
     if record is None:
         return params.mode
     scopes: dict[str, PolicyMode] = dict(record.scopes)  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def mode_of(state: State, portfolio: str, strategy: str | None = None) -> Policy
 
 def gate_of(state: State, portfolio: str) -> Gate:
     """Return a portfolio's evidence; a portfolio that was never scored has none."""
-    return state.tables["gates"].get((portfolio,)) or Gate()
+    return state.gates.get((portfolio,)) or Gate()
 
 
 def may_act(state: State, portfolio: str, strategy: str) -> bool:
@@ -53,9 +53,15 @@ def may_act(state: State, portfolio: str, strategy: str) -> bool:
     return mode_of(state, portfolio, strategy) == "live" and gate_of(state, portfolio).status == "open"
 
 
+def awaits(state: State, portfolio: str) -> bool:
+    """Return whether an answer may still revise what was last published."""
+    record = state.questions.get((portfolio,))
+    return record is not None and record.awaited
+
+
 def nudges(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> list[float]:
     """Return the relative change of each cell that is in force now, weighted by confidence; empty: of none."""
-    record: Questions | None = state.tables["questions"].get((portfolio,))
+    record = state.questions.get((portfolio,))
     if record is None or gate_of(state, portfolio).status != "open":
         return []
     params = state.params.rl
@@ -71,7 +77,7 @@ def nudges(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> li
 
 def stands(state: State, portfolio: str, asked: PolicyQuestion) -> bool:
     """Return whether the forecast that a question is about is still the cell's."""
-    cell: CellRecord | None = state.tables["predictions"].get((portfolio, asked.strategy_id, asked.symbol))
+    cell = state.predictions.get((portfolio, asked.strategy_id, asked.symbol))
     if cell is None or cell.forecast is None:
         return False
     return (cell.forecast.signal_id, cell.forecast.timestamp_ns) == (asked.signal_id, asked.signal_ns)
@@ -122,5 +128,5 @@ def score(state: State, portfolio: str, base_weight: float, policy_weight: float
         policy_weight * realised - round_trip * abs(policy_weight),
         state.params.rl.gate,
     )
-    state.put("gates", (portfolio,), after)
+    state.gates.put((portfolio,), after)
     return before, after

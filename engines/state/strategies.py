@@ -67,7 +67,7 @@ def forecasted(state: State, portfolio: str, forecasts: Sequence[float]) -> None
     record = _of(state, portfolio)
     after = ensemble.observe_forecasts(record.forecasts, forecasts, _params(state))
     if after is not record.forecasts:
-        state.put("strategies", (portfolio,), record._replace(forecasts=after))
+        state.strategies.put((portfolio,), record._replace(forecasts=after))
 
 
 def weights_of(state: State, portfolio: str, live: Iterable[str]) -> dict[str, float]:
@@ -95,8 +95,7 @@ def drift_of(state: State, portfolio: str) -> Drift:
 
 
 def _of(state: State, portfolio: str) -> Strategies:
-    found: Strategies = state.tables["strategies"].get((portfolio,), NOBODY)
-    return found
+    return state.strategies.get((portfolio,), NOBODY)
 
 
 def _params(state: State) -> EnsembleParams:
@@ -120,5 +119,5 @@ def _put(
         before.forecasts,
         ensemble.drift(weights, state.params.risk_management.drift_alert_threshold),
     )
-    state.put("strategies", (portfolio,), after)
+    state.strategies.put((portfolio,), after)
     return after.drift.alert and not before.drift.alert

@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from engines import fold as engine
+from engines.fold import apply
 from engines.handlers.effects import FoldResult, Journaled
-from engines.state.partition import Key, PartitionProgress, State
+from engines.state.partition import PartitionProgress, State
+from engines.state.tables import Key
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.shards import ALL, ENTRIES_OF_ONE, Part
 from streams.journal import entries as journal
@@ -98,7 +99,7 @@ class Refold:
         began_ns = perf_counter_ns()
         try:
             entry = self._read(record)
-            folded = engine.apply(self.state, entry)
+            folded = apply(self.state, entry)
         except AnotherVersion:
             raise
         except Exception as error:

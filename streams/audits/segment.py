@@ -105,7 +105,7 @@ class SegmentAudit:
 
     def _fold(self, records: Sequence[Record]) -> None:
         refold, decide, mine = self.refold, self.comparison.decide, self.refold.mine
-        books = refold.state.tables["books"]
+        books = refold.state.books
         folded = 0
         try:
             for record in records:

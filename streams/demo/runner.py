@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from config.settings import Settings
 from engines.handlers.effects import FoldResult, Journaled
+from engines.pipeline import cache
 from engines.pipeline.caps import Limits
 from engines.state.partition import State
 from schemas.errors import SizingError
@@ -113,7 +114,7 @@ def _limits(settings: Settings) -> Limits:
     """Return what a portfolio may hold, as the worker will say."""
     state = State(0)
     state.use(settings.decision())
-    return state.limits
+    return cache.limits(state)
 
 
 # -- the two shows -------------------------------------------------------------------------------------------------

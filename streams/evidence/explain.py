@@ -7,14 +7,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from engines.fold import apply
-from engines.handlers.effects import Published
 from engines.models import cascade
 from engines.pipeline.caps import Limits
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
+from engines.pipeline.publish import Published
 from engines.pipeline.sizing_modes import trading_states
 from engines.state.partition import MARKET_WIDE, State
-from engines.state.records import Forecast, Market
+from engines.state.records import Forecast
 from schemas.errors import NotFound
 from schemas.vocabulary import RECOMMENDATIONS
 from streams.audits.refold import GENESIS, Checkpoint, restored
@@ -216,7 +216,7 @@ def _order(seen: Seen | None) -> ExplanationFields | None:
 
 
 def _forecast(state: State, decision: Decision, witness: Witness, cell: tuple[str, str]) -> ExplanationFields | None:
-    known = state.get("predictions", (decision.portfolio_id, *cell))
+    known = state.predictions.get((decision.portfolio_id, *cell))
     forecast: Forecast | None = None if known is None else known.forecast
     if forecast is None:
         return None
@@ -230,7 +230,7 @@ def _forecast(state: State, decision: Decision, witness: Witness, cell: tuple[st
 
 
 def _price(state: State, witness: Witness, symbol: str) -> ExplanationFields:
-    market: Market | None = state.get("markets", (symbol,))
+    market = state.markets.get((symbol,))
     bars = None if market is None else market.bars
     return {
         "symbol": symbol,
@@ -252,7 +252,7 @@ def _reading(witness: Witness, symbol: str, name: str, seen: Seen) -> Explanatio
 
 
 def _regime(state: State, portfolio: str, symbol: str, witness: Witness) -> ExplanationFields:
-    known = state.get("regimes", (portfolio, symbol))
+    known = state.regimes.get((portfolio, symbol))
     return {
         "symbol": symbol,
         "confirmed": "ranging" if known is None else known.confirmed,
@@ -262,7 +262,7 @@ def _regime(state: State, portfolio: str, symbol: str, witness: Witness) -> Expl
 
 
 def _scopes(state: State, witness: Witness) -> Iterator[tuple[str, str, Seen | None]]:
-    record = state.get("states", (MARKET_WIDE,))
+    record = state.scopes.get((MARKET_WIDE,))
     for scope, word in () if record is None else record.scopes:
         yield scope, word, witness.scopes.get(scope)
 
@@ -328,7 +328,7 @@ def _of_size(state: State, size: CellSize, stage: str, symbol: str) -> Explanati
     """Return what stages 1 to 8 went by."""
     if size.bet is None:
         return {}
-    market: Market | None = state.get("markets", (symbol,))
+    market = state.markets.get((symbol,))
     forecast = size.bet.forecast
     latch = None if market is None else (market.long if forecast.side > 0 else market.short)
     found: dict[str, ExplanationFields] = {

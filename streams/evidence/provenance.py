@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from engines.handlers.effects import FoldResult, Journaled
-from engines.state.partition import GATHERED, MARKET_WIDE, Key, State
+from engines.state.partition import GATHERED, MARKET_WIDE, State
 from engines.state.records import Market, Strategies
+from engines.state.tables import Key
 from streams.reports.weight_history import instant
 
 READINGS = (
@@ -82,8 +83,8 @@ class Witness:
     def resume(self, state: State, offset: int) -> None:
         """Take over the state of a checkpoint: the entry behind each thing in it is at `offset` or before."""
         seen = self.entry = Seen(offset, CHECKPOINT, None, state.now_ns)
-        tables, own = state.tables, self.portfolio
-        self._markets = {symbol: market for (symbol,), market in tables["markets"].items()}
+        own = self.portfolio
+        self._markets = {symbol: market for (symbol,), market in state.markets.items()}
         self.prices = {symbol: seen for symbol, market in self._markets.items() if market.bars is not None}
         self.readings = {
             (symbol, name): seen
@@ -91,15 +92,15 @@ class Witness:
             for name, gauge in zip(READINGS, market.gauges, strict=True)
             if gauge is not None
         }
-        self.forecasts = {(key[1], key[2]): seen for key in tables["predictions"] if key[0] == own}
-        self.regimes = {key[1]: seen for key in tables["regimes"] if key[0] == own}
-        self.learnt = {(key[1], key[2]): Learning(1, seen) for key in tables["kelly-posteriors"] if key[0] == own}
-        self.scopes = {scope: seen for record in tables["states"].values() for scope, _ in record.scopes}
+        self.forecasts = {(key[1], key[2]): seen for key in state.predictions if key[0] == own}
+        self.regimes = {key[1]: seen for key in state.regimes if key[0] == own}
+        self.learnt = {(key[1], key[2]): Learning(1, seen) for key in state.posteriors if key[0] == own}
+        self.scopes = {scope: seen for record in state.scopes.values() for scope, _ in record.scopes}
         self.settings, self._hash = seen, state.settings_hash
         told = state.book(own).value_usd != float(state.params.portfolio.initial_value_usd)
         self.value, self.correlations = seen if told else None, seen if state.moments.symbols else None
         self.positions = seen if state.book(own).positions is not None else None
-        strategies = tables["strategies"].get((own,))
+        strategies = state.strategies.get((own,))
         if strategies is not None:
             self._strategies(strategies, seen)
 
@@ -128,14 +129,14 @@ class Witness:
     def _touch(self, state: State, seen: Seen, table: str, key: Key) -> None:
         mine = key[0] == self.portfolio
         if table == "markets":
-            self._market(key[0], state.tables["markets"][key], seen)
+            self._market(key[0], state.markets[key], seen)
         elif table == "regimes" and mine:
             self.regimes[key[1]] = seen
         elif table == "kelly-posteriors" and mine:
             cell = (key[1], key[2])
             self.learnt[cell] = Learning(self.learnt[cell].outcomes + 1 if cell in self.learnt else 1, seen)
         elif table == "strategies" and mine:
-            self._strategies(state.tables["strategies"][key], seen)
+            self._strategies(state.strategies[key], seen)
         elif table == "correlations" and key[0] != GATHERED:
             self.correlations = seen
         elif table == "states" and seen.order is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from engines.fold import apply
 from engines.handlers.effects import FoldResult, Journaled
 from engines.parameters import DecisionParams, tree_hash
+from engines.pipeline import cache
 from engines.pipeline.decide import Decision
 from engines.state.partition import State
 from schemas.errors import VerificationMismatch
@@ -250,7 +251,7 @@ class _Pair:
         self._refused[side] = bool(folded.refusals)
         state.touched.clear()
         decided = {each.decision.portfolio_id: each.decision for each in folded.allocations}
-        minimum = state.limits.minimum_cents
+        minimum = cache.limits(state).minimum_cents
         for portfolio, decision in decided.items():
             self._stands[side][portfolio] = stands(decision, minimum)
         return decided
@@ -279,10 +280,10 @@ class _Pair:
 def _held(state: State) -> dict[str, Stands]:
     """Return what portfolios hold at a checkpoint."""
     nets: dict[str, dict[str, int]] = {}
-    for (portfolio, _, symbol), target in state.tables["targets"].items():
+    for (portfolio, _, symbol), target in state.targets.items():
         own = nets.setdefault(portfolio, {})
         own[symbol] = own.get(symbol, 0) + target.cents
-    minimum = state.limits.minimum_cents
+    minimum = cache.limits(state).minimum_cents
     return {
         portfolio: {symbol: Stand(0 if abs(net) < minimum else net, HELD) for symbol, net in own.items()}
         for portfolio, own in nets.items()

@@ -14,8 +14,8 @@ import orjson
 
 from config.load import load
 from config.watch import FileChange, FileWatch, Rejected
-from engines import fold as engine
 from engines.allocation import DECISION_VERSION
+from engines.fold import apply
 from engines.handlers.effects import FoldResult, Journaled
 from engines.models import policy_gate, regime
 from engines.parameters import DecisionParams, tree_hash
@@ -102,7 +102,7 @@ class Core:
         value = journal.internal(kind, body, self.now_ns)
         entry = Journaled(self.offset, kind, "", 0, 0, 0, self.now_ns, body, value)
         began_ns = perf_counter_ns()
-        folded = engine.apply(self.state, entry)
+        folded = apply(self.state, entry)
         self.state.touched.clear()
         if self.metrics is not None:
             self.metrics.observe(entry, folded, perf_counter_ns() - began_ns)

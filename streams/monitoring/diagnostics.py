@@ -15,8 +15,8 @@ def describe(state: State) -> dict[str, Any]:
         "journal_time_ns": None if progress is None else progress.now_ns,
         "settings_hash": state.settings_hash,
         "decision_version": None if progress is None else progress.decision_version,
-        "portfolios": {key[0]: _portfolio(state, key[0]) for key in sorted(state.tables["books"])},
-        "markets": {key[0]: _market(state, key) for key in sorted(state.tables["markets"])},
+        "portfolios": {key[0]: _portfolio(state, key[0]) for key in sorted(state.books)},
+        "markets": {key[0]: _market(state, key) for key in sorted(state.markets)},
         "trading_states": _scopes(state),
         "records": {table: len(records) for table, records in state.tables.items()},
     }
@@ -24,7 +24,7 @@ def describe(state: State) -> dict[str, Any]:
 
 def _portfolio(state: State, portfolio: str) -> dict[str, Any]:
     book = state.book(portfolio)
-    said = [(key[1], key[2]) for key in state.tables["predictions"] if key[0] == portfolio]
+    said = [(key[1], key[2]) for key in state.predictions if key[0] == portfolio]
     cells = sorted(dict.fromkeys([*said, *state.cells(portfolio)]))
     states = trading_states(state, portfolio, cells)
     return {
@@ -36,8 +36,8 @@ def _portfolio(state: State, portfolio: str) -> dict[str, Any]:
 
 
 def _cell(state: State, key: tuple[str, ...], trading: str) -> dict[str, Any]:
-    cell, target = state.get("predictions", key), state.get("targets", key)
-    learned, scores = state.get("kelly-posteriors", key), state.get("conformal-scores", key)
+    cell, target = state.predictions.get(key), state.targets.get(key)
+    learned, scores = state.posteriors.get(key), state.scores.get(key)
     return {
         "forecast": None if cell is None or cell.forecast is None else cell.forecast._asdict(),
         "open_claims": 0 if cell is None else len(cell.claims),
@@ -50,7 +50,7 @@ def _cell(state: State, key: tuple[str, ...], trading: str) -> dict[str, Any]:
 
 
 def _market(state: State, key: tuple[str, ...]) -> dict[str, Any]:
-    market = state.get("markets", key)
+    market = state.markets[key]
     return {
         "bars": None if market.bars is None else market.bars._asdict(),
         "long": None if market.long is None else market.long._asdict(),
@@ -60,5 +60,5 @@ def _market(state: State, key: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _scopes(state: State) -> dict[str, str]:
-    record = state.get("states", ("*",))
+    record = state.scopes.get(("*",))
     return {} if record is None else dict(record.scopes)

@@ -5,9 +5,10 @@ from typing import Any, Final
 
 import orjson
 
-from engines.handlers.effects import CascadeReading, Published
+from engines.handlers.effects import CascadeReading
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
+from engines.pipeline.publish import Published
 from streams.monitoring.families import BUDGETS, COMPONENTS, REGIMES
 from streams.monitoring.samples import Labels
 

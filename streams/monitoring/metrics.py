@@ -16,9 +16,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from engines.allocation import DECISION_VERSION
-from engines.handlers.effects import CascadeReading, FoldResult, Journaled, Published
+from engines.handlers.effects import CascadeReading, FoldResult, Journaled
 from engines.models.cascade import BREACH
 from engines.pipeline.decide import Decision
+from engines.pipeline.publish import Published
 from schemas.vocabulary import RECOMMENDATIONS
 from streams.monitoring.families import ALERTS, COMPONENTS, FAMILIES, GATES, NAMED, OTHER, TICKS, Family
 from streams.monitoring.gauges import Last

@@ -16,9 +16,9 @@ def rows(states: Iterable[State]) -> list[dict[str, Any]]:
     """
     found = []
     for state in states:
-        known = {**state.tables["gates"], **state.tables["questions"]}
+        known = {**state.gates, **state.questions}
         for (portfolio,) in known:
-            asked = state.tables["questions"].get((portfolio,))
+            asked = state.questions.get((portfolio,))
             compared = policy_gate.comparison(policy.gate_of(state, portfolio), state.params.rl.gate)
             questions = () if asked is None else asked.asked
             found.append(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from engines.pipeline import cache
 from engines.pipeline.caps import Limits
 from engines.pipeline.sizing_modes import trading_states
 from engines.state.partition import State
@@ -50,7 +51,7 @@ def view(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
         "max_drift_pct": fields.get("max_drift_pct"),
         "correlation_penalties": fields.get("correlation_penalties"),
         "diversification": fields.get("diversification"),
-        "budgets": budgets(fields, state.limits) if in_force else None,
+        "budgets": budgets(fields, cache.limits(state)) if in_force else None,
         "settings": {"hash": fields["settings_hash"], "in_force": in_force},
         "trading_states": _trading(fields, state),
         "freshness": _freshness(fields, state, now_ns),
@@ -91,7 +92,7 @@ def _strategies(fields: ShownFields, state: State) -> dict[str, dict[str, Any]] 
     weights, cells = fields.get("strategy_weights"), fields.get("cells")
     if weights is None or cells is None:
         return None
-    record = state.get("strategies", (fields["portfolio_id"],))
+    record = state.strategies.get((fields["portfolio_id"],))
     learnt = {} if record is None else dict(zip(record.names, record.weights, strict=True))
     names = sorted({*weights, *learnt, *(cell["strategy_id"] for cell in cells)})
     return {
@@ -116,7 +117,7 @@ def _trading(fields: ShownFields, state: State) -> dict[str, str]:
 def _freshness(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
     """Return ages in seconds of the decision, of the journal's last entry, and of the price of each target."""
     until = fields["valid_until_ns"]
-    markets = {symbol: state.get("markets", (symbol,)) for symbol in fields["targets"]}
+    markets = {symbol: state.markets.get((symbol,)) for symbol in fields["targets"]}
     priced = {symbol: market.bars.last_ns for symbol, market in markets.items() if market and market.bars}
     ages = {symbol: (now_ns - priced[symbol]) / SECOND_NS if symbol in priced else None for symbol in markets}
     oldest = state.params.validation_criteria.max_price_age_s

@@ -14,7 +14,7 @@ ScopeStates = Mapping[str, str]
 
 def scopes(state: State) -> dict[str, str]:
     """Return the trading states in force on a journal partition."""
-    record = state.get("states", (MARKET_WIDE,))
+    record = state.scopes.get((MARKET_WIDE,))
     return {} if record is None else dict(record.scopes)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from engines.fold import version_of
+from engines.handlers.versions import version_of
 from schemas.errors import AnotherVersion
 from streams.journal import entries as journal
 from streams.journal import handover

@@ -8,9 +8,11 @@ from typing import Any
 
 import orjson
 
-from engines import fold as engine
+from engines.fold import apply
 from engines.handlers.effects import FoldResult, Journaled, Refusal
-from engines.state.partition import TABLES, Key, PartitionProgress, State
+from engines.handlers.versions import version_of
+from engines.state.partition import PartitionProgress, State
+from engines.state.tables import TABLES, Key
 from schemas.errors import InvalidMessage
 from streams.journal import entries as journal
 from streams.journal import handover
@@ -64,7 +66,7 @@ class SizingFold:
         entry = journal.read(record.offset, raw)
         if self._wait is not None and self._is_before(self._wait, entry):
             return self._await(self._wait, record, entry)
-        folded = engine.apply(self.state, entry)
+        folded = apply(self.state, entry)
         elapsed_ns = perf_counter_ns() - began_ns
         for touched in self.state.touched:
             self.touched[self._name(touched)] = record.offset
@@ -93,7 +95,7 @@ class SizingFold:
     # -- another version's part ------------------------------------------------------------------------------------
     def _is_before(self, wait: HandoverReader, entry: Journaled) -> bool:
         """Return whether an entry is another version's; the wait is over where this one's own Genesis comes."""
-        if entry.kind == "genesis" and entry.body["decision_version"] == engine.version_of(self.state):
+        if entry.kind == "genesis" and entry.body["decision_version"] == version_of(self.state):
             self._wait = None
         return self._wait is wait
 
@@ -113,7 +115,7 @@ class SizingFold:
     def _take_over(self, left: handover.HandoverState) -> None:
         """Go on from the state of another version. Every record counts as touched: it may be another one now."""
         place = f"journal partition {self.state.partition}"
-        mine = handover.taken_over(place, left, engine.version_of(self.state), self.migrations)
+        mine = handover.taken_over(place, left, version_of(self.state), self.migrations)
         self._become(mine.meta, mine.records)
         self.touched = dict.fromkeys([*left.records, *mine.records], left.offset)
 
@@ -145,7 +147,7 @@ class SizingFold:
 
         Raises: AnotherVersion where this one cannot go on from there.
         """
-        own = engine.version_of(self.state)
+        own = version_of(self.state)
         self._wait, self._waiting = (HandoverReader(own) if meta is not None and not meta else None), []
         if meta and meta["decision_version"] != own:
             self._take_over(handover.HandoverState(-1, handover.plain(meta), dict(records)))

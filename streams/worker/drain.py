@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError
 
 from config.settings import Settings
-from engines.fold import version_of
+from engines.handlers.versions import version_of
 from schemas.errors import AnotherVersion, ProcessorStopped
 from streams.journal import entries as journal
 from streams.journal.topics import JOURNAL_BYTES_MAX, ROOM, Names

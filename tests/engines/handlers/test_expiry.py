@@ -47,7 +47,7 @@ def test_a_position_is_given_up_in_the_nanosecond_that_its_forecast_names(now_ns
     state, (asked, later) = folded(ASKED, ("tick", {}, now_ns))
     ((kind, targets),) = published(asked)
     assert (kind, targets["BTC-USD"]["quantity"] > 0) == ("signal", True)
-    assert state.get("predictions", CELL) is None or (state.get("predictions", CELL).forecast is None) is gone
+    assert state.predictions.get(CELL) is None or (state.predictions.get(CELL).forecast is None) is gone
     if gone:
         ((kind, targets),) = published(later)
         assert kind == "expiry"
@@ -78,6 +78,6 @@ def test_a_signal_that_arrives_at_its_end_is_not_sized(now_ns, reason):
     (allocation,) = (orjson.loads(each.value) for each in found.allocations)
     assert allocation["waterfall"][0]["reason"] == reason
     assert bool(allocation["targets"]["BTC-USD"]["quantity"]) is not bool(reason)
-    stands = state.get("predictions", CELL).forecast
-    market = state.get("markets", ("BTC-USD",))
+    stands = state.predictions.get(CELL).forecast
+    market = state.markets.get(("BTC-USD",))
     assert why_not(stands, market, halted=False, now_ns=now_ns, params=DecisionParams()) == reason

@@ -35,7 +35,7 @@ def forecast(reading, ask, *, after_ns=0):
     entries.append(("signal", signal(NOW_NS + after_ns, **ask), NOW_NS + after_ns))
     for offset, (kind, body, now_ns) in enumerate(entries):
         apply(state, Journaled(offset, kind, "", 0, 0, 0, now_ns, body, orjson.dumps(body)))
-    return state.get("predictions", ("main", "momentum", "BTC-USD")).forecast
+    return state.predictions.get(("main", "momentum", "BTC-USD")).forecast
 
 
 ROUND_TRIP = 0.0014

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.handlers.outcomes import SPANS, learn, remember, round_trip
+from engines.handlers.outcomes import SPANS, learn, round_trip
 from engines.models import conformal, kelly
 from engines.parameters import DecisionParams
+from engines.pipeline.claims import remember
 from engines.state.partition import PartitionProgress, State
 from engines.state.records import CellRecord, Claim
 
@@ -62,7 +63,7 @@ def test_a_signal_settles_its_own_claim_once():
     state = world(claim(7), claim(9))
     learnt = learn(state, outcome(signal_id="s-7"))
     assert learnt.claim == claim(7)
-    assert state.get("predictions", KEY).claims == (claim(9),)
+    assert state.predictions.get(KEY).claims == (claim(9),)
     assert learn(state, outcome(signal_id="s-7")) == "no open claim of signal s-7"
 
 
@@ -119,11 +120,11 @@ def test_learning_uses_what_was_claimed_at_that_decision(side, realised, confide
     x, z = confidence * expected / volatility, realised * side / volatility
     won = realised * side > made.costs
     wanted = kelly.observe(None, x, z, won, 1.0, PARAMS.position_sizing.bayesian_kelly)
-    assert state.get("kelly-posteriors", KEY).posterior == wanted
+    assert state.posteriors.get(KEY).posterior == wanted
     scored = conformal.observe(
         None, realised * side, made.mean + made.costs, volatility, PARAMS.position_sizing.conformal_prediction, scale
     )
-    assert state.get("conformal-scores", KEY) == scored
+    assert state.scores.get(KEY) == scored
     assert learnt.won == won
     assert learnt.residual == abs(realised * side - (made.mean + made.costs)) / (volatility * scale)
 
@@ -145,7 +146,7 @@ def test_without_a_holding_time_it_is_the_horizon():
     state = world(claim(7, horizon_s=60.0))
     learn(state, outcome())
     end_ns = outcome()["timestamp_ns"]
-    assert state.get("kelly-posteriors", KEY).spans == ((end_ns - 60 * SECOND_NS, end_ns),)
+    assert state.posteriors.get(KEY).spans == ((end_ns - 60 * SECOND_NS, end_ns),)
 
 
 def test_the_last_256_holding_times_are_kept():
@@ -153,7 +154,7 @@ def test_the_last_256_holding_times_are_kept():
     for number in range(SPANS + 10):
         end_ns = NOW_NS + number * SECOND_NS
         learn(state, outcome(signal_id=f"s-{number}", timestamp_ns=end_ns, holding_s=0.5))
-    spans = state.get("kelly-posteriors", KEY).spans
+    spans = state.posteriors.get(KEY).spans
     assert len(spans) == SPANS
     assert spans[-1][1] == NOW_NS + (SPANS + 9) * SECOND_NS
 

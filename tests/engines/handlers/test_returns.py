@@ -12,6 +12,7 @@ from worlds import PRICES, START_NS, SYMBOLS, Driver, control, tick
 
 from engines.models import correlation
 from engines.parameters import DecisionParams, tree_hash
+from engines.pipeline import cache
 from engines.state.partition import GATHERED
 
 SECOND_NS = 10**9
@@ -163,7 +164,7 @@ def test_a_symbol_that_comes_too_late_is_missing_in_its_bar_and_blocks_nobody():
     driver = Driver(params(), partitions=3)
     march(driver, 30)
     state = state_of(driver)
-    sources = {symbol: state.get("markets", (symbol,)).source_partition for symbol in SYMBOLS[:2]}
+    sources = {symbol: state.markets.get((symbol,)).source_partition for symbol in SYMBOLS[:2]}
     assert len(set(sources.values())) == 2, "they come by partitions of their own"
     before = state.moments.bars.tolist()
     then_ns = driver.now_ns
@@ -177,7 +178,7 @@ def test_a_symbol_that_comes_too_late_is_missing_in_its_bar_and_blocks_nobody():
     driver.publish("prices", late, key=b"ETH-USD")
     driver.advance(2.0)
     assert state.moments.bars.tolist() == [before[0] + 2, before[1] + 1, before[2] + 1]
-    assert state.get("markets", ("ETH-USD",)).bars.last_price == PRICES["ETH-USD"] * 1.1
+    assert state.markets.get(("ETH-USD",)).bars.last_price == PRICES["ETH-USD"] * 1.1
     for _ in range(2):
         for symbol in SYMBOLS[:2]:
             quote(driver, symbol, PRICES[symbol] * 1.1)
@@ -201,7 +202,7 @@ def test_what_is_gathered_and_learnt_survives_a_crash_at_any_moment():
     assert one.gathered == other.gathered
     assert one._parts == other._parts
     assert one.encode("correlations", (GATHERED,)) == other.encode("correlations", (GATHERED,))
-    assert np.array_equal(one.correlations().matrix, other.correlations().matrix)
+    assert np.array_equal(cache.correlations(one).matrix, cache.correlations(other).matrix)
 
 
 @pytest.mark.parametrize(("changed", "anew"), [({"bar_s": 120}, True), ({"step_s": 2}, True), (LEARNING, False)])
@@ -215,16 +216,16 @@ def test_bars_of_another_width_begin_anew_and_no_others(changed, anew):
     driver.advance(2.0)
     state = state_of(driver)
     assert state.gathered
-    before = (state.closed_bar, state.get("markets", ("BTC-USD",)))
+    before = (state.closed_bar, state.markets.get(("BTC-USD",)))
     assert before[0] > 0
     wanted = params(**changed)
     payload = {"base_hash": state.settings_hash, "hash": tree_hash(wanted), "tree": wanted.model_dump()}
     driver.publish("control", control(driver.now_ns, "settings", payload))
     driver.run()
     if anew:
-        assert (state.closed_bar, state.gathered, state.get("markets", ("BTC-USD",)).bars) == (-1, {}, None)
+        assert (state.closed_bar, state.gathered, state.markets.get(("BTC-USD",)).bars) == (-1, {}, None)
     else:
-        assert (state.closed_bar, state.get("markets", ("BTC-USD",))) == before
+        assert (state.closed_bar, state.markets.get(("BTC-USD",))) == before
     assert state.moments.symbols == ("BTC-USD",)
 
 
@@ -245,7 +246,7 @@ def test_a_pair_that_moves_as_one_is_told_of_once_and_by_one_partition():
     assert found["journal"]["partition"] == 0
     march(driver, 20, shift=60)
     assert len(alerts(driver)) == 1
-    matrices = [state_of(driver, partition).correlations().matrix for partition in range(3)]
+    matrices = [cache.correlations(state_of(driver, partition)).matrix for partition in range(3)]
     assert all(np.array_equal(matrices[0], each) for each in matrices)
 
 

@@ -10,7 +10,7 @@ from engines.handlers.effects import FoldResult
 from engines.models import correlation
 from engines.models.correlation import Diversification
 from engines.parameters import DecisionParams
-from engines.pipeline import aggregation
+from engines.pipeline import aggregation, cache
 from engines.state.partition import MARKET_WIDE, State
 from engines.state.records import Latch, Market
 
@@ -115,7 +115,7 @@ def correlate(driver, symbols, rho, bars=200):
 def test_two_equal_claims_share_as_the_inverse_of_their_correlation_says():
     driver = world()
     correlate(driver, SYMBOLS[:2], 0.6)
-    rho = float(state_of(driver).correlations().matrix[0, 1])
+    rho = float(cache.correlations(state_of(driver)).matrix[0, 1])
     ask(driver)
     found = ask(driver, symbol="ETH-USD")
     assert 0.4 < rho < 0.7
@@ -145,9 +145,10 @@ def test_correlations_that_are_not_positive_definite_are_answered_not_raised():
     driver = world()
     state = state_of(driver)
     correlate(driver, SYMBOLS, 0.9, bars=40)
-    state.correlations()
+    cache.correlations(state)
     bad = np.array([[1.0, 0.99, -0.99], [0.99, 1.0, 0.99], [-0.99, 0.99, 1.0]])
-    state._sized_with = state._sized_with._replace(matrix=bad)
+    memo = cache.of(state)
+    memo.correlations = memo.correlations._replace(matrix=bad)
     for symbol in SYMBOLS:
         found = ask(driver, symbol=symbol)
     assert all(0.0 <= taken <= 1.0 for taken in found["correlation_penalties"].values())
@@ -208,7 +209,7 @@ def test_symbols_whose_correlations_are_not_known_are_stressed_too():
     driver.run()
     ask(driver, symbol="ETH-USD")
     found = ask(driver)
-    latch = state_of(driver).get("markets", (MARKET_WIDE,)).long
+    latch = state_of(driver).markets.get((MARKET_WIDE,)).long
     assert found["correlation_penalties"]["BTC-USD"] == pytest.approx(1.0 - 1.0 / (1.0 + latch.score), rel=1e-6)
 
 
@@ -228,8 +229,8 @@ def test_the_ratio_is_that_of_the_volatilities_of_bars():
             driver.publish("prices", tick(driver.now_ns, symbol, PRICES[symbol] * move), key=symbol.encode())
         driver.advance(3_600.0)
     state = state_of(driver)
-    sigma = np.sqrt([state.get("markets", (symbol,)).bars.variance for symbol in SYMBOLS[:2]])
-    C = state.correlations().matrix
+    sigma = np.sqrt([state.markets.get((symbol,)).bars.variance for symbol in SYMBOLS[:2]])
+    C = cache.correlations(state).matrix
     w = np.array([300.0, -200.0])
     found = aggregation.diversification(state, {"BTC-USD": 300, "ETH-USD": -200})
     ratio = abs(w) @ sigma / np.sqrt((w * sigma) @ C @ (w * sigma))
@@ -264,7 +265,7 @@ def test_a_strategy_that_is_not_on_record_any_more_counts_as_one_that_joins():
     for name in "ab":
         ask(driver, name)
     state = state_of(driver)
-    state.drop("strategies", ("main",))
+    state.strategies.drop(("main",))
     driver.publish("control", control(driver.now_ns, "trading_state", {"scope": "all", "state": "ACTIVE"}))
     driver.run()
     assert last(driver)["strategy_weights"] == {"a": 0.5, "b": 0.5}
@@ -317,7 +318,7 @@ def test_whatever_returns_were_fed_the_answer_is_a_number(what, rows, stress):
     driver.run()
     for number, symbol in enumerate(SYMBOLS * 2):
         found = ask(driver, "ab"[number // 3], symbol, side=-1 if number == 1 else 1)
-    matrix = state.correlations().matrix
+    matrix = cache.correlations(state).matrix
     assert np.linalg.eigvalsh(matrix).min() > 0.0, what
     assert all(0.0 <= taken < 1.0 for taken in found["correlation_penalties"].values()), what
     assert stage(found, "portfolio") > 0, what

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from worlds import PRICES, SYMBOLS, Driver, answers, last, play, scripts, signal, signals, tick, unit
 
 from engines.fold import apply
-from engines.handlers.effects import Published
 from engines.models.policy_gate import Gate
 from engines.parameters import DecisionParams
 from engines.pipeline.cell_sizing import STAGES
+from engines.pipeline.publish import Published
 from engines.state.partition import State
 from schemas.allocation import Allocation
 from streams.journal import entries as journal
@@ -59,7 +59,7 @@ def settled(bars=30):
 def trust(state):
     """Open the gate of a policy by hand, where evidence would."""
     for portfolio in PORTFOLIOS:
-        state.put("gates", (portfolio,), Gate(status="open", decisions=100, lower=0.1, difference_square_sum=0.01))
+        state.gates.put((portfolio,), Gate(status="open", decisions=100, lower=0.1, difference_square_sum=0.01))
 
 
 claims = st.fixed_dictionaries(
@@ -127,7 +127,7 @@ def folded(driver):
         trust(state)
         for record in driver.cluster.log("journal", partition).read(0):
             for published in apply(state, journal.read(record.offset, record.value)).allocations:
-                markets = state.tables["markets"]
+                markets = state.markets
                 yield published, {name: each.bars.last_price for (name,), each in markets.items() if each.bars}
 
 

@@ -81,7 +81,7 @@ SEVERITIES = ("ACTIVE", "REDUCING", "HALTED")
 @given(st.dictionaries(st.sampled_from(("all", "portfolio:p", "strategy:s", "symbol:x")), st.sampled_from(SEVERITIES)))
 def test_the_most_severe_of_its_scopes_is_a_cells_state(scopes):
     state = State(0)
-    state.put("states", (MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
+    state.scopes.put((MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
     worst = max((SEVERITIES.index(each) for each in scopes.values()), default=0)
     strangers = {scope: each for scope, each in scopes.items() if scope == "all"}
     others = max((SEVERITIES.index(each) for each in strangers.values()), default=0)
@@ -196,7 +196,7 @@ def test_every_signal_of_a_call_leaves_a_claim():
     for order_ in permutations(signals):
         state, _ = folded([("call", {"prices": PRICES, "signals": list(order_)})])
         for symbol in SYMBOLS:
-            (claim,) = state.get("predictions", ("main", "momentum", symbol)).claims
+            (claim,) = state.predictions.get(("main", "momentum", symbol)).claims
             assert claim.signal_id == f"s-{symbol}"
             assert claim.weight > 0
 

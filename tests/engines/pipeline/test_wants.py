@@ -132,7 +132,7 @@ def test_bars_that_begin_again_leave_what_is_held_as_it_is():
     buy(driver)
     before = last(driver)["targets"]["BTC-USD"]
     state = driver.processors["journal", 0][0].state
-    state.put_market("BTC-USD", state.tables["markets"]["BTC-USD",]._replace(bars=None))
+    state.put_market("BTC-USD", state.markets["BTC-USD",]._replace(bars=None))
     buy(driver, "ETH-USD")
     assert last(driver)["targets"]["BTC-USD"] == before, "quantity, notional and weight of the last price"
     assert last(driver)["totals"]["gross_usd"] == pytest.approx(27_000.0, abs=0.1)

@@ -29,7 +29,7 @@ def crowd(driver):
     """Fill every partition to its limits; `main` is not among the portfolios."""
     for state in states(driver):
         for number in range(capacity.PORTFOLIOS_MAX):
-            state.tables["books"][(f"p{number}",)] = state.book("main")
+            state.books[(f"p{number}",)] = state.book("main")
 
 
 def test_another_strategy_is_one_too_many_and_those_before_are_served():
@@ -82,16 +82,16 @@ def test_another_symbol_is_one_too_many_for_prices_and_for_readings():
     driver = priced(Driver())
     for state in states(driver):
         for number in range(capacity.SYMBOLS_MAX - 3):
-            state.tables["markets"][(f"X{number}",)] = NOTHING
+            state.markets[(f"X{number}",)] = NOTHING
     driver.publish("prices", tick(driver.now_ns, "NEW", 1.0), key=b"NEW")
     driver.publish("prices", tick(driver.now_ns, "BTC-USD", 45_000.0), key=b"BTC-USD")
     for symbol in ("NEW", "ETH-USD"):
         driver.publish("cascade-indicators", {"symbol": symbol, "timestamp_ns": driver.now_ns, "funding_rate": 0.1})
     driver.advance(2.0)
     for state in states(driver):
-        assert ("NEW",) not in state.tables["markets"]
-        assert state.get("markets", ("BTC-USD",)).bars.last_price == 45_000.0
-        assert state.get("markets", ("ETH-USD",)).gauges[0][0] == 0.1
+        assert ("NEW",) not in state.markets
+        assert state.markets.get(("BTC-USD",)).bars.last_price == 45_000.0
+        assert state.markets.get(("ETH-USD",)).gauges[0][0] == 0.1
     (told,) = refused(driver, "cascade-indicators")
     assert b"symbol must be one of at most 2000 symbols, was 'NEW'" in told["__streams.errors.message"]
 
@@ -175,7 +175,7 @@ def test_trading_states_stay_bounded_and_fit_their_changelog_and_the_hand_over()
     (state,) = states(driver)
     wide = [f"{kind}:X{number:04}".ljust(len(kind) + 65, "x") for kind in KINDS for number in range(1_100)]
     answers(driver, [(scope, "REDUCING") for scope in [*wide, "all"]])
-    (record,) = state.tables["states"].values()
+    (record,) = state.scopes.values()
     assert len(record.scopes) == 3 * capacity.SCOPES_MAX + 1
     at_most = {topic.name: topic.bytes_max for topic in CHANGELOGS}
     assert len(encode(record)) < at_most["states-changelog"] - ROOM

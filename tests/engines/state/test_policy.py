@@ -22,7 +22,7 @@ def live(mode="live", gate=OPEN, **changes):
     tree["rl"] |= {"enabled": True, "mode": mode, **changes}
     driver = priced(Driver(DecisionParams.model_validate(tree), partitions=1))
     if gate is not None:
-        state(driver).put("gates", ("main",), gate)
+        state(driver).gates.put(("main",), gate)
     claim(driver)
     return driver
 
@@ -272,7 +272,7 @@ def test_without_an_operator_and_without_evidence_it_is_asked_and_changes_nothin
     after = driver.allocations()
     answer(driver, asked(driver)[0], -0.3)
     assert driver.allocations() == after
-    advised = state(driver).get("predictions", ("main", "momentum", "BTC-USD")).claims[-1].advised
+    advised = state(driver).predictions.get(("main", "momentum", "BTC-USD")).claims[-1].advised
     assert advised[1] == pytest.approx(advised[0] * 0.7, abs=1e-7)
 
 
@@ -303,7 +303,7 @@ def test_settings_that_end_the_asking_drop_the_questions():
     driver.publish("control", control(driver.now_ns, "settings", payload))
     driver.run()
     assert (last(driver)["final"], last(driver)["rl"]) == (True, None)
-    assert held.get("questions", ("main",)) is None
+    assert held.questions.get(("main",)) is None
     answer(driver, asked(driver)[0], -0.3)
     assert last(driver)["trigger"]["kind"] == "settings"
 
@@ -396,7 +396,7 @@ def test_both_sizes_are_scored_on_the_same_outcome_net_of_costs():
     driver = live("shadow", None)
     request = asked(driver)[0]
     answer(driver, request, 0.5)
-    settle(driver, state(driver).get("predictions", ("main", "momentum", "BTC-USD")).claims[-1].signal_id, 0.03)
+    settle(driver, state(driver).predictions.get(("main", "momentum", "BTC-USD")).claims[-1].signal_id, 0.03)
     w_base = request["w_base"]
     w_policy = int(w_base * 100_000 * 100 * 1.3) / 10_000_000
     gate = policy.gate_of(state(driver), "main")

@@ -35,7 +35,7 @@ def state_of(driver):
 
 def known(driver, portfolio="main"):
     """Return {strategy: (weight, reference)}."""
-    record = state_of(driver).get("strategies", (portfolio,))
+    record = state_of(driver).strategies.get((portfolio,))
     return dict(zip(record.names, zip(record.weights, record.references, strict=True), strict=True))
 
 
@@ -110,7 +110,7 @@ def test_a_drift_alerts_once_until_it_is_over():
     [found] = alerts(driver)
     assert found["subject"] == "main"
     assert found["value"] >= found["threshold"] == 0.2
-    assert state_of(driver).get("strategies", ("main",)).drift.drifted == ("carry", "momentum")
+    assert state_of(driver).strategies.get(("main",)).drift.drifted == ("carry", "momentum")
     claim(driver, "carry", 99)
     assert last(driver)["drift"]["alert"] is True
     assert last(driver)["drifted_strategies"] == ["carry", "momentum"]
@@ -132,9 +132,9 @@ def test_a_drift_that_the_leaving_of_others_brings_about_is_told_of_too():
     state = state_of(driver)
     for name in NAMES:
         claim(driver, name)
-    record = state.get("strategies", ("main",))
+    record = state.strategies.get(("main",))
     record = record._replace(weights=(0.36, 0.04, 0.6), references=(0.22, 0.18, 0.6))
-    state.put("strategies", ("main",), record)
+    state.strategies.put(("main",), record)
     for number in range(1, 5):
         driver.advance(3_700.0)
         claim(driver, "carry", number)
@@ -180,7 +180,7 @@ def test_the_order_of_the_signals_of_one_call_makes_no_other_record():
         folded = apply(state, Journaled(99, "call", "", 0, 0, 0, driver.now_ns, body, b"a call"))
         fields = orjson.loads(folded.allocations[0].value)
         assert fields["strategy_weights"] == pytest.approx(dict.fromkeys(NAMES, 1 / 3))
-        records.append((state.get("strategies", ("main",)), fields["targets"], fields["strategy_weights"]))
+        records.append((state.strategies.get(("main",)), fields["targets"], fields["strategy_weights"]))
     assert all(record == records[0] for record in records)
 
 
@@ -189,7 +189,7 @@ def test_forecasts_of_one_symbol_tell_how_alike_strategies_are():
     for number in range(6):
         for name in NAMES[:2]:
             claim(driver, name, number, expected_return=0.01 + 0.002 * number)
-    record = state_of(driver).get("strategies", ("main",))
+    record = state_of(driver).strategies.get(("main",))
     assert record.forecasts.samples == 11
     assert strategies.rho_of(state_of(driver), "main") == pytest.approx(1.0, abs=0.05)
 
@@ -197,7 +197,7 @@ def test_forecasts_of_one_symbol_tell_how_alike_strategies_are():
 def test_a_portfolio_of_one_strategy_has_nothing_to_learn_of_likeness():
     driver = world()
     claim(driver, "carry")
-    record = state_of(driver).get("strategies", ("main",))
+    record = state_of(driver).strategies.get(("main",))
     assert record.forecasts is None
     assert strategies.rho_of(state_of(driver), "main") == 0.7
 
@@ -217,10 +217,10 @@ def test_what_was_learnt_survives_a_crash():
     for name in NAMES[:2]:
         claim(driver, name)
     settle(driver, "carry", 0.05)
-    before = state_of(driver).get("strategies", ("main",))
+    before = state_of(driver).strategies.get(("main",))
     driver.checkpoint()
     driver.crash()
-    assert state_of(driver).get("strategies", ("main",)) == before
+    assert state_of(driver).strategies.get(("main",)) == before
 
 
 @settings(max_examples=50)
@@ -236,7 +236,7 @@ def test_weights_and_references_sum_to_one_whatever_is_learnt(rows):
     for name, realised, weight in rows:
         strategies.seen(state, "main", name)
         strategies.learn(state, "main", name, 1, realised, 0.02, weight)
-        record = state.get("strategies", ("main",))
+        record = state.strategies.get(("main",))
         assert sum(record.weights) == pytest.approx(1.0)
         assert sum(record.references) == pytest.approx(1.0)
         assert record.names == tuple(sorted(record.names))
@@ -275,7 +275,7 @@ def test_the_weights_of_live_strategies_are_those_of_now_however_often_they_are_
     for name, realised, live in rows:
         strategies.learn(state, "main", name, 1, realised, 0.02, 1.0)
         strategies.weights_of(state, "main", NAMES)
-        record = state.get("strategies", ("main",))
+        record = state.strategies.get(("main",))
         known = {name: StrategyWeight(weight, 0.0) for name, weight in zip(record.names, record.weights, strict=True)}
         for asked in (live, NAMES, live, live[::-1]):
             assert strategies.weights_of(state, "main", asked) == ensemble.renormalised(known, asked)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import SYMBOLS, Driver, priced, signal
 
-from engines.state.partition import TABLES
+from engines.state.tables import TABLES
 from schemas.errors import VerificationMismatch
 from streams.audits.plan import Ends, Mark, Range, by_partition, planned, shared
 from streams.audits.refold import Checkpoint, Refold

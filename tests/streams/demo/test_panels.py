@@ -12,6 +12,7 @@ from rich.console import Console
 
 from engines.models import correlation
 from engines.parameters import DecisionParams
+from engines.pipeline import cache
 from engines.state.partition import State
 from streams.demo import panels
 from streams.demo.correlation_tracker import Heat, Together
@@ -56,7 +57,7 @@ def allocation(cells=None, weights=None, portfolio="main", **given_):
 def board(*allocations):
     state = State(0)
     state.use(DecisionParams())
-    shown = Board("a test", state.limits)
+    shown = Board("a test", cache.limits(state))
     for each in allocations or (allocation(),):
         shown.take(each)
     return shown

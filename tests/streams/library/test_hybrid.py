@@ -29,7 +29,7 @@ ANSWER = {
 def layer3(gate=OPEN, **given_):
     found = Layer3Phase3Hybrid(**{"enable_metrics": False, "enable_rl": True, "rl_mode": "live", **given_})
     if gate is not None:
-        found._core.state.put("gates", ("main",), gate)
+        found._core.state.gates.put(("main",), gate)
     return found
 
 

@@ -75,7 +75,7 @@ def test_a_price_is_of_the_step_that_ends_at_or_after_its_moment(tmp_path, step_
     config.write_text(f"market: {{step_s: {step_s}, bar_s: {step_s * 60}}}\n")
     library = layer3(config=str(config))
     library.calculate_position(signal(at_ns), None, PRICE)
-    assert library._core.state.get("markets", ("BTC-USD",)).bars.last_ns == end_s * SECOND_NS
+    assert library._core.state.markets.get(("BTC-USD",)).bars.last_ns == end_s * SECOND_NS
 
 
 asks = st.lists(

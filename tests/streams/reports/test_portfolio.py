@@ -7,6 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, last, play, priced, scripts, signal, tick
 
 from engines.parameters import DecisionParams
+from engines.pipeline import cache
 from streams.reports.portfolio import budgets, told, view
 
 
@@ -117,7 +118,7 @@ def test_a_budget_by_hand():
         {"strategy_id": "b", "symbol": "ETH", "cents": -200_000},
     ]
     driver = held()
-    limits = driver.processors["journal", 0][0].state.limits
+    limits = cache.limits(driver.processors["journal", 0][0].state)
     found = budgets({"cells": cells, "portfolio_value": 20_000.0}, limits)
     assert [(row["name"], row["held_usd"], row["cap_usd"]) for row in found["position"]] == [
         ("BTC", 4_000.0, 3_000.0),

@@ -37,7 +37,7 @@ def alerts(driver, *kinds):
 
 
 def bars_of(driver, symbol):
-    return driver.processors["journal", 0][0].state.get("markets", (symbol,)).bars
+    return driver.processors["journal", 0][0].state.markets.get((symbol,)).bars
 
 
 # -- cases/starve.py ---------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_step_that_is_suspect_moves_nothing_of_its_symbol_and_is_told_of_by_th
     """A step from a market without a collar, as one of another version writes it."""
     driver = priced(Driver(partitions=2))
     states = [driver.processors["journal", partition][0].state for partition in (0, 1)]
-    before = [state.get("markets", ("BTC-USD",)) for state in states]
+    before = [state.markets.get(("BTC-USD",)) for state in states]
     end = driver.now_ns // SECOND_NS + 5
     body = {"source_partition": before[0].source_partition, "step": end, "step_s": 1}
     body["symbols"] = {"BTC-USD": [SLIP, SLIP, SLIP, SLIP, 9.0, 1]}
@@ -211,14 +211,14 @@ def test_a_step_that_is_suspect_moves_nothing_of_its_symbol_and_is_told_of_by_th
         )
     driver.run()
     for state, was in zip(states, before, strict=True):
-        after = state.get("markets", ("BTC-USD",))
+        after = state.markets.get(("BTC-USD",))
         assert after._replace(suspect=None) == was
         assert after.suspect == (SLIP, (end + 1) * SECOND_NS)
     (told,) = alerts(driver, "suspect_price")
     assert told["journal"]["partition"] == 0
     driver.checkpoint()
     driver.crash()
-    restored = driver.processors["journal", 0][0].state.get("markets", ("BTC-USD",))
+    restored = driver.processors["journal", 0][0].state.markets.get(("BTC-USD",))
     assert restored.suspect.price == SLIP
     assert restored.bars == before[0].bars
 
