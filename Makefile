@@ -76,7 +76,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(INSTALL) --require-hashes -r requirements.lock
 	@PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --no-deps -e .
 	@echo "compiling the loops over matrices (once)" >&2
-	@$(BIN)/python -c 'from engines import aggregation; aggregation.warm()'
+	@$(BIN)/python -c 'from engines.pipeline import aggregation; aggregation.warm()'
 	@touch $(READY)
 
 $(DEV): requirements-dev.lock $(READY)

@@ -84,7 +84,7 @@ def _is_taken(row, sends):
         assert len(sends) in {1, PARTITIONS}
         return
     assert sends == []
-    fold = MarketFold(0, PARTITIONS, lambda: 1, lambda: START_NS)
+    fold = MarketFold(0, PARTITIONS, DecisionParams, lambda: START_NS)
     fold.fold(Stored(7, row.key, row.value, row.headers))
     closed = fold.flush()
     assert [(send.topic, send.partition) for send in closed] == [("journal", number) for number in range(PARTITIONS)]

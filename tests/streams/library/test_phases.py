@@ -89,7 +89,7 @@ asks = st.lists(
         st.floats(0, 0.05).map(lambda size: round(size, 4)),
         st.one_of(st.none(), unit),
         st.one_of(st.none(), st.floats(0.7, 1.0).map(lambda whale: round(whale, 2))),
-        st.floats(0.9, 1.1),
+        st.floats(0.96, 1.04),  # within the collar from one to the next
     ),
     min_size=1,
     max_size=6,
