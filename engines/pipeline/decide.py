@@ -67,7 +67,7 @@ class Decision(NamedTuple):
     holdings: Holdings
     waterfall: Waterfall
     sizes: list[CellSize | None]
-    """Stages 1-8 of each cell; None where the decision was by ratio or the cell has no forecast."""
+    """Stages 1-8 of each cell; None where the decision scales down or the cell has no forecast."""
     targets: list[CellTarget]
     quantities: dict[str, float]
     """Signed target quantity by symbol, in coins."""
@@ -76,13 +76,13 @@ class Decision(NamedTuple):
     kept: list[str]
     """Symbols that the band left as they stood."""
     headroom: float
-    """Prices may rise by this factor, at least 1, before any cap can break."""
+    """Prices may rise by this factor before any cap is exceeded; below 1 one is."""
     limits: Limits
     """Those of stages 11 and 13 that were in force."""
     strategy_weights: dict[str, float]
-    """h of the live strategies in stage 9; empty where the decision was by ratio."""
+    """h of the live strategies in stage 9; empty where the decision scales down."""
     penalties: dict[str, float]
-    """What stage 10 took of each symbol, as a share; empty where the decision was by ratio."""
+    """Share of each symbol that stage 10 took; empty where the decision scales down."""
     capped: Sequence[int]
     """Signed size of each cell after stage 11."""
     wants: list[Want]
@@ -102,7 +102,7 @@ class Decision(NamedTuple):
         return any(quantity != before.get(symbol, 0.0) for symbol, quantity in self.quantities.items())
 
     @property
-    def taken_charge_of(self) -> list[str]:
+    def newly_managed(self) -> list[str]:
         """Symbols that are managed from this decision on: with a first target, or a stray position that is closed."""
         strays = [symbol for strategy, symbol in self.holdings.cells if strategy == UNASSIGNED]
         wanted = [symbol for symbol, quantity in self.quantities.items() if quantity]
@@ -111,7 +111,7 @@ class Decision(NamedTuple):
     @property
     def silent(self) -> bool:
         """Whether there is nothing to publish: nobody asked, no target moved, the same symbols are (un)managed."""
-        same = not self.moved and not self.taken_charge_of and tuple(sorted(self.unmanaged)) == self.book.unmanaged
+        same = not self.moved and not self.newly_managed and tuple(sorted(self.unmanaged)) == self.book.unmanaged
         return same and self.trigger.quiet
 
 
@@ -127,7 +127,7 @@ def stronger(one: Trigger | None, other: Trigger) -> Trigger:
 
 
 def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
-    """Return the portfolio's targets; of the state nothing changes but what it keeps of stages 2 and 3."""
+    """Return the portfolio's targets. Deterministic: reads the state, and changes nothing but its memo cache."""
     book = state.book(portfolio)
     holdings = hold(state, portfolio)
     cells = holdings.cells
@@ -185,7 +185,7 @@ def _target(cents: int, quantity: float, cut: float, factor: float, kept: CellTa
 def room_of(state: State, portfolio: str) -> tuple[float, float]:
     """Return the smallest cap over size of what is intended, and of what is intended or held, whichever is larger.
 
-    Below 1 a cap is exceeded; a decision by ratio cuts what is intended once it is exceeded by the tolerance.
+    Below 1 a cap is exceeded. A decision that scales down cuts what is intended once it exceeds one by the tolerance.
     """
     holdings, book = hold(state, portfolio), state.book(portfolio)
     factors = [1.0 if target is None else target.cap_factor for target in holdings.targets]
@@ -267,30 +267,27 @@ def _quantities(
 ) -> dict[str, float]:
     """Return each symbol's signed quantity: its target toward zero to the lot, or what stands where nothing changes.
 
-    A net below the minimum is published as nothing. What stands is truncated to the cent: brought back to lots it
+    A net below the minimum is published as nothing. A quantity that stands keeps its bits: computed again from cents it
     would lose some at every decision.
     """
     minimum = cache.limits(state).minimum_cents
-    standing = holdings.intended_quantities if only_cuts else holdings.quantities
-    nets: dict[str, int] = {}
-    before: dict[str, int] = {}
-    changed: dict[str, None] = {}
-    stood = holdings.intended if only_cuts else holdings.cents
-    for (_, symbol), size, was in zip(holdings.cells, cents, stood, strict=True):
-        nets[symbol] = nets.get(symbol, 0) + size
-        before[symbol] = before.get(symbol, 0) + was
-        if size != was:
-            changed[symbol] = None
-    markets, lots = state.markets, state.params.position_sizing.lots
+    lots = state.params.position_sizing.lots
+    stood, standing = (
+        (holdings.intended, holdings.intended_quantities) if only_cuts else (holdings.cents, holdings.quantities)
+    )
+    nets, before = _nets(holdings.cells, cents), _nets(holdings.cells, stood)
+    as_stood = _unchanged(holdings.cells, cents, stood)
+    as_intended = _unchanged(holdings.cells, cents, holdings.intended)
     quantities = {}
     for symbol, net in nets.items():
+        market = state.markets.get((symbol,))
         if symbol in kept:
             quantities[symbol] = standing.get(symbol, 0.0)
-            continue
-        market = markets.get((symbol,))
-        if abs(net) < minimum or not net:
+        elif abs(net) < minimum or not net:
             quantities[symbol] = 0.0
-        elif symbol not in changed:
+        elif symbol in as_intended:
+            quantities[symbol] = holdings.intended_quantities.get(symbol, 0.0)
+        elif symbol in as_stood:
             quantities[symbol] = standing.get(symbol, 0.0)
         elif market is not None and market.bars is not None:
             quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
@@ -298,6 +295,12 @@ def _quantities(
             share = net / before[symbol] if before[symbol] else 0.0
             quantities[symbol] = in_lots(standing.get(symbol, 0.0) * share, lots.get(symbol, DEFAULT_LOT))
     return quantities
+
+
+def _unchanged(cells: Cells, cents: Sequence[int], before: Sequence[int]) -> dict[str, None]:
+    """Return the symbols all of whose cells have the size that they had before."""
+    changed = {symbol: None for (_, symbol), now, was in zip(cells, cents, before, strict=True) if now != was}
+    return {symbol: None for _, symbol in cells if symbol not in changed}
 
 
 def in_lots(quantity: float, lot: float) -> float:

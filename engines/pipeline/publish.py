@@ -53,7 +53,7 @@ def publish(
         watches=watches,
         changed_sequence=sequence if moved else book.changed_sequence,
         changed_ns=state.now_ns if moved else book.changed_ns,
-        managed=tuple(sorted((*book.managed, *decision.taken_charge_of))),
+        managed=tuple(sorted((*book.managed, *decision.newly_managed))),
         unmanaged=tuple(sorted(decision.unmanaged)),
         waiting=tuple(want.symbol for want in decision.wants if want.forecast)
         if decision.trigger.full

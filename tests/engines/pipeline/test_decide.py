@@ -207,7 +207,7 @@ def test_every_signal_of_a_call_leaves_a_claim():
 def test_deciding_again_changes_nothing(script):
     """A portfolio in which nothing lives any more is not decided; main's first forecast outlives every script."""
     driver = priced()
-    buy(driver, valid_for_s=86_400 * 30)
+    buy(driver, strategy_id="patient", valid_for_s=86_400 * 30)
     play(driver, script)
     for number in range(2):
         order(driver, "trading_state", f"again-{number}", scope="all", state="ACTIVE")
