@@ -42,9 +42,9 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
     if tree_hash(params) != payload["hash"]:
         return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
     if _widths(params) != _widths(state.params):
-        _begin_bars_anew(state)
+        _restart_bars(state)
     if _evidence(params) != _evidence(state.params):
-        _begin_evidence_anew(state)
+        _restart_evidence(state)
     state.use(params)
     if state.progress is not None:
         state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
@@ -57,19 +57,19 @@ def _widths(params: DecisionParams) -> tuple[int, int]:
     return params.market.step_s, params.market.bar_s
 
 
-def _begin_bars_anew(state: State) -> None:
+def _restart_bars(state: State) -> None:
     """Steps or bars of another width do not continue the old ones."""
     for (symbol,), market in list(state.markets.items()):
         if market.bars is not None:
             state.put_market(symbol, market._replace(bars=None))
-    returns.begin_anew(state)
+    returns.restart(state)
 
 
 def _evidence(params: DecisionParams) -> tuple[float, float]:
     return params.rl.gate.bound, params.rl.gate.alpha
 
 
-def _begin_evidence_anew(state: State) -> None:
+def _restart_evidence(state: State) -> None:
     """Sums in units of another bound, or an interval of another error rate, prove nothing; what is closed stays so."""
     for (portfolio,), gate in list(state.gates.items()):
         state.gates.put((portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
@@ -110,7 +110,7 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
 
 
 def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
-    """Say how far the policy may act; evidence that closed its gate is put aside, and collected anew."""
+    """Set how far the policy may act; a closed gate collects its evidence again from the start."""
     scope, mode = payload.get("scope", "all"), payload["mode"]
     kind, _, name = scope.partition(":")
     if not state.params.rl.enabled:

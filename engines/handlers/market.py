@@ -106,7 +106,7 @@ def _believed(
 ) -> Ohlc | None:
     """Return a step's candle within the collar, or None where its price is suspect: then the last one stays, and ages.
 
-    A suspicion is told of once, by the first partition alone.
+    The alert is raised once a suspicion, by the first partition alone.
     """
     known = market.bars
     if known is None:
@@ -151,11 +151,11 @@ def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: 
 
 
 def look_again(state: State, offset: int, folded: FoldResult) -> None:
-    """Let the latches that are up decay to now, and tell of prices that have grown too old.
+    """Decay the latches that are up to now, and alert on prices that have become too old.
 
     A level that is left calls for decisions.
     """
-    _tell_of_stale_prices(state, offset, folded)
+    _alert_on_stale_prices(state, offset, folded)
     for symbol in sorted(state.elevated):
         market = state.markets[symbol,]
         after = market._replace(
@@ -164,10 +164,10 @@ def look_again(state: State, offset: int, folded: FoldResult) -> None:
         )
         if _levels(after) != _levels(market):
             state.put_market(symbol, after)
-            _tell(state, symbol, market, after, offset, folded)
+            _call_for_cuts(state, symbol, market, after, offset, folded)
 
 
-def _tell_of_stale_prices(state: State, offset: int, folded: FoldResult) -> None:
+def _alert_on_stale_prices(state: State, offset: int, folded: FoldResult) -> None:
     """Raise an alert for each symbol whose price is too old to size with, once until the next; first partition alone.
 
     Nothing is looked at before the oldest price that was fresh at the last look can be too old.
@@ -239,7 +239,7 @@ def _store(state: State, symbol: str, market: Market, offset: int, folded: FoldR
     )
     state.put_market(symbol, after)
     if _levels(before) != _levels(after):
-        _tell(state, symbol, before, after, offset, folded)
+        _call_for_cuts(state, symbol, before, after, offset, folded)
 
 
 def _stepped(state: State, symbol: str, market: Market, side: int, known: Readings, folded: FoldResult) -> Latch | None:
@@ -276,7 +276,7 @@ def _levels(market: Market) -> tuple[int, int]:
     return (0 if market.long is None else market.long.level, 0 if market.short is None else market.short.level)
 
 
-def _tell(state: State, symbol: str, before: Market, after: Market, offset: int, folded: FoldResult) -> None:
+def _call_for_cuts(state: State, symbol: str, before: Market, after: Market, offset: int, folded: FoldResult) -> None:
     """Call for decisions of all who hold the side whose level changed; the first partition alone raises the alert."""
     for side, was, now in zip((1, -1), _levels(before), _levels(after), strict=True):
         if was == now:

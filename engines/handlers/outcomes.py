@@ -52,7 +52,7 @@ def _of_strategies(state: State, entry: Journaled, learnt: SettledClaim, folded:
 
 
 def _of_the_policy(state: State, entry: Journaled, learnt: SettledClaim, folded: FoldResult) -> None:
-    """Let an outcome tell whether the policy's size was the better one; outcomes that overlap do not count again."""
+    """Score the policy's size against the rules' on this outcome; outcomes that overlap are not scored."""
     advised = learnt.claim.advised
     if advised is None or learnt.weight < 1.0:
         return

@@ -30,7 +30,7 @@ BREAKER_OPEN = "breaker_open"
 def keep(state: State, decision: Decision, claimed: Sequence[tuple[str, str]], offset: int, folded: FoldResult) -> None:
     """Take a decision: open the questions of its signals, and keep the book that an answer would nudge.
 
-    A full decision replaces the book; questions about forecasts that are no more are dropped. A decision by ratio
+    A full decision replaces the book and drops questions about forecasts that have ended. A decision that scales down
     replaces the cells that it changed, and drops their questions. One on an answer changes neither.
     """
     portfolio = decision.portfolio_id
@@ -143,12 +143,12 @@ def _opened(state: State, decision: Decision, claimed: Sequence[tuple[str, str]]
 def _still_meant(
     state: State, portfolio: str, before: Questions | None, opened: Sequence[PolicyQuestion]
 ) -> list[PolicyQuestion]:
-    """Return the questions about forecasts that still stand, less those about cells that are asked about anew."""
-    anew = [(each.strategy_id, each.symbol) for each in opened]
+    """Return the questions about live forecasts, without those about cells that are asked about again."""
+    asked_again = [(each.strategy_id, each.symbol) for each in opened]
     return [
         asked
         for asked in (() if before is None else before.asked)
-        if (asked.strategy_id, asked.symbol) not in anew and policy.stands(state, portfolio, asked)
+        if (asked.strategy_id, asked.symbol) not in asked_again and policy.is_current(state, portfolio, asked)
     ]
 
 
@@ -158,7 +158,7 @@ def _book(decision: Decision) -> tuple[CappedCell, ...]:
 
 
 def _changed(decision: Decision) -> dict[tuple[str, str], CappedCell]:
-    """Return the cells that a decision by ratio has changed, as an answer would find them."""
+    """Return the cells that a decision changed by scaling down, as an answer would find them."""
     rows = zip(decision.holdings.cells, decision.cents, decision.holdings.intended, decision.targets, strict=True)
     return {
         cell: CappedCell(*cell, cents, target.cut, target.cap_factor)
@@ -168,15 +168,15 @@ def _changed(decision: Decision) -> dict[tuple[str, str], CappedCell]:
 
 
 def _remember(state: State, portfolio: str, record: Questions, asked: PolicyQuestion) -> None:
-    """Write down beside the decision's claim what the rules' size was, and what the whole nudge would make of it."""
+    """Keep with the decision's claim the rules' size, and the size with the whole nudge."""
     key = (portfolio, asked.strategy_id, asked.symbol)
     cell = state.predictions.get(key)
     claims = () if cell is None else cell.claims
     for index in range(len(claims) - 1, -1, -1):
         if cell is not None and claims[index].offset == asked.offset:
             advised = (asked.base_weight, _with_whole_nudge(state, portfolio, record, asked))
-            told = (*claims[:index], claims[index]._replace(advised=advised), *claims[index + 1 :])
-            state.predictions.put(key, cell._replace(claims=told))
+            advised_claims = (*claims[:index], claims[index]._replace(advised=advised), *claims[index + 1 :])
+            state.predictions.put(key, cell._replace(claims=advised_claims))
             return
 
 

@@ -1,4 +1,4 @@
-"""Request: what the policy is told of a decision that it may nudge.
+"""Request: the question to the policy about one cell of a decision.
 
 Source: `schemas.rl.RlRequest`.
 """
@@ -71,7 +71,7 @@ def _vector(
     """Return the state vector: one number for each of `FEATURES`."""
     market = state.markets.get((asked.symbol,))
     latch = None if market is None else (market.long if forecast.side > 0 else market.short)
-    bet, mood = size.bet, size.sentiment
+    bet, sentiment = size.bet, size.sentiment
     return [
         float(forecast.side),
         forecast.confidence,
@@ -83,7 +83,7 @@ def _vector(
         0.0 if bet is None else bet.kelly.mean,
         0.0 if bet is None else bet.kelly.variance,
         1.0 if bet is None else bet.conformal.inflation,
-        1.0 if mood is None else mood.multiplier,
+        1.0 if sentiment is None else sentiment.multiplier,
         size.regime_multiplier,
         0.0 if latch is None else latch.score,
         cascade.MULTIPLIER[size.level],

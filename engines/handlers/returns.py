@@ -16,7 +16,7 @@ from engines.numerics.exact import ln
 from engines.pipeline import cache
 from engines.state.partition import State
 
-__all__ = ["begin_anew", "close", "rolled", "take"]
+__all__ = ["close", "restart", "rolled", "take"]
 
 SECOND_NS = 1_000_000_000
 GRACE_S = 10
@@ -71,7 +71,7 @@ def take(state: State, returns: Mapping[str, float], end_ns: int, offset: int, f
     folded.note("correlation_mean", str(len(state.moments.symbols)), cache.correlations(state).mean)
 
 
-def begin_anew(state: State) -> None:
+def restart(state: State) -> None:
     """Forget what is gathered: bars of another width do not continue the old ones."""
     state.gathered.clear()
     state.closed_bar = -1

@@ -1,7 +1,8 @@
 """Stages 9 and 10: what a portfolio's cells are worth together, first over strategies, then over symbols.
 
 The rules are `engines.models.ensemble` and `engines.pipeline.portfolio_sizing`. Here they get what is known of this
-portfolio and of the market: weights and likeness of its strategies, correlations of its symbols, and their stress.
+portfolio and of the market: the strategies' weights and the correlation of their forecasts, the correlations of the
+symbols, and their stress.
 
 Source: docs/pipeline.md, stages 9 and 10.
 """

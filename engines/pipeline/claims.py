@@ -15,7 +15,7 @@ __all__ = ["compare_forecasts", "keep_claims", "remember"]
 
 
 def compare_forecasts(state: State, decision: Decision, claimed: list[tuple[str, str]]) -> None:
-    """Let the forecasts of all live cells on the symbols of this entry's signals tell how alike strategies are."""
+    """Update the correlation of strategies' forecasts with those on the symbols of this entry's signals."""
     for symbol in sorted(dict.fromkeys(symbol for _, symbol in claimed)):
         ratios = [
             size.bet.forecast_ratio
@@ -29,7 +29,7 @@ def compare_forecasts(state: State, decision: Decision, claimed: list[tuple[str,
 def keep_claims(
     state: State, offset: int, journaled_at_ns: int, decision: Decision, cells: list[tuple[str, str]]
 ) -> None:
-    """Remember what the signals of this entry claimed, so that their outcomes can be learnt from."""
+    """Keep what the signals of this entry claimed until their outcomes come."""
     for named in dict.fromkeys(cells):
         size = decision.sizes[decision.holdings.cells.index(named)]
         key = (decision.portfolio_id, *named)

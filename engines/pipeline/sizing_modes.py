@@ -122,7 +122,7 @@ def reuse(state: State, portfolio: str, book: Book, holdings: Holdings, states: 
 
 
 def _carry_unpriced(state: State, drawdown_factor: float, holdings: Holdings, sized: Sized) -> None:
-    """Add a stage in which cells without a fresh price stand as they were published, less the cuts since then.
+    """Add a stage in which cells without a fresh price keep what was published, less the cuts since then.
 
     A price that is not known is no reason to sell, and none to buy.
     """

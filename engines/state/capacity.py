@@ -23,7 +23,7 @@ SCOPES_MAX: Final = 1_000
 """Scopes of each kind (portfolio, strategy, symbol) that are halted or reducing; `all` is not counted."""
 
 Broken = tuple[str, str] | None
-"""Field, and the rule that goes on after it."""
+"""Field and broken rule, as an error text continues."""
 
 
 def no_room_for_cell(state: State, key: tuple[str, str, str]) -> Broken:
@@ -38,7 +38,7 @@ def no_room_for_cell(state: State, key: tuple[str, str, str]) -> Broken:
 
 
 def no_room_for_portfolio(state: State, portfolio: str) -> Broken:
-    """Return why a portfolio that was never heard of is not taken, None where it is."""
+    """Return why a new portfolio is refused; None: it is not."""
     books: dict[Any, Any] = state.books
     if (portfolio,) in books or len(books) < PORTFOLIOS_MAX:
         return None
@@ -46,7 +46,7 @@ def no_room_for_portfolio(state: State, portfolio: str) -> Broken:
 
 
 def no_room_for_symbol(state: State, symbol: str) -> Broken:
-    """Return why the market of a symbol that was never heard of is not taken, None where it is."""
+    """Return why the market of a new symbol is refused; None: it is not."""
     markets: dict[Any, Any] = state.markets
     if (symbol,) in markets or len(markets) < SYMBOLS_MAX:
         return None
@@ -54,7 +54,7 @@ def no_room_for_symbol(state: State, symbol: str) -> Broken:
 
 
 def no_room_for_scope(ordered: Mapping[str, str], scope: str) -> Broken:
-    """Return why a scope is not halted or reduced beside those that are, None where it is.
+    """Return why a scope cannot be halted or reduced in addition to those that are; None: it can.
 
     `all` and a scope that is ordered already always have room: neither makes the state grow without bound.
     """

@@ -27,7 +27,7 @@ from engines.state.tables import Key, RecordTable, TouchedRecords
 
 MARKET_WIDE = "*"
 POLICY = "policy"
-"""Key in `states` of the policy's modes, beside "*" of the trading states."""
+"""Key in `states` of the policy's modes; the trading states are under "*"."""
 GATHERED = "gathered"
 """Key in `correlations` of the returns that belong to no closed bar yet; its other keys are parts of the moments."""
 
@@ -49,7 +49,7 @@ class PartitionProgress:
     """Per partition of `prices`: the highest step."""
     decision_version: int
     successor: int = 0
-    """The version that this state was handed over to, and for which alone it goes on; 0: none."""
+    """The version that this state was handed over to; only that one may continue. 0: none."""
 
 
 class State:
@@ -133,7 +133,7 @@ class State:
 
     # -- books and cells -------------------------------------------------------------------------------------------
     def book(self, portfolio: str) -> Book:
-        """Return a portfolio's book; a portfolio that was never heard of begins with the configured value."""
+        """Return a portfolio's book; a new portfolio starts with the configured value."""
         found = self.books.get((portfolio,))
         if found is not None:
             return found
@@ -229,7 +229,7 @@ class State:
         )
 
     def due(self, now_ns: int) -> list[Key]:
-        """Take the cells whose forecast has expired by now, sorted; each is told once."""
+        """Return the cells whose forecast has expired by now, sorted; each only once."""
         if not self._expiries or self._expiries[0][0] > now_ns:
             return []
         expired: dict[Key, None] = {}

@@ -16,7 +16,7 @@ from engines.state.partition import POLICY, State
 from engines.state.records import PolicyQuestion
 from schemas.vocabulary import PolicyMode
 
-__all__ = ["COUNTED", "awaits", "blend", "clipped", "gate_of", "may_act", "mode_of", "nudges", "score", "stands"]
+__all__ = ["COUNTED", "awaits", "blend", "clipped", "gate_of", "is_current", "may_act", "mode_of", "nudges", "score"]
 
 COUNTED = "counted"
 """Status of an answer that may nudge."""
@@ -69,13 +69,13 @@ def nudges(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> li
         (asked.strategy_id, asked.symbol): clipped(asked.nudge, params) * asked.confidence
         for asked in record.asked
         if asked.status == COUNTED
-        and stands(state, portfolio, asked)
+        and is_current(state, portfolio, asked)
         and mode_of(state, portfolio, asked.strategy_id) == "live"
     }
     return [found.get(cell, 0.0) for cell in cells] if found else []
 
 
-def stands(state: State, portfolio: str, asked: PolicyQuestion) -> bool:
+def is_current(state: State, portfolio: str, asked: PolicyQuestion) -> bool:
     """Return whether the forecast that a question is about is still the cell's."""
     cell = state.predictions.get((portfolio, asked.strategy_id, asked.symbol))
     if cell is None or cell.forecast is None:

@@ -81,13 +81,13 @@ class Claim(NamedTuple):
     """u: conformal scale at the decision."""
     horizon_s: float
     weight: float
-    """Signed share of V that came out."""
+    """Signed share of V that was published."""
     advised: tuple[float, float] | None = None
     """(w_base, w_RL): signed shares of V that the caps left, without and with the policy's whole nudge."""
 
 
 class CellRecord(NamedTuple):
-    """Forecast and open claims of one cell, and what guards their order."""
+    """Forecast and open claims of one cell, and the timestamps and ids that keep signals in order."""
 
     forecast: Forecast | None
     claims: tuple[Claim, ...]
@@ -141,7 +141,7 @@ class Book(NamedTuple):
     waiting: tuple[str, ...] = ()
     """Symbols with a live forecast that the last full decision could not size for want of a fresh price, sorted."""
     breached: bool = False
-    """Whether a broken cap has been reported and still stands."""
+    """Whether a broken cap has been reported and is still broken."""
 
 
 class Market(NamedTuple):
@@ -156,7 +156,7 @@ class Market(NamedTuple):
     source_partition: int
     """Partition of `prices` that the symbol comes from; -1 before the first step."""
     stale: bool = False
-    """Whether it has been told that the price is too old; over with the next one."""
+    """Whether an alert for the stale price was raised; reset by the next price."""
     suspect: Suspect | None = None
     """A price too far from the last one to count before another agrees with it; over with the next that counts."""
 
@@ -215,7 +215,7 @@ class CappedCell(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """What one portfolio has asked about forecasts that still stand, and the book that the answers nudge."""
+    """Questions of one portfolio about its live forecasts, and the book that the answers nudge."""
 
     book: tuple[CappedCell, ...]
     asked: tuple[PolicyQuestion, ...]
