@@ -111,8 +111,9 @@ class Decision(NamedTuple):
     @property
     def silent(self) -> bool:
         """Whether there is nothing to publish: nobody asked, no target moved, the same symbols are (un)managed."""
-        same = not self.moved and not self.newly_managed and tuple(sorted(self.unmanaged)) == self.book.unmanaged
-        return same and self.trigger.quiet
+        if not self.trigger.quiet or self.moved or self.newly_managed:
+            return False
+        return tuple(sorted(self.unmanaged)) == self.book.unmanaged
 
 
 def stronger(one: Trigger | None, other: Trigger) -> Trigger:
@@ -275,9 +276,9 @@ def _quantities(
     stood, standing = (
         (holdings.intended, holdings.intended_quantities) if only_cuts else (holdings.cents, holdings.quantities)
     )
-    nets, before = _nets(holdings.cells, cents), _nets(holdings.cells, stood)
-    as_stood = _unchanged(holdings.cells, cents, stood)
+    nets = _nets(holdings.cells, cents)
     as_intended = _unchanged(holdings.cells, cents, holdings.intended)
+    as_stood = as_intended if stood is holdings.intended else _unchanged(holdings.cells, cents, stood)
     quantities = {}
     for symbol, net in nets.items():
         market = state.markets.get((symbol,))
@@ -292,13 +293,16 @@ def _quantities(
         elif market is not None and market.bars is not None:
             quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
         else:
-            share = net / before[symbol] if before[symbol] else 0.0
+            before = sum(size for (_, name), size in zip(holdings.cells, stood, strict=True) if name == symbol)
+            share = net / before if before else 0.0
             quantities[symbol] = in_lots(standing.get(symbol, 0.0) * share, lots.get(symbol, DEFAULT_LOT))
     return quantities
 
 
 def _unchanged(cells: Cells, cents: Sequence[int], before: Sequence[int]) -> dict[str, None]:
     """Return the symbols all of whose cells have the size that they had before."""
+    if list(cents) == before:
+        return dict.fromkeys(symbol for _, symbol in cells)
     changed = {symbol: None for (_, symbol), now, was in zip(cells, cents, before, strict=True) if now != was}
     return {symbol: None for _, symbol in cells if symbol not in changed}
 

@@ -8,7 +8,7 @@ Source: docs/pipeline.md, stage unpriced.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engines.pipeline.cell_sizing import SECOND_NS, is_stale
+from engines.pipeline.cell_sizing import SECOND_NS
 from engines.state.partition import State
 
 __all__ = ["Want", "wants"]
@@ -28,12 +28,13 @@ class Want(NamedTuple):
 def wants(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> list[Want]:
     """Return the symbols of these cells that have no price or one that is too old, by name."""
     markets, predictions = state.markets, state.predictions
+    oldest_ns = state.now_ns - state.params.validation_criteria.max_price_age_s * SECOND_NS
     found: dict[str, Want] = {}
     for cell in cells:
         symbol = cell[1]
         market = markets.get((symbol,))
         bars = None if market is None else market.bars
-        if bars is not None and not is_stale(bars, state.now_ns, state.params):
+        if bars is not None and bars.last_ns >= oldest_ns:
             continue
         known = predictions.get((portfolio, *cell))
         waits = known is not None and known.forecast is not None

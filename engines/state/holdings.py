@@ -105,6 +105,8 @@ def _spread(
 ) -> list[int]:
     """Split each symbol's net over its cells, in proportion to what was last published."""
     spread = [0] * len(cells)
+    if len(cells) == 1:
+        return _spread_one(state, cells[0][1], targets[0], quantities)
     members: dict[str, list[int]] = {}
     for index, (_, symbol) in enumerate(cells):
         members.setdefault(symbol, []).append(index)
@@ -114,6 +116,14 @@ def _spread(
         net = _value_cents(state, symbol, quantity, published) if quantity else 0
         _split(spread, net, cells, published, indexes)
     return spread
+
+
+def _spread_one(state: State, symbol: str, target: CellTarget | None, quantities: Mapping[str, float]) -> list[int]:
+    """Return the size of a portfolio's only cell."""
+    quantity = quantities.get(symbol, 0.0)
+    if not quantity:
+        return [0]
+    return [_value_cents(state, symbol, quantity, [] if target is None else [(0, target)])]
 
 
 def _split(
