@@ -69,8 +69,9 @@ def fold_price(
             watch_caps(state, entry.offset, portfolio, folded, symbol)
     if not is_stale(moved, _now(state), state.params):
         for portfolio in list(state.waiting.get(symbol, {})):
-            if state.has_forecast(portfolio, symbol):
-                folded.call_for(portfolio, Trigger("price", symbol, mode="full", cell=None))
+            cell = state.first_forecast(portfolio, symbol)
+            if cell is not None:
+                folded.call_for(portfolio, Trigger("price", symbol, mode="full", cell=cell))
 
 
 def watch_caps(state: State, offset: int, portfolio: str, folded: FoldResult, symbol: str = "positions") -> None:

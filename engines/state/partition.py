@@ -219,14 +219,13 @@ class State:
         positions = self.book(portfolio).positions
         return positions is not None and any(name == symbol and quantity for name, quantity in positions)
 
-    def has_forecast(self, portfolio: str, symbol: str) -> bool:
-        """Return whether a strategy of the portfolio has a live forecast on the symbol."""
-        predictions = self.predictions
-        return any(
-            (cell := predictions.get((portfolio, strategy, name))) is not None and cell.forecast is not None
-            for strategy, name in self.cells(portfolio)
-            if name == symbol
-        )
+    def first_forecast(self, portfolio: str, symbol: str) -> tuple[str, str] | None:
+        """Return the portfolio's first cell by name with a live forecast on the symbol, None where it has none."""
+        for strategy, name in self.cells(portfolio):
+            known = self.predictions.get((portfolio, strategy, name)) if name == symbol else None
+            if known is not None and known.forecast is not None:
+                return strategy, name
+        return None
 
     def due(self, now_ns: int) -> list[Key]:
         """Return the cells whose forecast has expired by now, sorted; each only once."""

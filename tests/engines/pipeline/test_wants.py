@@ -45,6 +45,7 @@ def test_a_signal_before_its_first_price_is_decided_again_when_the_price_comes()
     price(driver, "BTC-USD")
     assert last(driver)["trigger"] == {"kind": "price", "id": "BTC-USD"}
     assert targets(last(driver)) == {"BTC-USD": 13_500.0}
+    assert (last(driver)["strategy_id"], last(driver)["position_size_usd"]) == ("momentum", 13_500.0), "what waited"
     assert last(driver)["reasons"] == []
     price(driver, "BTC-USD")
     assert kinds(driver) == ["signal", "price"]
