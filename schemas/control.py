@@ -47,7 +47,10 @@ class PortfolioValue(Message):
 
 
 class RlMode(Message):
-    """Sets the policy's mode. `live` also resets a gate that has closed: evidence is collected from the start."""
+    """Sets the policy's mode. Closed gates of portfolios in scope are reset: evidence is collected from the start.
+
+    A strategy scope resets no gate.
+    """
 
     mode: PolicyMode = Field(description="off: not asked; shadow: asked and scored; live: may nudge sizes.")
     scope: PolicyScope = Field("all", description="all, portfolio:P or strategy:S.")

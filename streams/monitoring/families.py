@@ -391,7 +391,7 @@ FAMILIES: Final = (
     Family("rl_gate_state", "gauge", "state", DECISION, "Gate of the last portfolio: 0 collecting, 1 open, 2 closed."),
     Family("rl_blend_weight", "gauge", "ratio", DECISION, "Largest weight of an answer in force; 0: no nudge acts."),
     Family("rl_repeated_requests_total", "counter", "questions", POLICY, "Redelivered questions that were dropped."),
-    Family("rl_latency_seconds", "histogram", "seconds", POLICY, "Response time of the policy.", bounds=LATENCY_S),
+    Family("rl_latency_seconds", "histogram", "seconds", POLICY, "Duration of a call to the policy.", bounds=LATENCY_S),
     Family("rl_in_flight", "gauge", "questions", POLICY, "Questions in flight."),
     Family("rl_waiting", "gauge", "questions", POLICY, "Questions waiting for a free slot."),
     Family("circuit_breaker_state", "gauge", "state", POLICY, "Breaker of this worker: 0 closed, 1 half-open, 2 open."),
