@@ -1,1 +1,1 @@
-"""The knobs: one frozen settings tree, where its values come from, and the watch on its file."""
+"""Settings: one frozen tree, loading from file, environment and command line, and watching the file."""

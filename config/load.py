@@ -1,4 +1,4 @@
-"""Settings from defaults, file, environment and command line, the later before the earlier, with the origin of each."""
+"""Load settings from defaults, file, environment and command line (the later wins), and record the origin of each."""
 
 import difflib
 import os
@@ -23,22 +23,22 @@ COMMAND_LINE = "command line"
 
 
 class Loaded(NamedTuple):
-    """Settings, and where each dotted key has its value from: default, file, "env NAME" or command line."""
+    """Settings, and the origin of each dotted key: default, file, "env NAME" or command line."""
 
     settings: Settings
     origin: dict[str, str]
     in_file: frozenset[str] = frozenset()
-    """Dotted keys that the file gives a value, whoever wins; a section that holds nothing is none."""
+    """Dotted keys that have a value in the file, even if it is overridden; empty sections are left out."""
 
 
 class _Given(NamedTuple):
-    """One value from outside, not yet checked."""
+    """One value from a source other than the defaults, not yet validated."""
 
     path: tuple[str, ...]
     value: Any
     origin: str
     place: str
-    """What an error names: the file, the variable, the command line."""
+    """Place named in errors: the file, the variable, or the command line."""
     line: int | None = None
 
 
@@ -47,12 +47,13 @@ def load(
     env: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """Return the settings in the order default < file < environment `HIMARI__SECTION__KEY` < overrides.
+    """Return the settings; precedence is default < file < environment `HIMARI__SECTION__KEY` < overrides.
 
-    `env` None means none (pass `os.environ` for the process's own); `overrides` has dotted keys and plain values.
+    `env` None means no variables (pass `os.environ` for those of the process); `overrides` maps dotted keys to plain
+    values.
 
     Raises:
-        ConfigurationException: names file, key, rule and value; nothing is taken from a bad file.
+        ConfigurationException: names file, key, rule and value; an invalid file changes nothing.
     """
     if path is None:
         return load_bytes(b"", "", env, overrides)
@@ -60,10 +61,10 @@ def load(
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return what a settings file holds, a byte more than is allowed at most.
+    """Return the content of a settings file, at most one byte more than the allowed size.
 
     Raises:
-        ConfigurationException: there is no such file, or it may not be read.
+        ConfigurationException: the file does not exist or cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -75,12 +76,12 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def load_bytes(
     raw: bytes, file: str, env: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Loaded:
-    """Return the settings of a file that was read already; as `load`."""
+    """Return the settings of a file that is already read; otherwise like `load`."""
     of_file = _of_file(raw, file)
     given = [*of_file, *_of_environment(env or {}), *_of_overrides(overrides or {})]
     tree: dict[str, Any] = {}
     for one in given:
-        _known(one)
+        _check_key(one)
         _put(tree, one.path, one.value)
     try:
         settings = Settings.model_validate(tree)
@@ -91,7 +92,7 @@ def load_bytes(
     return Loaded(settings, origin, frozenset(".".join(one.path) for one in of_file if not _is_section(one.path)))
 
 
-# -- what is given -------------------------------------------------------------------------------------------------
+# -- sources -------------------------------------------------------------------------------------------------------
 def _of_file(raw: bytes, file: str) -> list[_Given]:
     text = read(raw, file)
     return [_Given(path, value, "file", file, text.lines.get(path)) for path, value in paths(text.tree)]
@@ -112,7 +113,7 @@ def _of_overrides(overrides: Mapping[str, Any]) -> list[_Given]:
 
 
 def _spelled(key: str, separator: str) -> tuple[str, ...]:
-    """Return the path of a key: our names in lower case; a symbol or an alias as it stands, separators and all."""
+    """Return the path of a key: setting names in lower case; a symbol or alias unchanged, separators included."""
     model: type[BaseModel] | None = Settings
     path: list[str] = []
     rest = key
@@ -125,7 +126,7 @@ def _spelled(key: str, separator: str) -> tuple[str, ...]:
 
 # -- the shape of the tree -----------------------------------------------------------------------------------------
 def _section(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
-    """Return the model of a section, or None where the name is a value's."""
+    """Return the model of a section; None if the name is not a section."""
     if model is None or name not in model.model_fields:
         return None
     annotation = model.model_fields[name].annotation
@@ -134,15 +135,15 @@ def _section(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None
 
 
 def _is_section(path: tuple[str, ...]) -> bool:
-    """Return whether a path is that of a section, which has settings and no value of its own."""
+    """Return whether a path names a section rather than a setting."""
     model: type[BaseModel] | None = Settings
     for name in path:
         model = _section(model, name)
     return model is not None
 
 
-def _known(given: _Given) -> None:
-    """Refuse a key that no section has, with the one that may have been meant, and a value where a section belongs."""
+def _check_key(given: _Given) -> None:
+    """Refuse an unknown key, suggesting the closest known one, and a plain value in place of a section."""
     model: type[BaseModel] | None = Settings
     for depth, name in enumerate(given.path):
         if model is None:
@@ -152,12 +153,12 @@ def _known(given: _Given) -> None:
                 rule = IN_THE_CLEAR.format(name=name.lower())
                 raise ConfigurationException(given.place, ".".join(given.path[: depth + 1]), rule, given.line)
             near = difflib.get_close_matches(name.lower(), model.model_fields, n=1)
-            hint = f"{near[0]} is" if near else f"known are {', '.join(sorted(model.model_fields))}"
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(model.model_fields))}"
             key = ".".join(given.path[: depth + 1])
             raise ConfigurationException(given.place, key, f"is not a setting; {hint}", given.line)
         model = _section(model, name)
     if model is not None and given.value not in (None, {}):
-        was = "something that is not shown" if model is SecuritySettings else shown(given.value)
+        was = "a value that is not shown" if model is SecuritySettings else shown(given.value)
         rule = f"must be a section of settings, was {was}"
         raise ConfigurationException(given.place, ".".join(given.path), rule, given.line)
 
@@ -171,9 +172,9 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
-# -- what is wrong, and whose it is --------------------------------------------------------------------------------
+# -- errors and origins --------------------------------------------------------------------------------------------
 def _refuse(error: ValidationError, given: list[_Given]) -> NoReturn:
-    """Name whoever gave the value that lies nearest to the broken rule, the last of several."""
+    """Raise an error that names the source of the value nearest to the broken rule; of several, the last."""
     fault = first(error)
     location = tuple(map(str, error.errors(include_url=False)[0]["loc"]))
     nearest = max(reversed(given), key=lambda one: _shared(one.path, location))
@@ -181,11 +182,11 @@ def _refuse(error: ValidationError, given: list[_Given]) -> NoReturn:
 
 
 def _shared(path: tuple[str, ...], location: tuple[str, ...]) -> int:
-    """Return how many names two paths begin with alike."""
+    """Return the length of the common prefix of two paths."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, location, strict=False)))
 
 
 def _origin(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str:
-    """Return a leaf's origin; a section may have been given as one value, {} or null."""
+    """Return the origin of a leaf; its section may have been given as a single value, {} or null."""
     upwards = (path[:length] for length in range(len(path), 0, -1))
     return next((origins[place] for place in upwards if place in origins), "default")

@@ -1,4 +1,4 @@
-"""How the policy is asked: the worker's part of `rl`, beside the decision's."""
+"""How a worker calls the policy: its part of the `rl` section, in addition to the decision settings."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,23 +10,23 @@ from engines.parameters import RlParams
 
 PolicyProtocol = Literal["oip", "predict", "mock"]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$")]
-"""No user, no query, no fragment: a secret would be shown with them."""
+"""Without user, query and fragment, which could contain a secret and would be shown."""
 
 
 class RlSettings(RlParams):
-    """What decisions ask, which the journal holds, and how a worker asks it, which is its own affair."""
+    """The decision settings of the policy, which are journaled, and how a worker calls it, which is local."""
 
     protocol: PolicyProtocol = Field(
-        "oip", description="oip: Open Inference v2; predict: the mission's JSON; mock: noise in process"
+        "oip", description="oip: Open Inference v2; predict: plain JSON (docs/hybrid.md); mock: in-process noise"
     )
-    endpoint: Url | None = Field(None, description="URL of the policy; null: nobody is asked (mock needs none)")
+    endpoint: Url | None = Field(None, description="URL of the policy; null: it is not called (mock needs none)")
     model: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")] = Field(
         "policy", description="name of the model (oip)"
     )
-    timeout_sec: Annotated[float, Gt(0), Le(300)] = Field(5.0, description="seconds that an answer may take")
-    max_in_flight: Annotated[int, Ge(1), Le(10_000)] = Field(128, description="questions asked at once, at most")
-    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = Field(0, description="seed of mock")
-    token_env: Variable = Field(None, description="variable with a bearer token; null: none is sent")
+    timeout_sec: Annotated[float, Gt(0), Le(300)] = Field(5.0, description="timeout of one question, seconds")
+    max_in_flight: Annotated[int, Ge(1), Le(10_000)] = Field(128, description="largest number of concurrent questions")
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = Field(0, description="random seed of mock")
+    token_env: Variable = Field(None, description="environment variable with a bearer token; null: none is sent")
     token_file: File = Field(None, description="file with a bearer token; null: none is sent")
 
     @model_validator(mode="after")
@@ -37,5 +37,5 @@ class RlSettings(RlParams):
         return self
 
     def decision(self) -> RlParams:
-        """Return the decision's part alone."""
+        """Return only the decision settings."""
         return RlParams(**{name: getattr(self, name) for name in RlParams.model_fields})

@@ -1,13 +1,13 @@
-"""Settings that vanish from a file together: it was emptied, cut short or made from a broken template.
+"""Detects settings that vanish from a file together: it was emptied, truncated, or rendered from a broken template.
 
-A setting *vanishes* where it has another value than its default, the file does not name it any more, and it would go
-back to the default by that. One may vanish: somebody has deleted its line. Refused is a file that
+A setting *vanishes* if its value is not the default, the file no longer names it, and it would therefore return to the
+default. A single one may vanish: its line was deleted. A file is refused if it
 
-- says nothing at all any more,
+- no longer contains any setting,
 - has lost a whole section, or
-- has lost two decision settings or more in one change.
+- has lost two or more decision settings in one change.
 
-A default that is written out is no removal.
+A setting written out with its default value has not vanished.
 """
 
 import os
@@ -20,9 +20,9 @@ from config.settings import Settings, decision_tree
 from schemas.errors import ConfigurationException
 
 TOGETHER: Final = 2
-"""So many decision settings do not vanish in one change by somebody's hand without a word."""
+"""Number of decision settings that must not vanish in one change without confirmation."""
 NAMED_MAX: Final = 20
-"""Keys that an error names; of more it says how many."""
+"""Largest number of keys that an error names; of the rest it gives the count."""
 
 
 class Removal(NamedTuple):
@@ -32,18 +32,18 @@ class Removal(NamedTuple):
     """Dotted keys, sorted."""
     worker: tuple[str, ...]
     why: str
-    """Which rule they break, for people."""
+    """The rule that they break, as text."""
 
 
 def of_file(before: Settings, after: Loaded) -> Removal | None:
-    """Return what vanishes where a file that led to `before` leads to `after`; None where that may be."""
+    """Return what vanishes when a file that led to `before` now leads to `after`; None if that is allowed."""
     keys = _vanished(before.model_dump(), Settings().model_dump(), after.settings.model_dump(), after.in_file)
     decisions = leaves(decision_tree(before)).keys()
     return _judged([key for key in keys if key in decisions], [key for key in keys if key not in decisions], after)
 
 
 def of_decisions(in_force: Mapping[str, Any], after: Loaded) -> Removal | None:
-    """Return what vanishes of the decision settings in force by those of a file; None where that may be."""
+    """Return which decision settings in force would vanish with those of a file; None if that is allowed."""
     defaults, wanted = decision_tree(Settings()), decision_tree(after.settings)
     return _judged(_vanished(in_force, defaults, wanted, after.in_file), [], after)
 
@@ -65,11 +65,11 @@ def _judged(decision: list[str], worker: list[str], after: Loaded) -> Removal | 
     if not (lost or len(decision) >= TOGETHER):
         return None
     if not kept:
-        why = "the file says nothing"
+        why = "the file has no settings"
     elif lost:
         why = f"the file lacks the whole section {', '.join(lost)}"
     else:
-        why = f"{len(decision)} settings would go back to their defaults at once"
+        why = f"{len(decision)} settings would return to their defaults at once"
     return Removal(tuple(decision), tuple(worker), why)
 
 
@@ -78,9 +78,9 @@ def _section(key: str) -> str:
 
 
 def refusal(file: str | os.PathLike[str], removal: Removal) -> ConfigurationException:
-    """Return the error that names what vanishes from a file, and what to do about it."""
+    """Return the error that names the settings that vanish from a file, and what to do about it."""
     path, keys = os.fspath(file), (*removal.decision, *removal.worker)
     more = f" and {len(keys) - NAMED_MAX} more" if len(keys) > NAMED_MAX else ""
-    meant = f"run: himari config apply {path} --allow-removals" if removal.decision else "restart the worker"
-    rule = f"must not vanish: {removal.why}. Put back or write out the default; if it is meant, {meant}"
+    intended = f"run: himari config apply {path} --allow-removals" if removal.decision else "restart the worker"
+    rule = f"must not vanish: {removal.why}. Restore them or write out the defaults; if intended, {intended}"
     return ConfigurationException(path, ", ".join(keys[:NAMED_MAX]) + more, rule)

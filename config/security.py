@@ -1,4 +1,4 @@
-"""How to log in to the broker. Settings never hold a secret: they say in which variable or file it is."""
+"""Authentication with the broker. Settings never contain a secret: they name the variable or file that does."""
 
 import re
 from collections.abc import Iterator
@@ -12,28 +12,26 @@ from schemas.rules import Fault, broken
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_SSL"]
 Mechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]
 
-IN_THE_CLEAR = "must not stand in settings: name a variable in {name}_env, or a file in {name}_file"
-"""What is said of a key that would hold the secret itself."""
+IN_THE_CLEAR = "must not be in settings: name a variable in {name}_env, or a file in {name}_file"
+"""Rule for a key that would contain the secret itself."""
 SECRETS = frozenset({"password", "key_password"})
-"""What `*_env` and `*_file` lead to."""
+"""The secrets that `*_env` and `*_file` refer to."""
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 
 def _a_variable(value: Any) -> Any:
-    """Refuse what is no variable's name, without showing it: it may be the secret."""
+    """Refuse a value that is not a variable name, without showing it: it may be the secret."""
     if value is None or (isinstance(value, str) and _VARIABLE.fullmatch(value)):
         return value
-    raise broken(
-        Fault("malformed", "", "must name a variable of the environment, in capitals (what it was is not shown)")
-    )
+    raise broken(Fault("malformed", "", "must name an environment variable, in capitals (the value is not shown)"))
 
 
 def _a_path(value: Any) -> Any:
-    """Refuse what is no path, without showing it: it may be the secret."""
+    """Refuse a value that is not a path, without showing it: it may be the secret."""
     if value is None or (isinstance(value, str) and 0 < len(value) <= 4096 and "\0" not in value):
         return value
-    raise broken(Fault("malformed", "", "must be the path of a file (what it was is not shown)"))
+    raise broken(Fault("malformed", "", "must be the path of a file (the value is not shown)"))
 
 
 Variable = Annotated[str, BeforeValidator(_a_variable)] | None
@@ -41,35 +39,34 @@ File = Annotated[str, BeforeValidator(_a_path)] | None
 
 
 class SecuritySettings(Frozen):
-    """Whether the way to the broker is encrypted, whom to trust there, and who we are."""
+    """Encryption and authentication of broker connections."""
 
     protocol: SecurityProtocol = Field(
-        "PLAINTEXT", description="PLAINTEXT; SSL: TLS, mutual with a certificate; SASL_SSL: TLS and a password"
+        "PLAINTEXT",
+        description="PLAINTEXT; SSL: TLS, mutual if a certificate is given; SASL_SSL: TLS and a password",
     )
-    ca_file: File = Field(
-        None, description="PEM file of the authorities that may vouch for a broker; null: the system's"
-    )
-    certificate_file: File = Field(None, description="PEM file of our certificate and its chain; null: none")
-    key_file: File = Field(None, description="PEM file of its private key")
-    key_password_env: Variable = Field(None, description="variable with the password of the private key")
+    ca_file: File = Field(None, description="PEM file of trusted certificate authorities; null: the system's")
+    certificate_file: File = Field(None, description="PEM file of the client certificate and its chain; null: none")
+    key_file: File = Field(None, description="PEM file of the client certificate's private key")
+    key_password_env: Variable = Field(None, description="environment variable with the password of the private key")
     key_password_file: File = Field(None, description="file with the password of the private key")
-    mechanism: Mechanism = Field("SCRAM-SHA-512", description="how the password is proved")
+    mechanism: Mechanism = Field("SCRAM-SHA-512", description="SASL mechanism")
     username: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = Field(
-        None, description="who logs in with SASL_SSL"
+        None, description="user name for SASL_SSL"
     )
-    password_env: Variable = Field(None, description="variable with the password")
+    password_env: Variable = Field(None, description="environment variable with the password")
     password_file: File = Field(None, description="file with the password")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        """Refuse what would not be used: whoever names a password believes that it protects something."""
-        for amiss, field, rule in self._rules():
-            if amiss:
+        """Refuse settings that would have no effect: a password that is not used gives a false sense of security."""
+        for broken_rule, field, rule in self._rules():
+            if broken_rule:
                 raise broken(Fault("inconsistent", field, rule))
         return self
 
     def _rules(self) -> Iterator[tuple[bool, str, str]]:
-        """Yield (whether it is broken, field, rule), the first that is broken is told."""
+        """Yield (whether it is broken, field, rule); the first broken rule is reported."""
         tls, sasl = self.protocol != "PLAINTEXT", self.protocol == "SASL_SSL"
         for name in ("ca_file", "certificate_file", "key_file", "key_password_env", "key_password_file"):
             yield not tls and getattr(self, name) is not None, name, "must be null without TLS (protocol)"

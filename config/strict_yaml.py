@@ -1,7 +1,7 @@
-"""YAML as settings need it: plain values, every key once, and the line of each.
+"""A strict subset of YAML: plain values, no repeated keys, and the line of each key.
 
-The scalars are those of YAML 1.2: `off`, `1:30` and `0777` are no booleans, times or octals, and `1e-8` is a number.
-Aliases and tags are refused: what stands in the file is what is meant.
+Scalars follow YAML 1.2: `off`, `1:30` and `0777` are not a boolean, a time and an octal, and `1e-8` is a number.
+Aliases and tags are refused.
 """
 
 import re
@@ -25,17 +25,17 @@ _SCALARS = {
 
 
 class YamlText(NamedTuple):
-    """What a file says: its tree, and the line, from 1, of each path."""
+    """The tree of a file, and the line of each path, counted from 1."""
 
     tree: dict[str, Any]
     lines: dict[tuple[str, ...], int]
 
 
 def read(raw: bytes, file: str) -> YamlText:
-    """Return the tree that a file holds; an empty file is an empty tree.
+    """Return the tree of a file; an empty file is an empty tree.
 
     Raises:
-        ConfigurationException: with the line where it is known.
+        ConfigurationException: with the line if it is known.
     """
     root = _node(_decoded(raw, file), file)
     lines: dict[tuple[str, ...], int] = {}
@@ -46,10 +46,10 @@ def read(raw: bytes, file: str) -> YamlText:
 
 
 def scalar(text: str, file: str, key: str) -> Any:
-    """Return one value as it would be read in the file: what an environment variable holds.
+    """Return the value of an environment variable, parsed like a value in the file.
 
     Raises:
-        ConfigurationException: it is no YAML.
+        ConfigurationException: it is not valid YAML.
     """
     try:
         root = _node(text, file)
@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise _refusal("aliases are refused", event)
         if getattr(event, "tag", None) is not None:
-            raise _refusal("tags are refused; a text that begins with ! wants quotes", event)
+            raise _refusal("tags are refused; quote a text that begins with !", event)
         return super().compose_node(parent, index)
 
 
@@ -110,7 +110,7 @@ def _plain(node: yaml.Node, path: tuple[str, ...], file: str, lines: dict[tuple[
     for name_node, value in node.value:
         line = name_node.start_mark.line + 1
         if not isinstance(name_node, yaml.ScalarNode):
-            raise ConfigurationException(file, ".".join(path), "keys must be words", line)
+            raise ConfigurationException(file, ".".join(path), "keys must be strings", line)
         name = name_node.value
         inner = (*path, name)
         if name in tree:
@@ -124,7 +124,7 @@ def _value(node: yaml.ScalarNode, path: tuple[str, ...], file: str) -> Any:
     kind, text = node.tag.rpartition(":")[2], node.value
     try:
         return _CONSTRUCT[kind](text)
-    except ValueError as error:  # more digits than Python is willing to read
+    except ValueError as error:  # more digits than Python's limit for int()
         line = node.start_mark.line + 1
         raise ConfigurationException(file, ".".join(path), f"must be a number, was {text[:60]}", line) from error
 

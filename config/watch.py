@@ -1,9 +1,9 @@
 """Watch the settings file of a running worker.
 
-A file is believed when two looks in a row find the same bytes: one that is half written, or gone for the moment in
-which an editor replaces it, changes nothing. Cut short, YAML can still be valid YAML; settings would fall back to
-their defaults without a word. So one that stays cut short is refused too (`config.removals`), until what has vanished
-is there again or somebody says that it is meant (`Watch.accept`).
+A change is accepted when two consecutive reads find the same bytes, so a file that is half written, or missing while
+an editor replaces it, changes nothing. A truncated file can still be valid YAML, and its settings would silently
+return to their defaults; such a file is refused (`config.removals`) until the settings are restored or an operator
+confirms the removal (`FileWatch.accept`).
 """
 
 import os
@@ -20,35 +20,35 @@ from schemas.errors import ConfigurationException
 
 
 class FileChange(NamedTuple):
-    """The file says something else than before, and it is good."""
+    """The file has changed and is valid."""
 
     loaded: Loaded
     decision: dict[str, Any] | None
-    """Payload of one control record of kind `settings`, {base_hash, hash, tree}; None where no decision setting
-    changed. Its base is what the file said before."""
+    """Payload of one control record of kind `settings`, {base_hash, hash, tree}, based on the file's previous content;
+    None if no decision setting changed."""
     decision_keys: tuple[tuple[str, Any, Any], ...]
     """(dotted key, before, after) of the decision sections."""
     worker_keys: tuple[tuple[str, Any, Any], ...]
     """(dotted key, before, after) of the worker sections."""
     held: frozenset[str] = frozenset()
-    """Dotted keys of the worker sections that vanished together: what runs keeps them, whatever was meant."""
+    """Dotted keys of the worker sections that vanished together: the running worker keeps their values in any case."""
 
 
 class Shrunken(NamedTuple):
-    """The file is good but for what has vanished from it."""
+    """The file is valid, except for settings that have vanished from it."""
 
     loaded: Loaded
     removal: Removal
 
 
 class Rejected(NamedTuple):
-    """The file says something else than before, and it cannot be used: what was before stays."""
+    """The file has changed and is invalid: the previous settings stay in force."""
 
     error: ConfigurationException
 
 
 class FileWatch:
-    """The file, as it was when it was last believed."""
+    """The settings file, with its last accepted content."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class FileWatch:
         """Load the file.
 
         Raises:
-            ConfigurationException: it cannot be used; there is nothing to fall back to yet.
+            ConfigurationException: the file is invalid; there are no previous settings to keep.
         """
         self._path = Path(path)
         self._env = dict(env or {})
@@ -70,11 +70,11 @@ class FileWatch:
         self._judged: bytes | None = raw
         self._at_rest = False
         self.refused: Shrunken | None = None
-        """What the file says now, if it is refused for nothing but what has vanished from it."""
+        """The current content, if it is refused only for settings that have vanished."""
         self.loaded = load_bytes(raw, os.fspath(path), self._env, self._overrides)
 
     def poll(self) -> FileChange | Rejected | None:
-        """Look once; return, once, what a file that has come to rest changes."""
+        """Check the file once; return its change when its content is stable, and only once per content."""
         stamp = self._stamp_now()
         if stamp == self._stamp and self._at_rest:
             return None
@@ -86,7 +86,7 @@ class FileWatch:
         return self._judge(seen) if self._settle(seen) else None
 
     def _settle(self, seen: bytes | None) -> bool:
-        """Return whether the file is at rest, for the first time with these bytes."""
+        """Return whether the content is stable and not yet judged."""
         self._at_rest = seen == self._seen
         self._seen = seen
         if not self._at_rest or seen == self._judged:
@@ -106,7 +106,7 @@ class FileWatch:
         return self._take(loaded)
 
     def accept(self) -> FileChange | None:
-        """Take the file that was refused for what has vanished from it; return what it changes."""
+        """Accept the file that was refused for vanished settings; return its change."""
         if self.refused is None:
             return None
         (loaded, removal), self.refused = self.refused, None
@@ -119,7 +119,7 @@ class FileWatch:
         return change if change.decision_keys or change.worker_keys else None
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
-        """Return what betrays a change without reading; None where there is no file."""
+        """Return (modification time in ns, size, inode), which reveal a change without reading; None without a file."""
         try:
             status = self._path.stat()
         except OSError:
@@ -138,6 +138,6 @@ def _change(before: Settings, loaded: Loaded) -> FileChange:
 
 
 def change_payload(base: DecisionParams, wanted: DecisionParams) -> dict[str, Any]:
-    """Return the payload of a control record of kind `settings` that leads from `base` to `wanted`."""
+    """Return the payload of a control record of kind `settings` that changes `base` to `wanted`."""
     tree = decision_tree(wanted)
     return {"base_hash": settings_hash(decision_tree(base)), "hash": settings_hash(tree), "tree": tree}

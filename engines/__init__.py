@@ -1,1 +1,1 @@
-"""The decisions: pure functions of state, event and parameters."""
+"""The decision core: pure functions of state, event and parameters."""

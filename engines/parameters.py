@@ -1,7 +1,7 @@
-"""The decision settings: every knob that can change an allocation, one tree, in force through the journal only.
+"""The decision settings: every parameter that can change an allocation, in one tree that the journal puts in force.
 
-The tree has the shape of the YAML's decision sections (`config/layer3_config.yaml`). Every number has a unit in
-its name or is a ratio; the engine that uses a section takes just that section.
+The tree has the shape of the YAML's decision sections (`config/layer3_config.yaml`). Every number has its unit in the
+name or is a ratio. Each engine receives only the section that it uses.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ AtLeastOne = Annotated[int, Ge(1)]
 class DrawdownBound(Frozen):
     """Risk-constrained Kelly: P(minimum wealth < alpha) at most beta. Source: Busseti, Ryu and Boyd 2016."""
 
-    alpha: Decay = Field(description="wealth, as a share of today's, that is to be held")
+    alpha: Decay = Field(description="wealth to preserve, as a share of current wealth")
     beta: Decay = Field(description="largest probability of falling below alpha")
 
 
@@ -34,7 +34,7 @@ class KellyParams(Frozen):
     kelly_fraction: Annotated[float, Gt(0), Le(0.5)] = Field(0.25, description="share of full Kelly")
     min_win_rate: Ratio = Field(0.45, description="gate on the mean of the win-rate posterior")
     min_edge: Annotated[float, Ge(0)] = Field(0.02, description="gate on the edge, in predictive standard deviations")
-    prior_strength: Positive = Field(40.0, description="prior weight, in outcomes of a usual claim")
+    prior_strength: Positive = Field(40.0, description="prior weight, in outcomes of a typical claim")
     prior_calibration: float = Field(0.5, description="prior mean of the calibration slope b: 1 honest, 0 noise")
     prior_shape: Annotated[float, Gt(1)] = Field(5.0, description="prior shape a of the residual variance")
     prior_variance: Positive = Field(1.0, description="prior mean of the residual variance, in claimed variances")
@@ -42,24 +42,24 @@ class KellyParams(Frozen):
     claim_decay: Decay = Field(0.99, description="decay of the mean square claim")
     winsor_sd: Positive = Field(6.0, description="outcomes are clipped to this many predictive standard deviations")
     win_prior: Positive = Field(10.0, description="wins and losses of the symmetric win-rate prior")
-    estimation_shrink: bool = Field(default=True, description="shrink by t²/(1+t²) for the slope's uncertainty")
+    estimation_shrink: bool = Field(default=True, description="shrink the bet by t²/(1+t²) for the slope's uncertainty")
 
 
 class ConformalParams(Frozen):
-    """How wide the intervals must be to cover what really happened."""
+    """How wide prediction intervals must be to cover realised returns."""
 
     coverage: Annotated[float, Ge(0.5), Le(0.99)] = Field(0.90, description="share of outcomes to cover")
     window_size: Annotated[int, Ge(10), Le(10_000)] = Field(200, description="scores kept")
-    min_samples: AtLeastOne = Field(20, description="scores before the scale acts")
+    min_samples: AtLeastOne = Field(20, description="scores before the scale takes effect")
     adaptation_rate: Decay = Field(0.02, description="step of the adaptive level")
     scale_decay: Decay = Field(0.94, description="decay of the mean square residual that normalises scores")
     winsor_scale: Positive = Field(5.0, description="residuals are clipped to this many scales before they enter it")
-    calibration_slack: Annotated[float, Ge(1)] = Field(1.5, description="excess variance that is taken as noise")
+    calibration_slack: Annotated[float, Ge(1)] = Field(1.5, description="factor of excess variance treated as noise")
     max_inflation: Annotated[float, Ge(1)] = Field(10.0, description="largest inflation of the variance")
 
 
 class RegimeMultipliers(Frozen):
-    """Size multiplier of each regime for a long; a short swaps the two trends."""
+    """Size multiplier of each regime for a long; for a short the two trends are swapped."""
 
     trending_up: Annotated[float, Ge(0)] = 1.2
     trending_down: Annotated[float, Ge(0)] = 0.8
@@ -69,28 +69,28 @@ class RegimeMultipliers(Frozen):
 
 
 class RegimeParams(Frozen):
-    """How far to shrink in each regime, and how slowly to believe a change."""
+    """Size multiplier of each regime, and how many votes confirm a change."""
 
     hysteresis_periods: AtLeastOne = Field(3, description="votes among the last 2h - 1 that confirm a change")
-    regime_period_s: AtLeastOne = Field(60, description="event-time seconds that make one vote")
-    regime_aliases: dict[str, Regime] = Field(default_factory=dict, description="further labels, in any case")
+    regime_period_s: AtLeastOne = Field(60, description="length of one voting period in event time, seconds")
+    regime_aliases: dict[str, Regime] = Field(default_factory=dict, description="additional labels; case is ignored")
     multipliers: RegimeMultipliers = RegimeMultipliers()
 
 
 class EnsembleParams(Frozen):
-    """How alike strategies are taken to be, and how fast their weights follow their outcomes."""
+    """Assumed correlation of strategies, and how fast their weights follow their outcomes."""
 
-    prior_correlation: Ratio = Field(0.7, description="correlation of the forecasts until enough have been seen")
-    correlation_samples: AtLeastOne = Field(50, description="samples before the measured one counts")
+    prior_correlation: Ratio = Field(0.7, description="correlation of forecasts until it can be measured")
+    correlation_samples: AtLeastOne = Field(50, description="samples until the measured correlation is used")
     correlation_decay: Decay = Field(0.99, description="decay of its moments, per sample")
-    horizon_outcomes: AtLeastOne = Field(2_000, description="outcomes that the learning rate is made for")
+    horizon_outcomes: AtLeastOne = Field(2_000, description="number of outcomes that the learning rate is tuned for")
     fixed_share: Annotated[float, Ge(0), Lt(1)] = Field(
-        0.001, description="share that all strategies get at an outcome"
+        0.001, description="share of the weights redistributed equally at each outcome"
     )
     weight_floor: Annotated[float, Ge(0), Lt(1)] = Field(0.05, description="smallest weight, at most 1/(4N)")
     reference_outcomes: Annotated[float, Gt(1)] = Field(200.0, description="memory of the drift reference, in outcomes")
     inactive_after_s: Annotated[int, Ge(3_600)] = Field(
-        604_800, description="a strategy without a signal for so long has no weight any more"
+        604_800, description="a strategy without a signal for this long loses its weight"
     )
 
 
@@ -102,37 +102,37 @@ class Costs(Frozen):
 
 
 class Defaults(Frozen):
-    """What is assumed where a signal claims nothing."""
+    """Assumptions for signals without a claimed return or volatility."""
 
-    expected_sharpe: Annotated[float, Ge(0)] = Field(0.10, description="claimed return over claimed volatility, net")
-    volatility: Positive = Field(0.02, description="volatility over the horizon where no bars tell it")
+    expected_sharpe: Annotated[float, Ge(0)] = Field(0.10, description="return over volatility, net of costs")
+    volatility: Positive = Field(0.02, description="volatility over the horizon if no bars are known")
 
 
 class PositionSizing(Frozen):
-    """From one claim to one size."""
+    """From one signal's claim to the size of one cell."""
 
     bayesian_kelly: KellyParams = KellyParams()
     conformal_prediction: ConformalParams = ConformalParams()
     regime_adjustment: RegimeParams = RegimeParams()
     ensemble: EnsembleParams = EnsembleParams()
-    risk_score_weight: Ratio = Field(0.5, description="size taken away at risk_score 1")
+    risk_score_weight: Ratio = Field(0.5, description="share of the size removed at risk_score 1")
     costs: Costs = Costs()
     defaults: Defaults = Defaults()
     stop_loss_ratio: Annotated[float, Gt(0), Le(1)] | None = Field(None, description="caps a cell at 1/stop_loss of V")
-    lots: dict[str, Positive] = Field(default_factory=dict, description="lot by symbol, in coins; 1e-8 where absent")
+    lots: dict[str, Positive] = Field(default_factory=dict, description="lot size by symbol, in coins; 1e-8 if absent")
     drawdown_bound: DrawdownBound | None = Field(None, description="caps kelly_fraction by risk-constrained Kelly")
     band_ratio: Ratio = Field(0.10, description="a change below this share of the target is not traded")
 
 
 class CascadeThresholds(Frozen):
-    """Where each component reaches one half."""
+    """Value at which each component is one half."""
 
     funding_rate: Positive = Field(0.003, description="ratio per 8 h")
     oi_drop: Positive = Field(0.10, description="ratio in 24 h, coin units")
     volume_spike: Positive = Field(5.0, description="times the mean of the previous 24 h")
     whale_pressure: Positive = Field(0.7, description="index in [0, 1]")
     netflow_zscore: Positive = Field(2.0, description="standard deviations of exchange inflow")
-    price: Positive = Field(5.0, description="adverse excursion in bar volatilities")
+    price: Positive = Field(5.0, description="adverse price move in bar volatilities")
     liquidations: Positive = Field(0.01, description="ratio of open interest in 24 h")
 
 
@@ -150,21 +150,21 @@ class CascadeWeights(Frozen):
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
         if self.price + self.volume_spike <= 0:
-            msg = "price and volume_spike weigh nothing together: a falling price could not be seen"
+            msg = "price and volume_spike must not both be 0: a falling price could not be detected"
             raise ValueError(msg)
         return self
 
 
 class CascadeLevels(Frozen):
-    """When a score becomes a cut, and how long it lasts."""
+    """Score thresholds of the cuts, and how long a cut lasts."""
 
     reduce_50: Decay = 0.4
     reduce_75: Decay = 0.6
     exit: Decay = 0.8
     margin: Ratio = Field(0.1, description="a level is left when the score is this far below its threshold")
-    half_life_s: Positive = Field(10_800.0, description="decay of the latched score")
-    volume_min_z: Annotated[float, Ge(0)] = Field(2.5, description="excursion below which volume does not count")
-    max_reading_age_s: Positive = Field(86_400.0, description="a reading older than this counts as missing")
+    half_life_s: Positive = Field(10_800.0, description="half-life of the latched score")
+    volume_min_z: Annotated[float, Ge(0)] = Field(2.5, description="adverse price move below which volume is ignored")
+    max_reading_age_s: Positive = Field(86_400.0, description="an older reading counts as missing")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -175,58 +175,64 @@ class CascadeLevels(Frozen):
 
 
 class CorrelationParams(Frozen):
-    """How long returns are remembered, and how far their correlations are believed."""
+    """Memory, shrinkage and alerts of the correlations of bar returns."""
 
     decay: Annotated[float, Ge(0.94), Le(0.99)] = Field(0.97, description="decay of the moments, per bar")
     shrink: Ratio = Field(0.3, description="weight of the mean correlation in each pair")
-    alert_threshold: Annotated[float, Gt(0), Le(1)] = Field(0.7, description="absolute correlation that alerts")
-    clip: Positive = Field(6.0, description="volatilities at which returns are clipped")
+    alert_threshold: Annotated[float, Gt(0), Le(1)] = Field(
+        0.7, description="absolute correlation that raises an alert"
+    )
+    clip: Positive = Field(6.0, description="returns are clipped to this many volatilities")
     inactive_after_s: Annotated[int, Ge(3_600)] = Field(
-        604_800, description="a symbol without a bar for so long is forgotten"
+        604_800, description="a symbol without a bar for this long is removed"
     )
 
 
 class RiskManagement(Frozen):
-    """What a position, a strategy and a portfolio may hold, as ratios of its value."""
+    """Limits on positions, strategies and the portfolio, as ratios of its value."""
 
     max_position_pct: Annotated[float, Gt(0), Le(3)] = Field(0.15, description="P: gross of one symbol")
     max_strategy_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.40, description="S: gross of one strategy")
-    max_portfolio_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.80, description="G: gross of all")
-    max_leverage: Annotated[float, Ge(1), Le(3)] = Field(1.0, description="gross of all, whatever G says")
+    max_portfolio_allocation: Annotated[float, Gt(0), Le(3)] = Field(0.80, description="G: gross of the portfolio")
+    max_leverage: Annotated[float, Ge(1), Le(3)] = Field(1.0, description="gross of the portfolio, in addition to G")
     cap_tolerance: Annotated[float, Ge(0), Le(0.1)] = Field(
-        0.01, description="share by which prices may carry a size over its cap before it is cut, to as much below it"
+        0.01, description="share by which price moves may push a size over its cap; beyond it, cut to as much below it"
     )
-    max_drawdown_pct: Annotated[float, Gt(0), Lt(1)] = Field(0.30, description="drawdown at which nothing is held")
+    max_drawdown_pct: Annotated[float, Gt(0), Lt(1)] = Field(0.30, description="drawdown at which all targets are 0")
     allow_short: bool = Field(default=True, description="whether a SELL may open a short")
     cascade_thresholds: CascadeThresholds = CascadeThresholds()
     cascade_weights: CascadeWeights = CascadeWeights()
     cascade_levels: CascadeLevels = CascadeLevels()
     correlation: CorrelationParams = CorrelationParams()
     drift_alert_threshold: Annotated[float, Gt(0), Le(1)] = Field(
-        0.20, description="distance of the strategies' weights from their reference that alerts"
+        0.20, description="distance of strategy weights from their reference that raises an alert"
     )
 
 
 class SentimentParams(Frozen):
-    """How far the mood may tilt a size."""
+    """How far sentiment may tilt a size."""
 
     enabled: bool = True
     weight: Annotated[float, Ge(0), Le(0.5)] = 0.15
-    upper_threshold: Annotated[float, Gt(0.5), Lt(1)] = Field(0.6, description="hi; lo = 1 - hi")
-    half_life_s: Positive = Field(21_600.0, description="decay of a reading with age")
+    upper_threshold: Annotated[float, Gt(0.5), Lt(1)] = Field(
+        0.6, description="bullish above this score, bearish below 1 - this"
+    )
+    half_life_s: Positive = Field(21_600.0, description="half-life of a reading's weight")
 
 
 class CollarParams(Frozen):
-    """How far a price may be from the last one before another has to agree with it."""
+    """How far a price may be from the last one before it needs confirmation by another one."""
 
     min_reach: Annotated[float, Gt(0), Le(10)] = Field(0.10, description="log distance that is always accepted")
-    bar_reach: Positive = Field(0.40, description="log distance after a bar; grows with the root of the age")
-    bar_sd: Annotated[float, Ge(0)] = Field(40.0, description="the same in bar volatilities, where that is more")
-    max_age_bars: Positive = Field(4.0, description="age of the last price beyond which the distance grows no more")
+    bar_reach: Positive = Field(0.40, description="log distance after one bar; grows with the square root of the age")
+    bar_sd: Annotated[float, Ge(0)] = Field(40.0, description="the same in bar volatilities, used if it is larger")
+    max_age_bars: Positive = Field(4.0, description="age of the last price beyond which the distance stops growing")
     max_ratio: Annotated[float, Gt(1)] = Field(4.0, description="a move beyond this factor is never accepted at once")
-    agreement: Positive = Field(0.10, description="log distance within which another price agrees with a suspect")
-    doubt_ratio: Annotated[float, Gt(1)] = Field(2.0, description="a move beyond this factor has to last doubt_s")
-    doubt_s: Annotated[float, Ge(0)] = Field(60.0, description="seconds until a price can agree with such a move")
+    agreement: Positive = Field(0.10, description="log distance within which another price confirms a suspect one")
+    doubt_ratio: Annotated[float, Gt(1)] = Field(
+        2.0, description="a move beyond this factor needs a confirmation at least doubt_s later"
+    )
+    doubt_s: Annotated[float, Ge(0)] = Field(60.0, description="seconds until a price can confirm such a move")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -237,13 +243,13 @@ class CollarParams(Frozen):
 
 
 class MarketParams(Frozen):
-    """How ticks become steps and steps become bars, and which prices are believed."""
+    """Aggregation of ticks into steps and of steps into bars, and the price collar."""
 
     step_s: Annotated[int, Ge(1), Le(60)] = 1
     bar_s: Annotated[int, Ge(60), Le(86_400)] = 3_600
     volatility_decay: Decay = Field(0.97, description="decay of the bar variance")
-    volatility_clip: Positive = Field(5.0, description="volatilities at which returns are clipped")
-    warmup_bars: AtLeastOne = Field(24, description="bars before the market gives a cascade score or a volume ratio")
+    volatility_clip: Positive = Field(5.0, description="returns are clipped to this many volatilities")
+    warmup_bars: AtLeastOne = Field(24, description="closed bars required for a price excursion or a volume ratio")
     collar: CollarParams = CollarParams()
 
     @model_validator(mode="after")
@@ -255,11 +261,13 @@ class MarketParams(Frozen):
 
 
 class ValidationCriteria(Frozen):
-    """What is too small, too large or too old to act on."""
+    """Sizes that are too small or too large, and prices that are too old."""
 
-    min_position_usd: Annotated[float, Ge(0)] = Field(10.0, description="below this nothing is held or traded")
+    min_position_usd: Annotated[float, Ge(0)] = Field(
+        10.0, description="smaller positions are not held, smaller changes not traded"
+    )
     max_position_usd: Positive = Field(50_000.0, description="largest long side and short side of one symbol")
-    max_price_age_s: Positive = Field(120.0, description="a price older than this is stale")
+    max_price_age_s: Positive = Field(120.0, description="an older price is stale")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -270,41 +278,45 @@ class ValidationCriteria(Frozen):
 
 
 class PortfolioParams(Frozen):
-    """What a portfolio begins with, and what is done about positions and prices that are not known well enough."""
+    """Initial equity of a portfolio, and the handling of uncertain positions and prices."""
 
-    initial_value_usd: Positive = Field(100_000.0, description="equity until control or positions say otherwise")
+    initial_value_usd: Positive = Field(100_000.0, description="equity until set by control or positions")
     settle_s: Annotated[float, Ge(0), Le(86_400)] = Field(
-        30.0, description="time after which a change of a target is taken as carried out"
+        30.0, description="time after which a change of a target counts as executed"
     )
-    stale_price: StalePrice = Field("hold", description="cells without a fresh price: hold them, or go flat")
-    unmanaged: Unmanaged = Field("ignore", description="positions without a target of ours: ignore, or flatten them")
+    stale_price: StalePrice = Field("hold", description="cells without a fresh price: keep the position, or go flat")
+    unmanaged: Unmanaged = Field("ignore", description="positions that never had a target: ignore, or flatten them")
 
 
 class GateParams(Frozen):
-    """What evidence opens the policy's gate, and what closes it again."""
+    """The evidence that opens the policy's gate, and the losses that close it."""
 
     bound: Annotated[float, Gt(0), Le(1)] = Field(0.02, description="differences are clipped to this share of V")
     alpha: Annotated[float, Gt(0), Le(0.5)] = Field(
         0.05, description="probability that a policy no better than the rules ever opens it"
     )
     max_bet: Annotated[float, Gt(0), Lt(1)] = Field(0.5, description="largest weight of one difference")
-    cusum_slack: Annotated[float, Ge(0)] = Field(0.07, description="loss a decision that is tolerated, in their sd")
-    cusum_threshold: Positive = Field(18.0, description="sum of losses beyond it that closes, in their sd")
+    cusum_slack: Annotated[float, Ge(0)] = Field(
+        0.07, description="tolerated loss per decision, in standard deviations"
+    )
+    cusum_threshold: Positive = Field(
+        18.0, description="cumulative loss above which the gate closes, in standard deviations"
+    )
 
 
 class RlParams(Frozen):
     """Whether the policy is asked, and how far it may nudge."""
 
-    enabled: bool = Field(default=False, description="whether decisions of signals ask the policy at all")
-    mode: PolicyMode = Field("shadow", description="until control rl_mode says otherwise; live: it may nudge")
+    enabled: bool = Field(default=False, description="whether decisions on signals ask the policy")
+    mode: PolicyMode = Field("shadow", description="until changed by control rl_mode; live: it may nudge")
     max_nudge: Annotated[float, Gt(0), Le(0.3)] = Field(0.3, description="largest relative change of a size")
-    min_confidence: Ratio = Field(0.5, description="an answer below it counts for nothing")
-    deadline_s: Positive = Field(5.0, description="journal time after which no answer counts")
+    min_confidence: Ratio = Field(0.5, description="answers with less confidence are ignored")
+    deadline_s: Positive = Field(5.0, description="journal time after which answers are ignored, seconds")
     gate: GateParams = GateParams()
 
 
 class DecisionParams(Frozen):
-    """All decision settings; the journal holds them fully resolved, defaults included."""
+    """All decision settings, journaled fully resolved with defaults included."""
 
     position_sizing: PositionSizing = PositionSizing()
     risk_management: RiskManagement = RiskManagement()
@@ -316,5 +328,5 @@ class DecisionParams(Frozen):
 
 
 def tree_hash(params: DecisionParams) -> str:
-    """Return the sha256 of the fully resolved decision settings, as hex: what names a set of settings."""
+    """Return the sha256 (hex) of the fully resolved decision settings; it identifies a set of settings."""
     return hashlib.sha256(orjson.dumps(params.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()

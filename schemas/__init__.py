@@ -1,1 +1,1 @@
-"""The words: messages, their units and ranges, and the errors. Nothing of ours is imported here."""
+"""Messages with their units and ranges, and the errors. Imports no other package of this repository."""

@@ -1,4 +1,4 @@
-"""What somebody should look at."""
+"""Alerts: conditions that an operator should look at."""
 
 from typing import ClassVar
 
@@ -11,27 +11,27 @@ from schemas.vocabulary import Severity
 
 
 class Position(Message):
-    """One place in the journal."""
+    """A position in the journal."""
 
     partition: Index = Field(description="Journal partition.")
-    offset: Offset = Field(description="Offset in it.")
+    offset: Offset = Field(description="Offset in the partition.")
 
 
 class Alert(Message):
-    """What somebody should look at. Its id is a function of its place in the journal, so a repeat is recognised."""
+    """A condition to look at. Its id is derived from its journal position, so a redelivery is recognised."""
 
     refused_as: ClassVar[type[InvalidMessage]] = InvalidAllocationException
 
-    alert_id: str = Field(max_length=256, description="The same for the same alert, however often it is sent.")
+    alert_id: str = Field(max_length=256, description="Identifies the alert; the same each time it is sent.")
     kind: Word = Field(
         description="correlation, drift, cascade, risk_budget, breaker, stale_price, suspect_price, late_prices, "
         "clock_skew, config_rejected, "
-        "control_applied, fork, …; readers pass over those that they do not know."
+        "control_applied, fork, …; readers ignore kinds that they do not know."
     )
-    severity: Severity = Field(description="info: nothing to do; warning: look; critical: act.")
-    subject: str = Field(max_length=256, description="A symbol, strategy, portfolio, or the control_id it answers.")
-    value: float | None = Field(None, description="What was measured.")
-    threshold: float | None = Field(None, description="What it was measured against.")
-    result: str | None = Field(None, description="Of `control_applied`: applied, no_op, or why not.")
-    journal: Position | None = Field(description="The entry that raised it; null where no entry did.")
+    severity: Severity = Field(description="info: no action needed; warning: investigate; critical: act now.")
+    subject: str = Field(max_length=256, description="Symbol, strategy, portfolio, or the control_id that it answers.")
+    value: float | None = Field(None, description="Measured value.")
+    threshold: float | None = Field(None, description="Threshold that it was compared with.")
+    result: str | None = Field(None, description="For `control_applied`: applied, no_op, or the reason for rejection.")
+    journal: Position | None = Field(description="Entry that raised it; null if none did.")
     timestamp_ns: TimestampNs = Field(description="Journal time when it was raised, ns since 1970 UTC.")

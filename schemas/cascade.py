@@ -1,4 +1,4 @@
-"""Readings that foretell, or show, a cascade of liquidations."""
+"""Indicators of a liquidation cascade."""
 
 from typing import ClassVar, Self
 
@@ -23,23 +23,23 @@ _ONE_OF_ALL: list[JsonValue] = [{"required": [name], "properties": {name: {"type
 
 
 class CascadeIndicators(Message):
-    """What a feed knows of crowding and forced selling; at least one reading. Missing is not zero."""
+    """A feed's readings of crowding and forced selling; at least one is required. A missing reading is not zero."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_ALL})
     refused_as: ClassVar[type[InvalidMessage]] = InvalidCascadeIndicatorsException
 
-    symbol: Id | None = Field(None, description="What the readings are of. Absent: the market as a whole.")
-    timestamp_ns: TimestampNs = Field(description="When they were read, ns since 1970 UTC.")
-    funding_rate: Reading | None = Field(None, description="Ratio per funding interval, positive where longs pay.")
-    funding_interval_hours: Hours = Field(8.0, description="Hours between two fundings; the rate is brought to 8 h.")
-    oi_change_pct: Reading | None = Field(None, description="Change of open interest in 24 h, coin units, a ratio.")
+    symbol: Id | None = Field(None, description="Symbol that the readings describe. Absent: the whole market.")
+    timestamp_ns: TimestampNs = Field(description="Time of the readings, ns since 1970 UTC.")
+    funding_rate: Reading | None = Field(None, description="Ratio per funding interval, positive if longs pay.")
+    funding_interval_hours: Hours = Field(8.0, description="Hours between fundings; the rate is converted to 8 h.")
+    oi_change_pct: Reading | None = Field(None, description="24 h change of open interest in coin units, as a ratio.")
     volume_ratio: Reading | None = Field(
-        None, ge=0, description="Quote volume against the mean of the previous 24 h. Absent: from our own bars."
+        None, ge=0, description="Quote volume over the mean of the previous 24 h. Absent: taken from the market's bars."
     )
-    onchain_whale_pressure: Unit | None = Field(None, description="An index from 0 to 1.")
+    onchain_whale_pressure: Unit | None = Field(None, description="Index from 0 to 1.")
     exchange_netflow_zscore: Reading | None = Field(None, description="Exchange inflow, in standard deviations.")
-    liquidation_volume_24h: Usd | None = Field(None, description="USD in 24 h; counts where open_interest is given.")
-    open_interest: Usd | None = Field(None, description="USD.")
+    liquidation_volume_24h: Usd | None = Field(None, description="USD in 24 h; used only together with open_interest.")
+    open_interest: Usd | None = Field(None, description="Open interest, USD.")
 
     @model_validator(mode="after")
     def _at_least_one_reading(self) -> Self:

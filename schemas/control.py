@@ -1,4 +1,4 @@
-"""What an operator orders: settings, trading states, a portfolio's value, the policy's mode."""
+"""Operator commands: settings, trading states, portfolio value, policy mode."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -19,35 +19,40 @@ PolicyScope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strate
 
 
 class SettingsChange(Message):
-    """A whole tree of decision settings, and the hash of the one it was based on.
+    """A complete tree of decision settings, and the hash of the settings it was based on.
 
-    In force is the base: applied. In force is the tree already: nothing to do. Else it is a conflict and rejected.
+    Applied if the base is in force, a no-op if the tree is already in force, rejected as a conflict otherwise.
     """
 
-    base_hash: Sha256 = Field(description="sha256 of the settings it was made from, as hex.")
+    base_hash: Sha256 = Field(description="sha256 of the settings that the change is based on, as hex.")
     hash: Sha256 = Field(description="sha256 of `tree` as JSON with sorted keys, as hex.")
     tree: dict[str, Any] = Field(description="Every decision section, fully resolved, defaults included.")
 
 
 class TradingStateChange(Message):
-    """Who may still trade: ACTIVE all, REDUCING only smaller, HALTED nothing (targets go to zero)."""
+    """Sets a trading state: ACTIVE trades freely, REDUCING only reduces positions, HALTED sets targets to zero."""
 
     scope: Scope = Field(description="all, portfolio:P, strategy:S or symbol:X.")
-    state: TradingState = Field(description="The state from now on.")
+    state: TradingState = Field(description="State from now on.")
 
 
 class PortfolioValue(Message):
-    """A portfolio's equity, told by hand."""
+    """A portfolio's equity, set by an operator."""
 
-    portfolio_id: Id = Field(description="Whose value.")
+    portfolio_id: Id = Field(description="Portfolio to set.")
     value_usd: Equity = Field(description="Equity in USD.")
-    reset_peak: bool = Field(default=False, description="Forget the running maximum, so that no drawdown is left.")
+    reset_peak: bool = Field(
+        default=False, description="Also reset the equity peak, so that the drawdown becomes zero."
+    )
 
 
 class RlMode(Message):
-    """How far the policy may act; `live` opens a gate that has closed, with a fresh sequence."""
+    """Sets the policy's mode. Closed gates of portfolios in scope are reset: evidence is collected from the start.
 
-    mode: PolicyMode = Field(description="off: not asked; shadow: asked and scored; live: it may nudge.")
+    A strategy scope resets no gate.
+    """
+
+    mode: PolicyMode = Field(description="off: not asked; shadow: asked and scored; live: may nudge sizes.")
     scope: PolicyScope = Field("all", description="all, portfolio:P or strategy:S.")
 
 
@@ -67,17 +72,17 @@ def _payload_of(kind: str, payload: type[Message]) -> JsonDict:
 
 
 class Control(Message):
-    """An operator's order. Every journal partition answers it with an alert of kind `control_applied`."""
+    """An operator command. Every journal partition answers with an alert of kind `control_applied`."""
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_payload_of(*item) for item in PAYLOADS.items()]})
     refused_as: ClassVar[type[InvalidMessage]] = InvalidControlException
 
-    control_id: Id = Field(description="Names the order; the answers carry it as their subject.")
-    kind: ControlKind = Field(description="What the payload is.")
-    payload: SettingsChange | TradingStateChange | PortfolioValue | RlMode = Field(description="As kind says.")
-    reason: Text = Field(description="Why, for those who read the journal.")
-    by: Text = Field(description="Who, for those who read the journal.")
-    timestamp_ns: TimestampNs = Field(description="When it was ordered, ns since 1970 UTC.")
+    control_id: Id = Field(description="Identifies the command; the answering alerts carry it as their subject.")
+    kind: ControlKind = Field(description="Kind of payload.")
+    payload: SettingsChange | TradingStateChange | PortfolioValue | RlMode = Field(description="Payload of that kind.")
+    reason: Text = Field(description="Why it was issued; for readers of the journal.")
+    by: Text = Field(description="Who issued it; for readers of the journal.")
+    timestamp_ns: TimestampNs = Field(description="Time of issue, ns since 1970 UTC.")
 
     @field_validator("payload", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Dead letters: the record as it came, and headers that say what was wrong with it."""
+"""Dead letters: the original record, plus headers that describe the error."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -18,40 +18,40 @@ OFFSET = "__streams.errors.offset"
 CODE = "himari.error.code"
 FIELD = "himari.error.field"
 TICK = "himari.error.tick"
-"""Of one tick of many: its place among them, from 0. Before the others, where it is there."""
+"""Index of the refused tick in a message of many, from 0. If present, it precedes the other headers."""
 NAMES = (EXCEPTION, MESSAGE, TOPIC, PARTITION, OFFSET, CODE, FIELD)
 
 Headers = Sequence[tuple[str, bytes]]
 
 
 class DeadLetter(Message):
-    """What the headers of a record on `<topic>.dlq` say."""
+    """The error headers of a record on `<topic>.dlq`."""
 
     refused_as: ClassVar[type[InvalidMessage]] = InvalidMessage
 
     exception: str = Field(description="Class of the error.")
     message: str = Field(description="Place, rule and value.")
-    topic: str = Field(description="Where the record was read.")
-    partition: Index = Field(description="Its partition there.")
-    offset: Offset = Field(description="Its offset there.")
-    code: ErrorCode = Field(description="What kind of error.")
-    field: str = Field(description="Dotted path of the field, empty where the whole record is meant.")
+    topic: str = Field(description="Topic that the record was read from.")
+    partition: Index = Field(description="Partition of that topic.")
+    offset: Offset = Field(description="Offset in that partition.")
+    code: ErrorCode = Field(description="Error code.")
+    field: str = Field(description="Dotted path of the field; empty if the error concerns the whole record.")
     tick: Index | None = Field(
-        None, description="Of a message of many ticks: the one that was refused, from 0; the others count."
+        None, description="In a message of many ticks: index of the refused one, from 0; the others are used."
     )
 
 
 def headers_of(
     error: InvalidMessage, topic: str, partition: int, offset: int, tick: int | None = None
 ) -> list[tuple[str, bytes]]:
-    """Return the headers that tell what was wrong with a record, or one tick of it, to stand after its own."""
+    """Return the error headers for a record, or one tick of it; they are appended to the record's own headers."""
     which = [] if tick is None else [(TICK, str(tick).encode())]
     texts = (type(error).__name__, error.text, topic, str(partition), str(offset), error.code, error.field)
     return [*which, *((name, text.encode(errors="replace")) for name, text in zip(NAMES, texts, strict=True))]
 
 
 def original(headers: Headers) -> list[tuple[str, bytes]]:
-    """Return the record's own headers: all before ours, which stand at the end."""
+    """Return the record's own headers, without the error headers at the end."""
     own = len(headers) - len(NAMES)
     if tuple(name for name, _ in headers[max(own, 0) :]) != NAMES:
         return list(headers)
@@ -59,19 +59,19 @@ def original(headers: Headers) -> list[tuple[str, bytes]]:
 
 
 def _names_a_tick(headers: Headers, own: int) -> bool:
-    """Return whether the header before ours is ours as well: it names the tick that the field is in."""
+    """Return whether the header before the error headers is the tick index, which has to agree with the field."""
     if not own or headers[own - 1][0] != TICK:
         return False
     return (headers[-1][1] or b"").startswith(b"ticks[%s]" % (headers[own - 1][1] or b""))
 
 
 def read(headers: Iterable[tuple[str, bytes]]) -> DeadLetter | None:
-    """Return what a dead letter's headers say, or None where they are not all there or say what we never would."""
-    told = {name: (value or b"").decode(errors="replace") for name, value in headers if name in {*NAMES, TICK}}
-    which = told.pop(TICK, "")
-    if len(told) < len(NAMES):
+    """Return a dead letter's error headers, or None if one is missing or has a value that is never written."""
+    values = {name: (value or b"").decode(errors="replace") for name, value in headers if name in {*NAMES, TICK}}
+    which = values.pop(TICK, "")
+    if len(values) < len(NAMES):
         return None
-    exception, message, topic, partition, offset, code, field = (told[name] for name in NAMES)
+    exception, message, topic, partition, offset, code, field = (values[name] for name in NAMES)
     try:
         return DeadLetter.model_validate(
             {

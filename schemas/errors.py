@@ -1,8 +1,8 @@
-# ruff: noqa: N818 - users know these names; half of them are the mission's, so none ends in Error
-"""Everything that can go wrong by name, as one tree; the number is the command line's exit code.
+# ruff: noqa: N818 - these names are public, so they stay as they are
+"""The exception tree; the number is the exit code of the command line.
 
     SizingError                              1
-    ├── InvalidMessage                       5   a record that cannot be used: it goes to the dead-letter topic
+    ├── InvalidMessage                       5   a record cannot be used: it goes to the dead-letter topic
     │   ├── InvalidSignalException
     │   ├── InvalidCascadeIndicatorsException
     │   ├── InvalidPriceException
@@ -12,25 +12,25 @@
     │   ├── InvalidAllocationException
     │   ├── InvalidEntryException
     │   └── InvalidAdviceException
-    ├── ConfigurationException               5   settings that cannot be used: nothing changes
-    ├── UnwritableMessage                    1   a value that JSON cannot carry
-    ├── ProcessorStopped                     1   a broken invariant: the worker stops, loudly
-    ├── PortTaken                            1   somebody else listens there
-    ├── NotAllowed                           1   the broker's ACLs forbid it
-    ├── LoginRefused                         5   the broker does not believe who we are
-    ├── Unheard                              6   an order was given, and its answers cannot be read
-    ├── NotFound                             3   a portfolio, decision or record that is not there
-    ├── VerificationMismatch                 4   an allocation that does not come out again
-    ├── AllocationFork                       4   a reader met other bytes, or a broken chain: halt
-    ├── AllocationGap                        4   a reader missed a sequence: fetch again
-    ├── TopicsUnfit                          6   topics missing, or partition counts that do not fit
-    ├── BrokerUnreachable                    6   no broker where one was named
-    ├── BrokerUntrusted                      6   it cannot show that it is the broker that was named
-    ├── CircuitBreakerOpenException          6   the policy endpoint is not asked for now
-    ├── WorkerStuck                          7   a part of the worker does not move: start it anew
-    └── AnotherVersion                       8   what was decided by another decision version, and no other can
+    ├── ConfigurationException               5   invalid settings: nothing changes
+    ├── UnwritableMessage                    1   a value cannot be written as JSON
+    ├── ProcessorStopped                     1   an invariant is broken: the worker stops
+    ├── PortTaken                            1   the port is in use
+    ├── NotAllowed                           1   the broker's ACLs forbid the request
+    ├── LoginRefused                         5   authentication with the broker failed
+    ├── Unheard                              6   a command was sent, but its answers cannot be read
+    ├── NotFound                             3   a portfolio, decision or record does not exist
+    ├── VerificationMismatch                 4   an allocation cannot be reproduced
+    ├── AllocationFork                       4   different bytes for one sequence, or a broken hash chain: halt
+    ├── AllocationGap                        4   a sequence is missing: fetch again
+    ├── TopicsUnfit                          6   topics are missing, or a partition count is wrong
+    ├── BrokerUnreachable                    6   no broker answers at the configured address
+    ├── BrokerUntrusted                      6   the broker's certificate is not trusted
+    ├── CircuitBreakerOpenException          6   the policy endpoint is not called for now
+    ├── WorkerStuck                          7   a part of the worker is stuck: restart it
+    └── AnotherVersion                       8   the entries belong to another decision version
 
-A text names place, rule and value: "signals[0]@7: confidence must be at most 1, was 1.2".
+An error text names place, rule and value: "signals[0]@7: confidence must be at most 1, was 1.2".
 """
 
 from typing import ClassVar
@@ -39,7 +39,7 @@ from schemas.vocabulary import ErrorCode
 
 
 class SizingError(Exception):
-    """Whatever this package raises on purpose."""
+    """Base of every exception that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
 
@@ -47,7 +47,7 @@ class SizingError(Exception):
 class InvalidMessage(SizingError):
     """A record that cannot be used.
 
-    `code` is from the closed set `ErrorCode`; `field` is the dotted path, "" where the whole record is meant.
+    `code` is one of `ErrorCode`; `field` is the dotted path, "" if the error concerns the whole record.
     """
 
     exit_code = 5
@@ -71,19 +71,19 @@ class InvalidCascadeIndicatorsException(InvalidMessage):
 
 
 class InvalidPriceException(InvalidMessage):
-    """A price, or a message of many, that cannot be used."""
+    """A price, or a message of many prices, that cannot be used."""
 
 
 class InvalidOutcomeException(InvalidMessage):
-    """A trade outcome that cannot be learnt from."""
+    """A trade outcome that cannot be used."""
 
 
 class InvalidPositionsException(InvalidMessage):
-    """Positions that cannot be taken as held."""
+    """A report of positions that cannot be used."""
 
 
 class InvalidControlException(InvalidMessage):
-    """An operator's record that cannot be carried out."""
+    """An operator command that cannot be executed."""
 
 
 class InvalidAllocationException(InvalidMessage):
@@ -99,10 +99,10 @@ class InvalidAdviceException(InvalidMessage):
 
 
 class ConfigurationException(SizingError):
-    """Settings that cannot be used; they change nothing.
+    """Invalid settings; nothing changes.
 
-    `file` is the path, "environment" or "command line"; `key` the dotted key ("" where the whole file is meant);
-    `rule` what is asked for and what was there; `line` counts from 1, None where it is not known.
+    `file` is the path, "environment" or "command line"; `key` the dotted key ("" if the error concerns the whole
+    file); `rule` the rule and the value that broke it; `line` counts from 1, None if unknown.
     """
 
     exit_code = 5
@@ -120,88 +120,88 @@ class ConfigurationException(SizingError):
 
 
 class UnwritableMessage(SizingError):
-    """A value that JSON cannot carry: NaN, infinity, or no JSON type at all."""
+    """A value that cannot be written as JSON: NaN, infinity, or a type without a JSON equivalent."""
 
 
 class ProcessorStopped(SizingError):
-    """A broken invariant: what follows cannot be trusted, so the worker stops and commits nothing past it."""
+    """An invariant is broken: later results cannot be trusted, so the worker stops and commits nothing past it."""
 
 
 class PortTaken(SizingError):
-    """Somebody else listens on the port."""
+    """The port is in use."""
 
 
 class NotAllowed(SizingError):
-    """The broker does not let this user do what was asked."""
+    """The broker does not authorise this user for the request."""
 
 
 class LoginRefused(SizingError):
-    """The broker does not believe who we are: password, user, mechanism or certificate."""
+    """Authentication with the broker failed: password, user, mechanism or certificate."""
 
     exit_code = 5
 
 
 class Unheard(SizingError):
-    """An order was given, and nobody could listen to what came of it."""
+    """A command was sent, but its answers could not be read."""
 
     exit_code = 6
 
 
 class NotFound(SizingError):
-    """A portfolio, decision or record that is not there."""
+    """A portfolio, decision or record does not exist."""
 
     exit_code = 3
 
 
 class VerificationMismatch(SizingError):
-    """An allocation that does not come out again byte for byte."""
+    """An allocation cannot be reproduced byte for byte."""
 
     exit_code = 4
 
 
 class AllocationFork(SizingError):
-    """Two allocations claim one place in a portfolio's sequence: the reader halts."""
+    """Two allocations have the same sequence in a portfolio: the reader halts."""
 
     exit_code = 4
 
 
 class AllocationGap(SizingError):
-    """A sequence was not seen: the reader fetches again from the last one it took."""
+    """A sequence is missing: the reader fetches again from the last one it applied."""
 
     exit_code = 4
 
 
 class TopicsUnfit(SizingError):
-    """Topics are missing, or their partition counts are not those of the settings or the journal."""
+    """Topics are missing, or their partition counts differ from those of the settings or the journal."""
 
     exit_code = 6
 
 
 class BrokerUnreachable(SizingError):
-    """No broker answers where one was named."""
+    """No broker answers at the configured address."""
 
     exit_code = 6
 
 
 class BrokerUntrusted(SizingError):
-    """What answers cannot show that it is the broker that was named: nothing is sent to it, no password either."""
+    """The broker's certificate is not trusted: nothing is sent to it, and no password."""
 
     exit_code = 6
 
 
 class CircuitBreakerOpenException(SizingError):
-    """The policy endpoint failed too often and is not asked for now."""
+    """The policy endpoint failed too often and is not called for now."""
 
     exit_code = 6
 
 
 class WorkerStuck(SizingError):
-    """A part of the worker does not move any more, and will not by itself."""
+    """A part of the worker makes no progress and will not recover by itself."""
 
     exit_code = 7
 
 
 class AnotherVersion(SizingError):
-    """A stretch of the journal belongs to another decision version; the text says what to install or run."""
+    """Part of the journal belongs to another decision version; the text says what to install or run."""
 
     exit_code = 8

@@ -1,4 +1,4 @@
-"""What became of a decision."""
+"""Trade outcomes."""
 
 from typing import ClassVar, Self
 
@@ -15,20 +15,20 @@ _ONE_OF_BOTH: list[JsonValue] = [{"required": [name], "properties": {name: {"typ
 
 
 class TradeOutcome(Message):
-    """What the asset did while a decision was held. It is joined to its claim by name, never guessed."""
+    """The asset's return while a decision was held. It is joined to its claim by id, never by guessing."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_BOTH})
     refused_as: ClassVar[type[InvalidMessage]] = InvalidOutcomeException
 
-    portfolio_id: Id = Field("main", description="The portfolio that decided.")
-    strategy_id: StrategyId = Field(description="Whose claim it settles.")
-    symbol: Id = Field(description="What was held.")
-    decision_id: DecisionId | None = Field(None, description="The allocation; it or signal_id is required.")
-    signal_id: Id | None = Field(None, description="The signal; it or decision_id is required.")
-    side: Side = Field(description="The side that was held.")
-    realized_return: Return = Field(description="Return of the asset, not of the side, over the holding; a ratio.")
-    holding_s: Seconds | None = Field(None, description="How long it was held, in seconds. Absent: the horizon.")
-    timestamp_ns: TimestampNs = Field(description="When it was closed, ns since 1970 UTC.")
+    portfolio_id: Id = Field("main", description="Portfolio that made the decision.")
+    strategy_id: StrategyId = Field(description="Strategy whose claim it settles.")
+    symbol: Id = Field(description="Symbol that was held.")
+    decision_id: DecisionId | None = Field(None, description="The allocation; this or signal_id is required.")
+    signal_id: Id | None = Field(None, description="The signal; this or decision_id is required.")
+    side: Side = Field(description="Side that was held.")
+    realized_return: Return = Field(description="Return of the asset (not of the side) over the holding, a ratio.")
+    holding_s: Seconds | None = Field(None, description="Holding time in seconds. Absent: the horizon.")
+    timestamp_ns: TimestampNs = Field(description="Time of closing, ns since 1970 UTC.")
     used_rl: bool | None = Field(None, description="Whether the policy's nudge was traded.")
 
     @model_validator(mode="after")

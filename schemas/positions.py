@@ -1,4 +1,4 @@
-"""What is really held."""
+"""Reported positions."""
 
 from typing import Annotated, ClassVar
 
@@ -12,18 +12,18 @@ SYMBOLS_MAX = 2_000
 
 
 class Positions(Message):
-    """What a portfolio really holds; the newest timestamp wins. From then on allocations say `basis: positions`."""
+    """A portfolio's actual holdings; the newest timestamp wins. Later allocations have `basis: positions`."""
 
     refused_as: ClassVar[type[InvalidMessage]] = InvalidPositionsException
 
-    portfolio_id: Id = Field(description="Whose positions.")
-    timestamp_ns: TimestampNs = Field(description="When they were counted, ns since 1970 UTC.")
-    equity: Equity | None = Field(None, description="Value of the portfolio in USD. Absent: as it was.")
+    portfolio_id: Id = Field(description="Portfolio that holds them.")
+    timestamp_ns: TimestampNs = Field(description="Time of the report, ns since 1970 UTC.")
+    equity: Equity | None = Field(None, description="Value of the portfolio in USD. Absent: unchanged.")
     as_of_sequence: Offset | None = Field(
         None,
-        description="Sequence of the last allocation that the reporter had applied. A report below the newest change "
-        "of a target counts for its equity alone. Absent: judged by the time of the report.",
+        description="Sequence of the last allocation that the reporter had applied. If it is below the newest change "
+        "of a target, only the report's equity is used. Absent: decided by the time of the report.",
     )
     quantities: Annotated[dict[Id, Quantity], Field(max_length=SYMBOLS_MAX)] = Field(
-        description="Coins by symbol, negative for short. A symbol that is not named is not held."
+        description="Coins by symbol, negative for short. An absent symbol is not held."
     )

@@ -1,4 +1,4 @@
-"""Prices: one tick a message, or many."""
+"""Prices: one tick per message, or many."""
 
 from typing import Annotated, Any, ClassVar, NotRequired, Self
 
@@ -14,16 +14,18 @@ TICKS_MAX = 10_000
 
 
 class PriceTick(Message):
-    """One price of one symbol. A candle is a tick at its end, with its low, high and volume."""
+    """One price of one symbol. A candle is sent as a tick at its end, with its low, high and volume."""
 
     refused_as: ClassVar[type[InvalidMessage]] = InvalidPriceException
 
-    symbol: Id = Field(description="What is priced.")
-    price: Price = Field(description="USD for one coin.")
-    timestamp_ns: TimestampNs = Field(description="When it was traded, ns since 1970 UTC; a candle's end.")
-    low: Price | None = Field(None, description="Lowest price since the tick before, at most price. Absent: price.")
-    high: Price | None = Field(None, description="Highest price since the tick before, at least price. Absent: price.")
-    volume: Coins | None = Field(None, description="Traded since the tick before, in coins. Absent: 0.")
+    symbol: Id = Field(description="Symbol that is priced.")
+    price: Price = Field(description="USD per coin.")
+    timestamp_ns: TimestampNs = Field(description="Time of the trade or end of the candle, ns since 1970 UTC.")
+    low: Price | None = Field(None, description="Lowest price since the previous tick, at most price. Absent: price.")
+    high: Price | None = Field(
+        None, description="Highest price since the previous tick, at least price. Absent: price."
+    )
+    volume: Coins | None = Field(None, description="Coins traded since the previous tick. Absent: 0.")
 
     @model_validator(mode="after")
     def _low_to_high(self) -> Self:
@@ -45,7 +47,7 @@ class PriceTicks(Message):
 
 
 class PlainTick(TypedDict):
-    """A PriceTick as the plain dict that it came as: four times quicker to check than to build the message."""
+    """A PriceTick as the plain dict it was parsed to: validating it is four times as fast as building the model."""
 
     __pydantic_config__ = PriceTick.model_config  # type: ignore[misc]
 
@@ -58,7 +60,7 @@ class PlainTick(TypedDict):
 
 
 class RawTicks(TypedDict):
-    """A PriceTicks whose ticks nobody has looked at yet."""
+    """A PriceTicks whose ticks are not validated yet."""
 
     __pydantic_config__ = PriceTick.model_config  # type: ignore[misc]
 
@@ -70,6 +72,6 @@ TICKS = TypeAdapter(Annotated[list[PlainTick], Field(min_length=1, max_length=TI
 
 
 def descends(tick: PlainTick) -> bool:
-    """Return whether low, price and high are out of order."""
+    """Return whether low ≤ price ≤ high is violated."""
     low, high = tick.get("low"), tick.get("high")
     return (low is not None and low > tick["price"]) or (high is not None and high < tick["price"])

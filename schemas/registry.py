@@ -1,4 +1,4 @@
-"""The list of messages that have a JSON Schema: a new message is one more line here."""
+"""The messages that have a JSON Schema; a new message is added here."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ MESSAGES: dict[str, type[Message]] = {
 def schema_of(name: str) -> dict[str, Any]:
     """Return a message's JSON Schema, draft 2020-12.
 
-    What it cannot say: whole numbers must be written without a fraction, a price lies between low and high, no key
-    comes twice, and the limits of size and depth.
+    Rules that it cannot express: integers are written without a fraction, a price lies between low and high, no key
+    is repeated, and the limits of size and depth.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -56,7 +56,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def _closed(schema: Any) -> Any:
-    """Refuse keys that do not match where a pattern for keys is given; pydantic leaves them open."""
+    """Refuse keys that do not match a key pattern; pydantic's schema allows them."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""Which rule a value breaks, as code, field and text: the same words for every message."""
+"""The rule that a value breaks, as code, field and text; the same wording for every message."""
 
 from collections.abc import Callable, Mapping
 from reprlib import Repr
@@ -12,14 +12,14 @@ from schemas.vocabulary import ErrorCode
 TIMESTAMP_MIN_NS = 1_000_000_000_000_000_000
 TIMESTAMP_MAX_NS = 4_100_000_000_000_000_000
 FIELD_CHARS_MAX = 200
-"""A path goes through keys that others chose."""
+"""Longest path in an error: paths contain keys chosen by the sender."""
 _UNITS = {"seconds": 1_000_000_000, "milliseconds": 1_000_000, "microseconds": 1_000}
 _INT64 = float(2**63)
 _CODES = frozenset(get_args(ErrorCode))
 
 
 class Fault(NamedTuple):
-    """One broken rule; `rule` goes on after the field's name: "must be at most 1, was 1.2"."""
+    """One broken rule; `rule` continues after the field's name: "must be at most 1, was 1.2"."""
 
     code: ErrorCode
     field: str
@@ -27,17 +27,17 @@ class Fault(NamedTuple):
 
 
 def broken(fault: Fault) -> PydanticCustomError:
-    """Return what a validator raises; `fault.field` is a path below what is validated, "" for just that."""
+    """Return the error for a validator to raise; `fault.field` is relative to the validated value, "" for itself."""
     return PydanticCustomError(fault.code, "{rule}", {"field": fault.field, "rule": fault.rule})
 
 
 def within(error: ValidationError) -> PydanticCustomError:
-    """Return what a validator raises where a part of its value was validated by another model."""
+    """Return the error for a validator to raise when another model refused a part of its value."""
     return broken(first(error))
 
 
 def first(error: ValidationError) -> Fault:
-    """Return the first broken rule, in the order of the fields; the others are not looked at."""
+    """Return the first broken rule in the order of the fields; the others are ignored."""
     details = error.errors(include_url=False)[0]
     context = details.get("ctx", {})
     field = ".".join(map(str, details["loc"]))[:FIELD_CHARS_MAX]
@@ -49,26 +49,26 @@ def first(error: ValidationError) -> Fault:
         if unit is not None:
             rule = f"must be in nanoseconds since 1970, {details['input']!r} looks like {unit}"
             return Fault("timestamp_unit", field, rule)
-    code, rule = _told(details, context)
+    code, rule = _described(details, context)
     return Fault(code, field, rule)
 
 
 def shown(value: object) -> str:
-    """Return a value for an error's text, cut short."""
+    """Return a value for an error text, shortened."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return _SHORT.repr(value)
 
 
 def _unit_meant(value: object) -> str | None:
-    """Return the unit in which a number would be a time that we know, where it is not nanoseconds."""
+    """Return the unit other than nanoseconds in which a number would be a valid time; None if there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     fitting = (unit for unit, ns in _UNITS.items() if TIMESTAMP_MIN_NS <= value * ns <= TIMESTAMP_MAX_NS)
     return next(fitting, None)
 
 
-def _told(details: ErrorDetails, context: Mapping[str, Any]) -> tuple[ErrorCode, str]:
+def _described(details: ErrorDetails, context: Mapping[str, Any]) -> tuple[ErrorCode, str]:
     kind = details["type"]
     if kind == "missing":
         return "missing", "must be given"

@@ -1,6 +1,6 @@
-"""The numbers and names that messages share: each with its unit and its range.
+"""Field types shared by the messages, each with its unit and range.
 
-The bounds are wide: they keep out slips of unit and values that would overflow further on, not bold claims.
+The bounds are wide: they refuse wrong units and values that would overflow later, not bold claims.
 """
 
 from typing import Annotated, Any, Literal
@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from schemas.rules import TIMESTAMP_MAX_NS, TIMESTAMP_MIN_NS, Fault, broken
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
-"""A name that users choose."""
+"""A name chosen by the user."""
 StrategyId = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9._:/]|[A-Za-z0-9._:/-]{2,64})$")]
-"""A strategy's name; "-" alone is ours: what a portfolio holds that no strategy asked for."""
+"""A strategy's name. "-" alone is reserved for holdings that no strategy asked for."""
 DecisionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 """`{journal_id}-{partition}-{offset}-{portfolio_id}`."""
 JournalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z2-7]{8}$")]
@@ -21,11 +21,11 @@ JournalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z2-7]{8}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A sha256, in lower-case hex."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z _-]{0,63}$")]
-"""A word in any case."""
+"""A label; case is ignored."""
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-"""A word of ours, in snake_case."""
+"""An identifier of this package, in snake_case."""
 Text = Annotated[str, StringConstraints(max_length=512)]
-"""What a person says."""
+"""Free text."""
 
 TimestampNs = Annotated[
     int,
@@ -40,35 +40,35 @@ Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 Unit = Annotated[float, Ge(0), Le(1)]
 """From 0 to 1."""
 Price = Annotated[float, Ge(1e-18), Le(1e15)]
-"""USD for one coin."""
+"""USD per coin."""
 Coins = Annotated[float, Ge(0), Le(1e18)]
 Quantity = Annotated[float, Ge(-1e18), Le(1e18)]
 """Coins held: positive long, negative short."""
 Usd = Annotated[float, Ge(0), Le(1e18)]
 Equity = Annotated[float, Ge(0.01), Le(1e15)]
-"""USD; at least a cent, since weights are shares of it."""
+"""USD; at least one cent, because weights are shares of it."""
 Return = Annotated[float, Ge(-1), Le(1000)]
-"""A ratio: 0.01 is one percent; a coin can lose no more than all of itself."""
+"""A ratio: 0.01 is one percent; at least -1, a total loss."""
 ClaimedReturn = Annotated[float, Ge(-1000), Le(1000)]
-"""A claimed return, non-negative or signed as the action; 0.01 is one percent."""
+"""A claimed return, non-negative or with the action's sign; 0.01 is one percent."""
 Volatility = Annotated[float, Ge(1e-9), Le(1000)]
 """Standard deviation of a return, as a ratio."""
 Reading = Annotated[float, Ge(-1e6), Le(1e6)]
-"""An indicator: extremes are news, not errors."""
+"""An indicator; extreme values are valid."""
 Seconds = Annotated[float, Ge(0), Le(315_360_000)]
 """Up to ten years."""
 Horizon = Annotated[float, Ge(0.001), Le(315_360_000)]
 """A millisecond to ten years, in seconds."""
 Hours = Annotated[float, Ge(0.01), Le(8760)]
-"""Half a minute to a year: a rate per 5e-324 hours would have no end as a rate per 8 hours."""
+"""36 seconds to a year; shorter intervals could overflow when a rate is converted to 8 hours."""
 
 
 def _no_lookalike(side: Any) -> Any:
-    """Refuse True and 1.0, which Python takes for 1."""
+    """Refuse True and 1.0, which Python treats as equal to 1."""
     if isinstance(side, bool | float):
-        raise broken(Fault("wrong_type", "", f"must be a word or an integer, was {side!r}"))
+        raise broken(Fault("wrong_type", "", f"must be a string or an integer, was {side!r}"))
     return side
 
 
 Side = Annotated[Literal[1, -1, "buy", "sell", "long", "short"], BeforeValidator(_no_lookalike)]
-"""1, buy, long: gains when the price rises; -1, sell, short: when it falls."""
+"""1, buy and long gain when the price rises; -1, sell and short when it falls."""

@@ -1,4 +1,4 @@
-"""The closed vocabularies that messages, engines and metrics share."""
+"""Closed sets of values shared by messages, engines and metrics."""
 
 from typing import Final, Literal, get_args
 
@@ -54,4 +54,4 @@ ErrorCode = Literal[
     "unmatched",
     "repeated",
 ]
-"""Why a record was refused, from the outermost rule to the innermost; what `himari.error.code` may say."""
+"""Values of `himari.error.code`: why a record was refused, from the outermost rule to the innermost."""

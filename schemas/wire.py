@@ -1,10 +1,10 @@
-"""Bytes to messages and back, strictly.
+"""Strict decoding and encoding of messages.
 
-A record is UTF-8, one JSON object, with no key twice, no NaN or infinity, not larger and not deeper than the limits.
-Fields that nobody knows are ignored, but those rules hold for them too.
+A record is UTF-8 and one JSON object, without repeated keys, NaN or infinity, and within the limits of size and depth.
+Unknown fields are ignored, but the same rules hold for them.
 
-orjson refuses infinities and NaN by itself, but neither a key given twice nor depth. Two cheap certificates spare
-most records a second parse (see `_is_shallow` and `_has_no_doubles`); a record with a backslash gets none.
+orjson refuses infinities and NaN, but not repeated keys or depth. Two cheap sufficient checks save most records a
+second parse (`_is_shallow`, `_has_no_doubles`); a record with a backslash is always parsed again.
 """
 
 import json
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=Message)
 
 
 class RecordLimits(NamedTuple):
-    """How large and how deep a record may be; an object of plain values has depth 1."""
+    """Largest size and depth of a record; an object of plain values has depth 1."""
 
     bytes_max: int = 1_048_576
     depth_max: int = 8
@@ -36,19 +36,19 @@ JOURNAL = RecordLimits(bytes_max=9 * 1_048_576)
 
 
 def decode(model: type[M], raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> M:
-    """Return the message that a record holds; `place` says in the error's text where the record lies.
+    """Return the message in a record; `place` names the record in error texts.
 
     Raises:
-        InvalidMessage: the subclass that the model names; the first broken rule decides.
+        InvalidMessage: the subclass that the model names, for the first broken rule.
     """
     return validate(model, _object(model, raw, place, limits), place=place)
 
 
 class RefusedTick(NamedTuple):
-    """One tick of a message of many that cannot be used."""
+    """An invalid tick in a message of many."""
 
     number: int
-    """Its place among them, from 0."""
+    """Index in the message, from 0."""
     error: InvalidMessage
 
 
@@ -56,21 +56,21 @@ class Ticks(NamedTuple):
     """The ticks of one record of `prices`."""
 
     ticks: list[PlainTick]
-    """Those that are good, in their order."""
+    """Valid ticks, in order."""
     numbers: Sequence[int]
-    """The place of each among all, from 0."""
+    """Index of each valid tick in the message, from 0."""
     refused: list[RefusedTick]
-    """In their order."""
+    """Invalid ticks, in order."""
     many: bool
-    """Whether they came under "ticks"."""
+    """Whether the record has a "ticks" array."""
 
 
 def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> Ticks:
-    """Return the ticks of one record of `prices`, which holds one tick, or many under "ticks"; a bad one stands alone.
+    """Return the ticks of one record of `prices`: one tick, or many under "ticks". Each bad one is refused by itself.
 
     Raises:
-        InvalidPriceException: no tick of the record can be told: it is no JSON object, its one tick is bad, or what
-            stands under "ticks" is no list of 1 to 10,000.
+        InvalidPriceException: the record is not a JSON object, its only tick is invalid, or "ticks" is not an array
+            of 1 to 10,000.
     """
     tree = _object(PriceTick, raw, place, limits)
     many = "ticks" in tree
@@ -86,10 +86,10 @@ def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) 
 
 
 def decode_prices(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> list[PlainTick]:
-    """Return the ticks of one record of `prices` that is good as a whole.
+    """Return the ticks of one record of `prices` in which every tick is valid.
 
     Raises:
-        InvalidPriceException: for the first tick that is bad, or the record.
+        InvalidPriceException: for the first invalid tick, or for the record.
     """
     found = decode_ticks(raw, place=place, limits=limits)
     if found.refused:
@@ -98,7 +98,7 @@ def decode_prices(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE)
 
 
 def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
-    """Return ticks of which at least one is bad."""
+    """Return the ticks of a message in which at least one is invalid."""
     try:
         raw_ticks = RAW_TICKS.validate_python(tree)["ticks"]
     except ValidationError as error:
@@ -114,7 +114,7 @@ def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
 
 
 def _tick(raw_tick: Any) -> PlainTick | Fault:
-    """Return a tick, or the first rule that it breaks."""
+    """Return the tick, or the first rule that it breaks."""
     try:
         return cast("PlainTick", PriceTick.model_validate(raw_tick).model_dump())
     except ValidationError as error:
@@ -122,7 +122,7 @@ def _tick(raw_tick: Any) -> PlainTick | Fault:
 
 
 def refused_tick(number: int | None, fault: Fault, *, place: str) -> InvalidMessage:
-    """Return why one tick is refused; of many (`number`), its field is named by its place: "ticks[3].price"."""
+    """Return the error for an invalid tick; in a message of many (`number`) its field is named "ticks[3].price"."""
     if number is None:
         return _refused(PriceTick, place, fault)
     field = f"ticks[{number}].{fault.field}" if fault.field else f"ticks[{number}]"
@@ -130,7 +130,7 @@ def refused_tick(number: int | None, fault: Fault, *, place: str) -> InvalidMess
 
 
 def decode_ours(model: type[M], raw: bytes, *, place: str) -> M:
-    """Return a message that this package wrote: like `decode`, but no double key or depth is looked for.
+    """Return a message that this package wrote: `decode` without the checks for repeated keys and depth.
 
     Raises:
         InvalidMessage: the subclass that the model names.
@@ -143,10 +143,10 @@ def decode_ours(model: type[M], raw: bytes, *, place: str) -> M:
 
 
 def validate(model: type[M], tree: object, *, place: str) -> M:
-    """Return the message that a plain object holds: what `decode` does once the bytes are read.
+    """Return the message in a parsed JSON object: the second half of `decode`.
 
     Raises:
-        InvalidMessage: the subclass that the model names; the first broken rule decides.
+        InvalidMessage: the subclass that the model names, for the first broken rule.
     """
     try:
         return model.model_validate(tree)
@@ -155,22 +155,22 @@ def validate(model: type[M], tree: object, *, place: str) -> M:
 
 
 def check_time(message: Message, timestamp_ns: int, latest_ns: int, *, place: str) -> None:
-    """Refuse a message whose event time lies after `latest_ns`.
+    """Refuse a message whose event time is after `latest_ns`.
 
     Raises:
         InvalidMessage: the subclass that the message's model names, with code `in_future`.
     """
     if timestamp_ns > latest_ns:
         ahead_s = (timestamp_ns - latest_ns) / 1e9
-        rule = f"must not lie ahead of the clock, was {ahead_s:.3f} s past what is allowed"
+        rule = f"must not be ahead of the clock, was {ahead_s:.3f} s past the limit"
         raise _refused(type(message), place, Fault("in_future", "timestamp_ns", rule))
 
 
 def encode(message: Message | dict[str, Any]) -> bytes:
-    """Return the bytes of a message (what is None is left out) or of a plain object, keys sorted.
+    """Return the JSON of a message (without fields that are None) or of a plain object, keys sorted.
 
     Raises:
-        UnwritableMessage: NaN, infinity, or something that JSON has no type for.
+        UnwritableMessage: NaN, infinity, or a type without a JSON equivalent.
     """
     plain = message.model_dump(exclude_none=True) if isinstance(message, Message) else message
     try:
@@ -178,7 +178,7 @@ def encode(message: Message | dict[str, Any]) -> bytes:
     except TypeError as error:
         msg = f"cannot be written as JSON: {error}"
         raise UnwritableMessage(msg) from error
-    if b"null" in value:  # which is how orjson writes NaN, without a word
+    if b"null" in value:  # orjson silently writes NaN as null
         _refuse_nan(plain, "")
     return value
 
@@ -192,7 +192,7 @@ def _object(model: type[Message], raw: bytes | None, place: str, limits: RecordL
 
 
 def _parsed(raw: bytes | None, limits: RecordLimits) -> Any:
-    """Return the JSON value, or the Fault that is wrong with the bytes."""
+    """Return the JSON value, or the rule that the bytes break."""
     if not raw:
         return Fault("empty", "", "record must hold a value, was empty")
     if len(raw) > limits.bytes_max:
@@ -207,20 +207,21 @@ def _parsed(raw: bytes | None, limits: RecordLimits) -> Any:
 
 
 def _is_shallow(raw: bytes, limits: RecordLimits) -> bool:
-    """Certify the depth of a record without backslashes: a strike of empty pairs takes one level at most.
+    """Return True only if the record, which has no backslash, is within the depth limit; False is not conclusive.
 
-    Quotes are struck once. A string that holds a bracket keeps its quote, so that nothing is certified then.
+    Each pass removes empty bracket pairs, so at most one level. A string that contains a bracket keeps its quotes,
+    so the result is False then.
     """
     brackets = raw.translate(None, _NO_BRACKETS).replace(b'""', b"")
-    for strike in range(limits.depth_max):
-        brackets = brackets.replace(*_PAIRS[strike % 2])
+    for level in range(limits.depth_max):
+        brackets = brackets.replace(*_PAIRS[level % 2])
         if not brackets:
             return True
     return False
 
 
 def _has_no_doubles(raw: bytes, tree: Any) -> bool:
-    """Certify that no key was dropped from a record without backslashes: a dropped one would leave fewer colons."""
+    """Return whether a record without backslashes kept all its keys: a dropped duplicate leaves fewer colons."""
     return orjson.dumps(tree).count(b":") == raw.count(b":")
 
 
@@ -250,7 +251,7 @@ def _deepest(text: str, limits: RecordLimits) -> Fault | None:
 
 
 def _infinite(text: str) -> str | None:
-    """Return the first number that is not finite, as it stands in a record that is JSON but for that."""
+    """Return the first non-finite number, as written, in a record that is otherwise valid JSON."""
     found: list[str] = []
 
     def take(literal: str) -> float:

@@ -21,6 +21,18 @@ MODULES = sorted(
 )
 
 
+MODELS = [name for name in MODULES if name.startswith("engines.models.")]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_are_true(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_an_example_in_the_docstring_of_its_module(name):
+    assert doctest.DocTestParser().get_examples(importlib.import_module(name).__doc__ or "")
+
+
+def test_the_models_are_found():
+    assert len(MODELS) >= 13

@@ -67,7 +67,7 @@ def test_version_3_decides_its_journal_as_it_did(unpacked):
 
 
 def test_other_code_would_be_seen(unpacked):
-    cascade = unpacked / "engines/models/cascade.py"
+    cascade = unpacked / "engines/cascade.py"
     before, after = "(1.0, 0.5, 0.25, 0.0)", "(1.0, 0.5, 0.24, 0.0)"
     assert before in cascade.read_text()
     cascade.write_text(cascade.read_text().replace(before, after))

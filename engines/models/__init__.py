@@ -1,1 +1,1 @@
-"""The statistical models: each is parameters, a state and a step."""
+"""Statistical models; each has parameters, a state and a step."""

@@ -1,8 +1,14 @@
-"""Bars: one symbol's steps rolled into bars, and what they say: volatility, adverse excursion, volume ratio.
+"""Bars: aggregates one symbol's steps into bars; gives volatility, adverse excursion and volume ratio.
 
-Intervals are (start, end]: the step that ends on the hour belongs to the bar that ends there, and so does a candle
-that is taken as one step at its end. A bar closes when a step of a later one comes; a bar without a step is missing,
-not zero. A step costs O(1), a closed bar O(bars in 24 h).
+Intervals are (start, end]: a step that ends on the hour belongs to the bar that ends there, and so does a candle, which
+is one step at its end. A bar closes when the first step of a later bar arrives. A bar without a step is missing, not
+zero. Cost O(1) per step, O(bars in 24 h) per closed bar.
+
+    >>> bars, hour_ns, params = None, 3_600 * SECOND_NS, MarketParams()
+    >>> for hour, price in enumerate((100.0, 101.0, 100.0), start=1):
+    ...     bars = fold(bars, price, price, price, price, 1.0, hour * hour_ns, params)
+    >>> bars.closed, round(volatility(bars, 3_600.0, params), 5)
+    (2, 0.00995)
 
 Source: docs/methods.md, sections 5 and 6; RiskMetrics 1996 (EWMA variance).
 """
@@ -20,28 +26,28 @@ DAY_S = 86_400
 
 
 class Bars(NamedTuple):
-    """One symbol: the running bar and what the closed ones left."""
+    """State of one symbol: the current bar, and a summary of the closed ones."""
 
     bar: int
-    """Number k of the running bar, which covers (k·bar_s, (k+1)·bar_s] since 1970 UTC."""
+    """Number k of the current bar, which covers (k·bar_s, (k+1)·bar_s] since 1970 UTC."""
     open: float
     high: float
     low: float
     quote_volume: float
-    """USD traded so far in the running bar."""
+    """USD traded so far in the current bar."""
     steps: int
-    """Steps folded into the running bar."""
+    """Steps in the current bar."""
     last_price: float
-    """Its close so far: what the symbol is priced at."""
+    """Last close, at which the symbol is priced."""
     last_ns: int
     """End of the last step."""
     closed: int
     """Bars closed so far."""
     previous_close: float | None
     variance: float | None
-    """EWMA of squared bar returns; None until a price has moved from one close to the next."""
+    """EWMA of squared bar returns; None until two successive closes have differed."""
     usual_volume: float | None
-    """Mean quote volume of the bars closed within 24 h before the running one; None where there is none."""
+    """Mean quote volume of the bars closed within 24 h before the current one; None if there are none."""
     volumes: tuple[tuple[int, float], ...]
     """(bar, quote volume) of those bars, ascending."""
 
@@ -56,16 +62,16 @@ def fold(
     end_ns: int,
     params: MarketParams,
 ) -> Bars:
-    """Take one step, or one candle, that ends at end_ns; return the bars with it.
+    """Return the bars updated by one step, or one candle, that ends at end_ns.
 
-    Steps come in order of their ends. A step of a later bar closes the running one.
+    Steps arrive in order of their ends. A step of a later bar closes the current one.
 
     Args:
         bars: None before the first step.
         open_: first price.
         high: highest price.
         low: lowest price.
-        close: last price; all in USD for one coin.
+        close: last price; all in USD per coin.
         volume: coins traded; valued at `close`.
         end_ns: end of the step.
         params: the settings in force.
@@ -101,17 +107,17 @@ def fold(
 
 
 def volatility(bars: Bars, horizon_s: float, params: MarketParams) -> float | None:
-    """Return the volatility over a horizon, σ·√(horizon/bar); None while no volatility is known."""
+    """Return the volatility over a horizon, σ·√(horizon/bar); None while it is unknown."""
     if not bars.variance:
         return None
     return sqrt(bars.variance) * sqrt(horizon_s / params.bar_s)
 
 
 def excursion(bars: Bars, side: int, params: MarketParams) -> float | None:
-    """Return z: how far the running bar went against a side, in volatilities of a bar; negative where it never did.
+    """Return z, the largest move of the current bar against a side in bar volatilities; negative if there was none.
 
-    z = −side · ln(extreme/previous close)/σ, the extreme being the low for a long, the high for a short. None in the
-    warm-up and while no volatility is known.
+    z = −side · ln(extreme/previous close)/σ, where the extreme is the low for a long and the high for a short. None
+    during warm-up and while the volatility is unknown.
     """
     if bars.closed < params.warmup_bars or bars.previous_close is None or not bars.variance:
         return None
@@ -120,16 +126,16 @@ def excursion(bars: Bars, side: int, params: MarketParams) -> float | None:
 
 
 def volume_ratio(bars: Bars, params: MarketParams) -> float | None:
-    """Return the running bar's quote volume over the mean of the 24 h before it; None in the warm-up or without any."""
+    """Return the current bar's quote volume over the mean of the 24 h before; None during warm-up or without volume."""
     if bars.closed < params.warmup_bars or not bars.usual_volume:
         return None
     return bars.quote_volume / bars.usual_volume
 
 
 def _moved(variance: float | None, r: float, params: MarketParams) -> float | None:
-    """Return the variance after one more bar return, clipped at `volatility_clip` volatilities before it enters.
+    """Return the variance updated by a bar return, which is first clipped to `volatility_clip` volatilities.
 
-    It begins with the first r² that is not 0: a price that never moved says nothing of its volatility.
+    It starts with the first non-zero r²: a price that has not moved gives no information on volatility.
     """
     if not variance:
         return r * r or None

@@ -1,11 +1,17 @@
-"""Cascade: is a wave of forced selling (or buying) running against a position, and how far to cut for it.
+"""Cascade: detects forced selling (or buying) against a position, and how far to cut for it.
 
-Up to seven readings become components in [0, 1), these a score, the score a latched level with a size multiplier. It
-is coincident, not predictive. It costs O(1) a step.
+Up to seven indicators become components in [0, 1), the components a score, and the score a latched level with a size
+multiplier. The score is coincident, not predictive. Cost O(1) per step.
 
-Signs, by the position's side: a long is threatened by a low price, by funding that longs pay (they are the crowd then),
-by coins that flow into exchanges; a short by the opposites. Open interest that falls, liquidations, volume and whale
-pressure threaten both.
+The sign of an indicator depends on the position's side. A falling price, funding paid by longs (a crowded long side)
+and coins flowing into exchanges threaten a long; the opposites threaten a short. Falling open interest, liquidations,
+volume and whale pressure threaten both.
+
+    >>> thresholds, weights, levels = CascadeThresholds(), CascadeWeights(), CascadeLevels()
+    >>> crash = score(components(None, 6.0, 5.0, 1, thresholds, levels), weights)  # z = 6 on 5 times the usual volume
+    >>> latch = step(None, crash, 10**18, levels)
+    >>> round(latch.score, 3), latch.level, MULTIPLIER[latch.level]
+    (0.62, 2, 0.25)
 
 Source: docs/methods.md, section 5.
 """
@@ -21,20 +27,20 @@ MULTIPLIER: Final = (1.0, 0.5, 0.25, 0.0)
 """Size multiplier of each level, in the order of `schemas.vocabulary.RECOMMENDATIONS`."""
 SECOND_NS = 1_000_000_000
 LARGEST: Final = 1e6
-"""An indicator of more thresholds than these counts as these: its component is 1 in every digit."""
+"""Indicators are clipped to this many thresholds; the component is already 1 to the last digit."""
 BREACH: Final = 0.5
 BREACHES_TO_EXIT: Final = 2
 
 
 class Readings(NamedTuple):
-    """What feeds say of a symbol, or of the market; None where they say nothing."""
+    """Readings of a symbol, or of the whole market, from external feeds; None if missing."""
 
     funding_8h: float | None
-    """Ratio per 8 h, positive where longs pay."""
+    """Ratio per 8 h, positive if longs pay."""
     oi_change: float | None
-    """Change of open interest in 24 h, in coins, as a ratio; negative where it fell."""
+    """24 h change of open interest in coin units, as a ratio; negative if it fell."""
     whale_pressure: float | None
-    """An index in [0, 1]."""
+    """Index in [0, 1]."""
     netflow_zscore: float | None
     """Flow into exchanges, in standard deviations."""
     liquidations_ratio: float | None
@@ -44,7 +50,7 @@ class Readings(NamedTuple):
 
 
 class Components(NamedTuple):
-    """Each indicator as y⁴/(1 + y⁴), y in thresholds: one half at its threshold. None where it is not known."""
+    """Each indicator as y⁴/(1 + y⁴), where y is in thresholds: one half at the threshold. None if unknown."""
 
     funding_rate: float | None
     oi_drop: float | None
@@ -56,28 +62,28 @@ class Components(NamedTuple):
 
 
 class RawScore(NamedTuple):
-    """The score of one moment."""
+    """The score before latching."""
 
     raw: float
     """R, in [0, 1]."""
     breaches: int
-    """Components at their thresholds or above."""
+    """Number of components at or above their thresholds."""
 
 
 class Latch(NamedTuple):
-    """The score that stays in force while it decays, and its level."""
+    """The latched score, which decays over time, and its level."""
 
     score: float
-    """R_t = max(raw', R_{t−}·2^(−Δt/half-life)), raw' = R, at most the EXIT threshold without a second breach."""
+    """R_t = max(raw', R_{t−}·2^(−Δt/half-life)); raw' is R, limited to the EXIT threshold unless two breaches agree."""
     level: int
     """0 MONITOR, 1 REDUCE_50%, 2 REDUCE_75%, 3 EXIT."""
     at_ns: int
-    """When score and level were computed."""
+    """Time of the last update."""
     raw: float | None
-    """R as last computed, None where there was nothing to compute it from."""
+    """R as last computed; None if no component was known."""
     breaches: int
     peak: float
-    """The raw' that is decaying: all later scores come from it, however often they are computed."""
+    """The raw' that is decaying. Later scores are computed from it, so their number does not matter."""
     peak_ns: int
 
 
@@ -95,13 +101,13 @@ def components(
     """Return the components of one symbol (or the market) for a side.
 
     Args:
-        readings: of feeds; their volume_ratio is the caller's to prefer.
-        excursion: z of the running bar against the side, in bar volatilities.
-        volume_ratio: of the running bar. Where z is known it counts only from `volume_min_z` on: a rally on volume
-            is no cascade.
+        readings: from feeds; the caller decides whether to pass their volume_ratio as `volume_ratio`.
+        excursion: z of the current bar against the side, in bar volatilities.
+        volume_ratio: of the current bar. If z is known and below `volume_min_z`, it is ignored: a rally on high volume
+            is not a cascade.
         side: 1 long, −1 short.
-        thresholds: where each component is one half.
-        levels: gives `volume_min_z`.
+        thresholds: value at which each component is one half.
+        levels: provides `volume_min_z`.
     """
     funding, oi_change, whales, netflow, liquidations, _ = UNKNOWN if readings is None else readings
     if excursion is not None and excursion < levels.volume_min_z:
@@ -118,10 +124,10 @@ def components(
 
 
 def score(components: Components, weights: CascadeWeights) -> RawScore | None:
-    """Return R, the larger of R over price and volume and R over all that is known; None where nothing is.
+    """Return R, the larger of R over price and volume and R over all known components; None if none is known.
 
-    Each R = (Σ w·h³/Σ w)^(1/3) over the components that are known: missing is not zero, and a calm feed cannot hide a
-    falling price.
+    Each R = (Σ w·h³/Σ w)^(1/3) over the known components: missing is not zero, and a calm feed cannot hide a falling
+    price.
     """
     funding, oi, volume, whales, netflow, price, liquidations = components
     own = other = own_weight = other_weight = 0.0
@@ -151,26 +157,26 @@ def score(components: Components, weights: CascadeWeights) -> RawScore | None:
 
 
 def step(latch: Latch | None, raw: RawScore | None, now_ns: int, levels: CascadeLevels) -> Latch:
-    """Return the latch at now_ns, with a new score where there is one.
+    """Return the latch at now_ns, updated by a new score if there is one.
 
-    A level is entered above its threshold and left `margin` below it. A bad tick alone, one breach, does not reach
-    EXIT.
+    A level is entered above its threshold and left `margin` below it. A single breach, such as one bad tick, does not
+    reach EXIT.
     """
     last = Latch(0.0, 0, now_ns, None, 0, 0.0, now_ns) if latch is None else latch
     now_ns = max(now_ns, last.at_ns)
     peak, peak_ns = last.peak, last.peak_ns
-    standing = peak * half_life((now_ns - peak_ns) / SECOND_NS, levels.half_life_s) if peak else 0.0
+    latched = peak * half_life((now_ns - peak_ns) / SECOND_NS, levels.half_life_s) if peak else 0.0
     fresh, breaches = (0.0, 0) if raw is None else raw
     if breaches < BREACHES_TO_EXIT:
         fresh = min(fresh, levels.exit)
-    if fresh >= standing:
-        standing, peak, peak_ns = fresh, fresh, now_ns
-    level = _level(standing, last.level, levels)
-    return Latch(standing, level, now_ns, None if raw is None else raw.raw, breaches, peak, peak_ns)
+    if fresh >= latched:
+        latched, peak, peak_ns = fresh, fresh, now_ns
+    level = _level(latched, last.level, levels)
+    return Latch(latched, level, now_ns, None if raw is None else raw.raw, breaches, peak, peak_ns)
 
 
 def _component(y: float) -> float:
-    """Return y⁴/(1 + y⁴); 0 where y is not positive."""
+    """Return y⁴/(1 + y⁴); 0 if y is not positive."""
     if y <= 0.0:
         return 0.0
     square = y * y if y < LARGEST else LARGEST * LARGEST
@@ -179,7 +185,7 @@ def _component(y: float) -> float:
 
 
 def _level(score: float, current: int, levels: CascadeLevels) -> int:
-    """Return the highest level entered, or the current one as far as it is not left yet."""
+    """Return the highest level entered, or the part of the current level that is not yet left."""
     entered = held = 0
     for threshold in (levels.reduce_50, levels.reduce_75, levels.exit):
         entered += score > threshold

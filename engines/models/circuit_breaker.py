@@ -1,7 +1,14 @@
-"""Circuit breaker: an endpoint that fails is left alone for a while, then tried with one question.
+"""Circuit breaker: stops calling a failing endpoint for a while, then tries it with a single probe.
 
-Time is an argument (any clock that never goes back, ns), the rules are a table: what each event makes of each status.
-A ticket belongs to the generation in which it was given: an answer from before a trip changes nothing after it.
+Time is an argument (ns of any monotonic clock); the rules are a table of status and event. A ticket belongs to the
+generation in which it was issued: an answer from before a trip has no effect after it.
+
+    >>> breaker, params = Breaker(), BreakerParams()
+    >>> for second in range(5):
+    ...     breaker, ticket = admit(breaker, second * SECOND_NS, params)
+    ...     breaker = answered(breaker, ticket, second * SECOND_NS, params, ok=False)
+    >>> breaker.status, retry_at_ns(breaker) // SECOND_NS
+    ('open', 34)
 
 Source: docs/methods.md, section 11; Nygard 2007 (stability patterns); AWS Builders' Library (back-off with jitter).
 """
@@ -23,24 +30,24 @@ BreakerSeconds = Annotated[float, Gt(0), Le(86_400)]
 
 
 class BreakerParams(Frozen):
-    """When an endpoint that fails is left alone, and for how long."""
+    """When a failing endpoint is no longer called, and for how long."""
 
-    enabled: bool = Field(default=True, description="false: it counts, and keeps nobody from asking")
+    enabled: bool = Field(default=True, description="false: failures are counted, but calls are never blocked")
     mode: Mode = Field(
-        "automatic", description="force_open: nobody asks; force_closed: all ask; metrics_only: it only counts"
+        "automatic", description="force_open: block all calls; force_closed: allow all; metrics_only: count only"
     )
-    failure_threshold: Annotated[int, Ge(1), Le(10_000)] = Field(5, description="failures that open it")
-    failure_window_sec: BreakerSeconds = Field(60.0, description="seconds in which they count")
-    initial_timeout_sec: BreakerSeconds = Field(30.0, description="seconds that it stays open at first")
+    failure_threshold: Annotated[int, Ge(1), Le(10_000)] = Field(5, description="failures that open the breaker")
+    failure_window_sec: BreakerSeconds = Field(60.0, description="window in which failures are counted, seconds")
+    initial_timeout_sec: BreakerSeconds = Field(30.0, description="time that it stays open at first, seconds")
     backoff_multiplier: Annotated[float, Ge(1), Le(10)] = Field(
-        2.0, description="times as long after each probe that failed"
+        2.0, description="factor of that time after each failed probe"
     )
-    max_timeout_sec: BreakerSeconds = Field(300.0, description="seconds that it stays open, at most")
+    max_timeout_sec: BreakerSeconds = Field(300.0, description="longest time that it stays open, seconds")
     probe_timeout_sec: BreakerSeconds = Field(
-        10.0, description="seconds after which a probe without an answer has failed"
+        10.0, description="a probe without an answer fails after this time, seconds"
     )
     jitter_ratio: Annotated[float, Ge(0), Lt(1)] = Field(
-        0.0, description="largest share by which it stays open less long"
+        0.0, description="largest share by which the open time is shortened"
     )
     jitter_seed: Annotated[int, Ge(0), Le(2**31 - 1)] = Field(0, description="seed of that share")
 
@@ -53,25 +60,25 @@ class BreakerParams(Frozen):
 
 
 class Breaker(NamedTuple):
-    """How a breaker stands; the defaults are a new one."""
+    """State of a breaker; the defaults are those of a new one."""
 
     status: BreakerStatus = "closed"
     failures_ns: tuple[int, ...] = ()
-    """When the failures of the window came."""
+    """Times of the failures in the window."""
     generation: int = 0
-    """Rises at every change of status."""
+    """Increases at every change of status."""
     until_ns: int = 0
-    """Open: until when; half-open: when the probe has failed."""
+    """Open: end of the open time; half-open: deadline of the probe."""
     trips: int = 0
-    """How often in a row it has opened: what its patience follows from."""
+    """Number of consecutive trips, which determines the open time."""
     probing: bool = False
-    """Half-open: whether the one question is on its way."""
+    """Half-open: whether the probe is in flight."""
     timeout_s: float = 0.0
-    """How long it stays open, or stayed last."""
+    """Current open time, or the last one."""
 
 
 class Ticket(NamedTuple):
-    """Leave to ask once."""
+    """Permission for one call."""
 
     generation: int
     probe: bool
@@ -84,16 +91,16 @@ Rule = Callable[[Breaker, int, BreakerParams], Breaker]
 def admit(
     breaker: Breaker, now_ns: int, params: BreakerParams, patience_s: float = 0.0
 ) -> tuple[Breaker, Ticket | None]:
-    """Return leave to ask, or None where nobody may ask now.
+    """Return a ticket for one call, or None if calls are blocked.
 
-    Half-open, exactly one may: whoever comes first. Where the mode lets all ask, that one is still the probe, so that
-    what is told of the breaker moves on.
+    While half-open, only the first caller gets a ticket. If the mode allows all calls, the first one still is the
+    probe, so that the reported status moves on.
 
     Args:
-        breaker: before.
-        now_ns: when somebody wants to ask.
+        breaker: state before.
+        now_ns: time of the call.
         params: the thresholds.
-        patience_s: how long the answer is awaited; as a probe the question is not given up before.
+        patience_s: timeout of the caller; a probe is not failed before it.
     """
     now = at(breaker, now_ns, params)
     if params.mode == "force_open":
@@ -107,14 +114,14 @@ def admit(
 
 
 def answered(breaker: Breaker, ticket: Ticket, now_ns: int, params: BreakerParams, *, ok: bool) -> Breaker:
-    """Return the breaker after an answer; one of an earlier generation changes nothing.
+    """Return the breaker after an answer; an answer from an earlier generation changes nothing.
 
     Args:
-        breaker: before.
-        ticket: what `admit` gave.
-        now_ns: when it came.
+        breaker: state before.
+        ticket: the ticket from `admit`.
+        now_ns: time of the answer.
         params: the thresholds.
-        ok: whether the answer was right in full and in time.
+        ok: whether the answer was complete, valid and in time.
     """
     now = at(breaker, now_ns, params)
     if ticket.generation != now.generation or (now.status == "half_open" and not ticket.probe):
@@ -123,12 +130,12 @@ def answered(breaker: Breaker, ticket: Ticket, now_ns: int, params: BreakerParam
 
 
 def at(breaker: Breaker, now_ns: int, params: BreakerParams) -> Breaker:
-    """Return the breaker as time alone has left it: old failures forgotten, an open one half-open, a probe failed."""
+    """Return the breaker after the passing of time: old failures expire, open turns half-open, a late probe fails."""
     return TABLE[breaker.status, "time"](breaker, now_ns, params)
 
 
 def retry_at_ns(breaker: Breaker) -> int | None:
-    """Return when the next question may be asked; None where it may be now."""
+    """Return when the next call is possible; None if it is possible now."""
     return breaker.until_ns if breaker.status == "open" or breaker.probing else None
 
 
@@ -151,9 +158,9 @@ def _count(breaker: Breaker, now_ns: int, params: BreakerParams) -> Breaker:
 
 
 def _trip(breaker: Breaker, now_ns: int, params: BreakerParams) -> Breaker:
-    patience_s = _patience_s(breaker.trips, params)
-    until_ns = now_ns + int(patience_s * SECOND_NS)
-    return Breaker("open", (), breaker.generation + 1, until_ns, breaker.trips + 1, timeout_s=patience_s)
+    timeout_s = _timeout_s(breaker.trips, params)
+    until_ns = now_ns + int(timeout_s * SECOND_NS)
+    return Breaker("open", (), breaker.generation + 1, until_ns, breaker.trips + 1, timeout_s=timeout_s)
 
 
 def _try_when_due(breaker: Breaker, now_ns: int, _params: BreakerParams) -> Breaker:
@@ -166,8 +173,8 @@ def _probe(breaker: Breaker, now_ns: int, params: BreakerParams) -> Breaker:
     return breaker._replace(probing=True, until_ns=now_ns + int(params.probe_timeout_sec * SECOND_NS))
 
 
-def _give_up_when_due(breaker: Breaker, now_ns: int, params: BreakerParams) -> Breaker:
-    """A probe that never answers fails at its deadline, whenever that is looked at."""
+def _fail_probe_when_due(breaker: Breaker, now_ns: int, params: BreakerParams) -> Breaker:
+    """Fail a probe without an answer as of its deadline, no matter when this is called."""
     if not breaker.probing or now_ns < breaker.until_ns:
         return breaker
     return _try_when_due(_trip(breaker, breaker.until_ns, params), now_ns, params)
@@ -189,23 +196,23 @@ TABLE: Final[dict[tuple[BreakerStatus, BreakerEvent], Rule]] = {
     ("half_open", "asked"): _probe,
     ("half_open", "success"): _reset,
     ("half_open", "failure"): _trip,
-    ("half_open", "time"): _give_up_when_due,
+    ("half_open", "time"): _fail_probe_when_due,
 }
-"""What each event makes of each status."""
+"""Transition for each status and event."""
 
 
-def _patience_s(trips: int, params: BreakerParams) -> float:
-    """Return how long it stays open after so many trips in a row: 30, 60, 120, 240, 300 s, less the jitter."""
-    patience_s = params.initial_timeout_sec
+def _timeout_s(trips: int, params: BreakerParams) -> float:
+    """Return the open time after a number of consecutive trips: 30, 60, 120, 240, 300 s by default, less the jitter."""
+    timeout_s = params.initial_timeout_sec
     for _ in range(trips):
-        before, patience_s = patience_s, min(params.max_timeout_sec, patience_s * params.backoff_multiplier)
-        if patience_s == before:
+        before, timeout_s = timeout_s, min(params.max_timeout_sec, timeout_s * params.backoff_multiplier)
+        if timeout_s == before:
             break
-    return patience_s * (1.0 - params.jitter_ratio * _share(params.jitter_seed + trips))
+    return timeout_s * (1.0 - params.jitter_ratio * _share(params.jitter_seed + trips))
 
 
 def _share(number: int) -> float:
-    """Return a number in [0, 1) that looks drawn by chance, the same for the same number: splitmix64."""
+    """Return a pseudo-random number in [0, 1), the same for the same argument: splitmix64."""
     mixed = (number + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF

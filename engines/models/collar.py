@@ -1,16 +1,23 @@
-"""Collar: a price far from the last one is suspected until another agrees with it, and moves nothing meanwhile.
+"""Price collar: a price far from the last one is suspect and has no effect until another price agrees with it.
 
-How far is in logs, from the last accepted price, and grows with its age in bars:
+The allowed log distance from the last accepted price grows with that price's age in bars:
 
     reach = min(max(min_reach, max(bar_reach, bar_sd·σ_bar)·√age), ln max_ratio),   age ≤ max_age_bars
 
-A close within reach is accepted; so a crash that the market has time for gets through at once. A close beyond it is
-suspect until another one, later, agrees with it within `agreement`; a move beyond `doubt_ratio` needs the other one
-`doubt_s` later. An extreme beyond reach of the last price and of the close is that of open and close.
+A close within reach is accepted, so a crash that takes time passes at once. A close beyond reach is suspect until a
+later one agrees with it within `agreement`; for a move beyond `doubt_ratio` the later one has to come at least
+`doubt_s` after it. An open beyond reach of both the last price and the close is replaced by the close; a high or low,
+by the extreme of open and close.
 
-Where no volatility is known at all (ticks at ingest), closes have the reach without it, and extremes the widest there
-is: a close only has to wait for another that agrees, an extreme would be lost, and sizing, which knows the volatility,
-holds it against its own.
+If the volatility is not available (ticks at ingest), closes use the reach without it, and highs and lows the widest
+reach: a close only has to wait for a price that agrees, whereas a clipped extreme would be lost. Sizing knows the
+volatility and checks them again.
+
+    >>> params = MarketParams()
+    >>> collar, _ = step(None, Ohlc(100.0, 100.0, 100.0, 100.0), 0, 0.01, params)
+    >>> collar, judged = step(collar, Ohlc(1.0, 1.0, 1.0, 1.0), SECOND_NS, 0.01, params)
+    >>> collar.price, judged.candle is None, collar.suspect.price
+    (100.0, True, 1.0)
 
 Source: docs/methods.md, section 12.
 """
@@ -27,24 +34,24 @@ SECOND_NS = 1_000_000_000
 
 
 class Suspect(NamedTuple):
-    """A price that waits for another to agree with it."""
+    """A price that needs confirmation by another one."""
 
     price: float
     at_ns: int
-    """When it was first seen."""
+    """Time when it was first seen."""
 
 
 class Collar(NamedTuple):
-    """One symbol: what its next price is held against."""
+    """State of one symbol: the reference for its next price."""
 
     price: float
-    """The last one that was accepted."""
+    """Last accepted price."""
     at_ns: int
     suspect: Suspect | None = None
 
 
 class Ohlc(NamedTuple):
-    """Prices of one step or tick, in USD for one coin; low ≤ open, close ≤ high."""
+    """Prices of one step or tick, in USD per coin; low ≤ open, close ≤ high."""
 
     open: float
     high: float
@@ -53,28 +60,28 @@ class Ohlc(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What became of a candle."""
+    """The result for one candle."""
 
     candle: Ohlc | None
-    """The candle with its extremes within the collar; None: its close is suspect, and it counts for nothing."""
+    """The candle with open, high and low within the collar; None if its close is suspect and it is not used."""
     clipped: int
     """How many of open, high and low were out of reach."""
     reach: float
-    """How far its close might have been from the last price, in logs; 0 where nothing was near the bounds."""
+    """Allowed log distance of the close from the last price; 0 if it was not needed."""
 
 
 def is_near(last: float, high: float, low: float, params: MarketParams) -> bool:
-    """Certify, without a logarithm, that prices from low to high are within the smallest reach: ln(1 + x) ≤ x."""
+    """Return True only if low and high are within the smallest reach; uses ln(1 + x) ≤ x instead of a logarithm."""
     ratio = 1.0 + params.collar.min_reach
     return high <= last * ratio and last <= low * ratio
 
 
 def reach(age_ns: int, volatility: float, params: MarketParams) -> float:
-    """Return how far a price may be from one that is age_ns old, in logs.
+    """Return the allowed log distance from a price that is age_ns old.
 
     Args:
         age_ns: age of the last accepted price; negative counts as 0.
-        volatility: σ of a bar; 0 where it is not known.
+        volatility: σ of a bar; 0 if unknown.
         params: the settings in force.
     """
     rule = params.collar
@@ -86,13 +93,13 @@ def reach(age_ns: int, volatility: float, params: MarketParams) -> float:
 def step(
     collar: Collar | None, candle: Ohlc, at_ns: int, volatility: float | None, params: MarketParams
 ) -> tuple[Collar, Judged]:
-    """Take one candle; return what the next one is held against, and what became of this one.
+    """Return the new state, and the result for one candle.
 
     Args:
-        collar: None before the first price, which is accepted: there is nothing to hold it against.
-        candle: of a step that ends at at_ns, or of a tick of then.
-        at_ns: when; one before the last accepted price is of that time.
-        volatility: σ of a bar; 0 where the price has not moved yet, None where somebody else knows it.
+        collar: None before the first price, which is always accepted.
+        candle: of a step that ends at at_ns, or of a tick at at_ns.
+        at_ns: time of the candle; a time before the last accepted price counts as that time.
+        volatility: σ of a bar; 0 if the price has not moved yet, None if the caller does not know it (ingest).
         params: the settings in force.
     """
     close = candle.close
@@ -111,12 +118,12 @@ def step(
         if not _is_confirmed(suspect, move, at_ns, params):
             return collar, Judged(None, 0, limit)
         judged = _clipped(candle, last, widest)
-        return accepted, judged._replace(candle=_reaching(judged.candle or candle, suspect.price))
+        return accepted, judged._replace(candle=_extended(judged.candle or candle, suspect.price))
     return Collar(last, last_ns, Suspect(close, at_ns)), Judged(None, 0, limit)
 
 
 def _is_confirmed(suspect: Suspect, move: float, at_ns: int, params: MarketParams) -> bool:
-    """Return whether a price that agrees with the suspect comes late enough to be another one."""
+    """Return whether a price that agrees with the suspect is late enough to confirm it."""
     waited_ns = at_ns - suspect.at_ns
     if move > ln(params.collar.doubt_ratio):
         return waited_ns >= params.collar.doubt_s * SECOND_NS
@@ -124,7 +131,7 @@ def _is_confirmed(suspect: Suspect, move: float, at_ns: int, params: MarketParam
 
 
 def _clipped(candle: Ohlc, last: float, limit: float) -> Judged:
-    """Return a candle whose close is accepted, with what is out of reach of the last price and the close replaced."""
+    """Return a candle whose close is accepted, with prices out of reach of both last price and close replaced."""
     open_, high, low, close = candle
     inner = open_ if _is_within(open_, last, close, limit) else close
     top = high if _is_within(high, last, close, limit) else max(inner, close)
@@ -133,8 +140,8 @@ def _clipped(candle: Ohlc, last: float, limit: float) -> Judged:
     return Judged(after, sum(now != was for now, was in zip(after, candle, strict=True)), limit)
 
 
-def _reaching(candle: Ohlc, price: float) -> Ohlc:
-    """Return a candle that takes in a price."""
+def _extended(candle: Ohlc, price: float) -> Ohlc:
+    """Return the candle with its range extended to a price."""
     return candle._replace(high=max(candle.high, price), low=min(candle.low, price))
 
 

@@ -1,9 +1,16 @@
-"""Conformal scale: how much wider a claim's variance must be for its intervals to cover what really happened.
+"""Conformal scale: inflates a claim's variance until its prediction intervals cover realised returns.
 
-One window of scores a cell. A score is a miss in units of the claimed volatility and of the misses before it,
-|side·r − m₀| / (s·u): one number for calm and wild times. The level adapts, so that over any sequence at all the share
-of misses comes to 1 − coverage. A learnt variance is never multiplied twice: the interval only says how wide it
-should at least have been.
+Each cell keeps a window of scores. A score is a residual normalised by the claimed volatility and the scale of earlier
+residuals, |side·r − m₀| / (s·u), so calm and volatile periods are comparable. The level adapts: over any sequence, the
+share of misses converges to 1 − coverage. The interval gives a lower bound for the variance; it does not multiply a
+variance that was already learnt.
+
+    >>> scores, params = None, ConformalParams()
+    >>> for _ in range(30):  # the strategy claims a volatility of 2 % and misses by 6 % each time
+    ...     scores = observe(scores, 0.0, 0.06, 0.02, params)
+    >>> scale = decide(scores, variance=0.0004, volatility=0.02, params=params)
+    >>> scale.status, round(scale.inflation, 2)
+    ('ok', 7.3)
 
 Source: docs/methods.md, section 2; Vovk, Gammerman and Shafer 2005 (rank); Gibbs and Candès 2021 (adaptive level).
 """
@@ -21,26 +28,26 @@ __all__ = ["ConformalScale", "Scores", "decide", "needed", "observe", "quantile"
 ConformalStatus = Literal["ok", "insufficient_samples", "infinite"]
 
 ROUNDING: Final = 1e-9
-"""A rank this close above a whole number is that number."""
+"""A rank that exceeds a whole number by no more than this is rounded down to it."""
 LARGEST_MISS: Final = 1e9
-"""A miss of more claimed volatilities than these counts as these, so that scores stay finite."""
+"""Residuals are clipped to this many claimed volatilities, so that scores stay finite."""
 SMALLEST_SQUARE: Final = 1e-8
-"""u² stays above, so that a run of perfect predictions leaves something to divide by."""
+"""Lower bound of u², so that a run of perfect predictions does not lead to a division by zero."""
 
 
 class Scores(NamedTuple):
-    """What one cell's outcomes say of its intervals."""
+    """Calibration state of one cell."""
 
     window: tuple[float, ...]
     """The newest scores, oldest first."""
     ranked: tuple[float, ...]
-    """The same, ascending."""
+    """The same scores, ascending."""
     level: float
-    """α_t: the share of misses now aimed at; at most 0 asks for the infinite interval, at least 1 for the empty one."""
+    """α_t: current target share of misses; 0 or less asks for the infinite interval, 1 or more for the empty one."""
     mean_square: float
-    """u²: EWMA of the squared misses, in claimed variances."""
+    """u²: EWMA of squared residuals, in claimed variances."""
     samples: int
-    """Outcomes taken."""
+    """Outcomes used."""
     rejected_null: int
     rejected_nan: int
     rejected_infinite: int
@@ -52,7 +59,7 @@ class ConformalScale(NamedTuple):
     variance: float
     """S_eff; never below S."""
     quantile: float | None
-    """q, in scores; None where the interval is infinite or there are too few scores."""
+    """q, in scores; None if the interval is infinite or there are too few scores."""
     inflation: float
     """S_eff/S, in [1, max_inflation]."""
     status: ConformalStatus
@@ -61,7 +68,7 @@ class ConformalScale(NamedTuple):
 
 
 def begin(params: ConformalParams) -> Scores:
-    """Return what is known before the first outcome."""
+    """Return the state before the first outcome."""
     return Scores((), (), 1.0 - params.coverage, 1.0, 0, 0, 0, 0)
 
 
@@ -73,7 +80,7 @@ def observe(
     params: ConformalParams,
     scale: float | None = None,
 ) -> Scores:
-    """Take one outcome; return the new scores. A pair that is not two finite numbers is only counted, by its kind.
+    """Return the scores updated by one outcome. A missing or non-finite number only increases the rejection counts.
 
     Args:
         scores: None before the first outcome.
@@ -81,7 +88,7 @@ def observe(
         predicted: m₀ = b·conf·e of the decision, before costs.
         volatility: s of the decision, positive.
         params: the settings in force.
-        scale: u of the decision, which its interval was made with; None takes the present one.
+        scale: u at the time of the decision; None uses the current one.
     """
     old = begin(params) if scores is None else scores
     if realised is None or predicted is None:
@@ -104,7 +111,7 @@ def observe(
 
 
 def decide(scores: Scores | None, variance: float, volatility: float, params: ConformalParams) -> ConformalScale:
-    """Return the variance to size with: S·clip((q·u/z)²·s²/(slack·S), 1, max_inflation), where z is normal.
+    """Return the variance to size with: S·clip((q·u/z)²·s²/(slack·S), 1, max_inflation), z the normal quantile.
 
     Args:
         scores: None before the first outcome.
@@ -125,15 +132,15 @@ def decide(scores: Scores | None, variance: float, volatility: float, params: Co
 
 
 def rank(n: int, level: float) -> int:
-    """Return k = ⌈(n + 1)(1 − α)⌉: the k-th smallest of n scores covers the next with probability 1 − α or more.
+    """Return k = ⌈(n + 1)(1 − α)⌉, at least 1: the k-th smallest of n scores covers the next one with P ≥ 1 − α.
 
-    Above n no score does. At least 1.
+    If k > n, no score does.
     """
     return max(1, ceil((n + 1) * (1.0 - level) - ROUNDING))
 
 
 def quantile(ranked: tuple[float, ...], level: float) -> float | None:
-    """Return the score that the interval reaches to; None where it is infinite, 0 where it is empty."""
+    """Return the half-width of the interval in scores; None if it is infinite, 0 if it is empty."""
     if level >= 1.0:
         return 0.0
     k = rank(len(ranked), level)
@@ -141,7 +148,7 @@ def quantile(ranked: tuple[float, ...], level: float) -> float | None:
 
 
 def needed(params: ConformalParams) -> int:
-    """Return how many scores the scale waits for: `min_samples`, or what a finite interval takes where that is more."""
+    """Return how many scores the scale needs: `min_samples`, or more if a finite interval requires it."""
     return max(params.min_samples, _finite_from(params.coverage))
 
 
@@ -152,7 +159,7 @@ def _rejected(scores: Scores, realised: float, predicted: float) -> Scores:
 
 
 def _entered(scores: Scores, score: float, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return window and ranks with a score more, and without the oldest where there are `size` already."""
+    """Return window and ranks with one score added, and the oldest removed if there are more than `size`."""
     window, ranked = scores.window, list(scores.ranked)
     surplus = max(0, len(window) + 1 - size)
     for oldest in window[:surplus]:
@@ -162,7 +169,7 @@ def _entered(scores: Scores, score: float, size: int) -> tuple[tuple[float, ...]
 
 
 def _adapted(scores: Scores, score: float, params: ConformalParams) -> float:
-    """Return the next level: up where the interval covered, down where it missed.
+    """Return the next level: higher if the interval covered, lower if it missed.
 
     Source: Gibbs and Candès 2021, equation 2.
     """
@@ -172,18 +179,18 @@ def _adapted(scores: Scores, score: float, params: ConformalParams) -> float:
 
 
 def _scaled(mean_square: float, miss: float, params: ConformalParams) -> float:
-    """Return u² after a miss, which counts as at most `winsor_scale`·u."""
+    """Return u² after a residual, which is clipped to `winsor_scale`·u."""
     square = min(miss * miss, params.winsor_scale * params.winsor_scale * mean_square)
     return max(params.scale_decay * mean_square + (1.0 - params.scale_decay) * square, SMALLEST_SQUARE)
 
 
 @lru_cache(maxsize=16)
 def _normal_reach(coverage: float) -> float:
-    """Return how many standard deviations a normal interval of this coverage reaches. Cached: pure, but slow."""
+    """Return the half-width of a normal interval of this coverage in standard deviations. Cached: pure, but slow."""
     return normal_quantile((1.0 + coverage) / 2.0)
 
 
 @lru_cache(maxsize=16)
 def _finite_from(coverage: float) -> int:
-    """Return the fewest scores with a finite interval of this coverage. Cached: pure, and asked at each decision."""
+    """Return the smallest number of scores with a finite interval of this coverage. Cached: called per decision."""
     return ceil(1.0 / (1.0 - coverage) - ROUNDING) - 1

@@ -1,9 +1,14 @@
-"""Stage 9: several strategies on one symbol forecast one return, and some of them are better than others.
+"""Ensemble (stage 9): combines several strategies that forecast the same symbol, and weights them by performance.
 
-Three things are learnt. How alike the strategies' forecasts are says what k of them together are worth: k/(1+(k−1)ρ)
-times one, not k times. How well each has done lately gives its weight, by Hedge with a fixed share, so that none is
-written off. Where the weights stood in the long run is the reference that drift is measured against: a walk in small
-steps is as far as a jump.
+Three things are learnt. The correlation ρ of the forecasts: k strategies together are worth k/(1+(k−1)ρ) of one, not k.
+The recent performance of each strategy, which gives its weight (Hedge with a fixed share, so no strategy is written
+off). A slow reference of the weights, against which drift is measured, so that many small steps count like one jump.
+
+    >>> weights, params = begin(["momentum", "carry"]), EnsembleParams()
+    >>> for _ in range(100):
+    ...     weights = observe(weights, "momentum", loss(1, 0.03, 0.02), params)  # gains 1.5 claimed volatilities
+    >>> [(name, round(each.weight, 3)) for name, each in weights.items()]
+    [('carry', 0.224), ('momentum', 0.776)]
 
 Source: docs/methods.md, section 8; Freund and Schapire 1997 (Hedge); Herbster and Warmuth 1998 (fixed share).
 """
@@ -34,25 +39,25 @@ __all__ = [
 ]
 
 NEUTRAL: Final = 0.5
-"""The loss of a strategy that was not asked."""
+"""Loss of a strategy without an outcome."""
 LOSS_RANGE_SD: Final = 3.0
-"""Claimed volatilities at which an outcome costs nothing, or all."""
+"""Gain, or loss, in claimed volatilities at which the loss function reaches 0, or 1."""
 LARGEST_SQUARE: Final = 1e100
-"""Forecasts whose mean square is beyond are no forecasts."""
+"""Forecasts with a larger sum of squares are ignored."""
 
 
 class ForecastCorrelation(NamedTuple):
-    """How alike the forecasts of a portfolio's strategies are."""
+    """Moments of the forecasts of a portfolio's strategies."""
 
     product: float
-    """EWMA, from 0, of the mean of f_j·f_l over the pairs of a symbol."""
+    """EWMA, starting at 0, of the mean of f_j·f_l over the pairs of a symbol."""
     square: float
-    """EWMA, from 0, of the mean of f²."""
+    """EWMA, starting at 0, of the mean of f²."""
     samples: int
 
 
 class StrategyWeight(NamedTuple):
-    """One strategy among a portfolio's; over all of them each field sums to 1."""
+    """Weight of one strategy; each field sums to 1 over the strategies of a portfolio."""
 
     weight: float
     reference: float
@@ -60,7 +65,7 @@ class StrategyWeight(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """How far the weights have gone from where they were in the long run."""
+    """Distance of the weights from their slow reference."""
 
     ratio: float
     """Total variation ½Σ|w − w_ref|, in [0, 1]."""
@@ -75,13 +80,12 @@ class Drift(NamedTuple):
 def aggregate(
     cells: Sequence[tuple[str, str]], cents: Sequence[int], weights: Mapping[str, float], rho: float
 ) -> list[int]:
-    """Return each cell's part in its symbol: trunc(T·min(1, N·h_j)/(1 + (k_i − 1)·ρ)).
+    """Return the combined size of each cell: trunc(T·min(1, N·h_j)/(1 + (k_i − 1)·ρ)).
 
     Args:
-        cells: (strategy, symbol) of each row; k_i is the number of a symbol's rows with a size.
+        cells: (strategy, symbol) of each row; k_i is the number of non-zero rows of a symbol.
         cents: signed sizes T.
-        weights: of the N live strategies, in any scale; h_j is a weight over their sum. A strategy that is not among
-            them gets nothing.
+        weights: of the N live strategies, in any scale; h_j is a weight divided by their sum. Other strategies get 0.
         rho: correlation of the forecasts, in [0, 1].
     """
     total = fsum(weights.values())
@@ -99,18 +103,18 @@ def aggregate(
     ]
 
 
-# -- how alike forecasts are -------------------------------------------------------------------------------------------
+# -- correlation of forecasts ------------------------------------------------------------------------------------------
 def forecast(side: int, mean: float, volatility: float) -> float:
-    """Return f = side·m/s, what a live cell says of its symbol, in its own volatilities."""
+    """Return f = side·m/s, a live cell's forecast in units of its claimed volatility."""
     return side * mean / volatility
 
 
 def observe_forecasts(
     before: ForecastCorrelation | None, forecasts: Sequence[float], params: EnsembleParams
 ) -> ForecastCorrelation | None:
-    """Take the forecasts of a symbol's live cells, at a signal on it; return the new moments.
+    """Return the moments updated by the forecasts of a symbol's live cells, at a signal for it.
 
-    Fewer than two, or none but zeros, or one that is not finite, say nothing of likeness: the moments stay.
+    They are unchanged if there are fewer than two forecasts, if all are zero, or if one is not finite.
     """
     count = len(forecasts)
     square = sum(sorted(each * each for each in forecasts))
@@ -127,13 +131,13 @@ def observe_forecasts(
 
 
 def correlation(moments: ForecastCorrelation | None, params: EnsembleParams) -> float:
-    """Return ρ in [0, 1]; the prior one until enough samples are seen."""
+    """Return ρ in [0, 1]; the prior correlation until there are enough samples."""
     if moments is None or moments.samples < params.correlation_samples or not moments.square > 0.0:
         return params.prior_correlation
     return min(max(moments.product / moments.square, 0.0), 1.0)
 
 
-# -- how good strategies are -------------------------------------------------------------------------------------------
+# -- performance of strategies -----------------------------------------------------------------------------------------
 def begin(strategies: Sequence[str]) -> dict[str, StrategyWeight]:
     """Return equal weights."""
     equal = 1.0 / max(len(strategies), 1)
@@ -141,18 +145,18 @@ def begin(strategies: Sequence[str]) -> dict[str, StrategyWeight]:
 
 
 def join(weights: Mapping[str, StrategyWeight], strategy: str) -> dict[str, StrategyWeight]:
-    """Return the weights with one strategy more: it takes 1/N of each, of the reference as well, so nothing drifts."""
+    """Return the weights with a strategy added: it gets 1/N of each weight and reference, so nothing drifts."""
     if strategy in weights:
         return dict(weights)
     equal = 1.0 / (len(weights) + 1)
-    kept = 1.0 - equal
-    joined = {name: StrategyWeight(kept * each.weight, kept * each.reference) for name, each in weights.items()}
+    rest = 1.0 - equal
+    joined = {name: StrategyWeight(rest * each.weight, rest * each.reference) for name, each in weights.items()}
     joined[strategy] = StrategyWeight(equal, equal)
     return {name: joined[name] for name in sorted(joined)}
 
 
 def leave(weights: Mapping[str, StrategyWeight], strategy: str) -> dict[str, StrategyWeight]:
-    """Return the weights with one strategy less; the others keep their proportions."""
+    """Return the weights with a strategy removed; the others keep their proportions."""
     rest = {name: weights[name] for name in sorted(weights) if name != strategy}
     current = _summing_to_one([each.weight for each in rest.values()])
     reference = _summing_to_one([each.reference for each in rest.values()])
@@ -160,9 +164,9 @@ def leave(weights: Mapping[str, StrategyWeight], strategy: str) -> dict[str, Str
 
 
 def loss(side: int, realised: float, volatility: float) -> float:
-    """Return ℓ = clip((1 − side·r/(3s))/2, 0, 1): 0 for a gain of 3 claimed volatilities, .5 for nothing, 1 for a loss.
+    """Return ℓ = clip((1 − side·r/(3s))/2, 0, 1): 0 for a gain of 3 claimed volatilities, 1 for a loss of 3.
 
-    Where r or s is no finite number, or s is not positive, nothing is known of the outcome: .5.
+    The neutral .5 if r or s is not finite, or s is not positive.
     """
     reach = LOSS_RANGE_SD * volatility
     if not (0.0 < reach < LARGEST_SQUARE and -LARGEST_SQUARE < realised < LARGEST_SQUARE):
@@ -173,9 +177,9 @@ def loss(side: int, realised: float, volatility: float) -> float:
 def observe(
     weights: Mapping[str, StrategyWeight], strategy: str, loss: float, params: EnsembleParams
 ) -> dict[str, StrategyWeight]:
-    """Take the loss of one strategy's outcome, in [0, 1]; return the new weights and references of all.
+    """Return all weights and references after the loss, in [0, 1], of one strategy's outcome.
 
-    The others lose the neutral .5. A strategy that was not among them joins first.
+    The other strategies have the neutral loss .5. An unknown strategy is added first.
     """
     before = join(weights, strategy)
     losses = [loss if name == strategy else NEUTRAL for name in before]
@@ -188,7 +192,7 @@ def observe(
 
 
 def hedge(weights: Sequence[float], losses: Sequence[float], params: EnsembleParams) -> list[float]:
-    """Return the weights after one round of losses, in this order: Hedge, normalised, fixed share, floor.
+    """Return the weights after one round of losses: Hedge, normalisation, fixed share, floor, in this order.
 
     η = √(8·ln N/T). The sum is 1; no weight is below min(floor, 1/(4N)).
     """
@@ -203,7 +207,7 @@ def hedge(weights: Sequence[float], losses: Sequence[float], params: EnsemblePar
 
 
 def renormalised(weights: Mapping[str, StrategyWeight], live: Sequence[str]) -> dict[str, float]:
-    """Return h of the live strategies, by name, summing to 1. One without a weight counts as one that joins."""
+    """Return h of the live strategies, by name, summing to 1. A strategy without a weight is added as by `join`."""
     known = dict(weights)
     for strategy in sorted(live):
         known = join(known, strategy)
@@ -212,7 +216,7 @@ def renormalised(weights: Mapping[str, StrategyWeight], live: Sequence[str]) -> 
 
 
 def drift(weights: Mapping[str, StrategyWeight], threshold: float) -> Drift:
-    """Return how far the weights are from their reference, and whether that has reached the threshold."""
+    """Return the distance of the weights from their reference, and whether it has reached the threshold."""
     moves = {name: abs(weights[name].weight - weights[name].reference) for name in sorted(weights)}
     ratio = 0.5 * fsum(moves.values())
     return Drift(
@@ -224,18 +228,18 @@ def drift(weights: Mapping[str, StrategyWeight], threshold: float) -> Drift:
 
 
 def _decayed(before: float, value: float, decay: float) -> float:
-    """Return an exponentially weighted mean moved towards a value."""
+    """Return an exponentially weighted mean after one more value."""
     return decay * before + (1.0 - decay) * value
 
 
 def _summing_to_one(weights: Sequence[float]) -> list[float]:
-    """Return the weights over their sum; equal ones where there is none."""
+    """Return the weights divided by their sum; equal weights if the sum is 0."""
     total = fsum(weights)
     return [weight / total if total > 0.0 else 1.0 / len(weights) for weight in weights]
 
 
 def _floored(weights: list[float], floor: float) -> list[float]:
-    """Return weights that sum to 1, none below the floor: what those lack the others give in proportion."""
+    """Return weights that sum to 1 with none below the floor; the others are reduced in proportion."""
     low: list[bool] = [False] * len(weights)
     while True:
         free = 1.0 - floor * sum(low)

@@ -1,12 +1,22 @@
-"""Bayesian Kelly: how much of what a strategy claims is real, and how much to bet on it.
+"""Bayesian Kelly: estimates how much of a strategy's claims is real, and how much to bet on them.
 
-One posterior a cell (portfolio · strategy · symbol): a regression of what came, z = side·r/s, on what was claimed,
-x = conf·e/s, with normal errors of unknown variance: z = b·x + ε, ε ~ N(0, v). b = 1 is an honest claim, 0 noise.
-It costs O(1) an outcome, in natural parameters
+One posterior per cell (portfolio · strategy · symbol): a regression of the realised return, z = side·r/s, on the
+claimed one, x = conf·e/s, with normal errors of unknown variance: z = b·x + ε, ε ~ N(0, v). b = 1 is an honest claim,
+b = 0 noise. The update costs O(1) per outcome, in natural parameters
 
     h = (K, K·b, 2a, 2B + K·b²)      v = B/(a − 1)
 
-and forgets: each outcome moves h a step towards the prior, whose weight is counted in usual claims.
+with forgetting: each outcome moves h a step towards the prior, whose weight is measured in typical claims.
+
+    >>> params = KellyParams()
+    >>> claim = {"x": 0.4, "edge": 0.008, "volatility": 0.02, "costs": 0.001, "params": params}
+    >>> round(decide(None, **claim).fraction, 4)  # share of the value, for a new strategy
+    1.1015
+    >>> posterior = None
+    >>> for _ in range(20):  # outcomes against the claim
+    ...     posterior = observe(posterior, x=0.4, z=-0.4, won=False, weight=1.0, params=params)
+    >>> decide(posterior, **claim).reason
+    'no edge'
 
 Source: docs/methods.md, section 1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Kulhavý and Zarrop 1993
 (stabilised forgetting); Baker and McHale 2013 (shrink); Busseti, Ryu and Boyd 2016 (drawdown bound).
@@ -21,18 +31,18 @@ from engines.parameters import DrawdownBound, KellyParams
 __all__ = ["KellySize", "Posterior", "decide", "drawdown_limit", "fraction", "observe", "resize", "shrink", "win_rate"]
 
 LARGEST_LEVERAGE: Final = 1e12
-"""x²/K counts as at most this: a claim that dwarfs all before it has a huge variance, but a finite one."""
+"""Upper bound of x²/K: a claim that dwarfs all earlier ones has a huge, but finite, variance."""
 ROUNDING: Final = 2.0**-40
-"""Below this share of Σz² the residual is what rounding left of a difference, not data."""
+"""Below this share of Σz² the residual is rounding error, not data."""
 SMALLEST_VARIANCE: Final = 2.0**-1000
 LARGEST_CLAIM: Final = 10_000.0
-"""A claim of more standard deviations than these counts as these, so that squares stay finite."""
+"""Claims are clipped to this many standard deviations, so that squares stay finite."""
 SMALLEST_CLAIM: Final = 1e-9
-"""Less than so many sd claims nothing: the slope of what came over it would be beyond all numbers."""
+"""Smaller claims, in standard deviations, count as 0, because the slope z/x would overflow."""
 
 
 class Posterior(NamedTuple):
-    """What the outcomes of one cell say: of its claims (h) and of its win rate (Beta)."""
+    """Posterior of one cell: of the calibration of its claims (h) and of its win rate (Beta)."""
 
     h1: float
     """K: weight of the calibration slope, in squared claims."""
@@ -43,30 +53,30 @@ class Posterior(NamedTuple):
     h4: float
     """2B + K·b²."""
     mean_square_claim: float
-    """ρ²: the squared claim that the prior's weight is counted in."""
+    """ρ²: EWMA of squared claims, the unit of the prior's weight."""
     wins: float
     losses: float
     outcomes: int
 
 
 class Belief(NamedTuple):
-    """A posterior in the terms of the regression."""
+    """A posterior in terms of the regression."""
 
     calibration: float
-    """b: what comes for each unit that is claimed."""
+    """b: realised return per unit of claimed return."""
     precision: float
-    """K: v/K is the variance of b."""
+    """K: the variance of b is v/K."""
     residual_variance: float
-    """v: in claimed variances."""
+    """v, in claimed variances."""
 
 
 class KellySize(NamedTuple):
-    """A bet, as a share of the portfolio's value, and what it comes from."""
+    """A bet as a share of the portfolio's value, and the numbers behind it."""
 
     mean: float
     """m: predicted return over the horizon, net of costs, in the direction of the claim."""
     variance: float
-    """S: its predictive variance, the uncertainty of b included."""
+    """S: its predictive variance, including the uncertainty of b."""
     calibration: float
     """b."""
     residual_variance: float
@@ -76,17 +86,17 @@ class KellySize(NamedTuple):
     win_rate: float
     """Mean of the win-rate posterior."""
     shrink: float
-    """g: what the uncertainty of b leaves of the bet."""
+    """g: multiplier for the uncertainty of b."""
     full_fraction: float
-    """f = m/(S + m²), 0 where m is not positive: full Kelly, whatever the gates say."""
+    """f = m/(S + m²), 0 if m is not positive: full Kelly, before the gates."""
     fraction: float
-    """What to bet: kelly_fraction·g·f, at most 1/stop_loss, 0 at a gate. Never negative."""
+    """The bet: kelly_fraction·g·f, at most 1/stop_loss, 0 if a gate applies. Never negative."""
     reason: str
-    """The gate that made it 0, or ""."""
+    """The gate that made the bet 0, or ""."""
 
 
 def prior(square_claim: float, params: KellyParams) -> Posterior:
-    """Return what is believed of a strategy that usually claims x² = `square_claim`, before any outcome."""
+    """Return the prior of a strategy whose typical squared claim x² is `square_claim`."""
     weight = params.prior_strength * square_claim
     slope = params.prior_calibration
     spread = 2.0 * params.prior_variance * (params.prior_shape - 1.0)
@@ -110,14 +120,14 @@ def observe(
     weight: float,
     params: KellyParams,
 ) -> Posterior:
-    """Take one outcome; return the new posterior.
+    """Return the posterior updated by one outcome.
 
     Args:
         posterior: None before the first outcome.
-        x: conf·e/s of the decision, not negative. A claim of nothing (0) tells of the variance, not of the slope.
-        z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations about b·x.
+        x: conf·e/s of the decision, non-negative. A claim of 0 updates the variance, but not the slope.
+        z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations around b·x.
         won: whether side·r was above the costs.
-        weight: 1/(1 + outcomes of the cell that it overlaps), in (0, 1]: of what it adds and of what it makes forget.
+        weight: 1/(1 + number of overlapping outcomes of the cell), in (0, 1]; scales both update and forgetting.
         params: the settings in force.
     """
     x = _claim(x)
@@ -151,16 +161,16 @@ def decide(
     stop_loss_ratio: float | None = None,
     bound: DrawdownBound | None = None,
 ) -> KellySize:
-    """Return what to bet on a claim.
+    """Return the bet on a claim.
 
     Args:
-        posterior: None before the first outcome: the prior of a strategy that usually claims x.
-        x: edge/volatility. 0 is a claim of nothing and gives a clean zero.
+        posterior: None before the first outcome: uses the prior of a strategy whose typical claim is x.
+        x: edge/volatility. A claim of 0 gives a bet of 0.
         edge: conf·e, the claimed return over the horizon, non-negative.
         volatility: s over the horizon, positive.
-        costs: round-trip costs and funding over the horizon, as a ratio; 0 where the claim is net of them.
+        costs: round-trip costs and funding over the horizon, as a ratio; 0 if the claim is net of costs.
         params: the settings in force.
-        stop_loss_ratio: loss, as a share of the position, at which it is closed.
+        stop_loss_ratio: loss, as a share of the position, at which the position is closed.
         bound: caps kelly_fraction by the probability of a drawdown.
     """
     x = _claim(x)
@@ -186,7 +196,7 @@ def resize(
     stop_loss_ratio: float | None = None,
     bound: DrawdownBound | None = None,
 ) -> float:
-    """Return the bet of the same claim at another variance; never above the first, 0 where that is 0."""
+    """Return the bet on the same claim with another variance; never above the original bet."""
     if size.fraction <= 0.0:
         return 0.0
     bet = fraction(size.mean, variance, size.shrink, _kelly_fraction(params, bound), stop_loss_ratio)
@@ -196,9 +206,9 @@ def resize(
 def fraction(
     mean: float, variance: float, shrink: float, kelly_fraction: float, stop_loss_ratio: float | None = None
 ) -> float:
-    """Return kelly_fraction·g·m/(S + m²), at most 1/stop_loss; 0 where m is not positive.
+    """Return kelly_fraction·g·m/(S + m²), at most 1/stop_loss; 0 if m is not positive.
 
-    Source: Kelly 1956, in the second-order form that keeps m² beside the variance.
+    Source: Kelly 1956, in the second-order form, whose denominator is the second moment S + m².
     """
     if mean <= 0.0:
         return 0.0
@@ -209,7 +219,7 @@ def fraction(
 
 
 def shrink(calibration: float, precision: float, residual_variance: float) -> float:
-    """Return g = t²/(1 + t²), t² = b²·K/v: what an uncertain slope leaves of the bet. In [0, 1).
+    """Return g = t²/(1 + t²) in [0, 1), t² = b²·K/v: the multiplier for an uncertain slope.
 
     Source: Baker and McHale 2013, whose k* is e²/(e² + sd²) for an edge e known with a standard deviation sd.
     """
@@ -231,7 +241,7 @@ def win_rate(posterior: Posterior) -> float:
 
 
 def _belief(posterior: Posterior, square_claim: float, params: KellyParams) -> Belief:
-    """Return slope, its weight and residual variance; the prior's slope where only nothing has been claimed."""
+    """Return slope, its weight and the residual variance; the prior's slope if every claim so far was 0."""
     K = posterior.h1
     if K > 0.0:
         b = posterior.h2 / K
@@ -253,12 +263,12 @@ def _predictive(belief: Belief, square_claim: float) -> float:
 
 
 def _claim(x: float) -> float:
-    """Return a claim that can be squared and divided by, or 0."""
+    """Return the claim clipped to the range that can be squared and divided by, or 0."""
     return 0.0 if x < SMALLEST_CLAIM else min(x, LARGEST_CLAIM)
 
 
 def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -> float:
-    """Return z, no further from b·x than `winsor_sd` predictive standard deviations."""
+    """Return z clipped to `winsor_sd` predictive standard deviations around b·x."""
     belief = _belief(posterior, x * x, params)
     centre = belief.calibration * x
     reach = params.winsor_sd * sqrt(_predictive(belief, x * x))
@@ -266,7 +276,7 @@ def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -
 
 
 def _decayed(usual: float, square: float, decay: float) -> float:
-    """Return ρ² after one more claim; the first claim of something begins it."""
+    """Return ρ² after one more claim; it starts with the first non-zero claim."""
     return decay * usual + (1.0 - decay) * square if usual > 0.0 else square
 
 

@@ -1,8 +1,14 @@
-"""Moments of the symbols' bar returns: what correlations are made of.
+"""Moments of the symbols' bar returns, from which correlations are computed.
 
-Returns of a bar are standardised by the volatility known before it, and the products of each pair that traded in the
-bar enter its EWMA; the pairs of a missing symbol stay as they are. Symbols come and go: a new one blocks nobody, and
-one that trades no more is forgotten by event time.
+Returns of a bar are standardised by the volatility known before it, and the product of each pair that traded in the
+bar enters its EWMA; pairs with a missing symbol are unchanged. Symbols may come and go: a new one does not hold up the
+others, and one that no longer trades is removed after some event time.
+
+    >>> moments, params = begin(), CorrelationParams()
+    >>> for bar, move in enumerate((0.01, -0.01, 0.01), start=1):
+    ...     observe(moments, bar * 3_600 * SECOND_NS, {"BTC": move, "ETH": -move}, params)
+    >>> moments.symbols, moments.bars.tolist(), [round(each, 4) for each in moments.cross.tolist()]
+    (('BTC', 'ETH'), [2, 2, 2], [0.0591, -0.0591, 0.0591])
 
 Source: docs/methods.md, section 6; RiskMetrics 1996 (EWMA).
 """
@@ -29,49 +35,49 @@ Times = NDArray[np.int64]
 
 SECOND_NS: Final = 1_000_000_000
 LARGEST_RETURN: Final = 1e100
-"""A return beyond is no return; its square would not be finite."""
+"""Larger returns count as missing; their squares would not be finite."""
 MOST_BARS: Final = 65_535
-"""Bars are counted up to here, which is for ever at any decay allowed."""
+"""Largest bar count; with any allowed decay the weight is 1 by then."""
 PART_BYTES: Final = 240_000
-"""Longest part of a checkpoint; a whole number of elements of every kind."""
+"""Largest part of a checkpoint; a multiple of every element size."""
 TRIANGLES: Final = (("cross", "<f8"), ("bars", "<u2"), ("high", "|u1"))
-"""Triangles of a checkpoint, and how their elements are written."""
+"""Triangles in a checkpoint, and the format of their elements."""
 
 
 @dataclass(slots=True, eq=False)
 class Moments:
-    """What bars have said so far of n symbols; numbers of pairs are upper triangles, row by row, diagonal included.
+    """Moments of n symbols; values of pairs are upper triangles, row by row, diagonal included.
 
-    Its owner alone changes it, through the functions here, and never hands out its arrays.
+    Mutable: only the owner changes it, through the functions of this module, and never shares its arrays.
     """
 
     symbols: tuple[str, ...]
-    """Ascending; their order is the order of every row and column."""
+    """Ascending; the order of all rows and columns."""
     bar_end_ns: int
     """End of the newest bar."""
     last_ns: Times
-    """(n,) end of the last bar that each symbol traded in."""
+    """(n,) end of the last bar in which each symbol traded."""
     variances: Floats
-    """(n,) EWMA of squared returns; 0 until a price has moved."""
+    """(n,) EWMA of squared returns; 0 until the price has moved."""
     cross: Floats
-    """(n(n+1)/2,) EWMA of the products of standardised returns, from 0."""
+    """(n(n+1)/2,) EWMA of products of standardised returns, starting at 0."""
     bars: CountMatrix
-    """(n(n+1)/2,) bars that moved each pair."""
+    """(n(n+1)/2,) number of bars that updated each pair."""
     high: Flags
-    """(n(n+1)/2,) 1 where a pair's alert is raised."""
+    """(n(n+1)/2,) 1 while the pair's alert is raised."""
 
 
 def begin() -> Moments:
-    """Return what is known before the first bar: no symbol."""
+    """Return the moments before the first bar, without symbols."""
     nothing = np.zeros(0)
     return Moments((), 0, np.zeros(0, np.int64), nothing, nothing.copy(), np.zeros(0, np.uint16), np.zeros(0, np.uint8))
 
 
 def observe(moments: Moments, bar_end_ns: int, returns: Mapping[str, float], params: CorrelationParams) -> None:
-    """Take one closed bar. O(n²), in place.
+    """Update the moments in place with one closed bar. O(n²).
 
-    A symbol not seen before is added, and forgotten when it has had no bar for `inactive_after_s` of event time. A
-    return that is not a finite number counts as missing. Time does not go back: an older bar is taken as one of now.
+    An unknown symbol is added; a symbol without a bar for `inactive_after_s` of event time is removed. A non-finite
+    return counts as missing. Time never goes back: an older bar counts as a bar of the current time.
 
     Args:
         moments: changed in place.
@@ -97,7 +103,7 @@ def observe(moments: Moments, bar_end_ns: int, returns: Mapping[str, float], par
 
 
 def _row(moments: Moments, returns: Mapping[str, float]) -> Floats:
-    """Return the returns in the order of the symbols, those not seen before added; NaN where missing."""
+    """Return the returns in the order of the symbols, NaN if missing; unknown symbols are added first."""
     row = list(map(returns.get, moments.symbols))
     if len(row) - row.count(None) < len(returns):
         add(moments, returns, moments.bar_end_ns)
@@ -106,18 +112,18 @@ def _row(moments: Moments, returns: Mapping[str, float]) -> Floats:
 
 
 def add(moments: Moments, symbols: Iterable[str], now_ns: int) -> None:
-    """Add symbols of which nothing is known but that they are there now; those already there stay as they are."""
+    """Add symbols without history; existing ones are unchanged."""
     _arrange(moments, tuple(sorted({*moments.symbols, *symbols})), now_ns)
 
 
 def remove(moments: Moments, symbols: Iterable[str]) -> None:
-    """Forget symbols; those not there are passed over."""
+    """Remove symbols; unknown ones are ignored."""
     gone = frozenset(symbols)
     _arrange(moments, tuple(symbol for symbol in moments.symbols if symbol not in gone), moments.bar_end_ns)
 
 
 def _arrange(moments: Moments, symbols: tuple[str, ...], now_ns: int) -> None:
-    """Make room for these symbols, ascending, and for no other."""
+    """Rearrange the arrays for exactly these symbols, ascending."""
     before = {symbol: place for place, symbol in enumerate(moments.symbols)}
     places = np.array([before.get(symbol, -1) for symbol in symbols], np.int64)
     known = places >= 0
@@ -134,7 +140,7 @@ def _arrange(moments: Moments, symbols: tuple[str, ...], now_ns: int) -> None:
 
 
 def to_parts(moments: Moments) -> dict[str, bytes]:
-    """Return the moments as named parts of at most 240,000 bytes: a head in JSON, the triangles raw, little-endian."""
+    """Return the moments as named parts of at most 240,000 bytes: a JSON head, and raw little-endian triangles."""
     head = [moments.bar_end_ns, moments.symbols, moments.last_ns.tolist(), moments.variances.tolist()]
     parts = {"head": orjson.dumps(head)}
     for name, kind in TRIANGLES:
@@ -145,10 +151,10 @@ def to_parts(moments: Moments) -> dict[str, bytes]:
 
 
 def from_parts(parts: Mapping[str, bytes]) -> Moments:
-    """Return the moments that `to_parts` wrote, to the bit; parts of a larger earlier checkpoint are passed over.
+    """Return the moments that `to_parts` wrote, bit by bit; leftover parts of a larger checkpoint are ignored.
 
     Raises:
-        ProcessorStopped: a part is missing or of another length than the head says.
+        ProcessorStopped: a part is missing, or its length does not match the head.
     """
     if "head" not in parts:
         raise ProcessorStopped("checkpoint of correlations: part head must be there, was missing")
@@ -167,7 +173,7 @@ def from_parts(parts: Mapping[str, bytes]) -> Moments:
 
 
 def _triangle(parts: Mapping[str, bytes], name: str, kind: str, size: int) -> NDArray[Any]:
-    """Return a triangle put together from its parts."""
+    """Return a triangle joined from its parts."""
     pieces = -(-size * np.dtype(kind).itemsize // PART_BYTES)
     written = b"".join(parts.get(f"{name}-{piece}", b"") for piece in range(pieces))
     if len(written) != size * np.dtype(kind).itemsize:
@@ -179,7 +185,7 @@ def _triangle(parts: Mapping[str, bytes], name: str, kind: str, size: int) -> ND
 
 @compiled
 def _carry(old: NDArray[Any], n: int, places: Times, new: NDArray[Any]) -> None:
-    """Copy a triangle of n rows into one of other rows; places: the old row of each new one, ascending, or -1."""
+    """Copy a triangle of n rows into another one; places: the old row of each new row, ascending, or -1."""
     at = 0
     for i in range(places.size):
         for j in range(i, places.size):
@@ -200,9 +206,9 @@ def _move(
     decay: float,
     clip: float,
 ) -> int:
-    """Move variances and pairs by one bar's returns, NaN where missing; return the oldest `last_ns`.
+    """Update variances and pairs with one bar's returns, NaN if missing; return the oldest `last_ns`.
 
-    A pair that is not present moves by the factor 1 and the product 0, which changes no bit and spares a branch.
+    A pair with a missing symbol is multiplied by 1 and gets 0 added: no bit changes, and the loop needs no branch.
     """
     n = returns.size
     z, keep, seen = np.zeros(n), np.ones(n), np.zeros(n, np.uint16)

@@ -1,9 +1,15 @@
-"""Regime: which weather a market is in, believed slowly, and how far to shrink in it.
+"""Regime: confirms the market regime with hysteresis, and scales sizes by it.
 
-Every event-time period has one vote, the most severe of its signals'. A change is confirmed by h of the last 2h − 1
-votes since the change before; CRISIS needs one. The state depends only on the votes of the periods, not on the order
-of signals within one: a change that the open period's vote made is undone where a later signal of the same period
-makes that vote another one.
+Every event-time period has one vote, the most severe regime among its signals. A change is confirmed by h of the last
+2h − 1 votes since the previous change; CRISIS needs one. The state depends only on the votes of the periods, not on the
+order of signals within a period: a change made by the open period's vote is undone if a later signal of the same period
+changes that vote.
+
+    >>> state, params = None, RegimeParams()
+    >>> for minute, label in enumerate(("ranging", "high_volatility", "high_volatility", "high_volatility")):
+    ...     state, change = step(state, label, minute * 60 * SECOND_NS, params)
+    >>> state.confirmed, change.kind, multiplier(state.confirmed, 1, params)
+    ('high_volatility', 'transition', 0.6)
 
 Source: docs/methods.md, section 4.
 """
@@ -25,32 +31,32 @@ Vote = tuple[int, Regime]
 
 
 class RegimeState(NamedTuple):
-    """What one portfolio believes of one symbol."""
+    """Regime state of one symbol in one portfolio."""
 
     confirmed: Regime
     candidate: Regime | None
-    """The regime that most votes would change to (the newest of equals), None where no vote would."""
+    """The other regime with the most votes (of equals, the newest); None if there is none."""
     votes: tuple[Vote, ...]
-    """Of the last 2h − 1 periods that voted since the last change; the last one is of the open period."""
+    """Votes of the last 2h − 1 periods since the last change; the last one is the open period's."""
     settled: Regime
-    """What was confirmed when the open period began."""
+    """The confirmed regime when the open period began."""
 
 
 class RegimeChange(NamedTuple):
-    """What a vote did: it confirmed another regime, or made the candidate be given up."""
+    """The effect of a vote: it confirmed another regime (transition), or ended a candidate (false flip)."""
 
     kind: Literal["transition", "false_flip"]
     from_regime: Regime
     to_regime: Regime
-    """The regime confirmed, or the candidate given up."""
+    """The newly confirmed regime, or the former candidate."""
 
 
 def step(
     state: RegimeState | None, regime: Regime, timestamp_ns: int, params: RegimeParams
 ) -> tuple[RegimeState, RegimeChange | None]:
-    """Take one signal's regime; return the new state and what changed.
+    """Return the state updated by one signal's regime, and what changed.
 
-    A late signal, of one of the 2h − 2 periods before the open one, counts in the open one, so that no warning is
+    A late signal from one of the 2h − 2 periods before the open one counts in the open period, so that no warning is
     lost; an older one is ignored.
     """
     period = timestamp_ns // (params.regime_period_s * SECOND_NS)
@@ -67,16 +73,17 @@ def step(
 
 
 def multiplier(regime: Regime, side: int, params: RegimeParams) -> float:
-    """Return the size multiplier of a regime; for a short (side −1) the two trends swap."""
-    seen = OPPOSITE.get(regime, regime) if side < 0 else regime
-    found: float = getattr(params.multipliers, seen)
+    """Return the size multiplier of a regime; for a short (side −1) the two trends are swapped."""
+    effective = OPPOSITE.get(regime, regime) if side < 0 else regime
+    found: float = getattr(params.multipliers, effective)
     return found
 
 
 def resolve(label: str, params: RegimeParams) -> Regime | None:
-    """Return the regime that a label means, None where it means none.
+    """Return the regime of a label; None if the label is unknown.
 
-    Any case; spaces and hyphens count as underscores. `regime_aliases` adds labels and cannot take known ones away.
+    Case is ignored; spaces and hyphens count as underscores. `regime_aliases` adds labels and cannot redefine known
+    ones.
     """
     found = KNOWN.get(label)
     if found is not None:
@@ -89,34 +96,34 @@ def resolve(label: str, params: RegimeParams) -> Regime | None:
 
 
 def progress(state: RegimeState, params: RegimeParams) -> float:
-    """Return how much of a confirmation the candidate has, in [0, 1): its votes over h; 0 without one."""
+    """Return the candidate's votes divided by h, in [0, 1); 0 without a candidate."""
     votes = sum(regime == state.candidate for _, regime in state.votes)
     return votes / params.hysteresis_periods
 
 
 def _adds_nothing(newest: Vote, period: int, regime: Regime) -> bool:
-    """Return whether a signal is of the open period or before it, and no worse than the vote that stands."""
+    """Return whether a signal is not newer than the open period and not more severe than its vote."""
     return period <= newest[0] and SEVERITY[regime] <= SEVERITY[newest[1]]
 
 
 def _opened(
     state: RegimeState, period: int, regime: Regime, params: RegimeParams
 ) -> tuple[Regime, tuple[Vote, ...]] | None:
-    """Return (regime confirmed when the open period began, votes with this one); None where it is too late to count."""
+    """Return (confirmed regime when the open period began, votes with this one); None if the signal is too late."""
     settled, votes = state.settled, state.votes
     kept = 2 * params.hysteresis_periods - 1
     if not votes or period > votes[-1][0]:
         since = votes if state.confirmed == settled else votes[-1:]
         return state.confirmed, (*since, (period, regime))[-kept:]
-    number, standing = votes[-1]
+    number, current = votes[-1]
     if period <= number - kept:
         return None
-    worse = regime if SEVERITY[regime] > SEVERITY[standing] else standing
+    worse = regime if SEVERITY[regime] > SEVERITY[current] else current
     return settled, (*votes[:-1], (number, worse))[-kept:]
 
 
 def _confirmed(settled: Regime, votes: tuple[Vote, ...], needed: int) -> Regime:
-    """Return the regime that the votes confirm, else the settled one. No two can have h of 2h − 1 votes."""
+    """Return the regime that the votes confirm, else the settled one. At most one regime can have h of 2h − 1 votes."""
     newest = votes[-1][1]
     if newest == "crisis":
         return newest

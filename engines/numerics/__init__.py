@@ -1,1 +1,1 @@
-"""Numbers that come out the same to the last bit on every machine."""
+"""Numerical functions whose results are the same to the last bit on every machine."""

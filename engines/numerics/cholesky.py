@@ -1,7 +1,7 @@
-"""Cholesky in fixed order, compiled: the same bits on every machine, and the same as interpreted.
+"""Cholesky factorisation in a fixed order: the same bits on every machine, compiled or interpreted.
 
-LAPACK and BLAS sum in an order that depends on the CPU and the number of threads; these loops do not. Each element is
-reached by its subtractions in ascending order of the pivots, whatever vector unit carries them out.
+LAPACK and BLAS sum in an order that depends on the CPU and the number of threads; these loops do not. The subtractions
+from each element happen in ascending order of the pivots, whatever vector instructions are used.
 
 Source: Golub and Van Loan 2013, 4.2 (outer-product form).
 """
@@ -20,13 +20,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Floats = NDArray[np.float64]
 
 DIVISION: Final = "numpy"
-"""A division by zero raises nothing, so that loops stay free of branches; who divides sees to it that there is none."""
+"""Division by zero does not raise, so that loops need no branches; callers must not divide by zero."""
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function of arrays to machine code with exact arithmetic: nothing fused, nothing put in other order.
+    """Compile a function of arrays to machine code with exact arithmetic: no fused or reordered operations.
 
-    numba keeps the code beside the function's file and does not see that options here have changed: then delete it.
+    numba caches the code next to the function's file. Delete the cache after changing options here: numba does not
+    notice.
     """
     machine_code: Function = njit(cache=True, error_model=DIVISION)(function)
     return machine_code
@@ -36,8 +37,8 @@ def compiled(function: Function) -> Function:
 def factor(matrix: Floats, floor: float) -> float:
     """Overwrite the upper triangle of a symmetric (n, n) matrix with U, UᵀU = A; return the smallest pivot.
 
-    The pivots are the squares of U's diagonal. It stops at a pivot below `floor` (positive) or that is no number, and
-    returns that one: then the triangle is half done. Below the diagonal nothing is read or written.
+    The pivots are the squares of U's diagonal. If a pivot is below `floor` (positive) or NaN, the function stops and
+    returns it; the triangle is then incomplete. Elements below the diagonal are neither read nor written.
     """
     smallest = np.inf
     for k in range(matrix.shape[0]):
@@ -59,5 +60,5 @@ def factor(matrix: Floats, floor: float) -> float:
 
 
 def smallest_pivot(matrix: Floats, floor: float) -> float:
-    """Return the smallest pivot of a symmetric (n, n) matrix, or the first below `floor`; the matrix stays as it is."""
+    """Return the smallest pivot of a symmetric (n, n) matrix, or the first below `floor`; the matrix is not changed."""
     return factor(matrix.copy(), floor)

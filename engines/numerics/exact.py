@@ -1,15 +1,15 @@
 """exp, ln, powers, roots and the normal quantile with the same bits on every machine.
 
-The C library's transcendental functions differ in their last bits between CPUs and builds. These are made of
-`+ − × ÷` on doubles, `frexp`, `ldexp`, `floor` and integers: operations whose result IEEE 754 or arithmetic fixes.
+The C library's transcendental functions differ in their last bits between CPUs and builds. These use only `+ − × ÷` on
+doubles, `frexp`, `ldexp`, `floor` and integers: operations whose results IEEE 754 or arithmetic defines exactly.
 
-Two kinds of arithmetic: `exp` and `ln`, which are called often, work in doubles (error below 1 ulp). Where a double
-would lose digits on the way (`power`, `normal_quantile`) the way is in integers: a number is `n · 2**-128`.
-No infinity or NaN goes in or comes out: a `ValueError` names the argument. Below 2⁻¹⁰²² results are subnormal: correct
-to one unit of 2⁻¹⁰⁷⁴, and 0 below half of it.
+There are two kinds of arithmetic. `exp` and `ln`, which are called often, use doubles (error below 1 ulp). Functions
+whose intermediate results would lose digits in doubles (`power`, `normal_quantile`) use integers: n stands for
+`n · 2**-128`. Infinity and NaN are neither accepted nor returned: a `ValueError` names the argument. Results below
+2⁻¹⁰²² are subnormal: correct to one unit of 2⁻¹⁰⁷⁴, and 0 below half a unit.
 
 Source: argument reduction and the rational form of exp after fdlibm (Sun Microsystems 1993); the coefficients are the
-exact ones of the series (Bernoulli numbers for z·coth z, odd reciprocals for artanh), so there is nothing to fit.
+exact ones of the series (Bernoulli numbers for z·coth z, odd reciprocals for artanh), not fitted.
 """
 
 from math import floor, frexp, inf, ldexp, sqrt
@@ -18,22 +18,22 @@ from typing import Final, NoReturn
 __all__ = ["exp", "half_life", "ln", "normal_quantile", "power", "root"]
 
 LN2_HIGH: Final = float.fromhex("0x1.62e42fee00000p-1")
-"""The first 32 bits of ln 2: times an exponent it is exact."""
+"""The first 32 bits of ln 2: its product with an exponent is exact."""
 LN2_LOW: Final = float.fromhex("0x1.a39ef35793c76p-33")
-"""The rest of it."""
+"""ln 2 − LN2_HIGH."""
 PER_LN2: Final = float.fromhex("0x1.71547652b82fep+0")
 SQRT_HALF: Final = float.fromhex("0x1.6a09e667f3bcdp-1")
 EXP_MAX: Final = float.fromhex("0x1.62e42fefa39efp+9")
 """The largest x with a finite exp(x): 709.78."""
 EXP_MIN: Final = -746.0
-"""exp(x) is 0 below; 2⁻¹⁰⁷⁵ is exp(−745.13)."""
+"""exp(x) is 0 below this; 2⁻¹⁰⁷⁵ is exp(−745.13)."""
 
 
 def exp(x: float) -> float:
     """Return eˣ.
 
     Raises:
-        ValueError: above 709.78, where the result is not finite; and for NaN.
+        ValueError: x is above 709.78, where the result is not finite, or NaN.
     """
     if not x <= EXP_MAX:
         _refuse("exp: x", "at most 709.78", x)
@@ -47,7 +47,7 @@ def ln(x: float) -> float:
     """Return the natural logarithm of a positive finite x.
 
     Raises:
-        ValueError: where x is zero, negative, infinite or NaN.
+        ValueError: x is zero, negative, infinite or NaN.
     """
     if not 0.0 < x < inf:
         _refuse("ln: x", "positive and finite", x)
@@ -58,7 +58,7 @@ def ln(x: float) -> float:
     f = m - 1.0
     s = f / (m + 1.0)
     z = s * s
-    # 2·artanh(s) = f − s·(f − rest), where rest = 2·s²·(1/3 + s²/5 + …); f² /2 is split off to keep its digits.
+    # 2·artanh(s) = f − s·(f − rest), where rest = 2·s²·(1/3 + s²/5 + …); f²/2 is split off to keep its digits.
     rest = z * (
         L3 + z * (L5 + z * (L7 + z * (L9 + z * (L11 + z * (L13 + z * (L15 + z * (L17 + z * (L19 + z * L21))))))))
     )
@@ -70,7 +70,7 @@ def power(x: float, y: float) -> float:
     """Return x to the power y, for a positive x.
 
     Raises:
-        ValueError: where x is not positive and finite, y is not finite, or the result is not finite.
+        ValueError: x is not positive and finite, y is not finite, or the result is not finite.
     """
     if not 0.0 < x < inf:
         _refuse("power: x", "positive and finite", x)
@@ -87,7 +87,7 @@ def root(x: float, n: int) -> float:
     """Return the n-th root of x, for a non-negative x and n in 1 … 1,000.
 
     Raises:
-        ValueError: where x is negative or not finite, or n is out of its range.
+        ValueError: x is negative or not finite, or n is out of range.
     """
     if not 0.0 <= x < inf:
         _refuse("root: x", "non-negative and finite", x)
@@ -106,12 +106,12 @@ def root(x: float, n: int) -> float:
 
 
 def half_life(age: float, life: float) -> float:
-    """Return 2 to the power −age/life: what is left of 1 after `age`. Both in the same unit.
+    """Return 2 to the power −age/life, the share that is left after `age`; both in the same unit.
 
-    A negative age, a reading stamped slightly ahead of the clock, is none: what decays never grows.
+    A negative age (a reading stamped slightly ahead of the clock) counts as 0, so the result never exceeds 1.
 
     Raises:
-        ValueError: where life is not positive, or either is not finite.
+        ValueError: life is not positive and finite, or age is infinite or NaN.
     """
     if not 0.0 < life < inf:
         _refuse("half_life: life", "positive and finite", life)
@@ -132,13 +132,13 @@ def half_life(age: float, life: float) -> float:
 
 
 def normal_quantile(p: float) -> float:
-    """Return z with Φ(z) = p, for 0 < p < 1, correctly rounded but for ties. It takes some 45 µs: call it rarely.
+    """Return z with Φ(z) = p for 0 < p < 1, correctly rounded except for ties. Takes about 45 µs: call it rarely.
 
-    Newton's method on ln Q(z) = ln q, q the smaller tail: that function is concave, so any start converges, and its
-    slope is −1/M, M = Q/φ being Mills' ratio.
+    Newton's method on ln Q(z) = ln q, where q is the smaller tail. The function is concave, so it converges from any
+    start; its slope is −1/M, where M = Q/φ is Mills' ratio.
 
     Raises:
-        ValueError: where p is not between 0 and 1.
+        ValueError: p is not between 0 and 1.
 
     Source: start from Abramowitz and Stegun 1964, 26.2.23 (error below 4.5e-4).
     """
@@ -159,7 +159,7 @@ def normal_quantile(p: float) -> float:
 
 # -- in doubles --------------------------------------------------------------------------------------------------------
 def _scaled_exp(high: float, low: float, k: int) -> float:
-    """Return exp(high − low)·2ᵏ for |high| at most .35 and a small low.
+    """Return exp(high − low)·2ᵏ, for |high| at most .35 and a small low.
 
     eʳ = 1 + r + r·c/(2 − c) with c = r − (r·coth(r/2) − 2).
     """
@@ -208,13 +208,13 @@ ONE: Final = 1 << FRACTION
 
 
 def _fixed(x: float) -> int:
-    """Return x in integers, truncated."""
+    """Return x as a fixed-point integer, truncated."""
     top, bottom = x.as_integer_ratio()
     return (top << FRACTION) // bottom
 
 
 def _twice_artanh(s: int) -> int:
-    """Return 2·artanh(s) for |s| at most 1/128: eight further terms pass 2⁻¹²⁸."""
+    """Return 2·artanh(s) for |s| at most 1/128; the series ends below 2⁻¹²⁸."""
     z = s * s >> FRACTION
     total = 0
     for reciprocal in ODD_RECIPROCALS:
@@ -223,9 +223,9 @@ def _twice_artanh(s: int) -> int:
 
 
 def _ln_of_ratio(n: int, exponent: int) -> int:
-    """Return ln(n·2^exponent) for a positive n: the nearest 64th below 1 from the table, the rest by artanh.
+    """Return ln(n·2^exponent) for a positive n: the nearest 64th from the table, the rest by artanh.
 
-    Close to 1 it is the table's 0, or its ln 2 less one ln 2, and the result has n's relative precision.
+    Close to 1 the table gives 0, or ln 2 − ln 2, so the result keeps the relative precision of n.
     """
     bits = n.bit_length()
     if bits < 8:
@@ -290,7 +290,7 @@ def _ln_table() -> tuple[int, ...]:
 
 MILLS_TERMS: Final = 60
 QUANTILE_STEPS: Final = 3
-"""Newton steps: 4.5e-4 → 8e-8 → 3e-15 → 3e-30; close to z = 0 the start errs by little more than its square."""
+"""Newton steps, with errors 4.5e-4 → 8e-8 → 3e-15 → 3e-30; near z = 0 the start's error is little above z²."""
 SQRT_HALF_PI: Final = 0x1_40D931FF_62705965_7CA41FAE_722CEE30
 LN_SQRT_TAU: Final = 0xEB3F8E43_25F5A534_94BC9001_44192024
 ODD_RECIPROCALS: Final = tuple(ONE // odd for odd in range(19, 0, -2))

@@ -1,17 +1,17 @@
-"""The Kelly program: how much of each asset, where they move together, each has a limit and all share one budget.
+"""Kelly program: weights of correlated assets with individual limits and one shared budget.
 
     maximise kf·μᵀw − ½·wᵀMw   subject to   |w_i| ≤ u_i,   Σ|w_i| ≤ G
 
-and, unless hedges are wanted, w_i with the sign of μ_i or 0. The price of the budget, ν, is what a unit more of G would
-bring; it is 0 where the budget does not bind.
+and, unless hedges are allowed, w_i has the sign of μ_i or is 0. The price of the budget, ν, is the gain from one more
+unit of G; it is 0 if the budget does not bind.
 
-Coordinate descent finds which weights are free, at their limit or out (a spring pulls Σ|w| to G while it goes). Then
-one Cholesky solve gives the free ones and ν to rounding, and the signs of the Karush-Kuhn-Tucker conditions say whether
-the guess was right. Where it was not, it is changed, three times, and the descent goes on from where it was. With both
-in turn 30 changes are enough but for one in thousands of hard cases; 30 in a row cycled in one of fifty. Where they are
-not enough, descent goes on to the end, with ν by the Illinois method.
+Coordinate descent finds which weights are free, at their limit or zero, while a penalty (the spring) pulls Σ|w| to G.
+One Cholesky solve then gives the free weights and ν up to rounding, and the signs of the Karush-Kuhn-Tucker conditions
+show whether the guess was right. If not, the guess is corrected up to three times, and descent continues. Alternating
+like this, 30 corrections suffice except in about one of several thousand hard cases; 30 corrections in a row cycled in
+one of fifty. If they do not suffice, descent runs to convergence, with ν from the Illinois method.
 
-Loops are compiled, in fixed order, without BLAS: the same bits on every machine, and the same as interpreted.
+Loops are compiled, in fixed order, without BLAS: the same bits on every machine, compiled or interpreted.
 
 Source: docs/methods.md, section 7; Júdice and Pires 1994 (changing all wrong indices at once); Dowell and Jarratt
 1971 (the Illinois method); Bertsekas 1982 (method of multipliers, the spring).
@@ -31,25 +31,25 @@ Floats = NDArray[np.float64]
 Marks = NDArray[np.int64]
 
 SWEEPS: Final = 20
-"""Sweeps of coordinate descent before each attempt at the exact finish."""
+"""Sweeps of coordinate descent before each attempt at an exact solution."""
 CHANGES: Final = 3
-"""Changes of the set in one attempt."""
+"""Corrections of the active set in one attempt."""
 ATTEMPTS: Final = 10
 SPRING: Final = 0.1
-"""Stiffness that holds Σ|w| to G during descent, in means of M's diagonal."""
+"""Stiffness of the penalty on Σ|w| − G during descent, in units of the mean diagonal of M."""
 SMALLEST_STEP: Final = 1e-12
-"""Descent alone ends when no weight moves further in a sweep."""
+"""Descent has converged when no weight moves by more than this in a sweep."""
 MOST_SWEEPS: Final = 2_000
 MOST_PRICES: Final = 100
 ROUNDING: Final = 1e-13
-"""What counts as equal, relative to the size of the terms."""
+"""Relative tolerance for equality."""
 SMALLEST_WEIGHT: Final = 1e-14
 SMALLEST_PIVOT: Final = 1e-300
-"""Of a matrix that is positive definite."""
+"""Smallest pivot of a matrix that counts as positive definite."""
 OUT: Final = 0
 FREE: Final = 1
 FULL: Final = 2
-"""Marks of a weight: 0, between, at its limit; times its sign."""
+"""Marks of a weight: zero, between, at its limit; times its sign."""
 
 
 class Solution(NamedTuple):
@@ -58,11 +58,11 @@ class Solution(NamedTuple):
     weights: Floats
     """(n,), within the limits and the budget."""
     price: float
-    """ν ≥ 0, the multiplier of the budget; positive where it binds."""
+    """ν ≥ 0, the multiplier of the budget; positive if it binds."""
     solves: int
-    """Cholesky solves."""
-    way: int
-    """0: the exact finish held. 1: it held after descent to steps below 1e-12. 2: these weights are descent's alone."""
+    """Number of Cholesky solves."""
+    method: int
+    """0: exact solution. 1: exact solution after descent to convergence (steps below 1e-12). 2: descent only."""
 
 
 def solve(mu: Floats, M: Floats, caps: Floats, gross: float, kf: float, *, hedges: bool = False) -> Floats:
@@ -74,7 +74,7 @@ def solve(mu: Floats, M: Floats, caps: Floats, gross: float, kf: float, *, hedge
         caps: (n,) u, at least 0.
         gross: G, positive.
         kf: share of full Kelly, positive.
-        hedges: whether a weight may take the other sign than its own expected return.
+        hedges: whether a weight may have the opposite sign of its expected return.
     """
     return solution(kf * mu, M, caps, gross, hedges).weights
 
@@ -120,9 +120,9 @@ def _sweep(
     spring: float,
     gross: float,
 ) -> tuple[float, float]:
-    """Move each weight in turn to its best, the others held; return Σ|w| and the largest step.
+    """Optimise each weight in turn with the others fixed; return Σ|w| and the largest step.
 
-    `slope`, pull − M·w, moves along. The spring raises the price of the budget by its stiffness times Σ|w| − G.
+    `slope`, pull − M·w, is updated too. The spring raises the price of the budget by its stiffness times Σ|w| − G.
     """
     largest = 0.0
     for i in range(weights.size):
@@ -150,7 +150,7 @@ def _sweep(
 
 @compiled
 def _subtract(slope: Floats, step: float, row: Floats) -> None:
-    """Take step times a row from the slope."""
+    """Subtract step times a row from the slope."""
     for j in range(row.size):
         slope[j] -= step * row[j]
 
@@ -166,7 +166,7 @@ def _gross(weights: Floats) -> float:
 
 @compiled
 def _at_price(weights: Floats, pull: Floats, M: Floats, lower: Floats, upper: Floats, price: float) -> float:
-    """Descend at a fixed price of the budget until no weight moves by 1e-12; return Σ|w|."""
+    """Run descent at a fixed price of the budget to convergence; return Σ|w|."""
     slope = pull.copy()
     for i in range(weights.size):
         _subtract(slope, weights[i], M[i])
@@ -179,7 +179,7 @@ def _at_price(weights: Floats, pull: Floats, M: Floats, lower: Floats, upper: Fl
 
 @compiled
 def _descend(weights: Floats, pull: Floats, M: Floats, lower: Floats, upper: Floats, gross: float) -> float:
-    """Descend to the end, the price found by the Illinois method; return it."""
+    """Run descent to convergence and find the price of the budget by the Illinois method; return the price."""
     low, above = 0.0, _at_price(weights, pull, M, lower, upper, 0.0) - gross
     if above <= 0.0:
         return 0.0
@@ -203,17 +203,17 @@ def _descend(weights: Floats, pull: Floats, M: Floats, lower: Floats, upper: Flo
     return price
 
 
-# -- the exact finish --------------------------------------------------------------------------------------------------
+# -- exact solution ----------------------------------------------------------------------------------------------------
 @compiled
 def _finish(
     weights: Floats, pull: Floats, M: Floats, lower: Floats, upper: Floats, gross: float, price: float
 ) -> tuple[bool, float, int]:
-    """Guess which weights are free from where they are, solve, correct the guess; put the weights in where it held.
+    """Guess from the weights which of them are free, solve, and correct the guess; store the weights on success.
 
-    Whether the budget binds is guessed as well, and left to the next descent where that was wrong.
+    Whether the budget binds is guessed as well; if that guess is wrong, the next descent has to correct it.
 
     Returns:
-        Whether it held, the price, and the number of solves.
+        Whether it succeeded, the price, and the number of solves.
     """
     n = weights.size
     marks = _marks(weights, lower, upper)
@@ -252,7 +252,7 @@ def _marks(weights: Floats, lower: Floats, upper: Floats) -> Marks:
 
 @compiled
 def _slack(pull: Floats, M: Floats) -> Floats:
-    """Return how far each slope may be off by rounding: 1e-13 of the largest pull, in each asset's own deviations."""
+    """Return the rounding tolerance of each slope: 1e-13 of the largest pull, scaled by the asset's deviation."""
     largest = 0.0
     for i in range(pull.size):
         largest = max(largest, abs(pull[i]) / sqrt(M[i, i]))
@@ -264,7 +264,7 @@ def _slack(pull: Floats, M: Floats) -> Floats:
 
 @compiled
 def _hold(marks: Marks, M: Floats, lower: Floats, upper: Floats, at: Floats, slope: Floats) -> tuple[Marks, float]:
-    """Put the weights at their limits in, and into the slope; return the free indices and Σ|w| of the others."""
+    """Set the weights at their limits and update the slope; return the free indices and Σ|w| of the other weights."""
     free = np.empty(marks.size, np.int64)
     count, held = 0, 0.0
     for i in range(marks.size):
@@ -280,7 +280,7 @@ def _hold(marks: Marks, M: Floats, lower: Floats, upper: Floats, at: Floats, slo
 
 @compiled
 def _release(marks: Marks, slope: Floats) -> None:
-    """Free the weight that its limit holds back least: the full ones alone are more than the budget."""
+    """Free the weight that gains least from its limit; called if the weights at their limits exceed the budget."""
     least, weakest = np.inf, 0
     for i in range(marks.size):
         if abs(marks[i]) == FULL:
@@ -301,9 +301,9 @@ def _solve_free(
     gross: float,
     binding: bool,  # noqa: FBT001 (numba)
 ) -> tuple[float, bool]:
-    """Put the free weights in, a − ν·b with M_FF·a = slope and M_FF·b = signs; return the price and whether it is one.
+    """Set the free weights to a − ν·b, where M_FF·a = slope and M_FF·b = signs; return the price and its validity.
 
-    Where no weight is free the price is what the strongest of those left out would pay; −1 where the budget has room.
+    If no weight is free, the price is the largest |slope| among the zero weights, or −1 if the budget is not used up.
     """
     m = free.size
     if m == 0:
@@ -332,7 +332,7 @@ def _solve_free(
 
 @compiled
 def _strongest(marks: Marks, slope: Floats) -> float:
-    """Return the largest |slope| among the weights that are out."""
+    """Return the largest |slope| among the zero weights."""
     largest = 0.0
     for i in range(marks.size):
         if marks[i] == OUT:
@@ -362,7 +362,7 @@ def _substitute(triangle: Floats, a: Floats, b: Floats) -> None:
 
 @compiled
 def _correct(marks: Marks, at: Floats, slope: Floats, lower: Floats, upper: Floats, price: float, slack: Floats) -> int:
-    """Change every mark that the conditions contradict; return how many there were."""
+    """Correct every mark that violates the optimality conditions; return their number."""
     wrong = 0
     for i in range(marks.size):
         if lower[i] == upper[i]:
@@ -377,10 +377,10 @@ def _correct(marks: Marks, at: Floats, slope: Floats, lower: Floats, upper: Floa
 
 @compiled
 def _corrected(mark: int, weight: float, slope: float, lower: float, upper: float, price: float, margin: float) -> int:
-    """Return what a weight should be marked as.
+    """Return the corrected mark of a weight.
 
-    A free weight beyond its limit is full, and out where its sign is wrong. One that is out is free where its slope is
-    worth more than the price; a full one is free where it is worth less.
+    A free weight beyond its limit becomes full, one with the wrong sign out. A weight that is out becomes free if its
+    slope is above the price, a full one if its slope is below the price.
     """
     sign = 1 if mark > 0 else -1
     if mark == OUT:

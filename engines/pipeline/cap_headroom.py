@@ -1,4 +1,4 @@
-"""How far prices may rise before a cap can break: what spares a check at every step."""
+"""Headroom: how far prices may rise before a cap can break, which saves checking the caps at every step."""
 
 from engines.pipeline.caps import Limits
 
@@ -6,10 +6,10 @@ from engines.pipeline.caps import Limits
 def headroom(
     cells: list[tuple[str, str]], cents: list[int], cap_factors: list[float], value_usd: float, limits: Limits
 ) -> float:
-    """Return the smallest cap over size of all caps of stage 11 and of stage 13's maximum; below 1 one is broken.
+    """Return the smallest ratio of cap to size over the caps of stage 11 and the maximum of stage 13; below 1 = broken.
 
-    While no price has risen by this factor no cap can break: every size rises at most as much as its price. An empty
-    book has room for ever, which is told as 1e9. A cell of no size has a part in its symbol's cap, as in the caps.
+    No cap can break until some price has risen by this factor, because a size rises at most as much as its price. The
+    result is at most 1e9, its value for an empty book. Cells of size 0 count towards their symbol's cap, as in `caps`.
     """
     value_cents = 100.0 * value_usd
     room = 1e9

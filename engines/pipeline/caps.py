@@ -1,11 +1,11 @@
-"""Caps: what a book of targets may hold at most, and what of it is too small or not allowed to trade.
+"""Caps: upper limits of a book of targets, and the removal of targets that are too small or not allowed to trade.
 
-A one-pass waterfall over signed targets, open positions included: cell, symbol, strategy, portfolio, in this order,
-which is part of the definition. All in integer cents, scaled toward zero: one pass keeps every cap, a second is the
-identity, the order of rows changes nothing, and nothing grows or flips. Cost O(cells).
+A single pass over signed targets (open positions included) applies the caps of cell, symbol, strategy and portfolio;
+this order is part of the definition. Sizes are integer cents, scaled toward zero: one pass satisfies every cap, a
+second one changes nothing, the order of rows does not matter, and no size grows or changes sign. Cost O(cells).
 
-A book is three sequences of one length, one row a cell: (strategy, symbol), signed cents, and the factor that every cut
-of the cell left of its cap.
+A book is three sequences of equal length with one row per cell: (strategy, symbol), signed cents, and the cap factor,
+the product of all cuts of the cell, which scales its cap.
 
 Source: docs/methods.md, section 9; docs/pipeline.md, stages 11 and 13.
 """
@@ -18,25 +18,25 @@ from schemas.vocabulary import TradingState
 __all__ = ["Capped", "Limited", "Limits", "caps", "fits", "limits"]
 
 PORTFOLIO = "all"
-"""What the one group of the last cap is called."""
+"""Name of the single group of the portfolio cap."""
 Group = TypeVar("Group", str, tuple[str, bool])
 
 
 class Limits(NamedTuple):
-    """What may be held: three ratios of the portfolio's value, two sizes of one symbol."""
+    """Limits of a book: three ratios of the portfolio's value, and two sizes per symbol."""
 
     position: float
-    """P: a cell's size and a symbol's gross, each times its cap factor."""
+    """P: limit of a cell's size and of a symbol's gross, each times its cap factor."""
     strategy: float
-    """S: a strategy's gross."""
+    """S: limit of a strategy's gross."""
     gross: float
-    """The gross of all: min(G, max_leverage)."""
+    """Limit of the portfolio's gross: min(G, max_leverage)."""
     minimum_cents: int
-    """A symbol's gross below this is nothing."""
+    """A symbol with a smaller gross is set to 0."""
     maximum_cents: int
-    """A symbol's long side, and its short side."""
+    """Limit of a symbol's long side, and of its short side."""
     tolerance: float = 0.0
-    """Share of a cap by which what was within it may exceed it before it is cut."""
+    """Share by which a book that was within a cap may exceed it before it is cut."""
 
 
 class Capped(NamedTuple):
@@ -44,15 +44,15 @@ class Capped(NamedTuple):
 
     cents: list[int]
     bound: list[tuple[str, str]]
-    """(level, name) of each cap that cut: level cell (named strategy/symbol), symbol, strategy or portfolio."""
+    """(level, name) of each binding cap; level is cell (named strategy/symbol), symbol, strategy or portfolio."""
 
 
 class Limited(NamedTuple):
-    """A book within the limits of sizes and trading states."""
+    """A book within the size limits and trading states."""
 
     cents: list[int]
     reasons: dict[int, str]
-    """Why, by index of each cell that was made smaller."""
+    """Reason by index, for each cell that was reduced."""
 
 
 def caps(
@@ -63,16 +63,16 @@ def caps(
     limits: Limits,
     slack: float = 0.0,
 ) -> Capped:
-    """Return the targets within |cell| ≤ P·c·V, each symbol ≤ P·max c·V, each strategy ≤ S·V and all ≤ gross·V.
+    """Return the targets within |cell| ≤ P·c·V, symbol ≤ P·max c·V, strategy ≤ S·V and portfolio ≤ gross·V.
 
-    With slack, only what exceeds a cap by more than this share is cut, and then to the same share below the cap: so a
-    size that prices carry back and forth over its cap is not cut at every step.
+    With slack, a size is cut only if it exceeds a cap by more than this share, and then to the same share below the
+    cap. So a size that price moves push back and forth over its cap is not cut at every step.
 
     Args:
         cells: (strategy, symbol) of each row, all different.
         cents: signed targets.
         cap_factors: c of each row, in [0, 1].
-        value_usd: V; nothing may be held where it is not positive.
+        value_usd: V; if it is not positive, every target becomes 0.
         limits: P, S and the gross.
         slack: 0, or the tolerance of `limits`.
     """
@@ -80,7 +80,7 @@ def caps(
     strategy_cap, gross_cap = int(limits.strategy * value_cents), int(limits.gross * value_cents)
     if len(cents) == 1:
         cell_cap = int(limits.position * cap_factors[0] * value_cents)
-        return _lone(cells[0], cents[0], cell_cap, strategy_cap, gross_cap, slack)
+        return _single_cell(cells[0], cents[0], cell_cap, strategy_cap, gross_cap, slack)
     wanted = list(map(abs, cents))
     sizes, caps, symbols, strategies = _clipped(cells, wanted, cap_factors, value_cents, limits.position, slack)
     bound: list[tuple[str, str]] = []
@@ -117,18 +117,18 @@ def limits(
     limits: Limits,
     slack: float = 0.0,
 ) -> Limited:
-    """Return the targets within the largest and the smallest size of a symbol, and within the trading states.
+    """Return the targets within the largest and smallest size of a symbol and the trading states.
 
-    In this order: each symbol's long side and its short side to the maximum; a symbol's gross below the minimum → 0;
-    HALTED → 0; REDUCING → between 0 and what is held; the minimum again.
+    In this order: limit each symbol's long side and short side to the maximum; set a symbol with a gross below the
+    minimum to 0; HALTED → 0; REDUCING → clip between 0 and the held size; apply the minimum again.
 
     Args:
         cells: (strategy, symbol) of each row.
         cents: signed targets, within `caps`.
-        held: what each cell holds now.
-        states: trading state of each cell, the most severe of all that it belongs to.
+        held: signed size that each cell holds now.
+        states: trading state of each cell, the most severe of its scopes.
         limits: minimum and maximum.
-        slack: as in `caps`, of the maximum.
+        slack: as in `caps`, for the maximum.
     """
     least, most = limits.minimum_cents, limits.maximum_cents
     margin = int(most * slack)
@@ -159,7 +159,7 @@ def fits(
     limits: Limits,
     slack: float = 0.0,
 ) -> bool:
-    """Return whether a book is within every cap and every symbol's maximum, or above one by no more than the slack."""
+    """Return whether a book exceeds no cap and no symbol's maximum by more than the slack."""
     if caps(cells, cents, cap_factors, value_usd, limits, slack).bound:
         return False
     most = limits.maximum_cents + int(limits.maximum_cents * slack)
@@ -178,7 +178,7 @@ def _clipped(
     position: float,
     slack: float,
 ) -> tuple[list[int], dict[str, int], dict[str, int], dict[str, int]]:
-    """Return the sizes within their cells' caps, the cap of each symbol, and the gross of each symbol and strategy."""
+    """Return the sizes within the cell caps, the cap of each symbol, and the gross of each symbol and strategy."""
     sizes: list[int] = []
     caps: dict[str, int] = {}
     symbols: dict[str, int] = {}
@@ -196,8 +196,10 @@ def _clipped(
     return sizes, caps, symbols, strategies
 
 
-def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int, slack: float) -> Capped:
-    """Return a book of one cell within its caps; its symbol's cap is its own."""
+def _single_cell(
+    cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, gross_cap: int, slack: float
+) -> Capped:
+    """Return a book with a single cell within its caps; the symbol's cap equals the cell's."""
     size = abs(cents)
     bound = []
     for level, name, cap in (
@@ -215,7 +217,7 @@ def _lone(cell: tuple[str, str], cents: int, cell_cap: int, strategy_cap: int, g
 def _at_most(
     cells: Sequence[tuple[str, str]], cents: list[int], most: int, margin: int, reasons: dict[int, str]
 ) -> list[int]:
-    """Return the targets with each side of a symbol that exceeds the maximum by more than a margin as much below it."""
+    """Return the targets with each side above maximum + margin scaled to maximum − margin."""
     sides = [(symbol, size > 0) for (_, symbol), size in zip(cells, cents, strict=True)]
     over = {side: total for side, total in _gross(sides, map(abs, cents)).items() if total > most + margin}
     if not over:
@@ -230,7 +232,7 @@ def _at_most(
 
 
 def _at_least(cells: Sequence[tuple[str, str]], cents: list[int], least: int, reasons: dict[int, str]) -> list[int]:
-    """Return the targets without the symbols whose gross is below this."""
+    """Return the targets with the symbols set to 0 whose gross is below `least`."""
     symbols = [symbol for _, symbol in cells]
     gross = _gross(symbols, map(abs, cents))
     after = [size if gross[symbol] >= least else 0 for symbol, size in zip(symbols, cents, strict=True)]
@@ -253,7 +255,7 @@ def _allowed(
 
 
 def _between(cents: int, held: int) -> int:
-    """Return what of a target lies between 0 and what is held."""
+    """Return a target clipped between 0 and the held size."""
     return max(0, min(cents, held)) if held > 0 else min(0, max(cents, held))
 
 

@@ -1,4 +1,4 @@
-"""Stages 1 to 8 of the pipeline: from one cell's live forecast to its signed size in cents.
+"""Stages 1 to 8: from one cell's live forecast to its signed size in cents.
 
 Source: docs/pipeline.md, stages 1-8; docs/methods.md, sections 1 to 5.
 """
@@ -20,9 +20,9 @@ STAGES = ("kelly", "conformal", "risk_score", "sentiment", "regime", "cascade", 
 
 
 class Bet(NamedTuple):
-    """Stages 2 and 3: what a cell's forecast is worth after what its outcomes taught, whatever the moment.
+    """Result of stages 2 and 3: the bet on a forecast, given the cell's outcomes and independent of time.
 
-    It is the same as long as the three that it is made of are, so it is kept from one decision to the next.
+    It depends only on the first three fields, so it is cached between decisions while they are unchanged.
     """
 
     forecast: Forecast
@@ -31,26 +31,26 @@ class Bet(NamedTuple):
     kelly: KellySize
     conformal: ConformalScale
     resized: float
-    """The fraction after stage 3."""
+    """The bet after stage 3, as a share of the value."""
     narrowing: float
     """(S + m²)/(S_eff + m²)."""
     moment: float
-    """(S_eff + m²)/H, the second moment per hour that stage 10 takes the symbol's variance from."""
+    """(S_eff + m²)/H, the second moment per hour from which stage 10 computes the symbol's variance."""
     forecast_ratio: float
-    """f = side·m/s, what stage 9 compares between strategies."""
+    """f = side·m/s, from which stage 9 computes the correlation of strategies."""
 
 
 class CellSize(NamedTuple):
-    """One cell through stages 1-8."""
+    """One cell after each of the stages 1-8."""
 
     cents: tuple[int, ...]
     """Signed size after each of `STAGES`."""
     reason: str
-    """Why stage 2 gives zero, or ""."""
+    """Why stage 1 or 2 gives zero, or ""."""
     cut: float
     """c: cascade multiplier times drawdown multiplier."""
     cap_factor: float
-    """c_ji of stage 11: what every cut left of the cell's cap."""
+    """c_ji of stage 11: the product of all cuts, which scales the cell's cap."""
     level: int
     """Cascade level in force for the cell's side, 0-3."""
     bet: Bet | None
@@ -65,11 +65,11 @@ NOTHING = (0,) * len(STAGES)
 
 NO_PRICE, STALE_PRICE = "no price", "stale price"
 WANTING_A_PRICE = (NO_PRICE, STALE_PRICE)
-"""Reasons of stage 1 that are no decision: nothing is known to size with."""
+"""Reasons of stage 1 for cells that cannot be sized because their price is unknown."""
 
 
 def level_of(market: Market | None, whole_market: Market | None, side: int) -> int:
-    """Return the cascade level in force for a side: the worse of the symbol's and the market's."""
+    """Return the cascade level in force for a side: the higher of the symbol's and the market's."""
     level = 0
     for each in (market, whole_market):
         latch = None if each is None else (each.long if side > 0 else each.short)
@@ -79,7 +79,7 @@ def level_of(market: Market | None, whole_market: Market | None, side: int) -> i
 
 
 def why_not(forecast: Forecast, market: Market | None, halted: bool, now_ns: int, params: DecisionParams) -> str:  # noqa: FBT001
-    """Stage 1: return why a cell is not live, or ""."""
+    """Return why a cell is not live (stage 1), or ""."""
     if halted:
         return "halted"
     if forecast.expires_ns <= now_ns:
@@ -97,14 +97,14 @@ def is_stale(bars: Bars, now_ns: int, params: DecisionParams) -> bool:
 
 
 def nothing(reason: str, level: int, drawdown_factor: float) -> CellSize:
-    """Return the size of a cell that is not live."""
+    """Return the zero size of a cell that is not live."""
     return CellSize(
         NOTHING, reason, cascade.MULTIPLIER[level] * drawdown_factor, 0.0, level, None, None, 1.0, 1.0, drawdown_factor
     )
 
 
 def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams) -> Bet:
-    """Stages 2 and 3: return what to bet on a forecast, given what the cell's outcomes taught."""
+    """Return the bet on a forecast, given the cell's outcomes (stages 2 and 3)."""
     sizing = params.position_sizing
     edge = forecast.confidence * forecast.expected_return
     wanted = kelly.decide(
@@ -145,12 +145,12 @@ def size(
     now_ns: int,
     params: DecisionParams,
 ) -> CellSize:
-    """Stages 2-8: return a live cell's size after each stage.
+    """Return a live cell's size after each stage (2-8).
 
-    Every multiplier is taken once; sizes are truncated toward zero at each stage, so a stage's step is exact.
+    Every multiplier is applied once; sizes are truncated toward zero after each stage, so the steps are exact.
 
     Args:
-        bet: stages 2 and 3 of the cell's forecast.
+        bet: result of stages 2 and 3 for the cell's forecast.
         level: cascade level in force for its side, 0-3.
         drawdown_factor: the drawdown multiplier.
         confirmed: regime of the symbol in this portfolio.

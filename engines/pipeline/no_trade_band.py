@@ -1,10 +1,9 @@
-"""Band: a symbol whose target is close to what stands is left as it is.
+"""No-trade band: a symbol whose target is close to the current size is not traded.
 
-A change that is small against the target costs more than it brings, whether it adds or cuts. What ends a position or
-turns it never waits, and a book that the band would bring over a cap is settled without it. Cost O(cells).
+A change that is small relative to the target costs more than it gains, whether it adds or cuts. Closing or reversing a
+position is never held back, and if the band would leave the book above a cap, every symbol is traded. Cost O(cells).
 
-Source: docs/pipeline.md, stage 14; Davis and Norman 1990 (a no-trade
-region is optimal under costs).
+Source: docs/pipeline.md, stage 14; Davis and Norman 1990 (a no-trade region is optimal under costs).
 """
 
 from collections.abc import Sequence
@@ -17,41 +16,41 @@ __all__ = ["Settled", "settle"]
 
 
 class Settled(NamedTuple):
-    """The last book: nothing runs after it but a bound on cuts by what is held."""
+    """The final book; after it, cuts are only limited by the held size."""
 
     cents: list[int]
     kept: list[str]
-    """Symbols that stay as they stand, sorted."""
+    """Symbols that are not traded, sorted."""
 
 
 def settle(
     cells: Sequence[tuple[str, str]],
     cents: Sequence[int],
-    standing: Sequence[int],
+    current: Sequence[int],
     cap_factors: Sequence[float],
     value_usd: float,
     limits: Limits,
     band_ratio: float,
 ) -> Settled:
-    """Return the book in which each symbol has its targets or what stands.
+    """Return the book in which each symbol has either its targets or its current sizes.
 
-    A symbol stays where |net − standing net| ≤ max(minimum, band_ratio·|net|), unless its net is 0, or a cell of it
-    stands while its target is 0 or of the other sign. Where the result would break a cap or a symbol's maximum, every
-    symbol takes its targets; a book that adds nothing may break one by the tolerance.
+    A symbol keeps its sizes if |net − current net| ≤ max(minimum, band_ratio·|net|), unless its net is 0, or one of its
+    cells has a position whose target is 0 or of the opposite sign. If the result would exceed a cap or a symbol's
+    maximum, every symbol takes its targets; a book that adds nothing may exceed one by the tolerance.
 
     Args:
         cells: (strategy, symbol) of each row.
         cents: signed targets, within caps and limits.
-        standing: what each cell holds now, or what was last published of it where a decision only cuts.
-        cap_factors: what every cut left of each cell's cap.
+        current: signed size that each cell holds now, or that was last published if the decision only cuts.
+        cap_factors: product of all cuts of each cell, which scales its cap.
         value_usd: V.
-        limits: of the book that comes out; its minimum is the band's.
-        band_ratio: share of the target that is not traded.
+        limits: of the resulting book; its minimum is also the smallest band.
+        band_ratio: largest change, as a share of the target, that is not traded.
     """
     nets: dict[str, int] = {}
     distances: dict[str, int] = {}
     moving: dict[str, None] = {}
-    for (_, symbol), target, now in zip(cells, cents, standing, strict=True):
+    for (_, symbol), target, now in zip(cells, cents, current, strict=True):
         nets[symbol] = nets.get(symbol, 0) + target
         distances[symbol] = distances.get(symbol, 0) + target - now
         if now and target * now <= 0:
@@ -64,9 +63,9 @@ def settle(
     targets = list(cents)
     if not kept:
         return Settled(targets, [])
-    mixed = [now if cell[1] in kept else target for cell, target, now in zip(cells, targets, standing, strict=True)]
-    smaller = all(map(le, map(abs, mixed), map(abs, targets)))  # nowhere above a book that is within every cap
-    adds = not all(map(le, map(abs, mixed), map(abs, standing)))
+    mixed = [now if cell[1] in kept else target for cell, target, now in zip(cells, targets, current, strict=True)]
+    smaller = all(map(le, map(abs, mixed), map(abs, targets)))  # no cell above the targets, which are within every cap
+    adds = not all(map(le, map(abs, mixed), map(abs, current)))
     if not smaller and not fits(cells, mixed, cap_factors, value_usd, limits, 0.0 if adds else limits.tolerance):
         return Settled(targets, [])
     return Settled(mixed, sorted(kept))

@@ -1,12 +1,12 @@
-"""Stage 10: what the symbols of a portfolio may hold together, given that they move together.
+"""Portfolio sizing (stage 10): reduces the symbols' sizes for their correlations.
 
-Each symbol comes with the net size that its own cells want. The Kelly program that has just these sizes as its answer
-where nothing is correlated is solved with the correlations as they are; what it gives is never more than was wanted.
+The input is each symbol's net size over its cells. The Kelly program whose solution without correlations would be
+exactly these sizes is solved with the actual correlations; no size increases.
 
     x_i = n_i/V   M_il = σ_i·σ_l·C_il   μ_i = M_ii·x_i/kf   max kf·μᵀw − ½·wᵀMw   0 ≤ sign(n_i)·w_i ≤ min(|x_i|, cap_i)
 
-kf is in x already, so it cancels here. Nothing fails: what has no variance is sized to 0, and where the correlations
-are no correlations all is taken to move as one; both with a reason.
+x already contains kf, so kf cancels. The stage never fails: a symbol without a valid variance is sized to 0, and if
+the correlation matrix is not positive definite, all symbols are treated as perfectly correlated; both with a reason.
 
 Source: docs/pipeline.md, stage 10; docs/methods.md, section 7.
 """
@@ -25,49 +25,49 @@ from engines.numerics.kelly_program import Floats, solution, solve
 __all__ = ["Correlations", "Reduction", "allocate", "reduce", "second_moment", "solve", "variances"]
 
 UNCHANGED: Final = 1e-9
-"""A size is left as it is where no more than this share of it would be taken."""
+"""A size is unchanged if it would be reduced by no more than this share."""
 SMALLEST_PIVOT: Final = 1e-6
-"""The ridge is added below this; what §6 gives has pivots of 1e-4, and of 1e-5 under the greatest stress."""
+"""A ridge is added below this. `correlation.shrunk` gives pivots of at least 1e-4; the largest stress leaves 1e-5."""
 RIDGE: Final = 1e-4
-"""In largest variances."""
+"""In units of the largest variance."""
 SMALLEST_VARIANCE: Final = 1e-30
 LARGEST_VARIANCE: Final = 1e30
 LARGEST_TARGET: Final = 1e12
-"""Nothing is wanted beyond this many times the value."""
+"""Targets beyond this many times the value are refused."""
 UNKNOWN: Final = -1
-"""Row of a symbol without correlations."""
+"""Row index of a symbol without correlations."""
 SOLVED: Final = 0
 RIDGED: Final = 1
 AS_ONE: Final = 2
 REASONS: Final = ("", "correlations nearly singular: ridge added", "correlations not positive definite: sized as one")
-"""By how the weights were found."""
+"""Reason by state: SOLVED, RIDGED, AS_ONE."""
 POSITION_LIMIT: Final = "position limit"
 
 
 class Correlations(NamedTuple):
-    """C of §6, shrunk and then stressed."""
+    """C of docs/methods.md, section 6: shrunk, then stressed."""
 
     symbols: tuple[str, ...]
-    """Whose row is which, ascending."""
+    """Symbols of the rows, ascending."""
     matrix: Floats
-    """(n, n), symmetric; its diagonal is taken as 1."""
+    """(n, n), symmetric; its diagonal counts as 1."""
     mean: float
-    """Correlation of a symbol that has no row with any other, stressed likewise."""
+    """Correlation of a symbol without a row with any other symbol, also stressed."""
 
 
 class Reduction(NamedTuple):
-    """What stage 10 leaves of each symbol."""
+    """Result of stage 10."""
 
     shares: dict[str, float]
     """q_i in [0, 1], by symbol, ascending."""
     weights: dict[str, float]
-    """w_i, signed ratios of V, of the symbols with a net size."""
+    """w_i by symbol, signed ratios of V, for symbols with a net size."""
     price: float
-    """ν ≥ 0, positive where the gross limit binds."""
+    """ν ≥ 0, positive if the gross limit binds."""
     reason: str
-    """What was amiss with the whole, or ""."""
+    """Problem with the inputs as a whole, or ""."""
     reasons: dict[str, str]
-    """Why, by symbol, where a share is below 1."""
+    """Reason by symbol, for each share below 1."""
 
     @property
     def penalties(self) -> dict[str, float]:
@@ -76,31 +76,31 @@ class Reduction(NamedTuple):
 
     @property
     def bound(self) -> list[tuple[str, str]]:
-        """(level, name) of each limit that held a symbol below its target, as `engines.pipeline.caps` names them."""
+        """(level, name) of each limit that reduced a symbol, named as in `engines.pipeline.caps`."""
         symbols = [("symbol", symbol) for symbol, reason in self.reasons.items() if reason == POSITION_LIMIT]
         return [*symbols, ("portfolio", "all")] if self.price > 0.0 else symbols
 
 
 def second_moment(variance: float, mean: float, horizon_s: float) -> float:
-    """Return (S_eff + m²)/H, the second moment that a cell expects of its symbol's return, per hour."""
+    """Return (S_eff + m²)/H, a cell's predicted second moment of its symbol's return, per hour."""
     return (variance + mean * mean) / (horizon_s / 3_600.0)
 
 
 def variances(cells: Sequence[tuple[str, str]], cents: Sequence[int], moments: Sequence[float]) -> dict[str, float]:
-    """Return σ_i² by symbol: the |T|-weighted mean of the second moments of its cells that have a size.
+    """Return σ_i² by symbol: the |T|-weighted mean of the second moments of its non-zero cells.
 
-    It is NaN where one of them is not in 1e-30 … 1e30.
+    It is NaN if one of the moments is not in 1e-30 … 1e30.
 
     Args:
         cells: (strategy, symbol) of each row.
         cents: signed sizes T.
-        moments: what `second_moment` gives for each row; not looked at where the size is 0.
+        moments: `second_moment` of each row; ignored if the size is 0.
     """
     terms: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
     for (_, symbol), size, moment in zip(cells, cents, moments, strict=True):
         if size:
-            terms.setdefault(symbol, []).append(abs(size) * moment if _sound(moment) else nan)
+            terms.setdefault(symbol, []).append(abs(size) * moment if _is_valid(moment) else nan)
             sizes[symbol] = sizes.get(symbol, 0) + abs(size)
     return {symbol: fsum(terms[symbol]) / size for symbol, size in sizes.items()}
 
@@ -113,13 +113,13 @@ def allocate(
     gross: float,
     value_usd: float,
 ) -> Reduction:
-    """Return the share that each symbol keeps of what its cells want.
+    """Return the share of its size that each symbol keeps.
 
     Args:
-        nets_cents: n_i by symbol, signed; one that is 0 is left out and keeps all.
-        variances: σ_i² of each symbol with a net size; without a sound one it keeps nothing.
-        correlations: C, stressed and shrunk.
-        caps: P·max_j c_ji by symbol, a ratio of V; 0 where absent.
+        nets_cents: n_i by symbol, signed; a symbol with 0 is not part of the program and has the share 1.
+        variances: σ_i² of each symbol with a net size; without a valid one the share is 0.
+        correlations: C, shrunk and stressed.
+        caps: P·max_j c_ji by symbol, a ratio of V; 0 if absent.
         gross: G, a ratio of V.
         value_usd: V.
     """
@@ -127,14 +127,14 @@ def allocate(
     wanted = [symbol for symbol in shares if nets_cents[symbol]]
     if not (0.0 < value_usd < LARGEST_VARIANCE and 0.0 < gross < LARGEST_VARIANCE):
         nothing = dict.fromkeys(wanted, 0.0)
-        sound = 0.0 < value_usd < LARGEST_VARIANCE
-        reason = f"gross must be positive, was {gross}" if sound else f"value must be positive, was {value_usd}"
+        valid = 0.0 < value_usd < LARGEST_VARIANCE
+        reason = f"gross must be positive, was {gross}" if valid else f"value must be positive, was {value_usd}"
         return Reduction(shares | nothing, nothing, 0.0, reason, {})
     targets: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for symbol in wanted:
         target, variance = nets_cents[symbol] / (100.0 * value_usd), variances.get(symbol, nan)
-        if not _sound(variance):
+        if not _is_valid(variance):
             reasons[symbol] = f"variance must be positive, was {variance}"
         elif abs(target) > LARGEST_TARGET:
             reasons[symbol] = f"target must be at most {LARGEST_TARGET} of the value, was {target}"
@@ -158,12 +158,12 @@ def reduce(cells: Sequence[tuple[str, str]], cents: Sequence[int], shares: Mappi
     return [int(size * shares[symbol]) for (_, symbol), size in zip(cells, cents, strict=True)]
 
 
-def _sound(variance: float) -> bool:
+def _is_valid(variance: float) -> bool:
     return SMALLEST_VARIANCE <= variance <= LARGEST_VARIANCE
 
 
 def _cause(size: float, cap: float, price: float, state: int) -> str:
-    """Return what held a symbol below its target."""
+    """Return why a symbol's weight is below its target."""
     if size >= cap * (1.0 - UNCHANGED):
         return POSITION_LIMIT
     if state == AS_ONE:
@@ -178,12 +178,12 @@ def _weights(
     caps: Mapping[str, float],
     gross: float,
 ) -> tuple[dict[str, float], float, int]:
-    """Return the weights by symbol, the price of the budget, and how they were found."""
+    """Return the weights by symbol, the price of the budget, and the state (SOLVED, RIDGED, AS_ONE)."""
     if not targets:
         return {}, 0.0, SOLVED
     if len(targets) == 1:
         [(symbol, target)] = targets.items()
-        return _alone(symbol, target, variances[symbol], caps.get(symbol, 0.0), gross)
+        return _single_symbol(symbol, target, variances[symbol], caps.get(symbol, 0.0), gross)
     found, price, state = _solved(
         np.array(list(targets.values())),
         np.array([sqrt(variances[symbol]) for symbol in targets]),
@@ -196,10 +196,10 @@ def _weights(
     return dict(zip(targets, found.tolist(), strict=True)), price, state
 
 
-def _alone(
+def _single_symbol(
     symbol: str, target: float, variance: float, cap: float, gross: float
 ) -> tuple[dict[str, float], float, int]:
-    """Return the answer for one symbol: its target, its cap or the budget, whichever is least."""
+    """Return the solution for a single symbol: the smallest of its target, its cap and the budget."""
     wanted = min(abs(target), max(0.0, cap))
     size = min(wanted, gross)
     price = variance * (abs(target) - gross) if gross < wanted else 0.0
@@ -207,7 +207,7 @@ def _alone(
 
 
 def rows_of(correlations: Correlations, symbols: Iterable[str]) -> NDArray[np.int64]:
-    """Return the place of each symbol among the correlations, `UNKNOWN` for one that has none."""
+    """Return the row index of each symbol in the correlations, `UNKNOWN` if it has none."""
     return np.array([_row(correlations.symbols, symbol) for symbol in symbols], np.int64)
 
 
@@ -221,7 +221,7 @@ def _row(symbols: tuple[str, ...], symbol: str) -> int:
 def _solved(
     targets: Floats, sigma: Floats, caps: Floats, rows: NDArray[np.int64], matrix: Floats, mean: float, gross: float
 ) -> tuple[Floats, float, int]:
-    """Return the weights of the targets x, the price of the budget, and how they were found."""
+    """Return the weights for the targets x, the price of the budget, and the state."""
     n = targets.size
     limits = np.zeros(n)
     for i in range(n):
@@ -245,7 +245,7 @@ def _solved(
 
 @compiled
 def correlated(rows: NDArray[np.int64], matrix: Floats, mean: float) -> Floats:
-    """Return C of these rows, the mean where one has no correlations."""
+    """Return C for these rows; a row without correlations has the mean."""
     n = rows.size
     chosen = np.empty((n, n))
     for i in range(n):
@@ -258,7 +258,7 @@ def correlated(rows: NDArray[np.int64], matrix: Floats, mean: float) -> Floats:
 
 @compiled
 def _add_ridge(matrix: Floats, sigma: Floats) -> None:
-    """Add 1e-4 of the largest variance to every variance; the matrix is in units of each symbol's own deviation."""
+    """Add 1e-4 of the largest variance to every variance of a matrix in units of the symbols' own deviations."""
     largest = 0.0
     for each in sigma:
         largest = max(largest, each)
@@ -268,10 +268,9 @@ def _add_ridge(matrix: Floats, sigma: Floats) -> None:
 
 @compiled
 def _as_one(targets: Floats, sigma: Floats, limits: Floats, gross: float) -> Floats:
-    """Return the weights where all are taken to move as one: a common share of every target.
+    """Return the weights for perfectly correlated symbols: the same share of every target.
 
-    It is the best common share where the risks r_i = σ_i·|x_i| simply add up, Σr²/(Σr)²; then the limits hold, and the
-    budget.
+    The optimal common share if the risks r_i = σ_i·|x_i| add up is Σr²/(Σr)²; limits and budget are applied after it.
     """
     squares, total = 0.0, 0.0
     for i in range(targets.size):

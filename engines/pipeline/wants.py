@@ -1,6 +1,7 @@
-"""What a decision could not be made with: a price that is not there yet, or one that is too old.
+"""Wants: symbols that cannot be sized because their price is missing or stale.
 
-Unknown is never zero: what wants a price is held as it was published, said so, and decided again when the price comes.
+Unknown is never zero: such a symbol keeps its published target, the allocation says why, and the symbol is decided
+again when a price arrives.
 
 Source: docs/pipeline.md, stage unpriced.
 """
@@ -22,11 +23,11 @@ class Want(NamedTuple):
     """no_price or stale_price."""
     text: str
     forecast: bool
-    """Whether a live forecast waits for it."""
+    """Whether a live forecast waits for the price."""
 
 
 def wants(state: State, portfolio: str, cells: Sequence[tuple[str, str]]) -> list[Want]:
-    """Return the symbols of these cells that have no price or one that is too old, by name."""
+    """Return the symbols of these cells whose price is missing or stale, by name."""
     markets, predictions = state.markets, state.predictions
     oldest_ns = state.now_ns - state.params.validation_criteria.max_price_age_s * SECOND_NS
     found: dict[str, Want] = {}

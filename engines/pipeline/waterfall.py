@@ -1,6 +1,6 @@
-"""Waterfall: a book's way through the stages, after each of them the signed size of every cell, and why.
+"""Waterfall: the signed size of every cell after each stage, and the reasons.
 
-The step of a stage is what it left less what was there before it, in whole cents: so the steps of a cell, of a symbol
+The step of a stage is the size after it minus the size before it, in whole cents, so the steps of a cell, of a symbol
 and of the portfolio add up exactly.
 
 Source: docs/pipeline.md.
@@ -14,20 +14,20 @@ NO_REASONS: Mapping[int, str] = {}
 
 
 class Waterfall:
-    """The book after each stage, in the order of the stages; rows of a column are a portfolio's cells."""
+    """The book after each stage, in order; one column per stage, one row per cell of the portfolio."""
 
     __slots__ = ("columns", "names", "reasons")
 
     def __init__(self) -> None:
-        """Begin with no stage."""
+        """Start without stages."""
         self.names: list[str] = []
         self.columns: list[Sequence[int]] = []
         """Signed size of each cell, by stage, in cents."""
         self.reasons: list[Mapping[int, str]] = []
-        """Why, by stage: by index of the cell, where there is something to say."""
+        """Reasons by stage: text by index of the cell, for cells that have one."""
 
     def add(self, name: str, cents: Sequence[int], reasons: Mapping[int, str] = NO_REASONS) -> None:
-        """Add what a stage left."""
+        """Add the book after a stage."""
         self.names.append(name)
         self.columns.append(cents)
         self.reasons.append(reasons)

@@ -1,1 +1,1 @@
-"""What a worker shows of itself: metrics, diagnostics and pages."""
+"""Metrics, diagnostics and HTTP pages of a worker."""

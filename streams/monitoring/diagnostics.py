@@ -1,4 +1,4 @@
-"""State diagnostics: what a partition knows, for people."""
+"""Readable diagnostics of a partition's state."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ def describe(state: State) -> dict[str, Any]:
 
 def _portfolio(state: State, portfolio: str) -> dict[str, Any]:
     book = state.book(portfolio)
-    said = [(key[1], key[2]) for key in state.predictions if key[0] == portfolio]
-    cells = sorted(dict.fromkeys([*said, *state.cells(portfolio)]))
+    forecast = [(key[1], key[2]) for key in state.predictions if key[0] == portfolio]
+    cells = sorted(dict.fromkeys([*forecast, *state.cells(portfolio)]))
     states = trading_states(state, portfolio, cells)
     return {
         **book._asdict(),

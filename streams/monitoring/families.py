@@ -1,4 +1,4 @@
-"""Every metric family, as data: `metrics.py` beside it records them, `docs/metrics.md` is this table for people."""
+"""Every metric family, as data: `metrics.py` records them, and `docs/metrics.md` is generated from this table."""
 
 from itertools import product
 from typing import Final, Literal, NamedTuple, get_args
@@ -10,7 +10,7 @@ from schemas.vocabulary import RECOMMENDATIONS, EntryKind, ErrorCode, Regime
 
 PREFIX: Final = "himari_l3_"
 OTHER: Final = "other"
-"""Stands for every label value that is not of its closed set, or came after the allow-list was full."""
+"""Replaces label values outside the closed set, and those that come after the allow-list is full."""
 
 Kind = Literal["counter", "gauge", "histogram"]
 Combination = tuple[str, ...]
@@ -24,22 +24,22 @@ class Family(NamedTuple):
     kind: Kind
     unit: str
     where: str
-    """The path that records it."""
+    """The event that records it."""
     help: str
     labels: tuple[str, ...] = ()
     values: tuple[tuple[str, ...], ...] = ()
-    """The closed set of each label; a label without one has an open set. All closed: counters show zeros at once."""
+    """Closed set of each label, or none for open sets. If all are closed, counters are exported as 0 from the start."""
     bounds: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets, ascending, the last one (infinity) left out."""
+    """Upper bounds of a histogram's buckets, ascending, without infinity."""
 
     @property
     def full_name(self) -> str:
-        """The name on the page."""
+        """The exported name."""
         return PREFIX + self.name
 
     @property
     def combinations(self) -> list[Combination]:
-        """Every combination of label values; none where a set is open."""
+        """Every combination of label values; none if a set is open."""
         return list(product(*self.values)) if len(self.values) == len(self.labels) else []
 
 
@@ -68,11 +68,11 @@ GATES: Final = {
     "no price": "no_price",
     "stale price": "stale_price",
 }
-"""Why a cell has no size at all → its label."""
+"""Reason for a size of zero → label."""
 BUDGETS: Final = ("cell", "symbol", "strategy", "portfolio")
 INPUTS: Final = ("signals", "cascade-indicators", "prices", "outcomes", "positions", "control")
 PROCESSORS: Final = ("sizing", "market")
-WAYS: Final = ("local", "changelog", "genesis")
+RECOVERY_SOURCES: Final = ("local", "changelog", "genesis")
 RELOADS: Final = ("applied", "rejected", "unchanged", "conflict", OTHER)
 ALERTS: Final = (
     "correlation",
@@ -96,7 +96,7 @@ TICKS: Final = {
     "clipped_tick": "clipped_ticks_total",
     "refused_tick": "refused_ticks_total",
 }
-"""What became of ticks → its family."""
+"""Note on a tick → counter family."""
 ANSWERS: Final = (
     "counted",
     "low_confidence",
@@ -120,54 +120,70 @@ LATENCY_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 LONG_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SCORES: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 
-SIGNAL = "a signal's decision"
-OUTCOME = "an outcome"
-SHARED = "a step or a reading"
-PRICES = "a price message"
+SIGNAL = "decision on a signal"
+OUTCOME = "outcome"
+SHARED = "price step or cascade reading"
+PRICES = "price message"
 ENTRY = "any journal entry"
 DECISION = "any decision"
 REFUSAL = "ingest, market or sizing"
-WORKER = "the worker"
-POLICY = "the side agent"
+WORKER = "worker"
+POLICY = "policy agent"
 
 FAMILIES: Final = (
     # -- kelly
-    Family("kelly_fraction", "gauge", "ratio", SIGNAL, "What Kelly bets on the last sized signal, of the value."),
+    Family("kelly_fraction", "gauge", "ratio", SIGNAL, "Kelly bet on the last sized signal, as a share of the value."),
     Family("kelly_position_size_usd", "gauge", "usd", SIGNAL, "Signed size of the last sized signal after Kelly."),
     Family("bayesian_win_rate", "gauge", "ratio", SIGNAL, "Mean of the win-rate posterior of the last sized cell."),
-    Family("bayesian_edge", "gauge", "sd", SIGNAL, "Predicted net return of the last sized signal, in predictive sd."),
+    Family(
+        "bayesian_edge",
+        "gauge",
+        "sd",
+        SIGNAL,
+        "Predicted net return of the last sized signal, in predictive standard deviations.",
+    ),
     Family(
         "bayesian_trades_total",
         "counter",
         "outcomes",
         OUTCOME,
-        "Outcomes learnt from; a win is above the costs.",
+        "Outcomes used for learning; a win exceeds the costs.",
         ("outcome",),
         (("win", "loss"),),
     ),
     # -- conformal
-    Family("conformal_scale_factor", "gauge", "ratio", SIGNAL, "What the interval leaves of the last Kelly size."),
+    Family(
+        "conformal_scale_factor", "gauge", "ratio", SIGNAL, "Multiplier of the last Kelly size by the conformal scale."
+    ),
     Family("conformal_samples", "gauge", "scores", SIGNAL, "Scores in the window of the last sized cell."),
     Family(
         "conformal_residuals",
         "histogram",
         "scores",
         OUTCOME,
-        "Misses of outcomes, in claimed volatilities and usual misses.",
+        "Normalised residual of outcomes: |realised - predicted| / (claimed volatility * EWMA scale).",
         bounds=SCORES,
     ),
-    Family("conformal_null_rejections_total", "counter", "outcomes", REFUSAL, "Outcomes refused: no number as return."),
-    Family("conformal_nan_rejections_total", "counter", "outcomes", REFUSAL, "Outcomes refused: NaN or infinity."),
+    Family(
+        "conformal_null_rejections_total",
+        "counter",
+        "outcomes",
+        REFUSAL,
+        "Outcomes refused: return missing or not a number.",
+    ),
+    Family(
+        "conformal_nan_rejections_total", "counter", "outcomes", REFUSAL, "Outcomes refused: return is NaN or infinite."
+    ),
     # -- sentiment
-    Family("sentiment_multiplier", "gauge", "ratio", SIGNAL, "Tilt of the last sized signal by the mood."),
-    Family("risk_score_multiplier", "gauge", "ratio", SIGNAL, "What the risk score leaves of the last sized signal."),
+    Family("sentiment_multiplier", "gauge", "ratio", SIGNAL, "Sentiment multiplier of the last sized signal."),
+    Family("risk_score_multiplier", "gauge", "ratio", SIGNAL, "Risk-score multiplier of the last sized signal."),
     # -- regime
     Family(
         "current_regime",
         "gauge",
         "0 or 1",
         SIGNAL,
-        "The confirmed regime of the last sized signal's symbol is 1, the others 0.",
+        "Regime of the last sized signal's symbol: 1 for the confirmed one, 0 for the others.",
         ("regime",),
         (REGIMES,),
     ),
@@ -176,7 +192,7 @@ FAMILIES: Final = (
         "gauge",
         "ratio",
         SIGNAL,
-        "Multiplier of the last sized signal, at the regime it was sized in.",
+        "Regime multiplier of the last sized signal, by the regime at that time.",
         ("regime",),
         (REGIMES,),
     ),
@@ -184,31 +200,35 @@ FAMILIES: Final = (
         "regime_transitions_total",
         "counter",
         "changes",
-        "a signal's regime vote",
+        "regime vote of a signal",
         "Changes of a confirmed regime.",
         ("from_regime", "to_regime"),
         (REGIMES, REGIMES),
     ),
     Family(
-        "regime_false_flips_total", "counter", "candidates", "a signal's regime vote", "Candidates that were given up."
+        "regime_false_flips_total",
+        "counter",
+        "candidates",
+        "regime vote of a signal",
+        "Regime candidates that ended without a confirmation.",
     ),
     Family(
         "regime_confirmation_progress",
         "gauge",
         "ratio",
-        "a signal's regime vote",
-        "Votes of the last candidate, of those that confirm it; 0 for the others.",
+        "regime vote of a signal",
+        "Votes of the last candidate, as a share of those needed to confirm it; 0 for other regimes.",
         ("candidate_regime",),
         (REGIMES,),
     ),
     # -- cascade
-    Family("cascade_risk_score", "gauge", "score", SHARED, "Highest latched score of any symbol and side."),
+    Family("cascade_risk_score", "gauge", "score", SHARED, "Highest latched cascade score of any symbol and side."),
     Family(
         "cascade_risk_components",
         "gauge",
         "score",
         SHARED,
-        "Highest component of any symbol and side; .5 is its threshold.",
+        "Highest value of the component over all symbols and sides; 0.5 at its threshold.",
         ("component",),
         (COMPONENTS,),
     ),
@@ -217,7 +237,7 @@ FAMILIES: Final = (
         "counter",
         "crossings",
         SHARED,
-        "Components of a symbol's side that rose to their threshold; partition 0 counts for all.",
+        "Times that a component of a symbol and side rose to its threshold; counted by partition 0 only.",
         ("component",),
         (COMPONENTS,),
     ),
@@ -226,7 +246,7 @@ FAMILIES: Final = (
         "counter",
         "decisions",
         SIGNAL,
-        "Levels in force for signals that were sized afresh.",
+        "Decisions on signals, by the cascade level in force.",
         ("recommendation",),
         (tuple(RECOMMENDATIONS),),
     ),
@@ -235,18 +255,18 @@ FAMILIES: Final = (
         "counter",
         "changes",
         SHARED,
-        "Levels newly in force; partition 0 counts for all.",
+        "Changes of a cascade level, by the new level; counted by partition 0 only.",
         ("recommendation",),
         (tuple(RECOMMENDATIONS),),
     ),
-    Family("drawdown_multiplier", "gauge", "ratio", SIGNAL, "What the portfolio's drawdown leaves of the last signal."),
+    Family("drawdown_multiplier", "gauge", "ratio", SIGNAL, "Drawdown multiplier of the last signal."),
     # -- risk budgets
     Family(
         "risk_budget_violations_total",
         "counter",
         "caps",
         DECISION,
-        "Caps that cut a decision, by level.",
+        "Caps that reduced a decision, by level.",
         ("level",),
         (BUDGETS,),
     ),
@@ -255,7 +275,7 @@ FAMILIES: Final = (
         "gauge",
         "ratio",
         DECISION,
-        "Fullest budget of the last decision, of its cap.",
+        "Highest utilization of any cap in the last decision, by level.",
         ("level",),
         (BUDGETS,),
     ),
@@ -265,7 +285,7 @@ FAMILIES: Final = (
         "counter",
         "decisions",
         SIGNAL,
-        "Decisions of signals; the first 64 strategies by name, then other.",
+        "Decisions on signals; the first 64 strategies by name, the rest as other.",
         ("strategy_id",),
     ),
     Family("ensemble_strategies", "gauge", "strategies", DECISION, "Live strategies of the last full decision."),
@@ -277,23 +297,47 @@ FAMILIES: Final = (
         "Weight of each strategy in the last full decision; the first 64 strategies by name, the rest as other.",
         ("strategy_id",),
     ),
-    Family("ensemble_weight_drift_ratio", "gauge", "ratio", DECISION, "Drift of the last full decision's weights."),
-    Family("ensemble_weight_total_usd", "gauge", "usd", DECISION, "Gross of the last full decision."),
-    Family("ensemble_utilization_ratio", "gauge", "ratio", DECISION, "The same, of the portfolio's value."),
-    Family("correlation_alerts_total", "counter", "pairs", SHARED, "Pairs of symbols that rose above the threshold."),
-    Family("correlation_mean_ratio", "gauge", "ratio", SHARED, "Mean correlation that pairs are drawn to, newest bar."),
-    Family("correlation_symbols", "gauge", "symbols", SHARED, "Symbols whose correlations are known."),
     Family(
-        "correlation_penalty_ratio", "gauge", "ratio", DECISION, "Largest share stage 10 took of a symbol, last time."
+        "ensemble_weight_drift_ratio",
+        "gauge",
+        "ratio",
+        DECISION,
+        "Distance of strategy weights from their reference, last full decision.",
     ),
-    Family("diversification_ratio", "gauge", "ratio", DECISION, "Risks one by one over the risk together, last time."),
+    Family("ensemble_weight_total_usd", "gauge", "usd", DECISION, "Gross of the last full decision."),
+    Family("ensemble_utilization_ratio", "gauge", "ratio", DECISION, "Gross over value, last full decision."),
+    Family(
+        "correlation_alerts_total",
+        "counter",
+        "pairs",
+        SHARED,
+        "Times that a pair's correlation rose above the alert threshold.",
+    ),
+    Family(
+        "correlation_mean_ratio", "gauge", "ratio", SHARED, "Shrinkage target: mean pairwise correlation, newest bar."
+    ),
+    Family("correlation_symbols", "gauge", "symbols", SHARED, "Symbols with known correlations."),
+    Family(
+        "correlation_penalty_ratio",
+        "gauge",
+        "ratio",
+        DECISION,
+        "Largest share that stage 10 removed from a symbol, last full decision.",
+    ),
+    Family(
+        "diversification_ratio",
+        "gauge",
+        "ratio",
+        DECISION,
+        "Sum of stand-alone risks over portfolio risk, last full decision.",
+    ),
     Family("final_position_size_usd", "gauge", "usd", SIGNAL, "Signed final size of the last signal's cell."),
     Family(
         "position_reductions_total",
         "counter",
         "cells",
         DECISION,
-        "Cells that a stage made smaller or a gate kept at zero.",
+        "Cells that a stage reduced or a gate set to zero.",
         ("reason",),
         ((*STAGES, *GATES.values(), OTHER),),
     ),
@@ -302,20 +346,20 @@ FAMILIES: Final = (
         "counter",
         "decisions",
         DECISION,
-        "Decisions, by what called for them.",
+        "Decisions, by trigger.",
         ("trigger",),
         (RANKS,),
     ),
-    Family("decision_seconds", "histogram", "seconds", DECISION, "Fold and decision of one entry.", bounds=SHORT_S),
+    Family("decision_seconds", "histogram", "seconds", DECISION, "Time to fold and decide one entry.", bounds=SHORT_S),
     Family(
         "signal_to_allocation_seconds",
         "histogram",
         "seconds",
-        "an acknowledged chunk",
-        "From a signal's journal time to its allocation's acknowledgement, on the worker's clock.",
+        "acknowledged chunk",
+        "Time from a signal's journal time to the acknowledgement of its allocation, by the worker's clock.",
         bounds=LATENCY_S,
     ),
-    Family("allocation_sequence", "gauge", "sequence", DECISION, "Sequence of the last allocation in its portfolio."),
+    Family("allocation_sequence", "gauge", "sequence", DECISION, "Sequence of the last allocation, in its portfolio."),
     Family("last_decision_timestamp_seconds", "gauge", "seconds", DECISION, "Journal time of the last decision."),
     # -- policy
     Family(
@@ -323,7 +367,7 @@ FAMILIES: Final = (
         "counter",
         "questions",
         POLICY,
-        "Questions to the policy, by what became of them.",
+        "Questions to the policy, by result.",
         ("status",),
         (("advice", *REASONS),),
     ),
@@ -332,69 +376,79 @@ FAMILIES: Final = (
         "counter",
         "answers",
         ENTRY,
-        "What the journal's answers and deadlines did to their questions; stale, late and repeated: nothing.",
+        "Answers and deadlines in the journal, by effect; stale, late and repeated ones have none.",
         ("status",),
         (ANSWERS,),
     ),
     Family("rl_scored_total", "counter", "outcomes", OUTCOME, "Outcomes on which policy and rules were compared."),
-    Family("rl_advantage", "gauge", "ratio", DECISION, "Mean net gain of the policy over the rules, a decision, of V."),
-    Family("rl_gate_state", "gauge", "state", DECISION, "Of the last portfolio: 0 collecting, 1 open, 2 closed."),
-    Family("rl_blend_weight", "gauge", "ratio", DECISION, "Weight of the answers in force; 0: nothing is nudged."),
-    Family("rl_repeated_requests_total", "counter", "questions", POLICY, "Questions delivered again, and dropped."),
     Family(
-        "rl_latency_seconds", "histogram", "seconds", POLICY, "Time of a question that was asked.", bounds=LATENCY_S
+        "rl_advantage",
+        "gauge",
+        "ratio",
+        DECISION,
+        "Mean net return per decision of the policy minus the rules, as a share of the value.",
     ),
-    Family("rl_in_flight", "gauge", "questions", POLICY, "Questions being asked."),
-    Family("rl_waiting", "gauge", "questions", POLICY, "Questions that wait for a free place."),
-    Family("circuit_breaker_state", "gauge", "state", POLICY, "Of this worker: 0 closed, 1 half-open, 2 open."),
-    Family("circuit_breaker_timeout_seconds", "gauge", "seconds", POLICY, "How long it stays open, or stayed last."),
-    Family("circuit_breaker_failures_total", "counter", "questions", POLICY, "Questions that the endpoint failed."),
+    Family("rl_gate_state", "gauge", "state", DECISION, "Gate of the last portfolio: 0 collecting, 1 open, 2 closed."),
+    Family("rl_blend_weight", "gauge", "ratio", DECISION, "Largest weight of an answer in force; 0: no nudge acts."),
+    Family("rl_repeated_requests_total", "counter", "questions", POLICY, "Redelivered questions that were dropped."),
+    Family("rl_latency_seconds", "histogram", "seconds", POLICY, "Duration of a call to the policy.", bounds=LATENCY_S),
+    Family("rl_in_flight", "gauge", "questions", POLICY, "Questions in flight."),
+    Family("rl_waiting", "gauge", "questions", POLICY, "Questions waiting for a free slot."),
+    Family("circuit_breaker_state", "gauge", "state", POLICY, "Breaker of this worker: 0 closed, 1 half-open, 2 open."),
+    Family("circuit_breaker_timeout_seconds", "gauge", "seconds", POLICY, "Current or last open time of the breaker."),
+    Family("circuit_breaker_failures_total", "counter", "questions", POLICY, "Calls that the endpoint failed."),
     Family(
         "circuit_breaker_fallbacks_total",
         "counter",
         "questions",
         POLICY,
-        "Questions without an answer: the rules stand.",
+        "Questions without an answer, where the rules' size stays in force.",
     ),
     Family(
         "circuit_breaker_success_ratio",
         "gauge",
         "ratio",
         POLICY,
-        "Questions that the endpoint answered, of those asked.",
+        "Share of calls that the endpoint answered.",
     ),
     # -- journal
     Family(
         "journal_entries_total", "counter", "entries", ENTRY, "Journal entries folded, by kind.", ("kind",), (KINDS,)
     ),
-    Family("journal_lag", "gauge", "entries", WORKER, "Entries not folded yet.", ("partition",)),
-    Family("duplicates_dropped_total", "counter", "inputs", ENTRY, "Inputs that were there already."),
+    Family("journal_lag", "gauge", "entries", WORKER, "Entries not yet folded.", ("partition",)),
+    Family("duplicates_dropped_total", "counter", "inputs", ENTRY, "Duplicate inputs that were dropped."),
     Family(
         "older_inputs_dropped_total",
         "counter",
         "inputs",
         ENTRY,
-        "Inputs older than what they would replace.",
+        "Inputs dropped because they are older than the current ones.",
         ("kind",),
         (("signal", "positions"),),
     ),
-    Family("refused_symbols_total", "counter", "steps", SHARED, "Symbols from a second partition of prices, refused."),
-    Family("suspect_prices_total", "counter", "steps", SHARED, "Prices of steps that were too far from the last one."),
     Family(
-        "clipped_prices_total", "counter", "prices", SHARED, "Opens, highs and lows of steps that were too far off."
+        "refused_symbols_total",
+        "counter",
+        "steps",
+        SHARED,
+        "Prices refused because the symbol has another source partition.",
+    ),
+    Family("suspect_prices_total", "counter", "steps", SHARED, "Step prices too far from the symbol's last price."),
+    Family(
+        "clipped_prices_total", "counter", "prices", SHARED, "Opens, highs and lows of steps that were out of reach."
     ),
     Family(
-        "late_ticks_total", "counter", "ticks", PRICES, "Ticks older than their symbol's last, or too old to count."
+        "late_ticks_total", "counter", "ticks", PRICES, "Ticks older than the symbol's last one, or too old to use."
     ),
-    Family("suspect_ticks_total", "counter", "ticks", PRICES, "Ticks too far from their symbol's last price."),
-    Family("clipped_ticks_total", "counter", "ticks", PRICES, "Ticks with a high or low that was too far off."),
-    Family("refused_ticks_total", "counter", "ticks", PRICES, "Bad ticks of messages of many; the others count."),
+    Family("suspect_ticks_total", "counter", "ticks", PRICES, "Ticks too far from the symbol's last price."),
+    Family("clipped_ticks_total", "counter", "ticks", PRICES, "Ticks with a high or low that was out of reach."),
+    Family("refused_ticks_total", "counter", "ticks", PRICES, "Invalid ticks in messages with other, valid ticks."),
     Family(
         "dead_letters_total",
         "counter",
         "records",
         REFUSAL,
-        "Records refused to a dead-letter topic, by source topic and rule.",
+        "Records sent to a dead-letter topic, by source topic and error code.",
         ("topic", "code"),
         ((*INPUTS, OTHER), CODES),
     ),
@@ -404,8 +458,8 @@ FAMILIES: Final = (
         "records_folded_total",
         "counter",
         "records",
-        "an acknowledged chunk",
-        "Source records folded, their outputs acknowledged.",
+        "acknowledged chunk",
+        "Source records folded whose outputs are acknowledged.",
         ("processor",),
         (PROCESSORS,),
     ),
@@ -413,7 +467,7 @@ FAMILIES: Final = (
         "records_published_total",
         "counter",
         "records",
-        "an acknowledged chunk",
+        "acknowledged chunk",
         "Records published and acknowledged.",
         ("processor",),
         (PROCESSORS,),
@@ -422,8 +476,8 @@ FAMILIES: Final = (
         "table_recovery_seconds",
         "gauge",
         "seconds",
-        "a recovery",
-        "How long the last recovery took.",
+        "recovery",
+        "Duration of the last recovery.",
         ("processor",),
         (PROCESSORS,),
     ),
@@ -431,17 +485,17 @@ FAMILIES: Final = (
         "recoveries_total",
         "counter",
         "recoveries",
-        "a recovery",
-        "Recoveries: from the local store, the changelogs, or Genesis.",
+        "recovery",
+        "Recoveries from the local store, the changelogs, or Genesis.",
         ("processor", "way"),
-        (PROCESSORS, WAYS),
+        (PROCESSORS, RECOVERY_SOURCES),
     ),
     Family(
         "checkpoint_seconds",
         "histogram",
         "seconds",
-        "a checkpoint",
-        "From a checkpoint's first write to its acknowledged progress.",
+        "checkpoint",
+        "Time from a checkpoint's first write to the acknowledgement of its progress.",
         ("processor",),
         (PROCESSORS,),
         LONG_S,
@@ -450,7 +504,7 @@ FAMILIES: Final = (
         "checkpoint_records_total",
         "counter",
         "records",
-        "a checkpoint",
+        "checkpoint",
         "Records written to tables.",
         ("processor",),
         (PROCESSORS,),
@@ -459,7 +513,7 @@ FAMILIES: Final = (
         "checkpoint_bytes_total",
         "counter",
         "bytes",
-        "a checkpoint",
+        "checkpoint",
         "Bytes written to tables.",
         ("processor",),
         (PROCESSORS,),
@@ -468,7 +522,7 @@ FAMILIES: Final = (
         "checkpoint_offset",
         "gauge",
         "offset",
-        "a recovery or a checkpoint",
+        "recovery or checkpoint",
         "Source offset of the last acknowledged checkpoint.",
         ("processor", "partition"),
     ),
@@ -478,32 +532,34 @@ FAMILIES: Final = (
         "counter",
         "reloads",
         WORKER,
-        "Changes of the settings file seen, by what came of them.",
+        "Changes of the settings file, by result.",
         ("status",),
         (RELOADS,),
     ),
-    Family("config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker notified of changed settings."),
+    Family(
+        "config_callbacks", "gauge", "callbacks", WORKER, "Parts of the worker that are notified of changed settings."
+    ),
     Family(
         "config_restart_required",
         "gauge",
         "keys",
         WORKER,
-        "Settings of the file that this worker cannot take while it runs.",
+        "Settings in the file that need a restart of this worker to take effect.",
     ),
-    Family("ready", "gauge", "0 or 1", WORKER, "Whether all that is assigned is recovered and caught up."),
+    Family("ready", "gauge", "0 or 1", WORKER, "Whether all assigned partitions are recovered and caught up."),
     Family(
         "stalled_seconds",
         "gauge",
         "seconds",
         WORKER,
-        "Longest time that some part of the worker has stood still with work before it.",
+        "Longest time that any part of the worker has made no progress with work pending.",
     ),
     Family(
         "build_info",
         "gauge",
         "1",
         WORKER,
-        "Always 1; its labels say what runs.",
+        "Always 1; the labels give the running versions.",
         ("version", "decision_version", "python_version"),
     ),
 )

@@ -1,4 +1,4 @@
-"""What gauges show: the last decisions and the last looks at every market, worked out when somebody scrapes."""
+"""Gauges of the last decisions and the last cascade readings, computed at scrape time."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -17,22 +17,22 @@ GATE_STATES: Final = {"collecting": 0.0, "open": 1.0, "closed": 2.0}
 
 
 class Last:
-    """The last decisions and looks: what gauges show."""
+    """The last decisions and cascade readings, from which gauges are computed."""
 
     def __init__(self) -> None:
         self.decided_ns = 0
         self.decision: Published | None = None
         self.full: Published | None = None
-        """The last decision that was not by ratio."""
+        """The last full decision (not by ratio)."""
         self.signal: tuple[Published, int] | None = None
-        """The last decision of a BUY or SELL, and its cell's index."""
+        """The last decision on a BUY or SELL, and the index of its cell."""
         self.sized: tuple[Published, int] | None = None
-        """The same, of the last that came as far as Kelly."""
-        self.looks: dict[tuple[str, int], CascadeReading] = {}
+        """The same for the last one that reached Kelly."""
+        self.readings: dict[tuple[str, int], CascadeReading] = {}
 
     def gauges(self) -> Iterator[tuple[str, Labels, float]]:
-        """Return (family, labels, value)."""
-        if self.looks:
+        """Yield (family, labels, value)."""
+        if self.readings:
             yield from self._cascade()
         if self.decision is not None:
             yield "allocation_sequence", (), self.decision.sequence
@@ -58,9 +58,10 @@ class Last:
         return {} if self.full is None else self.full.decision.strategy_weights
 
     def _cascade(self) -> Iterator[tuple[str, Labels, float]]:
-        looks = list(self.looks.values())
-        yield "cascade_risk_score", (), max(look.score for look in looks)
-        for component, values in zip(COMPONENTS, zip(*(look.components for look in looks), strict=True), strict=True):
+        readings = list(self.readings.values())
+        yield "cascade_risk_score", (), max(reading.score for reading in readings)
+        by_component = zip(*(reading.components for reading in readings), strict=True)
+        for component, values in zip(COMPONENTS, by_component, strict=True):
             yield (
                 "cascade_risk_components",
                 (component,),
@@ -69,7 +70,7 @@ class Last:
 
 
 def utilization(decision: Decision) -> tuple[float, float, float, float]:
-    """Return how full the fullest cell, symbol, strategy and the portfolio are, each of its cap in force."""
+    """Return the highest utilization of any cell, symbol and strategy, and of the portfolio: size over cap in force."""
     symbols: dict[str, int] = {}
     strategies: dict[str, int] = {}
     largest = gross = 0
@@ -103,15 +104,15 @@ def _of_the_portfolio(fields: Mapping[str, Any]) -> Iterator[tuple[str, Labels, 
         yield "rl_blend_weight", (), _blend_weight(fields["rl"])
 
 
-def _blend_weight(told: Mapping[str, Any]) -> float:
-    """Return the largest weight of an answer that is in force; 0 where the mode or the gate keeps them all from it."""
-    acts = told["mode"] == "live" and told["gate"]["status"] == "open"
-    weights = (cell["confidence"] for cell in told["cells"] if cell["status"] == "counted")
+def _blend_weight(policy: Mapping[str, Any]) -> float:
+    """Return the largest weight of an answer in force; 0 unless the mode is live and the gate open."""
+    acts = policy["mode"] == "live" and policy["gate"]["status"] == "open"
+    weights = (cell["confidence"] for cell in policy["cells"] if cell["status"] == "counted")
     return max(weights, default=0.0) if acts else 0.0
 
 
 def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:
-    bet, mood = size.bet, size.sentiment
+    bet, sentiment = size.bet, size.sentiment
     yield "kelly_position_size_usd", (), size.cents[0] / 100
     yield "risk_score_multiplier", (), size.risk_multiplier
     if bet is not None:
@@ -120,8 +121,8 @@ def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:
         yield "bayesian_edge", (), bet.kelly.edge_sd
         yield "conformal_scale_factor", (), bet.narrowing
         yield "conformal_samples", (), bet.conformal.samples
-    if mood is not None:
-        yield "sentiment_multiplier", (), mood.multiplier
+    if sentiment is not None:
+        yield "sentiment_multiplier", (), sentiment.multiplier
 
 
 def _of_regime(current: str, size: CellSize) -> Iterator[tuple[str, Labels, float]]:

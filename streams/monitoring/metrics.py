@@ -1,7 +1,7 @@
-"""What is counted, and how it comes to the page. Engines leave notes; nothing in them knows of this.
+"""Records metrics and exports them to Prometheus. Engines only return notes; they do not depend on this module.
 
-The hot path adds to plain dicts and keeps the last decisions; what gauges show of those is worked out when somebody
-scrapes. Each `Metrics` has a registry of its own: two workers in one process do not meet.
+The hot path adds to plain dicts and keeps the last decisions; gauges are computed from those at scrape time. Each
+`Metrics` has its own registry, so several workers in one process do not interfere.
 """
 
 import platform
@@ -29,15 +29,17 @@ from streams.processing.ports import Send
 
 SECOND_NS: Final = 1_000_000_000
 STRATEGIES_MAX: Final = 64
-"""Strategies that have a series of their own."""
+"""Largest number of strategies with a series of their own."""
 DLQ: Final = ".dlq"
 
 
 class Metrics(Collector):
     """All families of one worker, or of one library object.
 
-    `clock` is the worker's own (ns since 1970), as it journals by. Raises: ValueError where the registry has some of
-    the families already.
+    `clock` gives ns since 1970; it has to be the clock that the worker journals by.
+
+    Raises:
+        ValueError: the registry already has some of the families.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Metrics(Collector):
         self.clock = clock
         self.last = Last()
         self.sources: dict[str, Callable[[], Iterable[tuple[str, Labels, float]]]] = {"decisions": self.last.gauges}
-        """Where gauges come from that are worked out when somebody scrapes."""
+        """Sources of gauges that are computed at scrape time."""
         self.counts = {family.name: zeros(family) for family in FAMILIES if family.kind != "histogram"}
         self.histograms = {
             family.name: {labels: Histogram(family.bounds) for labels in family.combinations}
@@ -67,7 +69,7 @@ class Metrics(Collector):
 
     # -- recorded by the shell ---------------------------------------------------------------------------------------
     def processor(self, name: str, partition: int) -> "ProcessorMetrics":
-        """Return what observes one processor (`sizing` or `market`) on one partition, the same one each time."""
+        """Return the observer of one processor (`sizing` or `market`) on one partition, always the same one."""
         key = (name, partition)
         found = self._processors.get(key)
         if found is None:
@@ -75,18 +77,18 @@ class Metrics(Collector):
         return found
 
     def forget(self, name: str, partition: int) -> None:
-        """Show nothing more of a partition that another worker owns now."""
+        """Remove the series of a partition that another worker owns now."""
         self._processors.pop((name, partition), None)
         self.counts["checkpoint_offset"].pop((name, str(partition)), None)
         if name == "sizing":
             self.counts["journal_lag"].pop((str(partition),), None)
 
     def lag(self, partition: int, entries: int) -> None:
-        """Take how many entries of a journal partition are not folded yet."""
+        """Record the number of entries of a journal partition that are not yet folded."""
         self.set("journal_lag", entries, str(partition))
 
     def of_prices(self, name: str, count: int) -> None:
-        """Take a note of the market: what became of ticks, the kind of an alert, or the code of a dead letter."""
+        """Record a note of the market stage: a tick counter, the kind of an alert, or the code of a dead letter."""
         if name in TICKS:
             self.count(TICKS[name], by=count)
         elif name in ALERTS:
@@ -95,7 +97,7 @@ class Metrics(Collector):
             self.dead_letter("prices", name, by=count)
 
     def dead_letter(self, topic: str, code: str, field: str = "", by: float = 1.0) -> None:
-        """Take that a record of a source topic was refused: the rule's code, and the field that broke it."""
+        """Record a refused record of a source topic: the error code, and the field that broke the rule."""
         self.count("dead_letters_total", topic, code, by=by)
         if topic == "outcomes" and code == "not_finite":
             self.count("conformal_nan_rejections_total", by=by)
@@ -103,7 +105,7 @@ class Metrics(Collector):
             self.count("conformal_null_rejections_total", by=by)
 
     def dead_letters(self, sends: Iterable[Send]) -> None:
-        """Count the dead letters among what ingest sends; sizing's own are counted as it folds."""
+        """Count the dead letters in the sends of ingest; those of sizing are counted when it folds."""
         for send in sends:
             if send.topic.endswith(DLQ):
                 why = dict(send.headers)
@@ -111,29 +113,29 @@ class Metrics(Collector):
                 self.dead_letter(send.topic.removesuffix(DLQ), code.decode(), field.decode())
 
     def alert(self, kind: str) -> None:
-        """Take that an alert was raised."""
+        """Record a raised alert."""
         self.count("alerts_total", kind)
 
     def config_reload(self, status: str) -> None:
-        """Take what came of a change of the settings file: applied, rejected, unchanged, conflict."""
+        """Record the result of a change of the settings file: applied, rejected, unchanged, conflict."""
         self.count("config_reloads_total", status)
 
     def config_callbacks(self, number: int) -> None:
-        """Take how many parts of the worker are told of a change of settings."""
+        """Record the number of parts of the worker that are notified of changed settings."""
         self.set("config_callbacks", number)
 
     def health(self, stalled_s: float, *, ready: bool) -> None:
-        """Take whether the worker is ready, and for how long some part of it has stood still (s)."""
+        """Record whether the worker is ready, and for how many seconds any part of it has made no progress."""
         self.set("ready", ready)
         self.set("stalled_seconds", stalled_s)
 
     def restart_required(self, keys: int) -> None:
-        """Take how many settings of the file do not act in this worker."""
+        """Record the number of settings in the file that need a restart to take effect."""
         self.set("config_restart_required", keys)
 
     # -- samples -----------------------------------------------------------------------------------------------------
     def count(self, name: str, *labels: str, by: float = 1.0) -> None:
-        """Add to a counter; a label value outside its closed set is `other`."""
+        """Add to a counter; label values outside the closed set are counted as `other`."""
         closed = NAMED[name].values
         known = tuple(each if each in values else OTHER for each, values in zip(labels, closed, strict=True))
         self.counts[name][known] += by
@@ -143,7 +145,7 @@ class Metrics(Collector):
         self.counts[name][labels] = float(value)
 
     def strategy(self, name: str) -> Labels:
-        """Return the label of a strategy: its name, or `other` once there are too many."""
+        """Return the label of a strategy: its name, or `other` if there are too many."""
         found = self._strategies.get(name)
         if found is None:
             found = (name,) if len(self._strategies) < self._strategies_max else (OTHER,)
@@ -151,13 +153,13 @@ class Metrics(Collector):
                 self._strategies[name] = found
         return found
 
-    # -- the page ----------------------------------------------------------------------------------------------------
+    # -- export ------------------------------------------------------------------------------------------------------
     def describe(self) -> Iterator[Metric]:
         """Return the families without samples."""
         return map(empty, FAMILIES)
 
     def collect(self) -> Iterator[Metric]:
-        """Return the families as they are now."""
+        """Return the families with their current samples."""
         for gauges in list(self.sources.values()):
             for name, labels, value in gauges():
                 self.set(name, value, *labels)
@@ -165,7 +167,7 @@ class Metrics(Collector):
         return map(self._filled, FAMILIES)
 
     def _show_weights(self) -> None:
-        """Show the last full decision's weights, and no strategy that has gone."""
+        """Export the weights of the last full decision, and drop strategies that are no longer in it."""
         shown = self.counts["ensemble_weight_current"]
         shown.clear()
         for strategy, weight in self.last.weights().items():
@@ -183,16 +185,16 @@ class Metrics(Collector):
 
 
 class Observe(Protocol):
-    """Told what each journal entry led to."""
+    """Observer of folded journal entries."""
 
     def __call__(self, entry: Journaled, folded: FoldResult, elapsed_ns: int | None = None) -> None:
-        """Take an entry, what it led to, and how long that took where it was measured."""
+        """Record an entry, its results, and the elapsed time if it was measured."""
 
 
 class SizingMetrics:
-    """What the entries of one journal partition lead to.
+    """Records the results of the entries of one journal partition.
 
-    What all partitions see alike (levels, crossings) partition 0 counts for all.
+    Events that occur in every partition (levels, crossings) are counted by partition 0 only.
     """
 
     def __init__(self, metrics: Metrics, partition: int) -> None:
@@ -209,13 +211,13 @@ class SizingMetrics:
         self._seconds = metrics.histograms["decision_seconds"][()]
 
     def observe(self, entry: Journaled, folded: FoldResult, elapsed_ns: int | None = None) -> None:
-        """Take what an entry led to, and how long its fold and decisions took where that was measured."""
+        """Record the results of an entry, and the time for fold and decisions if it was measured."""
         self._entries[(entry.kind,)] += 1.0
         if folded.notes:
             for note in folded.notes:
                 NOTES.get(note.name, ignore)(self._metrics, note, self._partition)
         if folded.looks:
-            self._look(folded.looks)
+            self._read_cascades(folded.looks)
         for alert in folded.alerts:
             self._metrics.alert(alert["kind"])
         for refusal in folded.refusals:
@@ -255,7 +257,7 @@ class SizingMetrics:
                 last.sized = (published, index)
 
     def _reduced(self, decision: Decision, index: int) -> None:
-        """Count the stages that made a cell smaller, or the gate that kept it at zero."""
+        """Count the stages that reduced a cell, or the gate that set it to zero."""
         waterfall = decision.waterfall
         first = waterfall.columns[0][index]
         size = decision.sizes[index]
@@ -269,13 +271,13 @@ class SizingMetrics:
                     self._reductions[(name,)] += 1.0
                 before = after
 
-    def _look(self, looks: list[CascadeReading]) -> None:
-        for look in looks:
-            key = (look.symbol, look.side)
-            self._metrics.last.looks[key] = look
+    def _read_cascades(self, readings: list[CascadeReading]) -> None:
+        for reading in readings:
+            key = (reading.symbol, reading.side)
+            self._metrics.last.readings[key] = reading
             if self._partition == 0:
                 before = self._breached.get(key, CALM)
-                self._breached[key] = after = [part is not None and part >= BREACH for part in look.components]
+                self._breached[key] = after = [part is not None and part >= BREACH for part in reading.components]
                 if after != before:
                     self._count_crossings(before, after)
 
@@ -286,7 +288,7 @@ class SizingMetrics:
 
 
 class ProcessorMetrics(SizingMetrics):
-    """What one processor does on one partition: the observer that `streams.processing.processor` asks for."""
+    """Records the work of one processor on one partition; the observer that `streams.processing.processor` expects."""
 
     def __init__(self, metrics: Metrics, name: str, partition: int) -> None:
         super().__init__(metrics, partition)
@@ -295,17 +297,17 @@ class ProcessorMetrics(SizingMetrics):
         self._unpublished: list[int] = []
 
     def observe(self, entry: Journaled, folded: FoldResult, elapsed_ns: int | None = None) -> None:
-        """Take what an entry led to; a signal waits for its allocation's acknowledgement.
+        """Record the results of an entry; a signal's latency is recorded when its allocation is acknowledged.
 
-        Signals of before the recovery are left out: what they waited for was the worker's absence. Without a processor
-        that tells of its recovery nothing is acknowledged, and nothing waits.
+        Signals journaled before the recovery are left out: they waited for the worker to start. Without a processor
+        that reports its recovery nothing is acknowledged, so no latency is recorded.
         """
         super().observe(entry, folded, elapsed_ns)
         if entry.kind == "signal" and folded.allocations and entry.journaled_at_ns >= self._since_ns:
             self._unpublished.append(entry.journaled_at_ns)
 
     def taken(self, records: int, sends: int) -> None:
-        """Take that a chunk is folded, and what it decided acknowledged."""
+        """Record a chunk that is folded and whose outputs are acknowledged."""
         self._metrics.count("records_folded_total", self._name, by=records)
         self._metrics.count("records_published_total", self._name, by=sends)
         if self._unpublished:
@@ -315,7 +317,7 @@ class ProcessorMetrics(SizingMetrics):
             self._unpublished.clear()
 
     def recovered(self, way: str, offset: int, elapsed_ns: int) -> None:
-        """Take that a state stands at an offset again, and by which way."""
+        """Record a recovery: the offset reached, the source used (`way`), and its duration."""
         self._unpublished.clear()
         self._since_ns = self._metrics.clock()
         self._metrics.set("table_recovery_seconds", elapsed_ns / SECOND_NS, self._name)
@@ -323,7 +325,7 @@ class ProcessorMetrics(SizingMetrics):
         self._metrics.set("checkpoint_offset", offset, self._name, str(self._partition))
 
     def checkpointed(self, offset: int, records: int, elapsed_ns: int, size: int = 0) -> None:
-        """Take that `progress` stands at an offset, and the records and bytes written for it."""
+        """Record an acknowledged checkpoint: the offset of `progress`, records and bytes written, and the duration."""
         self._metrics.histograms["checkpoint_seconds"][self._name,].observe(elapsed_ns / SECOND_NS)
         self._metrics.count("checkpoint_records_total", self._name, by=records)
         self._metrics.count("checkpoint_bytes_total", self._name, by=size)

@@ -1,4 +1,4 @@
-"""Notes: what the metrics take from each note that an engine leaves."""
+"""Notes: how each note of an engine is recorded as metrics."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,7 @@ NO_CANDIDATE: Final[dict[Labels, float]] = {(regime,): 0.0 for regime in REGIMES
 
 
 def ignore(_metrics: "Metrics", _note: Note, _partition: int) -> None:
-    """Take nothing."""
+    """Record nothing."""
 
 
 def _duplicate(metrics: "Metrics", note: Note, _partition: int) -> None:
@@ -107,4 +107,4 @@ NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
     "advice": _advice,
     "scored": _scored,
 }
-"""What is recorded of each note that an engine leaves."""
+"""Recorder for each note of an engine."""

@@ -1,4 +1,4 @@
-"""What is counted of the policy and its breaker: the side agent's watcher."""
+"""Metrics of the policy and its circuit breaker; the watcher of the policy agent."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ STATES: Final = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
 
 
 class PolicyMetrics:
-    """Counts for one worker, or one library object."""
+    """Policy metrics of one worker, or of one library object."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Record on `metrics`."""
@@ -20,7 +20,7 @@ class PolicyMetrics:
         self._asked = self._good = 0
 
     def came(self, outcome: Outcome) -> None:
-        """Take what became of a question."""
+        """Record the result of a question."""
         metrics, result = self._metrics, outcome.result
         answered = isinstance(result, Advice)
         metrics.count("rl_requests_total", "advice" if isinstance(result, Advice) else result.reason)
@@ -35,26 +35,26 @@ class PolicyMetrics:
             metrics.count("circuit_breaker_failures_total")
         metrics.set("circuit_breaker_success_ratio", self._good / self._asked)
 
-    def watch(self, desk: PolicyClient) -> None:
-        """Show this desk's breaker, instead of the last one's, whenever somebody looks."""
-        self._metrics.sources["policy"] = lambda: breaker_of(desk)
+    def watch(self, client: PolicyClient) -> None:
+        """Export the breaker of this client, in place of any earlier one."""
+        self._metrics.sources["policy"] = lambda: breaker_of(client)
 
     def turned(self) -> None:
-        """Take that an alert on the breaker is raised."""
+        """Record an alert on the breaker."""
         self._metrics.alert("breaker")
 
     def repeated(self) -> None:
-        """Take that a question was delivered again, and dropped."""
+        """Record a redelivered question that was dropped."""
         self._metrics.count("rl_repeated_requests_total")
 
     def load(self, in_flight: int, waiting: int) -> None:
-        """Take how many questions are being asked, and how many wait for that."""
+        """Record the number of questions in flight, and of those waiting."""
         self._metrics.set("rl_in_flight", in_flight)
         self._metrics.set("rl_waiting", waiting)
 
 
-def breaker_of(desk: PolicyClient) -> Iterator[tuple[str, Labels, float]]:
-    """Return the breaker's gauges as they are now."""
-    now = desk.status()
+def breaker_of(client: PolicyClient) -> Iterator[tuple[str, Labels, float]]:
+    """Yield the breaker's gauges."""
+    now = client.status()
     yield "circuit_breaker_state", (), STATES[now.status]
     yield "circuit_breaker_timeout_seconds", (), now.timeout_s

@@ -1,4 +1,4 @@
-"""Samples of metric families, kept in plain dicts and lists so that adding to them costs next to nothing."""
+"""Samples of metric families in plain dicts and lists, so that recording is cheap."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ Labels = tuple[str, ...]
 
 
 class SampleCounts(dict[Labels, float]):
-    """One family's samples by label values; what is not there yet counts from 0."""
+    """Samples of one family by label values; missing ones start at 0."""
 
     def __missing__(self, labels: Labels) -> float:
         return 0.0
 
 
 class Histogram:
-    """Values counted by bucket, and their sum."""
+    """Counts of values by bucket, and their sum."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -29,12 +29,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Take one value; a bucket holds its own upper bound."""
+        """Add one value; a bucket includes its upper bound."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return (upper bound, number of values up to it)."""
+        """Return (upper bound, cumulative count) of every bucket."""
         sums, running = [], 0
         for bound, count in zip((*self.bounds, inf), self.counts, strict=True):
             running += count
@@ -43,12 +43,12 @@ class Histogram:
 
 
 def zeros(family: Family) -> SampleCounts:
-    """Return a family's samples at the start: of a counter all of its closed sets, at 0."""
+    """Return the initial samples of a family: for a counter, 0 for every combination of its closed sets."""
     return SampleCounts(dict.fromkeys(family.combinations, 0.0) if family.kind == "counter" else {})
 
 
 def empty(family: Family) -> Metric:
-    """Return a family as it goes to the page, without samples."""
+    """Return a family as it is exported, without samples."""
     if family.kind == "counter":
         return CounterMetricFamily(family.full_name, family.help, labels=family.labels)
     if family.kind == "gauge":

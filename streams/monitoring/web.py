@@ -1,8 +1,8 @@
-"""The worker's pages: `/live`, `/ready` and `/state` on one port, `/metrics` on another.
+"""HTTP pages of a worker: `/live`, `/ready` and `/state` on one port, `/metrics` on another.
 
-They may be served from another thread than the worker's: then `Views.ask` takes each question to the worker's loop, and
-a loop that does not answer in time is an answer too. They listen on 127.0.0.1 and answer to names of this machine only.
-Told to listen elsewhere they ask every caller for the token in `HIMARI_WEB_TOKEN`, and do not start without one.
+They may be served from a separate thread: `Views.ask` then runs each question in the worker's event loop, and a loop
+that does not answer in time is reported as such. They listen on 127.0.0.1 and accept only host names of this machine.
+On any other address every request needs the bearer token in `HIMARI_WEB_TOKEN`, and they do not start without one.
 """
 
 import errno
@@ -23,51 +23,51 @@ from schemas.errors import ConfigurationException, PortTaken, SizingError
 
 TOKEN = "HIMARI_WEB_TOKEN"  # noqa: S105 (the variable's name)
 TOKEN_LENGTH = 16
-"""Characters that a token has at least."""
+"""Smallest length of a token, in characters."""
 LOOPBACK = "127.0.0.1"
 PLACE = "environment"
 
 Problem = Callable[[], str]
-"""Says what is wrong, "" where all is well."""
+"""Returns the problem, "" if there is none."""
 Problems = Callable[[], Mapping[str, str]]
-"""Says what is wrong, by part; nothing where all is well."""
+"""Returns the problems by part; empty if there are none."""
 Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Asks where the worker lives. Raises: TimeoutError where nothing there answers."""
+"""Runs a question in the worker's event loop. Raises: TimeoutError if the loop does not answer."""
 
 HANGS = "the event loop does not answer"
 
 
 async def directly(question: Callable[[], Any]) -> Any:
-    """Ask in this loop."""
+    """Run the question in this event loop."""
     return question()
 
 
 class Views(NamedTuple):
-    """What the pages show; each is asked at the moment of the request, in the worker's own loop but `not_alive`."""
+    """Data sources of the pages, called at each request in the worker's event loop, except `not_alive`."""
 
     registry: CollectorRegistry
     state: Callable[[], Mapping[str, Any]]
     """Partitions owned, offsets, lag, settings, books: plain JSON values."""
     not_ready: Problems
-    """Why no decisions are made yet, by part."""
+    """Why the worker is not ready, by part."""
     not_alive: Problem = str
-    """Why the worker should be started anew; asked in the pages' own loop."""
+    """Why the worker should be restarted; called in the event loop of the pages."""
     ask: Ask = directly
 
 
 class ListenAddress(NamedTuple):
-    """Where one listener stands."""
+    """Address of one listener."""
 
     host: str
     port: int
-    """0: any free one."""
+    """0: any free port."""
 
 
 class Web:
     """The two listeners of one worker; `metrics_port` None: only the first; `metrics_host` None: both on `host`.
 
     Raises:
-        ConfigurationException: a host is not of this machine alone, and no good token is given.
+        ConfigurationException: a host is not a loopback address, and there is no valid token.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class Web:
             self.places["metrics"] = ListenAddress(host if metrics_host is None else metrics_host, metrics_port)
         for place in self.places.values():
             _token(place.host, environment)
-        self._standing: dict[str, ListenAddress] = {}
+        self._listening: dict[str, ListenAddress] = {}
         self._runners: dict[str, web.AppRunner] = {}
 
     async def start(self) -> None:
         """Listen on both ports, or on none.
 
         Raises:
-            PortTaken: somebody else listens there.
-            SizingError: this machine does not let us listen there.
+            PortTaken: a port is in use.
+            SizingError: the operating system refuses to listen on an address.
         """
         try:
             await self._become(self.places)
@@ -103,10 +103,10 @@ class Web:
             raise
 
     async def move(self, to: "Web") -> None:
-        """Listen where `to` would. A listener that stays is not touched; where one cannot move, both stand as before.
+        """Move to the addresses of `to`. Unchanged listeners are not touched; if one cannot move, both stay.
 
         Raises:
-            PortTaken, SizingError: as `start`.
+            PortTaken, SizingError: as in `start`.
         """
         before, self.places = self.places, to.places
         try:
@@ -117,21 +117,21 @@ class Web:
             raise
 
     async def stop(self) -> None:
-        """Listen no longer; what was never started is none the worse for it."""
+        """Stop listening; does nothing if not started."""
         await self._become({})
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports in use: `web` and `metrics`. Where 0 was asked for, the one that the system chose."""
+        """The ports in use: `web` and `metrics`; for port 0, the one chosen by the operating system."""
         return {name: runner.addresses[0][1] for name, runner in self._runners.items() if runner.addresses}
 
     async def _become(self, wanted: Mapping[str, ListenAddress]) -> None:
-        """Close what is not wanted as it stands, then open what is missing: a port may pass from one to the other."""
-        for name in [name for name, place in self._standing.items() if wanted.get(name) != place]:
-            del self._standing[name]
+        """Close listeners whose address changes, then open the missing ones, so that a port can pass between them."""
+        for name in [name for name, place in self._listening.items() if wanted.get(name) != place]:
+            del self._listening[name]
             await self._runners.pop(name).cleanup()
         for name, place in wanted.items():
-            if name not in self._standing:
+            if name not in self._listening:
                 await self._listen(name, place)
 
     async def _listen(self, name: str, place: ListenAddress) -> None:
@@ -143,7 +143,7 @@ class Web:
         except OSError as error:
             await runner.cleanup()
             _refuse(error, name, *place)
-        self._standing[name], self._runners[name] = place, runner
+        self._listening[name], self._runners[name] = place, runner
 
 
 def pages(views: Views, token: str | None) -> web.Application:
@@ -167,7 +167,7 @@ def pages(views: Views, token: str | None) -> web.Application:
 
 
 def metrics_page(views: Views, token: str | None) -> web.Application:
-    """Return the application with `/metrics`, in the format that the caller asks for."""
+    """Return the application with `/metrics`, in the format that the request accepts."""
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -180,11 +180,11 @@ def metrics_page(views: Views, token: str | None) -> web.Application:
 
 
 PAGES = {"web": pages, "metrics": metrics_page}
-"""Listener → what it serves."""
+"""Application of each listener."""
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host to listen on is reached from this machine only."""
+    """Return whether a host is a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -204,15 +204,15 @@ def _token(host: str, environment: Mapping[str, str]) -> str | None:
 
 
 def _guard(token: str | None) -> Middleware:
-    """Return what lets requests in: with the token, or, where none is needed, to a name of this machine.
+    """Return the middleware that checks the token or, if none is needed, that the host name is a loopback name.
 
-    The latter keeps out pages elsewhere that resolve their own name to 127.0.0.1 (DNS rebinding).
+    The host check prevents DNS rebinding: web pages whose own name resolves to 127.0.0.1.
     """
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is None and not is_loopback(_name(request.host)):
-            return _json({"error": "this page answers to 127.0.0.1 and localhost only"}, HTTPStatus.FORBIDDEN)
+            return _json({"error": "host must be 127.0.0.1 or localhost"}, HTTPStatus.FORBIDDEN)
         if token is not None and not _bears(request, token):
             answer = _json({"error": "a bearer token is required"}, HTTPStatus.UNAUTHORIZED)
             answer.headers["WWW-Authenticate"] = "Bearer"
@@ -239,7 +239,7 @@ def _name(host: str) -> str:
 
 
 def _verdict(question: str, problem: str, parts: Mapping[str, str] | None = None) -> web.Response:
-    """Answer yes, or no with the reason: of the whole, or part by part."""
+    """Return 200, or 503 with the reason: of the whole, or by part."""
     reason = problem or "; ".join(f"{name}: {each}" for name, each in (parts or {}).items())
     if reason:
         return _json({question: False, "reason": reason, "reasons": parts or {}}, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -248,13 +248,13 @@ def _verdict(question: str, problem: str, parts: Mapping[str, str] | None = None
 
 def _json(value: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2, default=tuple)
-    fresh = {"Cache-Control": "no-store"}
-    return web.Response(body=body, status=status, content_type="application/json", headers=fresh)
+    headers = {"Cache-Control": "no-store"}
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
 def _refuse(error: OSError, name: str, host: str, port: int) -> NoReturn:
     if error.errno == errno.EADDRINUSE:
-        msg = f"{name} port {port} on {host} is taken: stop who listens there, or set another port under monitoring"
+        msg = f"{name} port {port} on {host} is in use: stop the other process, or set another port under monitoring"
         raise PortTaken(msg) from error
     msg = f"{name} port {port} on {host} cannot be listened on: {os.strerror(error.errno or 0)}"
     raise SizingError(msg) from error

@@ -87,7 +87,7 @@ async def test_an_emptied_file_lifts_no_limit_until_that_is_applied_on_purpose(c
         code, out, err = await cluster.himari("config", "apply", str(empty))
         assert (code, out) == (5, "")
         assert err.startswith(
-            f"himari: {empty}: risk_management.max_position_pct: must not vanish: the file says nothing"
+            f"himari: {empty}: risk_management.max_position_pct: must not vanish: the file has no settings"
         )
         code, out, err = await cluster.himari("config", "apply", str(empty), "--allow-removals", "--wait")
         assert (code, out.count(": applied")) == (0, 2), err

@@ -40,7 +40,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_exit_5(bad):
     told = run("validate", bad)
     assert told.exit_code == 5
     assert told.stdout == ""
-    assert told.stderr == f"himari: {bad}, line 2: kafka.chunk_record: is not a setting; chunk_records is\n"
+    assert told.stderr == f"himari: {bad}, line 2: kafka.chunk_record: is not a setting; did you mean chunk_records?\n"
     as_json = json.loads(run("validate", bad, "--json").stdout)
     assert (as_json["valid"], as_json["key"], as_json["line"]) == (False, "kafka.chunk_record", 2)
 

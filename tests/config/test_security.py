@@ -51,7 +51,7 @@ BAD = {
         "must be null where key_password_env is given",
     ),
     "an empty user": ({**SASL, "username": ""}, "username", "String should have at least 1"),
-    "an unknown key": ({"pasword_env": "A"}, "pasword_env", "is not a setting; password_env is"),
+    "an unknown key": ({"pasword_env": "A"}, "pasword_env", "is not a setting; did you mean password_env?"),
 }
 
 
@@ -81,15 +81,15 @@ def test_what_does_not_is_refused_with_place_and_rule(security, field, rule):
 
 IN_THE_CLEAR = {
     "a password": ({**SASL, "password": SECRET}, "password", "name a variable in password_env, or a file in"),
-    "a password, in capitals": ({**SASL, "PASSWORD": SECRET}, "PASSWORD", "must not stand in settings: name a vari"),
+    "a password, in capitals": ({**SASL, "PASSWORD": SECRET}, "PASSWORD", "must not be in settings: name a vari"),
     "a key's password": ({"key_password": SECRET}, "key_password", "name a variable in key_password_env, or a fil"),
-    "instead of the variable": ({**SASL, "password_env": SECRET}, "password_env", "must name a variable of the env"),
-    "a number instead of it": ({**SASL, "password_env": 19_841_984}, "password_env", "must name a variable of the"),
-    "a list instead of it": ({**SASL, "password_env": [SECRET]}, "password_env", "must name a variable of the env"),
-    "below it": ({**SASL, "password_env": {"x": SECRET}}, "password_env", "must name a variable of the environment"),
+    "instead of the variable": ({**SASL, "password_env": SECRET}, "password_env", "must name an environment variable"),
+    "a number instead of it": ({**SASL, "password_env": 19_841_984}, "password_env", "must name an environment variab"),
+    "a list instead of it": ({**SASL, "password_env": [SECRET]}, "password_env", "must name an environment variable"),
+    "below it": ({**SASL, "password_env": {"x": SECRET}}, "password_env", "must name an environment variable, in"),
     "instead of the file": ({**SASL, "password_env": None, "password_file": 19_841_984}, "password_file", "must be t"),
     "under a word we do not know": ({"sasl_pw": SECRET}, "sasl_pw", "is not a setting"),
-    "instead of the section": (SECRET, "", "must be a section of settings, was something that is not shown"),
+    "instead of the section": (SECRET, "", "must be a section of settings, was a value that is not shown"),
 }
 
 

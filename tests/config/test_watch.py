@@ -167,9 +167,9 @@ EVERYTHING = [
 ]
 """What of it is not the default; `allow_short: true` is."""
 VANISHING = {
-    "all": ("", EVERYTHING, "the file says nothing"),
-    "all but a comment": ("# l3", EVERYTHING, "the file says nothing"),
-    "all but names of sections": ("risk_management: {}\nmonitoring: {}\n", EVERYTHING, "the file says nothing"),
+    "all": ("", EVERYTHING, "the file has no settings"),
+    "all but a comment": ("# l3", EVERYTHING, "the file has no settings"),
+    "all but names of sections": ("risk_management: {}\nmonitoring: {}\n", EVERYTHING, "the file has no settings"),
     "a decision section": (
         re.sub(r"risk_management:\n(  .*\n)+", "", LIMITS),
         ["risk_management.max_drawdown_pct", "risk_management.max_position_pct"],
@@ -183,17 +183,17 @@ VANISHING = {
     "two settings of a section": (
         LIMITS.replace("  max_position_pct: 0.02\n  max_drawdown_pct: 0.1\n", ""),
         ["risk_management.max_drawdown_pct", "risk_management.max_position_pct"],
-        "2 settings would go back to their defaults at once",
+        "2 settings would return to their defaults at once",
     ),
     "two settings of two sections": (
         LIMITS.replace("  max_position_pct: 0.02\n", "").replace(", ETH-USD: 0.01", ""),
         ["position_sizing.lots.ETH-USD", "risk_management.max_position_pct"],
-        "2 settings would go back to their defaults at once",
+        "2 settings would return to their defaults at once",
     ),
     "two, and another one changes": (
         LIMITS.replace("  max_position_pct: 0.02\n  max_drawdown_pct: 0.1\n", "").replace("0.2}", "0.3}"),
         ["risk_management.max_drawdown_pct", "risk_management.max_position_pct"],
-        "2 settings would go back to their defaults at once",
+        "2 settings would return to their defaults at once",
     ),
 }
 
@@ -217,7 +217,7 @@ def test_settings_that_vanish_together_are_refused_by_name_and_nothing_of_the_fi
     assert why in refused.error.rule
     command = f"himari config apply {limits} --allow-removals"
     decides = any(not key.startswith("monitoring.") for key in keys)
-    assert refused.error.rule.endswith(f"if it is meant, {f'run: {command}' if decides else 'restart the worker'}")
+    assert refused.error.rule.endswith(f"if intended, {f'run: {command}' if decides else 'restart the worker'}")
     assert watch.loaded == before
     limits.write_text(LIMITS)
     assert looks(watch, 3) == [None, None, None]

@@ -136,7 +136,7 @@ def test_caps_that_just_fill_the_budget_hold_with_a_price_that_the_next_claim_wo
     pull, M = np.array([4e-3, 3e-3, 2e-3]), 1e-3 * np.eye(3)
     found = solution(pull, M, np.full(3, 0.25), 0.5, hedges=False)
     assert found.weights.tolist() == [0.25, 0.25, 0.0]
-    assert found.way == 0
+    assert found.method == 0
     assert found.price == pytest.approx(2e-3)
 
 
@@ -226,7 +226,7 @@ def test_descent_alone_comes_to_the_same_weights():
 @pytest.mark.parametrize("hedges", [False, True])
 @pytest.mark.parametrize(("n", "count"), [(2, 60), (10, 60), (50, 30), (200, 4)])
 def test_the_exact_finish_holds_and_every_sign_is_right(n, count, hedges):
-    ways = []
+    methods = []
     for name, settings in WORLDS.items():
         for seed in range(count):
             kappa = (0.0, 0.0, 0.9)[seed % 3]
@@ -234,10 +234,10 @@ def test_the_exact_finish_holds_and_every_sign_is_right(n, count, hedges):
                 seed, **{"n": n, "rho": (0.0, 0.3, 0.6, 0.9)[seed % 4], "kappa": kappa, **settings}
             )
             found = solution(pull, M, caps, gross, hedges)
-            ways.append(found.way)
+            methods.append(found.method)
             assert broken_conditions(found, pull, M, caps, gross, hedges) <= 1e-12, f"{name}, seed {seed}"
-    assert max(ways) < 2
-    assert sum(ways) <= 1
+    assert max(methods) < 2
+    assert sum(methods) <= 1
 
 
 ratios = st.floats(0.0, 2.0)
@@ -274,15 +274,16 @@ DIGEST = """
 import hashlib
 from tests_quadratic import WORLDS, seeds
 from engines.numerics.kelly_program import solution
-from engines import quadratic
+from engines.numerics import kelly_program
 import numpy as np
 digest = hashlib.sha256()
 for (pull, M, caps, gross), _ in seeds(3):
     for hedges in (False, True):
         found = solution(pull, M, caps, gross, hedges)
-        digest.update(found.weights.tobytes() + repr((float(found.price), int(found.solves), int(found.way))).encode())
+        numbers = float(found.price), int(found.solves), int(found.method)
+        digest.update(found.weights.tobytes() + repr(numbers).encode())
 weights = np.zeros(len(pull))
-price = quadratic._descend(weights, pull, M, np.where(pull < 0, -caps, 0.0), np.where(pull > 0, caps, 0.0), gross)
+price = kelly_program._descend(weights, pull, M, np.where(pull < 0, -caps, 0.0), np.where(pull > 0, caps, 0.0), gross)
 print(digest.hexdigest(), weights.tobytes().hex(), float(price).hex())
 """
 

@@ -181,7 +181,7 @@ def test_a_taken_port_is_one_clear_error_and_frees_the_other(name):
         web = Web(views(), **ports)
 
         async def start():
-            with pytest.raises(PortTaken, match=rf"^{name} port {taken} on 127.0.0.1 is taken: ") as caught:
+            with pytest.raises(PortTaken, match=rf"^{name} port {taken} on 127.0.0.1 is in use: ") as caught:
                 await web.start()
             assert caught.value.exit_code == 1
             with socket.socket() as again:
