@@ -1,6 +1,6 @@
 """The whole topology in memory: bytes in, bytes out, time moved by the caller. No broker, no clock, no threads."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from streams.journal.topics import TOPICS
 from streams.monitoring.metrics import Metrics
 from streams.policy.adapters import Adapter
 from streams.policy.agent import entry_of
-from streams.policy.client import Outcome, PolicyClient
+from streams.policy.client import PolicyClient
+from streams.processing.immediate import result_of
 from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
 from streams.processing.ports import Send
 from streams.processing.processor import Processor
@@ -110,7 +111,7 @@ class Driver:
         self.run()
         self.now_ns += int(seconds * SECOND_NS)
         for fold, processor in self.processors.values():
-            _finish(processor.act(partial(fold.elapse, self.now_ns)))
+            result_of(processor.act(partial(fold.elapse, self.now_ns)))
         self.run()
 
     # -- the worker ------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class Driver:
         )
         self.ports[source, partition] = ports
         self.processors[source, partition] = (fold, processor)
-        self.cursors[source, partition] = _finish(processor.recover())
+        self.cursors[source, partition] = result_of(processor.recover())
 
     def run(self) -> None:
         """Carry every record as far as it goes."""
@@ -160,7 +161,7 @@ class Driver:
     def checkpoint(self) -> None:
         """Make every processor's checkpoint now."""
         for _, processor in self.processors.values():
-            _finish(processor.checkpoint())
+            result_of(processor.checkpoint())
 
     def crash(self) -> None:
         """Lose all that is only in memory, and start again: ingest reads again from what it had committed."""
@@ -172,7 +173,7 @@ class Driver:
         for (source, partition), (fold, processor) in self.processors.items():
             if isinstance(fold, SizingFold):
                 ports = self.ports[source, partition]
-                places.append(_finish(drain(fold, processor, ports, to_version, lambda: self.now_ns)))
+                places.append(result_of(drain(fold, processor, ports, to_version, lambda: self.now_ns)))
         return places
 
     def upgrade(self, version: int, migrations: Mapping[tuple[int, int], Migration]) -> None:
@@ -210,7 +211,7 @@ class Driver:
             place = (POLICY.source, partition)
             for record in self.cluster.log(*place).read(self.cursors.get(place, 0)):
                 request = wire.decode_ours(RlRequest, record.value or b"", place=POLICY.source)
-                outcome: Outcome = _finish(self.desk.answer(request))
+                outcome = result_of(self.desk.answer(request))
                 self.cluster.publish(entry_of(outcome.result, self.now_ns, self.partitions))
                 self.cursors[place] = self.committed[place] = record.offset + 1
                 moved = True
@@ -221,17 +222,6 @@ class Driver:
         records = self.cluster.log(source, partition).read(self.cursors[source, partition])
         if not records:
             return False
-        _finish(processor.take(records, lambda: None))
+        result_of(processor.take(records, lambda: None))
         self.cursors[source, partition] = records[-1].offset + 1
         return True
-
-
-def _finish(step: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that has nothing to wait for."""
-    try:
-        step.send(None)
-    except StopIteration as end:
-        return end.value
-    step.close()
-    msg = "a step in memory waited for something"
-    raise RuntimeError(msg)

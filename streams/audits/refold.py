@@ -9,6 +9,7 @@ import orjson
 
 from engines import fold as engine
 from engines.handlers.effects import FoldResult, Journaled
+from engines.state.codec import decode_key, encode_key
 from engines.state.partition import Key, PartitionProgress, State
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.shards import ALL, ENTRIES_OF_ONE, Part
@@ -56,7 +57,7 @@ def restored(partition: int, checkpoint: Checkpoint) -> State:
 
 
 def _named(key: RecordKey) -> tuple[str, Key]:
-    return key[0], tuple(key[1].decode().split("|"))
+    return key[0], decode_key(key[1])
 
 
 class Summary(NamedTuple):
@@ -138,7 +139,7 @@ class Refold:
     # -- where it stands ---------------------------------------------------------------------------------------------
     def records(self) -> dict[RecordKey, bytes]:
         """Return the records of the state, as a checkpoint holds them."""
-        found = {(table, "|".join(key).encode()): self.state.encode(table, key) for table, key in self._touched}
+        found = {(table, encode_key(key)): self.state.encode(table, key) for table, key in self._touched}
         return {key: value for key, value in found.items() if value is not None}
 
     def meta(self) -> dict[str, Any] | None:

@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from config.settings import settings_hash
 from engines.handlers.effects import Journaled
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, settings_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.journal import entries as journal
 from streams.journal.topics import MIB

@@ -14,7 +14,7 @@ from streams.journal import entries as journal
 from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
-from streams.stages.control import Ordered, asked, behind, ordered
+from streams.stages.control import Ordered, SettingsInForce, asked, behind, ordered
 
 WINDOW = 10_000
 """Journal entries that are looked through for an order, from the end; then ten times as many, and so on."""
@@ -24,26 +24,18 @@ LISTEN_S = 10.0
 
 
 async def settings_in_force(connection: Connection, names: Names) -> dict[str, Any]:
-    """Return the decision settings in force on journal partition 0: what `progress` knows, and the journal after it.
+    """Return the decision settings in force on journal partition 0: its last checkpoint, and the entries after it.
 
-    A change that is not folded yet is taken as applied if its base fits, as sizing will.
+    Changes that no worker has folded yet are judged as sizing will judge them.
     """
-    tree: dict[str, Any] = {}
-    known, first = "", 0
+    in_force, first = SettingsInForce(), 0
     value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS["journal"]), 0))
     if value is not None:
         progress = orjson.loads(value)
-        tree, known = progress["meta"]["settings"], progress["meta"]["settings_hash"]
-        first = progress["offset"] + 1
+        in_force, first = SettingsInForce(progress["meta"]), progress["offset"] + 1
     async for record in read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first):
-        entry = journal.read(record.offset, record.value)
-        if entry.kind == "genesis":
-            tree, known = entry.body["settings"], entry.body["settings_hash"]
-        elif entry.kind == "control" and entry.body["kind"] == "settings":
-            payload = entry.body["payload"]
-            if payload["base_hash"] == known:
-                tree, known = payload["tree"], payload["hash"]
-    return tree
+        in_force.take(journal.read(record.offset, record.value))
+    return dict(in_force.tree)
 
 
 async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -> None:

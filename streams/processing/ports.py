@@ -4,7 +4,7 @@ A processor owns one partition of one source topic. Its `Fold` is the pure part 
 its `Ports` are the effects (checkpoint tables, outputs, the source read again).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 RecordKey = tuple[str, bytes]
@@ -51,6 +51,10 @@ class Send(NamedTuple):
     identity: Identity | None = None
 
 
+FoldRecord = Callable[[Record], list[Send]]
+"""Folds one record of the source; returns what to publish for it, in order."""
+
+
 class Fold(Protocol):
     """The pure part of a processor: the state of one partition, folded up to one offset."""
 
@@ -79,10 +83,10 @@ class Fold(Protocol):
         """Return what `progress` carries beside offset and digest; plain JSON values."""
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Replace the state; `meta` None with no records is the state before the first entry.
+        """Replace the state; `meta` None with no records is the state before the first entry."""
 
-        An empty `meta` is that state as well, and the source is now folded again up to a place that is known.
-        """
+    def refold(self) -> FoldRecord:
+        """Become the state before the first entry; return what folds the source from there."""
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
         """Return identity and source offset of an audited output. Raises: ValueError where the value is none."""

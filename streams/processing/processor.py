@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from schemas.errors import ProcessorStopped
 from streams.processing import crashpoints
 from streams.processing.checkpoint import BEGINNING, Batch, Ledger, Progress, Tables, fingerprint, unpack
-from streams.processing.ports import Fold, Ports, Record, RecordKey, Send
+from streams.processing.ports import Fold, FoldRecord, Ports, Record, RecordKey, Send
 from streams.processing.published_outputs import Known
 
 TEN_SECONDS_NS = 10_000_000_000
@@ -74,6 +74,8 @@ class Processor:
         self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
         self._contiguous, self._observer, self._owns_partition = contiguous, observer, owns_partition
+        self._fold_record: FoldRecord = fold.fold
+        """`fold.fold`, or what continues a fold from the source's beginning."""
         self._lock, self._writing = asyncio.Lock(), asyncio.Lock()
         self._whole = False
         self._begin(BEGINNING, Ledger({}, -1), Known(fold, partition, (), -1), 0)
@@ -143,6 +145,7 @@ class Processor:
             ledger = Ledger.read(stored, progress.offset)
             if ledger.digest == progress.digest:
                 self._fold.restore(progress.meta, ledger.records())
+                self._fold_record = self._fold.fold
                 return way, progress, ledger
         return "genesis", *await self._from_genesis(progress, stored)
 
@@ -170,7 +173,7 @@ class Processor:
         """
         fold = self._fold
         fold.touched.clear()
-        fold.restore({}, {})
+        self._fold_record = fold.refold()
         self._begin(BEGINNING, Ledger({}, -1), Known(fold, self._partition, (), -1), 0)
         async for record in self._ports.source(0, progress.offset + 1):
             self._fold_all([record])
@@ -245,7 +248,7 @@ class Processor:
 
     def _fold_all(self, records: Sequence[Record]) -> list[Send]:
         """Fold each record that is new; return what is to be published, in order."""
-        fold, offset, contiguous = self._fold.fold, self._offset, self._contiguous
+        fold, offset, contiguous = self._fold_record, self._offset, self._contiguous
         known = self._known or None
         sends: list[Send] = []
         for record in records:

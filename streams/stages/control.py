@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from engines.handlers.controls import changed_settings
+from engines.handlers.effects import Journaled
+from engines.parameters import tree_hash
 from schemas import wire
 from schemas.control import Control
 from schemas.vocabulary import PolicyMode, TradingState
@@ -91,16 +94,50 @@ def ordered(offset: int, entry: bytes) -> Ordered | None:
     return Ordered(offset, place, fields["journaled_at_ns"], orjson.loads(fields["value"]))
 
 
+class ControlHighWaters:
+    """How far `control` is folded. A place at or below the high-water of its partition is a repeat, as for sizing."""
+
+    def __init__(self, source: Mapping[str, Any] | None = None) -> None:
+        """`source`: what a checkpoint's `sources` hold for `control`; None: nothing."""
+        known = source or {"epoch": 0, "offsets": {}}
+        self._epoch: int = known["epoch"]
+        self._offsets: dict[int, int] = {int(partition): offset for partition, offset in known["offsets"].items()}
+
+    def is_new(self, epoch: int, partition: int, offset: int) -> bool:
+        """Return whether a place of `control` is folded for the first time, and raise the high-water to it."""
+        if epoch > self._epoch:
+            self._epoch, self._offsets = epoch, {}
+        if epoch < self._epoch or offset <= self._offsets.get(partition, -1):
+            return False
+        self._offsets[partition] = offset
+        return True
+
+
 def effective(orders: Iterable[Ordered]) -> list[Ordered]:
-    """Return orders without their repeats, as sizing takes them: a place of `control` once, and none after a later."""
-    reached: dict[int, tuple[int, int]] = {}
-    found = []
-    for order in orders:
-        epoch, partition, offset = order.source
-        if (epoch, offset) > reached.get(partition, (0, -1)):
-            reached[partition] = (epoch, offset)
-            found.append(order)
-    return found
+    """Return orders without the repeats, which sizing skips."""
+    high_waters = ControlHighWaters()
+    return [order for order in orders if high_waters.is_new(*order.source)]
+
+
+class SettingsInForce:
+    """The decision settings in force on a journal partition, without a fold of the rest of its state."""
+
+    def __init__(self, meta: Mapping[str, Any] | None = None) -> None:
+        """Start from a checkpoint's `meta`, or before the first entry."""
+        self.tree: Mapping[str, Any] = meta["settings"] if meta else {}
+        self.hash: str = meta["settings_hash"] if meta else ""
+        self._high_waters = ControlHighWaters(meta["sources"].get("control") if meta else None)
+
+    def take(self, entry: Journaled) -> None:
+        """Take the next journal entry. A change counts if sizing applies it: both ask `changed_settings`."""
+        if entry.kind == "genesis":
+            self.tree, self.hash = entry.body["settings"], entry.body["settings_hash"]
+        elif entry.kind == "control" and self._high_waters.is_new(entry.epoch, entry.partition, entry.source_offset):
+            if entry.body["kind"] != "settings":
+                return
+            params = changed_settings(entry.body["payload"], self.hash)
+            if not isinstance(params, str):
+                self.tree, self.hash = params.model_dump(), tree_hash(params)
 
 
 def behind(scopes: Mapping[str, str], orders: Iterable[Ordered]) -> dict[str, Ordered]:

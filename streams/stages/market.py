@@ -18,7 +18,7 @@ from schemas.wire import RefusedTick, Ticks
 from streams.journal import entries as journal
 from streams.journal.dead_letters import dead_letter, tick_letters
 from streams.journal.entries import SourcePlace
-from streams.processing.ports import Identity, Record, RecordKey, Send
+from streams.processing.ports import FoldRecord, Identity, Record, RecordKey, Send
 from streams.stages.ingest import AHEAD_NS
 from streams.stages.lateness import LastingLateness, Lateness
 
@@ -268,6 +268,11 @@ class MarketFold:
             for (_, name), value in records.items()
             if name.startswith(QUOTE)
         }
+
+    def refold(self) -> FoldRecord:
+        """Become the state before the first tick; return `fold`."""
+        self.restore(None, {})
+        return self.fold
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
         """Never called: steps carry their own identity and repeats of them are dropped."""

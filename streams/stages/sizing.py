@@ -10,14 +10,16 @@ import orjson
 
 from engines import fold as engine
 from engines.handlers.effects import FoldResult, Journaled, Refusal
+from engines.state.codec import decode_key, encode_key
 from engines.state.partition import TABLES, Key, PartitionProgress, State
 from schemas.errors import InvalidMessage
 from streams.journal import entries as journal
 from streams.journal import handover
 from streams.journal.dead_letters import letter
 from streams.journal.entries import SourcePlace
-from streams.journal.handover import MIGRATIONS, HandoverReader, Migration
-from streams.processing.ports import Headers, Identity, Record, RecordKey, Send
+from streams.journal.handover import MIGRATIONS, Migration
+from streams.processing.ports import FoldRecord, Headers, Identity, Record, RecordKey, Send
+from streams.stages.handover_fold import HandoverFold
 
 SECOND_NS = 1_000_000_000
 
@@ -45,10 +47,6 @@ class SizingFold:
         """
         self.state = State(partition, version)
         self.migrations = migrations
-        self._wait: HandoverReader | None = None
-        """In a journal that is folded again from its beginning, which another version made: until it hands over."""
-        self._waiting: list[Record] = []
-        """Entries after the hand-over, until its state is whole."""
         self.observe = observe
         self.headers = headers
         self.touched: dict[RecordKey, int] = {}
@@ -62,8 +60,6 @@ class SizingFold:
             raise ValueError(msg)
         began_ns = perf_counter_ns()
         entry = journal.read(record.offset, raw)
-        if self._wait is not None and self._is_before(self._wait, entry):
-            return self._await(self._wait, record, entry)
         folded = engine.apply(self.state, entry)
         elapsed_ns = perf_counter_ns() - began_ns
         for touched in self.state.touched:
@@ -90,37 +86,10 @@ class SizingFold:
             sends += [_refused(each, entry, raw) for each in folded.refusals]
         return sends
 
-    # -- another version's part ------------------------------------------------------------------------------------
-    def _is_before(self, wait: HandoverReader, entry: Journaled) -> bool:
-        """Return whether an entry is another version's; the wait is over where this one's own Genesis comes."""
-        if entry.kind == "genesis" and entry.body["decision_version"] == engine.version_of(self.state):
-            self._wait = None
-        return self._wait is wait
-
-    def _await(self, wait: HandoverReader, record: Record, entry: Journaled) -> list[Send]:
-        """Pass over an entry of another version; fold what waited once the state is there that it handed over."""
-        if wait.offset >= 0:
-            self._waiting.append(record)
-        left = wait.take(entry)
-        if wait.offset == entry.offset:
-            self._waiting.clear()
-        if left is None:
-            return []
-        self._wait, waiting, self._waiting = None, self._waiting, []
-        self._take_over(left)
-        return [send for each in waiting for send in self.fold(each)]
-
-    def _take_over(self, left: handover.HandoverState) -> None:
-        """Go on from the state of another version. Every record counts as touched: it may be another one now."""
-        place = f"journal partition {self.state.partition}"
-        mine = handover.taken_over(place, left, engine.version_of(self.state), self.migrations)
-        self._become(mine.meta, mine.records)
-        self.touched = dict.fromkeys([*left.records, *mine.records], left.offset)
-
     def _name(self, touched: tuple[str, Key]) -> RecordKey:
         name = self._names.get(touched)
         if name is None:
-            name = self._names[touched] = (touched[0], "|".join(touched[1]).encode())
+            name = self._names[touched] = (touched[0], encode_key(touched[1]))
         return name
 
     def elapse(self, now_ns: int) -> list[Send]:
@@ -131,31 +100,43 @@ class SizingFold:
     def encode(self, key: RecordKey) -> bytes | None:
         """Return a record's value now."""
         table, name = key
-        return self.state.encode(table, tuple(name.decode().split("|")))
+        return self.state.encode(table, decode_key(name))
 
     def meta(self) -> dict[str, object]:
         """Return settings in force, source high-waters, journal time and the inputs hash."""
         return {} if self.state.progress is None else asdict(self.state.progress)
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Become the state of a checkpoint; of another version's, if that has handed over to this one.
+        """Become the state of a checkpoint; one of another version is migrated if it was handed over to this one.
 
-        An empty `meta`: the source is folded again from its beginning, to a place that is known. What other versions
-        decided there is passed over then, up to the state that was handed over to this one.
-
-        Raises: AnotherVersion where this one cannot go on from there.
+        Raises:
+            AnotherVersion: it was not handed over to this version, or no migration is known.
         """
-        own = engine.version_of(self.state)
-        self._wait, self._waiting = (HandoverReader(own) if meta is not None and not meta else None), []
-        if meta and meta["decision_version"] != own:
-            self._take_over(handover.HandoverState(-1, handover.plain(meta), dict(records)))
+        if meta and meta["decision_version"] != engine.version_of(self.state):
+            self.take_over(handover.HandoverState(-1, handover.plain(meta), dict(records)))
         else:
             self._become(meta, records)
+
+    def refold(self) -> FoldRecord:
+        """Become the state before the first entry; return the fold for a journal that other versions may have begun."""
+        self._become(None, {})
+        return HandoverFold(engine.version_of(self.state), self.fold, self.take_over).fold
+
+    def take_over(self, left: handover.HandoverState) -> None:
+        """Continue from the state of another version. Every record counts as touched, as the migration may change it.
+
+        Raises:
+            AnotherVersion: it was not handed over to this version, or no migration is known.
+        """
+        place = f"journal partition {self.state.partition}"
+        mine = handover.taken_over(place, left, engine.version_of(self.state), self.migrations)
+        self._become(mine.meta, mine.records)
+        self.touched = dict.fromkeys([*left.records, *mine.records], left.offset)
 
     def _become(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         fields: Any = meta
         progress = PartitionProgress(**fields) if fields else None
-        named = {(table, tuple(name.decode().split("|"))): value for (table, name), value in records.items()}
+        named = {(table, decode_key(name)): value for (table, name), value in records.items()}
         self.touched = {}
         self.state.restore(progress, named)
 

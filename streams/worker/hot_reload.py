@@ -13,8 +13,9 @@ import orjson
 
 from config.diff import diff, leaves
 from config.security import SecuritySettings
-from config.settings import Settings, decision_tree, settings_hash, worker_tree
+from config.settings import Settings, decision_tree, worker_tree
 from config.watch import FileChange, FileWatch, Rejected
+from engines.parameters import settings_hash
 from schemas.errors import SizingError
 from streams.monitoring.metrics import Metrics
 from streams.processing.ports import Send

@@ -11,9 +11,9 @@ import faust
 from faust.types import TP
 
 from config.diff import diff
-from config.settings import Settings, decision_tree, settings_hash
+from config.settings import Settings, decision_tree
 from config.watch import FileWatch
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, settings_hash
 from engines.pipeline import aggregation
 from streams.journal.entries import SourcePlace
 from streams.journal.topics import Names

@@ -43,6 +43,10 @@ class Tally:
     def restore(self, _meta, records):
         self.counts = Counter({key: int(value) for (_, key), value in records.items()})
 
+    def refold(self):
+        self.restore(None, {})
+        return self.fold
+
     def identify(self, value):
         key, count, offset = value.decode().split()
         return Identity(key, int(count)), int(offset)

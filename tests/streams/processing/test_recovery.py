@@ -45,6 +45,10 @@ class ToyFold:
         self.state = {key: orjson.loads(value) for key, value in records.items()}
         self.high, self.inputs = (meta["high"], meta["inputs"]) if meta else (-1, "id")
 
+    def refold(self):
+        self.restore(None, {})
+        return self.fold
+
     def meta(self):
         return {"high": self.high, "inputs": self.inputs}
 
@@ -163,7 +167,7 @@ class Worker:
         self.processor.background = self.background
         self.steps, self.waits, self.writer = self.life(), None, None
 
-    def beside(self, writing):
+    def background(self, writing):
         """Let the schedule write a checkpoint while the chunks go on."""
         self.writer = Writer(self, writing)
         self.world.actors.append(self.writer)
