@@ -1,4 +1,4 @@
-"""Control records: as we write them ourselves, and as they are found again in the journal."""
+"""Control records: written as orders, and read back from the journal."""
 
 import secrets
 from collections.abc import Iterable, Mapping
@@ -16,30 +16,30 @@ from streams.processing.partitioner import partition_of
 from streams.stages.ingest import EVERYWHERE, INTAKES
 
 STATES: Mapping[str, TradingState] = {"halt": "HALTED", "reduce": "REDUCING", "resume": "ACTIVE"}
-"""An operator's word → the trading state that it asks for."""
+"""Command → the trading state it orders."""
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
 def settings_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
-    """Return the control record that asks for other decision settings; its id names settings and moment."""
+    """Return the control record of a settings change; its id contains the settings hash and the time."""
     return _order(f"settings-{payload['hash'][:16]}-{now_ns}", "settings", payload, reason, by, now_ns)
 
 
 def trading_order(word: str, scope: str, reason: str, by: str, now_ns: int) -> dict[str, Any]:
-    """Return the control record that halts, reduces or resumes a scope; no two have the same id."""
+    """Return the control record that halts, reduces or resumes a scope, with a unique id."""
     payload = {"scope": scope, "state": STATES[word]}
     return _order(_name(word, now_ns), "trading_state", payload, reason, by, now_ns)
 
 
 def value_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
-    """Return the control record that tells a portfolio's equity; no two have the same id."""
+    """Return the control record that sets a portfolio's equity, with a unique id."""
     return _order(_name("value", now_ns), "portfolio_value", payload, reason, by, now_ns)
 
 
 def mode_order(
     mode: PolicyMode, scope: str, reason: str, by: str, now_ns: int, control_id: str | None = None
 ) -> dict[str, Any]:
-    """Return the control record that says how far the policy may act; no two have the same id, unless one is given."""
+    """Return the control record that sets the policy's mode; its id is unique unless `control_id` is given."""
     name = control_id or _name(f"rl-{mode}", now_ns)
     return _order(name, "rl_mode", {"mode": mode, "scope": scope}, reason, by, now_ns)
 
@@ -60,21 +60,21 @@ def _order(control_id: str, kind: str, payload: Mapping[str, Any], reason: str, 
 
 
 def asked(order: Mapping[str, Any], partitions: int) -> list[int]:
-    """Return the journal partitions, of so many, that take an order and will answer it.
+    """Return the journal partitions that will carry out an order and answer it; `partitions`: their number.
 
     Raises:
-        InvalidControlException: it would be a dead letter.
+        InvalidControlException: the order would become a dead letter.
     """
     portfolio = INTAKES["control"].portfolio(wire.validate(Control, dict(order), place="control"))
     return list(range(partitions)) if portfolio == EVERYWHERE else [partition_of(portfolio.encode(), partitions)]
 
 
-# -- found again -----------------------------------------------------------------------------------------------------
+# -- reading back ---------------------------------------------------------------------------------------------------
 class Ordered(NamedTuple):
-    """One order as a journal partition holds it."""
+    """One order in a journal partition."""
 
     offset: int
-    """Its place in the journal partition."""
+    """Its offset in the journal partition."""
     source: tuple[int, int, int]
     """Its place in `control`: epoch, partition, offset."""
     journaled_at_ns: int
@@ -83,7 +83,7 @@ class Ordered(NamedTuple):
 
 
 def ordered(offset: int, entry: bytes) -> Ordered | None:
-    """Return the order that a journal entry is, or None where it is something else."""
+    """Return the order in a journal entry, or None if the entry is something else."""
     if b'"kind":"control"' not in entry:
         return None
     fields = orjson.loads(entry)
@@ -141,7 +141,7 @@ class SettingsInForce:
 
 
 def behind(scopes: Mapping[str, str], orders: Iterable[Ordered]) -> dict[str, Ordered]:
-    """Return the order behind each trading state in force, as far as it is among `orders`, in the journal's order."""
+    """Return the order behind each trading state in force, if among `orders`, which are in journal order."""
     found = {}
     for order in effective(orders):
         payload = order.body["payload"]

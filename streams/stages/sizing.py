@@ -1,4 +1,4 @@
-"""Sizing on the journal: the engines' fold, as a processor runs it."""
+"""Sizing on the journal: the engines' fold, in the form that a processor runs."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -24,11 +24,11 @@ from streams.stages.handover_fold import HandoverFold
 SECOND_NS = 1_000_000_000
 
 FoldObserver = Callable[[Journaled, FoldResult, int], None]
-"""Told what each entry led to, and how long that took in ns."""
+"""Called with each entry, its result, and the time it took in ns."""
 
 
 class SizingFold:
-    """One journal partition: its state, what it publishes, and the tick it writes when nothing else comes."""
+    """One journal partition: its state, what it publishes, and the tick it journals when no entry arrives."""
 
     tables = TABLES
     audited = "allocations"
@@ -41,9 +41,9 @@ class SizingFold:
         version: int = 0,
         migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
     ) -> None:
-        """Fold `partition`; `observe` is told what each entry led to, `headers` go with each allocation.
+        """Fold `partition`; `observe` is called for each entry, `headers` are added to each allocation.
 
-        `version`: of the decisions (0: this code's), `migrations`: how it takes over from others.
+        `version`: decision version (0: this code's); `migrations`: from other versions to it.
         """
         self.state = State(partition, version)
         self.migrations = migrations
@@ -93,17 +93,17 @@ class SizingFold:
         return name
 
     def elapse(self, now_ns: int) -> list[Send]:
-        """Return the tick that tells the journal the time when nothing else does."""
+        """Return the tick that advances journal time while no entry arrives."""
         return [Send(journal.TOPIC, self.state.partition, None, journal.internal("tick", {}, now_ns))]
 
     # -- checkpoint ------------------------------------------------------------------------------------------------
     def encode(self, key: RecordKey) -> bytes | None:
-        """Return a record's value now."""
+        """Return a record's current value."""
         table, name = key
         return self.state.encode(table, decode_key(name))
 
     def meta(self) -> dict[str, object]:
-        """Return settings in force, source high-waters, journal time and the inputs hash."""
+        """Return the settings in force, source high-waters, journal time and the inputs hash."""
         return {} if self.state.progress is None else asdict(self.state.progress)
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
@@ -141,7 +141,7 @@ class SizingFold:
         self.state.restore(progress, named)
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
-        """Return portfolio and sequence of an allocation, and the journal offset it was decided at."""
+        """Return portfolio and sequence of an allocation, and the journal offset of its decision."""
         fields = orjson.loads(value)
         return Identity(fields["portfolio_id"], fields["sequence"]), fields["journal"]["offset"]
 
@@ -158,7 +158,7 @@ def _alert(fields: dict[str, Any], state: State) -> Send:
 
 
 def _refused(refusal: Refusal, entry: Journaled, raw: bytes) -> Send:
-    """Return an input that only sizing could judge, as it came, for its dead-letter topic."""
+    """Return the dead letter of an input that only sizing could refuse, with its original bytes."""
     fields = orjson.loads(raw)
     key = None if fields["key"] is None else base64.b64decode(fields["key"])
     headers = tuple((name, base64.b64decode(text)) for name, text in fields["headers"])

@@ -407,4 +407,4 @@ def test_windows_come_back_as_they_were():
     windows(lateness, 3, 1, 2.0)
     again = Lateness.of(orjson.loads(orjson.dumps(lateness.plain())))
     assert vars(again) == vars(lateness)
-    assert again.watches["clock_skew"].told_ns > NEVER_NS
+    assert again.watches["clock_skew"].alerted_ns > NEVER_NS
