@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from streams.worker.stall_detector import (
     STEP_MAX_S,
-    Lane,
+    PartitionWork,
     Stall,
     Vital,
     Waits,
     Watchdog,
     late,
-    of_lane,
+    partition_vital,
     stuck,
     suspects,
 )
@@ -101,23 +101,23 @@ def test_a_worker_that_stands_still_altogether_names_some():
 
 LANES = [
     # position, end, moves, ticks, mark, says, not ready (at most 10 behind)
-    (None, None, 3, False, ("recovering", 3), "its recovery has not moved", "recovering"),
-    (None, 50, 3, True, ("recovering", 3), "its recovery has not moved", "recovering"),
-    (40, 50, 0, False, 40, "has stood at 40 while 10 records waited", ""),
-    (39, 50, 0, True, 39, "has stood at 39 while 11 records waited", "11 records behind"),
-    (50, 50, 0, True, 50, "has stood at 50 without even a tick", ""),
+    (None, None, 3, False, ("recovering", 3), "its recovery has made no progress", "recovering"),
+    (None, 50, 3, True, ("recovering", 3), "its recovery has made no progress", "recovering"),
+    (40, 50, 0, False, 40, "has stayed at 40 while 10 records waited", ""),
+    (39, 50, 0, True, 39, "has stayed at 39 while 11 records waited", "11 records behind"),
+    (50, 50, 0, True, 50, "has stayed at 50 without a tick", ""),
     (50, 50, 0, False, None, "", ""),
     (51, 50, 0, False, None, "", ""),
-    (50, None, 0, False, None, "", "reading has not begun"),
-    (50, None, 0, True, 50, "has stood at 50 without even a tick", "reading has not begun"),
+    (50, None, 0, False, None, "", "reading has not started"),
+    (50, None, 0, True, 50, "has stayed at 50 without a tick", "reading has not started"),
 ]
 
 
 @pytest.mark.parametrize(("position", "end", "moves", "ticks", "mark", "says", "why"), LANES)
 def test_a_partition_is_watched_and_judged_by_what_is_left_to_do(position, end, moves, ticks, mark, says, why):
-    lane = Lane("t[0]", position, end, moves, ticks)
-    assert of_lane(lane, 7.0) == Vital("t[0]", mark, says, 7.0)
-    assert late(lane, 10) == why
+    work = PartitionWork("t[0]", position, end, moves, ticks)
+    assert partition_vital(work, 7.0) == Vital("t[0]", mark, says, 7.0)
+    assert late(work, 10) == why
 
 
 def test_of_several_waits_the_oldest_is_watched():
