@@ -116,7 +116,7 @@ async def places(connection: Connection, topic: str) -> list[TopicPartition]:
     """Return the partitions of a topic.
 
     Raises:
-        TopicsUnfit: there is no such topic, or none that this user may see: Kafka tells nobody the difference.
+        TopicsUnfit: there is no such topic, or none that this user may see: Kafka does not distinguish the two.
     """
     return (await places_of(connection, [topic]))[topic]
 

@@ -35,12 +35,12 @@ class Stall(NamedTuple):
 
     name: str
     trouble: str
-    stood_s: float
+    stalled_s: float
     patience_s: float
 
     def __str__(self) -> str:
         """Return it for people."""
-        return f"{self.name}: {self.trouble} for {self.stood_s:.0f} s"
+        return f"{self.name}: {self.trouble} for {self.stalled_s:.0f} s"
 
 
 class Watchdog:
@@ -68,22 +68,22 @@ class Watchdog:
             if mark != vital.mark:
                 since_s = self._watched_s
             seen[vital.name] = (vital.mark, since_s)
-            stood_s = self._watched_s - since_s
-            if stood_s > 0.0:
-                stalls.append(Stall(vital.name, vital.trouble, stood_s, vital.patience_s))
+            stalled_s = self._watched_s - since_s
+            if stalled_s > 0.0:
+                stalls.append(Stall(vital.name, vital.trouble, stalled_s, vital.patience_s))
         self._since = seen
         return stalls
 
 
 def suspects(stalls: Iterable[Stall]) -> list[Stall]:
     """Return the stalls that make the worker not ready, including those that stop it."""
-    return [stall for stall in stalls if stall.stood_s >= SUSPICION * stall.patience_s]
+    return [stall for stall in stalls if stall.stalled_s >= SUSPICION * stall.patience_s]
 
 
 def stuck(stalls: Iterable[Stall]) -> str:
     """Return why the worker must stop, "" if it need not: the stalls that last too long, then the other suspects."""
     found = suspects(stalls)
-    deadly = [stall for stall in found if stall.stood_s >= stall.patience_s]
+    deadly = [stall for stall in found if stall.stalled_s >= stall.patience_s]
     if not deadly:
         return ""
     named = [*deadly, *(stall for stall in found if stall not in deadly)]

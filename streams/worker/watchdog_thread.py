@@ -89,7 +89,7 @@ class Watchman:
 
     def suspects(self) -> dict[str, str]:
         """Return the stalls that make the worker not ready, by part."""
-        return {stall.name: f"{stall.trouble} for {stall.stood_s:.0f} s" for stall in suspects(self.stalls)}
+        return {stall.name: f"{stall.trouble} for {stall.stalled_s:.0f} s" for stall in suspects(self.stalls)}
 
     # -- in the watchdog's loop ----------------------------------------------------------------------------------------
     async def ask(self, question: Callable[[], Any]) -> Any:

@@ -335,7 +335,7 @@ class Worker:
 
     def _vitals(self) -> tuple[Vital, ...]:
         """Return the vitals of all parts, and update the health metrics."""
-        stalled_s = max((stall.stood_s for stall in self.watchman.stalls), default=0.0)
+        stalled_s = max((stall.stalled_s for stall in self.watchman.stalls), default=0.0)
         self.metrics.health(stalled_s, ready=not self.not_ready())
         return self.vitals.all()
 

@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_named(tmp_path, authority):
         (scram(password_file=str(empty)), "password_file", "must name a file that is not empty"),
         (scram(password_file=str(long)), "password_file", "must name at most 1024 bytes"),
         (mutual(authority, sealed, key_password_file=str(long)), "key_password_file", "must name at most 1024 byt"),
-        (scram(password_file=str(binary)), "password_file", "must name a file that holds UTF-8"),
+        (scram(password_file=str(binary)), "password_file", "must name a file with UTF-8 text"),
         ({**ours, "ca_file": gone}, "ca_file", "must name a file that can be read: No such file or directory"),
         ({**ours, "ca_file": str(text)}, "ca_file", "must hold certificates in PEM"),
         ({**ours, "ca_file": str(binary)}, "ca_file", "must hold certificates in PEM"),

@@ -7,9 +7,10 @@ import pytest
 
 from schemas.errors import NotFound, ProcessorStopped
 from streams.processing.checkpoint import Progress, Version, pack
+from streams.processing.life import TRANSITIONS, Event, Phase
 from streams.processing.memory_cluster import LocalStore, Log, MemoryCluster, MemoryPorts
 from streams.processing.ports import Identity, Send
-from streams.processing.processor import TRANSITIONS, Event, Phase, Processor
+from streams.processing.processor import Processor
 
 SECOND_NS = 1_000_000_000
 

@@ -30,7 +30,7 @@ def watched(marks, every_s=1.0):
 
 
 @pytest.mark.parametrize(
-    ("marks", "stood_s"),
+    ("marks", "stalled_s"),
     [
         ([1], None),
         ([1, 2, 3, 4], None),
@@ -45,8 +45,8 @@ def watched(marks, every_s=1.0):
         ([("recovering", 5)] * 3, 2.0),
     ],
 )
-def test_a_part_stalls_for_as_long_as_its_mark_stands(marks, stood_s):
-    expected = [] if stood_s is None else [Stall("part", "has not moved", stood_s, PATIENCE_S)]
+def test_a_part_stalls_for_as_long_as_its_mark_stands(marks, stalled_s):
+    expected = [] if stalled_s is None else [Stall("part", "has not moved", stalled_s, PATIENCE_S)]
     assert watched(marks) == expected
 
 
@@ -56,7 +56,7 @@ def test_a_process_that_slept_gives_its_parts_their_patience_again():
     dog.look(0.0, part)
     dog.look(1.0, part)
     (stall,) = dog.look(3_601.0, part)
-    assert stall.stood_s == 1.0 + STEP_MAX_S
+    assert stall.stalled_s == 1.0 + STEP_MAX_S
 
 
 def test_a_part_that_was_let_go_begins_anew():
@@ -68,7 +68,7 @@ def test_a_part_that_was_let_go_begins_anew():
 
 
 @pytest.mark.parametrize(
-    ("stood_s", "suspected", "reason"),
+    ("stalled_s", "suspected", "reason"),
     [
         (29.9, False, ""),
         (30.0, True, ""),
@@ -77,8 +77,8 @@ def test_a_part_that_was_let_go_begins_anew():
         (400.0, True, "part: has not moved for 400 s"),
     ],
 )
-def test_a_stall_is_suspected_at_half_the_patience_and_deadly_at_all_of_it(stood_s, suspected, reason):
-    stalls = [Stall("part", "has not moved", stood_s, PATIENCE_S)]
+def test_a_stall_is_suspected_at_half_the_patience_and_deadly_at_all_of_it(stalled_s, suspected, reason):
+    stalls = [Stall("part", "has not moved", stalled_s, PATIENCE_S)]
     assert (suspects(stalls) == stalls) is suspected
     assert stuck(stalls) == reason
 
@@ -150,8 +150,8 @@ def test_a_stall_is_the_watched_time_since_the_mark_last_changed(story):
     run = 0
     while run < len(seen) and seen[-1 - run][1] == story[-1][1]:
         run += 1
-    stood_s = sum(step for step, _ in seen[len(seen) - run + 1 :])
-    if story[-1][1] is None or stood_s <= 1e-9:
-        assert all(stall.stood_s <= 1e-6 for stall in stalls)
+    stalled_s = sum(step for step, _ in seen[len(seen) - run + 1 :])
+    if story[-1][1] is None or stalled_s <= 1e-9:
+        assert all(stall.stalled_s <= 1e-6 for stall in stalls)
     else:
-        assert stalls[0].stood_s == pytest.approx(stood_s)
+        assert stalls[0].stalled_s == pytest.approx(stalled_s)
