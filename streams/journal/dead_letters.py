@@ -41,7 +41,7 @@ def tick_letters(place: SourcePlace, record: Record, refused: Sequence[RefusedTi
     shown, left = refused[:room], len(refused) - room
     letters = [dead_letter(place, record, error, index) for index, error in shown[:-1]]
     for index, error in shown[-1:]:
-        more = f"; {left} more ticks of the record are refused, without a letter" if left > 0 else ""
+        more = f"; {left} more ticks of the record are refused, without a letter of their own" if left > 0 else ""
         last = type(error)(error.code, error.field, error.text + more)
         letters.append(dead_letter(place, record, last, index))
     return letters
@@ -163,7 +163,7 @@ def _text(raw: bytes | None) -> str | None:
 def line(found: Letter) -> str:
     """Return a dead letter in one line."""
     row = summary(found)
-    why = f"{row['code'] or 'no letter of ours'} {row['field'] or '-'}: {row['message']}"
+    why = f"{row['code'] or 'no reason given'} {row['field'] or '-'}: {row['message']}"
     return f"{row['time']} {found.place} {tame(why)}"
 
 

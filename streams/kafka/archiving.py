@@ -87,7 +87,7 @@ async def _differs(
     first, end = await read.first_offset(connection, place), archive.end(topic, partition)
     cluster_end = (await read.high_watermarks(connection, [place]))[place]
     if cluster_end < end:
-        return [f"{place.topic}[{partition}] ends at {cluster_end}, the archive at {end}: it lost a tail"]
+        return [f"{place.topic}[{partition}] ends at {cluster_end}, the archive at {end}: its last records are missing"]
     if first > end:
         return [
             f"{place.topic}[{partition}] begins at {first}, the archive ends at {end}: the records between are missing"

@@ -163,9 +163,11 @@ class Processor:
         """Check the entry of `progress` in the source. Raises: ProcessorStopped if it changed or is missing."""
         found = [record async for record in self._ports.source(progress.offset, progress.offset + 1)]
         if found and fingerprint(found[0]) != progress.entry:
-            self._stop(f"the entry at {progress.offset} is not the one that was folded: the source lost a tail")
+            self._stop(
+                f"the entry at {progress.offset} is not the one that was folded: the source lost its last records"
+            )
         if not found and progress.offset >= await self._ports.source_first():
-            self._stop(f"the entry at {progress.offset}, which was folded, is gone: the source lost a tail")
+            self._stop(f"the entry at {progress.offset}, which was folded, is gone: the source lost its last records")
 
     async def _from_genesis(self, progress: Progress, stored: Tables) -> tuple[Progress, Ledger]:
         """Fold the source from its beginning up to `progress`, publishing nothing; repair the tables.

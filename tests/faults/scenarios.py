@@ -463,7 +463,7 @@ SCENARIOS = (
     ),
     Scenario(
         "a journal entry gone below the checkpoint",
-        damaged("journal", dropped, "the source lost a tail", checkpointed=True),
+        damaged("journal", dropped, "the source lost its last records", checkpointed=True),
         "exit 1 with the reason, verify 4",
     ),
     Scenario("the journal's head deleted", journal_head_gone, "exit 1 with the reason, verify 4"),

@@ -171,7 +171,7 @@ def test_the_letters_of_a_large_record_have_a_limit_and_the_last_one_says_what_i
     assert 1 < len(letters) < 20
     left = 9_999 - len(letters)
     assert read(letters[-1].headers).message.endswith(
-        f"; {left} more ticks of the record are refused, without a letter"
+        f"; {left} more ticks of the record are refused, without a letter of their own"
     )
     assert dict(bench.notes)["refused_tick"] == 9_999
 
