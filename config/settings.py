@@ -1,10 +1,7 @@
 """The settings tree: decision sections take effect through the journal, worker sections are local to a process."""
 
-import hashlib
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import orjson
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints
 
@@ -110,8 +107,3 @@ def worker_tree(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(
         exclude=dict.fromkeys(DecisionParams.model_fields, True) | {"rl": set(RlParams.model_fields)}
     )
-
-
-def settings_hash(tree: Mapping[str, Any]) -> str:
-    """Return the sha256 (hex) of a tree as JSON with sorted keys; it identifies a set of decision settings."""
-    return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()

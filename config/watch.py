@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from config.diff import diff, leaves
 from config.load import Loaded, load_bytes, read_file
 from config.removals import Removal, of_file, refusal
-from config.settings import Settings, decision_tree, settings_hash
-from engines.parameters import DecisionParams
+from config.settings import Settings, decision_tree
+from engines.parameters import DecisionParams, settings_hash
 from schemas.errors import ConfigurationException
 
 

@@ -5,7 +5,8 @@ name or is a ratio. Each engine receives only the section that it uses.
 """
 
 import hashlib
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 import orjson
 from annotated_types import Ge, Gt, Le, Lt
@@ -327,6 +328,11 @@ class DecisionParams(Frozen):
     rl: RlParams = RlParams()
 
 
+def settings_hash(tree: Mapping[str, Any]) -> str:
+    """Return the sha256 (hex) of a settings tree as JSON with sorted keys; it identifies a set of decision settings."""
+    return hashlib.sha256(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
 def tree_hash(params: DecisionParams) -> str:
-    """Return the sha256 (hex) of the fully resolved decision settings; it identifies a set of settings."""
-    return hashlib.sha256(orjson.dumps(params.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    """Return the `settings_hash` of decision settings, defaults included."""
+    return settings_hash(params.model_dump())

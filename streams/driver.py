@@ -1,6 +1,6 @@
-"""The whole topology in memory: bytes in, bytes out, time moved by the caller. No broker, no clock, no threads."""
+"""The whole topology in memory: bytes in, bytes out, time moved by the caller. No broker, clock or threads."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from streams.journal.topics import TOPICS
 from streams.monitoring.metrics import Metrics
 from streams.policy.adapters import Adapter
 from streams.policy.agent import entry_of
-from streams.policy.client import Outcome, PolicyClient
+from streams.policy.client import PolicyClient
+from streams.processing.immediate import result_of
 from streams.processing.memory_cluster import LocalStore, MemoryCluster, MemoryPorts, Pause, Stored
 from streams.processing.ports import Send
 from streams.processing.processor import Processor
@@ -30,7 +31,7 @@ from streams.stages.topology import POLICY, TOPOLOGY, Context, Stage, Timed
 START_NS = 1_700_000_000_000_000_000
 SECOND_NS = 1_000_000_000
 DEADLINE_S = 5.0
-"""What a policy in process may take; it takes nothing."""
+"""Deadline of a policy in process, which answers at once."""
 
 
 class Driver:
@@ -58,10 +59,10 @@ class Driver:
         migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
         policy: Adapter | None = None,
     ) -> None:
-        """Lay out the topics, write Genesis, start the worker; `pause` is told of each step and may crash it there.
+        """Create the topics, write Genesis, start the worker; `pause` is called at each step and may crash it there.
 
-        `version`: of the decisions (0: this code's), `migrations`: how it takes over from others. `policy`: who answers
-        questions, in process and at once; None: nobody, they stay on their topic.
+        `version`: decision version (0: this code's); `migrations`: from other versions to it. `policy`: answers
+        questions in process, at once; None: questions stay on their topic.
         """
         self.params = params or DecisionParams()
         self.partitions = partitions
@@ -84,13 +85,13 @@ class Driver:
         self.start()
 
     def _in_force(self) -> DecisionParams:
-        """Return the settings that are in force: the journal's, once it is folded."""
+        """Return the settings in force: the journal's, once it is folded."""
         kept = self.processors.get((journal.TOPIC, 0))
         if kept is not None and isinstance(kept[0], SizingFold) and kept[0].state.progress is not None:
             return kept[0].state.params
         return self.params
 
-    # -- the outside -----------------------------------------------------------------------------------------------
+    # -- topics ---------------------------------------------------------------------------------------------------
     def publish(self, topic: str, value: bytes | Mapping[str, Any], key: bytes | None = None) -> int:
         """Append a record to an input topic; return its offset."""
         raw = value if isinstance(value, bytes) else orjson.dumps(value)
@@ -106,20 +107,20 @@ class Driver:
         return [fields for fields in found if portfolio in {None, fields["portfolio_id"]}]
 
     def advance(self, seconds: float) -> None:
-        """Let everything settle, move the clock, tell the time, let everything settle again."""
+        """Process everything, advance the clock, let every fold act on it, process everything again."""
         self.run()
         self.now_ns += int(seconds * SECOND_NS)
         for fold, processor in self.processors.values():
-            _finish(processor.act(partial(fold.elapse, self.now_ns)))
+            result_of(processor.act(partial(fold.elapse, self.now_ns)))
         self.run()
 
     # -- the worker ------------------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Start a worker: every processor recovers from what the last one left."""
+        """Start a worker: every processor recovers from the state its predecessor left."""
         self.processors: dict[tuple[str, int], tuple[Timed, Processor]] = {}
         self.ports: dict[tuple[str, int], MemoryPorts] = {}
         self.cursors = dict(self.committed)
-        self.desk = None if self.policy is None else self._desk(self.policy)
+        self.desk = None if self.policy is None else self._policy_client(self.policy)
         for stage in TOPOLOGY:
             if isinstance(stage, Stage):
                 for partition in range(self.cluster.partitions(stage.source)):
@@ -148,35 +149,35 @@ class Driver:
         )
         self.ports[source, partition] = ports
         self.processors[source, partition] = (fold, processor)
-        self.cursors[source, partition] = _finish(processor.recover())
+        self.cursors[source, partition] = result_of(processor.recover())
 
     def run(self) -> None:
-        """Carry every record as far as it goes."""
+        """Process records until none is left."""
         moved = 1
         while moved:
             moved = sum(self._ingest(topic) for topic in INTAKES) + sum(self._take(*place) for place in self.processors)
             moved += self._ask()
 
     def checkpoint(self) -> None:
-        """Make every processor's checkpoint now."""
+        """Write every processor's checkpoint now."""
         for _, processor in self.processors.values():
-            _finish(processor.checkpoint())
+            result_of(processor.checkpoint())
 
     def crash(self) -> None:
-        """Lose all that is only in memory, and start again: ingest reads again from what it had committed."""
+        """Drop everything in memory and start again; ingest reads from its committed offsets."""
         self.start()
 
     def drain(self, to_version: int) -> list[int]:
-        """Hand every journal partition over to another version, as `himari worker --drain`; return where."""
+        """Hand every journal partition over to another version, as `himari worker --drain`; return the offsets."""
         places = []
         for (source, partition), (fold, processor) in self.processors.items():
             if isinstance(fold, SizingFold):
                 ports = self.ports[source, partition]
-                places.append(_finish(drain(fold, processor, ports, to_version, lambda: self.now_ns)))
+                places.append(result_of(drain(fold, processor, ports, to_version, lambda: self.now_ns)))
         return places
 
     def upgrade(self, version: int, migrations: Mapping[tuple[int, int], Migration]) -> None:
-        """Start a worker of another version on what is there."""
+        """Start a worker of another version on the existing topics and stores."""
         self.context = self.context._replace(version=version, migrations=migrations)
         self.start()
 
@@ -191,8 +192,8 @@ class Driver:
                 moved = True
         return moved
 
-    def _desk(self, policy: Adapter) -> PolicyClient:
-        """Return a new desk: what a breaker knows is lost with its worker."""
+    def _policy_client(self, policy: Adapter) -> PolicyClient:
+        """Return a new policy client: the state of its circuit breaker is lost with its worker."""
         return PolicyClient(
             policy,
             timeout_s=DEADLINE_S,
@@ -202,7 +203,7 @@ class Driver:
         )
 
     def _ask(self) -> bool:
-        """Let the policy answer what it is asked, as the side agent does."""
+        """Let the policy answer its questions, as the side agent does."""
         moved = False
         if self.desk is None:
             return moved
@@ -210,7 +211,7 @@ class Driver:
             place = (POLICY.source, partition)
             for record in self.cluster.log(*place).read(self.cursors.get(place, 0)):
                 request = wire.decode_ours(RlRequest, record.value or b"", place=POLICY.source)
-                outcome: Outcome = _finish(self.desk.answer(request))
+                outcome = result_of(self.desk.answer(request))
                 self.cluster.publish(entry_of(outcome.result, self.now_ns, self.partitions))
                 self.cursors[place] = self.committed[place] = record.offset + 1
                 moved = True
@@ -221,17 +222,6 @@ class Driver:
         records = self.cluster.log(source, partition).read(self.cursors[source, partition])
         if not records:
             return False
-        _finish(processor.take(records, lambda: None))
+        result_of(processor.take(records, lambda: None))
         self.cursors[source, partition] = records[-1].offset + 1
         return True
-
-
-def _finish(step: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that has nothing to wait for."""
-    try:
-        step.send(None)
-    except StopIteration as end:
-        return end.value
-    step.close()
-    msg = "a step in memory waited for something"
-    raise RuntimeError(msg)

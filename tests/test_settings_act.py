@@ -932,7 +932,7 @@ def test_turning_the_looks_off_ends_them_with_a_word(caplog):
     with asyncio.Runner(loop_factory=Skipping) as runner:
         runner.run(built.reload.follow())
     assert watch.count == 1
-    assert "is not looked at until the next start" in caplog.text
+    assert "is not read until the next start" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -28,11 +28,15 @@ def fold_control(state: State, entry: Journaled, folded: FoldResult) -> None:
     alert(state, folded, entry.offset, "control_applied", body["control_id"], severity="info", result=result)
 
 
-def _settings(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
-    if payload["hash"] == state.settings_hash:
+def changed_settings(payload: dict[str, Any], in_force: str) -> DecisionParams | str:
+    """Return the settings that an order puts in force, or the answer to an order that changes nothing.
+
+    `in_force`: hash of the settings in force.
+    """
+    if payload["hash"] == in_force:
         return "no_op"
-    if payload["base_hash"] != state.settings_hash:
-        return f"conflict: based on {payload['base_hash']}, in force is {state.settings_hash}"
+    if payload["base_hash"] != in_force:
+        return f"conflict: based on {payload['base_hash']}, in force is {in_force}"
     try:
         params = DecisionParams.model_validate(payload["tree"])
     except ValidationError as error:
@@ -41,6 +45,13 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
         return text[:TOLD_CHARS_MAX]
     if tree_hash(params) != payload["hash"]:
         return f"invalid: the tree's hash is {tree_hash(params)}, not {payload['hash']}"
+    return params
+
+
+def _settings(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
+    params = changed_settings(payload, state.settings_hash)
+    if isinstance(params, str):
+        return params
     if _widths(params) != _widths(state.params):
         _restart_bars(state)
     if _evidence(params) != _evidence(state.params):

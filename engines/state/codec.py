@@ -29,6 +29,16 @@ from engines.state.records import (
 )
 
 
+def encode_key(key: tuple[str, ...]) -> bytes:
+    """Return a record's key as the bytes it has in a checkpoint table; ids do not contain `|`."""
+    return "|".join(key).encode()
+
+
+def decode_key(name: bytes) -> tuple[str, ...]:
+    """Return the key that `encode_key` wrote."""
+    return tuple(name.decode().split("|"))
+
+
 def encode(record: tuple[Any, ...]) -> bytes:
     """Return a record as JSON bytes."""
     return orjson.dumps(record, default=tuple)

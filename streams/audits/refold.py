@@ -9,6 +9,7 @@ import orjson
 
 from engines.fold import apply
 from engines.handlers.effects import FoldResult, Journaled
+from engines.state.codec import decode_key, encode_key
 from engines.state.partition import PartitionProgress, State
 from engines.state.tables import Key
 from schemas.errors import AnotherVersion, VerificationMismatch
@@ -57,7 +58,7 @@ def restored(partition: int, checkpoint: Checkpoint) -> State:
 
 
 def _named(key: RecordKey) -> tuple[str, Key]:
-    return key[0], tuple(key[1].decode().split("|"))
+    return key[0], decode_key(key[1])
 
 
 class Summary(NamedTuple):
@@ -139,7 +140,7 @@ class Refold:
     # -- where it stands ---------------------------------------------------------------------------------------------
     def records(self) -> dict[RecordKey, bytes]:
         """Return the records of the state, as a checkpoint holds them."""
-        found = {(table, "|".join(key).encode()): self.state.encode(table, key) for table, key in self._touched}
+        found = {(table, encode_key(key)): self.state.encode(table, key) for table, key in self._touched}
         return {key: value for key, value in found.items() if value is not None}
 
     def meta(self) -> dict[str, Any] | None:

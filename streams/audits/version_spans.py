@@ -53,7 +53,7 @@ async def begun(
 
     Raises:
         AnotherVersion: nowhere.
-        VerificationMismatch: what was handed over to it is not what its digest stands for.
+        VerificationMismatch: the state handed over to it does not have its digest.
     """
     wait = HandoverReader(version)
     marks: dict[int, str] = {}

@@ -13,7 +13,8 @@ from config.diff import diff as differences
 from config.diff import leaves
 from config.load import load
 from config.removals import of_decisions, refusal
-from config.settings import decision_tree, settings_hash
+from config.settings import decision_tree
+from engines.parameters import settings_hash
 from schemas.errors import ConfigurationException, SizingError
 from streams.cli.answers import leave
 from streams.cli.answers import show as show_answers

@@ -22,6 +22,7 @@ from typing import Any
 from engines.allocation import DECISION_VERSION
 from engines.fold import apply
 from engines.handlers.effects import Journaled
+from engines.state.codec import decode_key
 from engines.state.partition import PartitionProgress, State
 
 FILES = ("decision.json", "journal.jsonl")
@@ -77,7 +78,7 @@ def restore(partition: int, checkpoint: Any) -> State:
     digest = sum(_term(*record) for record in records) % (1 << 256)
     if f"{digest:064x}" != checkpoint["digest"]:
         raise Differs(f"the checkpoint at entry {checkpoint['offset']} has digest {digest:064x}")
-    named = {(table, tuple(key.decode().split("|"))): value for table, key, value in records}
+    named = {(table, decode_key(key)): value for table, key, value in records}
     state.restore(PartitionProgress(**json.loads(json.dumps(checkpoint["meta"]))), named)  # a fold changes it in place
     return state
 

@@ -1,1 +1,1 @@
-"""The journal: its entries and topics, how it begins, and what could not be taken into it."""
+"""The journal: its entries and topics, Genesis, version handover, and dead letters."""

@@ -1,4 +1,4 @@
-"""Dead letters: a refused record, byte for byte, with headers that name place, rule and value; and its way back."""
+"""Dead letters: a refused record, byte for byte, with headers that name place, rule and value; and its replay."""
 
 import base64
 import hashlib
@@ -17,31 +17,31 @@ from streams.reports.weight_history import instant
 REPLAY_OF = "himari.replay.of"
 """Header of a replayed record: the place of its dead letter, topic/partition/offset."""
 CUT = "himari.error.cut"
-"""Header of a dead letter that was too large: how large it was, and the digest of its value."""
+"""Header of a dead letter that was truncated: its original size, and the digest of its value."""
 LETTER_BYTES_MAX = 2 * RECORD_BYTES_MAX - ROOM
 KEPT_BYTES = 64 * KIB
-"""What a letter that is cut holds of key and value each, from their beginnings."""
+"""Bytes of key and of value that a truncated letter keeps, from their beginnings."""
 LETTERS_BYTES_MAX = 8 * 1024 * KIB
-"""Of all the letters of one record."""
+"""Maximum size of all the letters of one record."""
 MILLISECOND_NS = 1_000_000
 
 
 def dead_letter(place: SourcePlace, record: Record, error: InvalidMessage, tick: int | None = None) -> Send:
-    """Return a refused source record, or one for a refused tick of it, for its dead-letter topic."""
+    """Return the dead letter of a refused source record, or of one refused tick of it."""
     return letter(place, record.key, record.value, record.headers, error, tick)
 
 
 def tick_letters(place: SourcePlace, record: Record, refused: Sequence[RefusedTick]) -> list[Send]:
     """Return a dead letter for each refused tick of a record, each with the whole record.
 
-    Together they have at most `LETTERS_BYTES_MAX`, or are one: a large record of bad ticks would else become gigabytes.
-    Where some have no letter of their own, the last one's text says how many.
+    Together they have at most `LETTERS_BYTES_MAX`, or are one letter: a large record of bad ticks would otherwise
+    become gigabytes. If some ticks have no letter of their own, the text of the last letter gives their number.
     """
     room = max(LETTERS_BYTES_MAX // max(size_of(record.key, record.value, record.headers), 1), 1)
     shown, left = refused[:room], len(refused) - room
     letters = [dead_letter(place, record, error, index) for index, error in shown[:-1]]
     for index, error in shown[-1:]:
-        more = f"; {left} more ticks of the record are refused, without a letter" if left > 0 else ""
+        more = f"; {left} more ticks of the record are refused, without a letter of their own" if left > 0 else ""
         last = type(error)(error.code, error.field, error.text + more)
         letters.append(dead_letter(place, record, last, index))
     return letters
@@ -57,8 +57,8 @@ def letter(
 ) -> Send:
     """Return a dead letter made of the original key, value and headers.
 
-    A record that is larger than its dead-letter topic takes (compressed, it passed the source's limit) is cut; a header
-    says so, and its source holds it whole for as long as that keeps it.
+    A record that exceeds the limit of its dead-letter topic (compressed, it passed the source's limit) is truncated,
+    and a header says so; the source topic holds the complete record until retention deletes it.
     """
     why = headers_of(error, place.topic, place.partition, place.offset, tick)
     size = size_of(key, value, headers)
@@ -70,16 +70,16 @@ def letter(
 
 
 def size_of(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """Return how many bytes a record has, but for its frame."""
-    told = sum(len(name.encode()) + len(text or b"") for name, text in headers)
-    return len(key or b"") + len(value or b"") + told
+    """Return the size of a record in bytes, without its frame."""
+    of_headers = sum(len(name.encode()) + len(text or b"") for name, text in headers)
+    return len(key or b"") + len(value or b"") + of_headers
 
 
 class Letter(NamedTuple):
-    """One dead letter as it lies in its topic."""
+    """One dead letter in its topic."""
 
     topic: str
-    """Logical name of the topic that it was refused on: "signals"."""
+    """Logical name of the topic of the refused record: "signals"."""
     partition: int
     """Of the dead-letter topic, as is `offset`."""
     offset: int
@@ -90,19 +90,19 @@ class Letter(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it lies: "signals.dlq/0/7"."""
+        """Its place: "signals.dlq/0/7"."""
         return f"{self.topic}{DLQ}/{self.partition}/{self.offset}"
 
     @property
     def why(self) -> DeadLetter | None:
-        """What its headers say, None where they are not ours."""
+        """The reason in its headers, None if they were not written by this product."""
         return schema.read(self.headers)
 
 
 def again(found: Letter, partitions: int) -> Send:
-    """Return a dead letter's record for the topic that it came from, as it was but for a header that names the letter.
+    """Return a dead letter's record for its original topic, unchanged except for a header that names the letter.
 
-    It goes to the partition that it was read from, where there is one still: `prices` needs that.
+    It goes to its original partition if that still exists: `prices` needs that.
     """
     why = found.why
     partition = None if why is None or why.partition >= partitions else why.partition
@@ -110,9 +110,9 @@ def again(found: Letter, partitions: int) -> Send:
     return Send(found.topic, partition, found.key, found.value, headers)
 
 
-# -- replayed before -------------------------------------------------------------------------------------------------
+# -- replays --------------------------------------------------------------------------------------------------------
 def replayed(headers: Iterable[tuple[str, bytes]]) -> Iterator[str]:
-    """Yield the places of the dead letters that a record is a replay of: more than one where a replay was refused."""
+    """Yield the places of the dead letters that a record replays: more than one if a replay was refused."""
     for name, value in headers:
         if name == REPLAY_OF:
             yield (value or b"").decode(errors="replace")
@@ -123,9 +123,9 @@ def headers_in(fields: Mapping[str, Any]) -> list[tuple[str, bytes]]:
     return [(name, base64.b64decode(value)) for name, value in fields["headers"]]
 
 
-# -- shown -----------------------------------------------------------------------------------------------------------
+# -- display ---------------------------------------------------------------------------------------------------------
 def summary(found: Letter) -> dict[str, Any]:
-    """Return a dead letter's place, time and reason as plain JSON values; the reason is null where it is not ours."""
+    """Return a dead letter's place, time and reason as plain JSON values; the reason is null if it has none of ours."""
     why = found.why
     return {
         "topic": f"{found.topic}{DLQ}",
@@ -139,7 +139,7 @@ def summary(found: Letter) -> dict[str, Any]:
 
 
 def whole(found: Letter) -> dict[str, Any]:
-    """Return all of a dead letter as plain JSON values; `value` is null where the bytes are no text."""
+    """Return a complete dead letter as plain JSON values; `value` is null if the bytes are not UTF-8 text."""
     why = found.why
     source = None if why is None else {"topic": why.topic, "partition": why.partition, "offset": why.offset}
     return {
@@ -163,12 +163,12 @@ def _text(raw: bytes | None) -> str | None:
 def line(found: Letter) -> str:
     """Return a dead letter in one line."""
     row = summary(found)
-    why = f"{row['code'] or 'no letter of ours'} {row['field'] or '-'}: {row['message']}"
+    why = f"{row['code'] or 'no reason given'} {row['field'] or '-'}: {row['message']}"
     return f"{row['time']} {found.place} {tame(why)}"
 
 
 def lines(found: Letter) -> Iterator[str]:
-    """Yield all of a dead letter as lines; bytes that are no text are shown escaped."""
+    """Yield a complete dead letter as lines; bytes that are not text are escaped."""
     yield line(found)
     yield f"key: {_escaped(found.key)}"
     yield "headers:"
@@ -183,5 +183,5 @@ def _escaped(raw: bytes | None) -> str:
 
 
 def tame(text: str) -> str:
-    """Escape what a terminal would obey instead of show."""
+    """Escape characters that a terminal would interpret."""
     return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)

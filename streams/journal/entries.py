@@ -1,4 +1,4 @@
-"""The journal's entries: from a source record to bytes that stay for ever, and from those to what sizing folds."""
+"""Journal entries: from a source record to permanent bytes, and from those to what sizing folds."""
 
 from base64 import b64encode
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ TOPIC = "journal"
 
 
 class SourcePlace(NamedTuple):
-    """Where a source record stands."""
+    """The place of a source record."""
 
     topic: str
     """Logical name."""
@@ -31,7 +31,7 @@ def entry(
     key: bytes | None = None,
     headers: Headers = (),
 ) -> bytes:
-    """Return the bytes of one entry: the original value as it came, its key and headers in base64.
+    """Return the bytes of one entry: the original value unchanged, key and headers in base64.
 
     A header without a value, which Kafka allows, is journaled as an empty one.
     """
@@ -50,7 +50,7 @@ def entry(
 
 
 def internal(kind: str, body: dict[str, Any], journaled_at_ns: int, event_time_ns: int | None = None) -> bytes:
-    """Return an entry that no source record stands behind."""
+    """Return an entry without a source record."""
     value = orjson.dumps(body, option=orjson.OPT_SORT_KEYS).decode()
     return entry(
         kind, value, journaled_at_ns, event_time_ns=journaled_at_ns if event_time_ns is None else event_time_ns
@@ -61,7 +61,7 @@ def read(offset: int, raw: bytes) -> Journaled:
     """Return an entry as sizing folds it.
 
     Raises:
-        orjson.JSONDecodeError, KeyError: the record is not an entry, so the log is not a journal.
+        orjson.JSONDecodeError, KeyError: the record is not an entry: the log is not a journal.
     """
     fields = orjson.loads(raw)
     source = fields["source"]

@@ -1,4 +1,4 @@
-"""Genesis: what makes an empty log a journal."""
+"""Genesis: the first entry of every journal partition."""
 
 import hashlib
 from base64 import b32encode
@@ -10,13 +10,13 @@ from streams.journal import entries as journal
 
 
 def new_journal_id(seed: int | None = None) -> str:
-    """Return 8 base32 characters: by chance, or from a seed where a demo has to repeat itself."""
+    """Return 8 base32 characters: random, or derived from a seed for reproducible runs."""
     raw = token_bytes(5) if seed is None else hashlib.sha256(f"journal {seed}".encode()).digest()[:5]
     return b32encode(raw).decode()
 
 
 def genesis(journal_id: str, partitions: int, params: DecisionParams, now_ns: int, version: int = 0) -> bytes:
-    """Return entry 0 of every journal partition; `version`: of the decisions, 0: that of this code."""
+    """Return entry 0 of every journal partition; `version`: decision version, 0: that of this code."""
     body = {
         "decision_version": version or DECISION_VERSION,
         "journal_id": journal_id,

@@ -1,8 +1,8 @@
-"""How one decision version takes over from another inside a journal, and what proves it.
+"""Handover from one decision version to another inside a journal, verifiable from the journal alone.
 
-The old version folds everything, appends an `engine` entry, folds that as its last one, and writes beside its
-checkpoint the whole state it leaves as entries behind it. So each entry belongs to exactly one version; the old one
-proves what it left, digest included, and the new one proves what it made of that, from the journal alone.
+The old version folds everything, appends an `engine` entry and folds it as its last one, writes its checkpoint, and
+appends its whole state as further `engine` entries. So each entry belongs to exactly one version: the old one can be
+shown to have left that state, digest included, and the new one to have continued from it.
 """
 
 from base64 import b64decode, b64encode
@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from config.settings import settings_hash
 from engines.handlers.effects import Journaled
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, settings_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.journal import entries as journal
 from streams.journal.topics import MIB
@@ -23,19 +22,19 @@ from streams.processing.checkpoint import digest
 from streams.processing.ports import RecordKey
 
 PART_BYTES: Final = 4 * MIB
-"""Bytes of values in one entry that tells of the state; a journal entry may have 9 MB."""
+"""Bytes of values in one entry that carries state; a journal entry may have 9 MiB."""
 
 Meta = dict[str, Any]
 StateRecords = dict[RecordKey, bytes]
 Migration = Callable[[Meta, StateRecords], tuple[Meta, StateRecords]]
-"""Turns what one version left into what the next one understands; pure, and for ever the same."""
+"""Converts the state of one version to the next one's; pure, and never changed once released."""
 
 MIGRATIONS: Final[Mapping[tuple[int, int], Migration]] = MappingProxyType({})
-"""(from, to) → migration. None so far: no released version can hand over to this one."""
+"""(from, to) → migration. Empty: no released version can hand over to this one."""
 
 
 class HandoverState(NamedTuple):
-    """What a version left at its `engine` entry."""
+    """The state of a version at its `engine` entry."""
 
     offset: int
     meta: Meta
@@ -43,22 +42,22 @@ class HandoverState(NamedTuple):
 
 
 def package() -> str:
-    """Return the version of this package, "0" where it is not installed."""
+    """Return the version of this package, "0" if it is not installed."""
     try:
         return version("himari-layer3")
     except PackageNotFoundError:
         return "0"
 
 
-# -- by the version that leaves ----------------------------------------------------------------------------------------
+# -- the old version ---------------------------------------------------------------------------------------------------
 def engine(from_version: int, to_version: int, now_ns: int) -> bytes:
     """Return the entry that hands over."""
     body = {"from_version": from_version, "package": package(), "to_version": to_version}
     return journal.internal("engine", body, now_ns)
 
 
-def told(left: HandoverState, now_ns: int) -> Iterator[bytes]:
-    """Yield the entries that tell of the state that was left."""
+def state_entries(left: HandoverState, now_ns: int) -> Iterator[bytes]:
+    """Yield the entries that carry the state, in parts."""
     parts = list(_parts(left.records))
     for number, part in enumerate(parts):
         records = [[table, b64encode(key).decode(), b64encode(value).decode()] for (table, key), value in part]
@@ -90,19 +89,19 @@ def _parts(records: StateRecords) -> Iterator[list[tuple[RecordKey, bytes]]]:
     yield part
 
 
-# -- by the version that comes -----------------------------------------------------------------------------------------
+# -- the new version ---------------------------------------------------------------------------------------------------
 def taken_over(
     place: str, left: HandoverState, to_version: int, migrations: Mapping[tuple[int, int], Migration]
 ) -> HandoverState:
-    """Return the state as the version that comes goes on with it.
+    """Return the state that the new version continues from.
 
     Raises:
-        AnotherVersion: it was not handed over to this version, or this one does not know how to take it.
+        AnotherVersion: it was not handed over to this version, or no migration is known.
     """
-    found, heir = left.meta["decision_version"], left.meta.get("successor", 0)
-    if heir != to_version:
-        told_of = f"was handed over to version {heir}: install that" if heir else _how(found, to_version)
-        msg = f"{place} is of decision version {found}, this is version {to_version}: {told_of}"
+    found, successor = left.meta["decision_version"], left.meta.get("successor", 0)
+    if successor != to_version:
+        what = f"was handed over to version {successor}: install that" if successor else _how(found, to_version)
+        msg = f"{place} is of decision version {found}, this is version {to_version}: {what}"
         raise AnotherVersion(msg)
     migrate = migrations.get((found, to_version))
     if migrate is None:
@@ -125,21 +124,21 @@ def _how(found: int, to_version: int) -> str:
 
 
 class HandoverReader:
-    """Waits, in a journal that another version began, for the state that was handed over to `to_version`."""
+    """Reads, in a journal that another version began, the state that was handed over to `to_version`."""
 
     def __init__(self, to_version: int) -> None:
         self.to_version = to_version
         self.offset = -1
-        """Where the newest `engine` entry to this version stands; -1: none came."""
+        """Offset of the newest `engine` entry to this version; -1: none."""
         self.versions: list[tuple[int, int, str]] = []
-        """(first entry, version, package) of each stretch before; "" where the package is not told."""
+        """(first entry, version, package) of each span so far; "" if the package is not known."""
         self._parts: dict[int, Mapping[str, Any]] = {}
 
     def take(self, entry: Journaled) -> HandoverState | None:
-        """Take an entry; return the state once it is whole.
+        """Take an entry; return the state once it is complete.
 
         Raises:
-            VerificationMismatch: the records are not those that the digest stands for.
+            VerificationMismatch: the records do not have the digest that was handed over.
         """
         body = entry.body
         if entry.kind == "genesis":
@@ -152,7 +151,7 @@ class HandoverReader:
         elif state["offset"] == self.offset:
             self._parts[state["part"]] = state
             if len(self._parts) == state["parts"]:
-                return self._whole(state["digest"])
+                return self._complete(state["digest"])
         return None
 
     def _hand(self, entry: Journaled) -> None:
@@ -162,16 +161,16 @@ class HandoverReader:
         self.offset = entry.offset if entry.body["to_version"] == self.to_version else -1
         self._parts.clear()
 
-    def _whole(self, expected: str) -> HandoverState:
+    def _complete(self, expected: str) -> HandoverState:
         rows = [row for _, part in sorted(self._parts.items()) for row in part["records"]]
         records = {(table, b64decode(key)): b64decode(value) for table, key, value in rows}
         if f"{digest(records):064x}" != expected:
-            msg = f"the state handed over at entry {self.offset} is not the one that its digest stands for"
+            msg = f"the state handed over at entry {self.offset} does not have its digest"
             raise VerificationMismatch(msg)
         return HandoverState(self.offset, dict(self._parts[0]["meta"]), records)
 
 
 def plain(meta: Mapping[str, object]) -> Meta:
-    """Return a checkpoint's meta as it comes back from JSON."""
+    """Return a checkpoint's meta as plain JSON values."""
     found: Meta = orjson.loads(orjson.dumps(meta))
     return found

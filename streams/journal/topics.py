@@ -1,7 +1,7 @@
-"""Every topic, as data: what it is for, its key, its partitions and its settings.
+"""Every topic as data: its purpose, key, partitions and settings.
 
-`himari topics apply` creates them, `check` and the worker compare. Code speaks of topics by their logical names
-("journal"); `Names` turns those into the names on the broker and back, with the prefix of the settings.
+`himari topics apply` creates them; `himari topics check` and the worker compare them with the broker. Code uses logical
+names ("journal"); `Names` converts them to the broker's names and back, with the configured prefix.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 Partitions = Literal["P", "input", "prices"]
-"""P: exactly the settings' count, for life. input: made with that count, may grow. prices: as many as `prices` has."""
+"""P: exactly the configured count, for life. input: created with that count, may grow. prices: as many as `prices`."""
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -17,11 +17,11 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 
 RECORD_BYTES_MAX: Final = 1 * MIB
-"""Largest input record that is taken."""
+"""Largest accepted input record."""
 JOURNAL_BYTES_MAX: Final = 9 * MIB
-"""Largest journal entry or checkpoint record; the producer's limit as well."""
+"""Largest journal entry or checkpoint record; also the producer's limit."""
 ROOM: Final = 64 * KIB
-"""What a record batch needs beside its one record: the frame, key and headers."""
+"""Allowance for the frame, key and headers of a record batch."""
 
 DLQ: Final = ".dlq"
 FOR_EVER: Final = MappingProxyType({"retention.ms": "-1", "retention.bytes": "-1"})
@@ -43,7 +43,7 @@ class Topic(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table of a processor; its changelog is a topic, and the checkpoint."""
+    """One table of a processor; its changelog topic holds the checkpoint."""
 
     name: str
     source: str
@@ -51,15 +51,15 @@ class Table(NamedTuple):
     key: str
     description: str
     stored: bool = True
-    """False: in the changelog only, in no local store."""
+    """False: in the changelog only, not in the local store."""
 
 
 INPUTS: Final = (
-    Topic("signals", "input", "any", "trading signals of the layer above"),
-    Topic("cascade-indicators", "input", "any", "readings that foretell liquidation cascades"),
-    Topic("prices", "input", "symbol", "price ticks, one or many a message"),
+    Topic("signals", "input", "any", "trading signals of the strategies"),
+    Topic("cascade-indicators", "input", "any", "indicators of liquidation cascades"),
+    Topic("prices", "input", "symbol", "price ticks, one or more per message"),
     Topic("outcomes", "input", "any", "results of trades, from which the posteriors learn"),
-    Topic("positions", "input", "any", "what a portfolio really holds; optional"),
+    Topic("positions", "input", "any", "reported holdings of a portfolio; optional"),
     Topic("control", "input", "any", "settings, trading states and portfolio values"),
 )
 
@@ -67,8 +67,8 @@ DEAD_LETTERS: Final = tuple(
     Topic(
         topic.name + DLQ,
         "input",
-        "as it came",
-        f"records of {topic.name} that were refused, whole, with the reason in the headers",
+        "as received",
+        f"refused records of {topic.name}, unchanged, with the reason in the headers",
         2 * RECORD_BYTES_MAX,
         MappingProxyType({"retention.ms": str(30 * DAY_MS)}),
     )
@@ -76,7 +76,12 @@ DEAD_LETTERS: Final = tuple(
 )
 
 JOURNAL: Final = Topic(
-    "journal", "P", "portfolio_id", "all that can change a decision, in one order", JOURNAL_BYTES_MAX + ROOM, FOR_EVER
+    "journal",
+    "P",
+    "portfolio_id",
+    "all inputs that can change a decision, in one order",
+    JOURNAL_BYTES_MAX + ROOM,
+    FOR_EVER,
 )
 
 OUTPUTS: Final = (
@@ -86,7 +91,7 @@ OUTPUTS: Final = (
         "alerts",
         "input",
         "subject",
-        "what an operator should know",
+        "alerts for operators",
         config=MappingProxyType({"retention.ms": str(30 * DAY_MS)}),
     ),
 )
@@ -96,21 +101,19 @@ TOPICS: Final = (*INPUTS, *DEAD_LETTERS, JOURNAL, *OUTPUTS)
 CELL: Final = "portfolio · strategy · symbol"
 TABLES: Final = (
     Table("kelly-posteriors", "journal", CELL, "posterior of each strategy's edge on a symbol"),
-    Table("conformal-scores", "journal", CELL, "scores of past predictions"),
-    Table("predictions", "journal", CELL, "claims whose outcome is awaited"),
-    Table("correlations", "journal", "part", "EWMA moments of returns, and the returns of open bars, in parts"),
+    Table("conformal-scores", "journal", CELL, "conformal scores of past predictions"),
+    Table("predictions", "journal", CELL, "forecasts, and predictions that await their outcome"),
+    Table("correlations", "journal", "part", "EWMA moments of returns, and returns of open bars, in parts"),
     Table("markets", "journal", "symbol", "last bars, cascade latch, volatility"),
     Table("regimes", "journal", "portfolio · symbol", "votes, confirmed regime, candidate"),
-    Table(
-        "strategies", "journal", "portfolio", "strategies' weights and slow references, likeness of forecasts, drift"
-    ),
+    Table("strategies", "journal", "portfolio", "strategy weights and slow references, forecast correlation, drift"),
     Table("books", "journal", "portfolio", "value, drawdown, sequence, last hash"),
-    Table("targets", "journal", CELL, "what each strategy should hold"),
+    Table("targets", "journal", CELL, "target of each strategy"),
     Table("states", "journal", "scope", "trading states and the policy's modes in force"),
-    Table("questions", "journal", "portfolio", "what the policy is asked, and the book that an answer nudges"),
-    Table("gates", "journal", "portfolio", "evidence of what the policy is worth"),
+    Table("questions", "journal", "portfolio", "open questions to the policy, and the book that an answer revises"),
+    Table("gates", "journal", "portfolio", "evidence for the policy gate"),
     Table("progress", "journal", "–", "offset, settings in force, digest", stored=False),
-    Table("open-steps", "prices", "symbol", "the running step of each symbol"),
+    Table("open-steps", "prices", "symbol", "the open step, lateness windows and last prices"),
     Table("market-progress", "prices", "–", "offset and digest of the market", stored=False),
 )
 PROGRESS: Final = MappingProxyType({table.source: table.name for table in TABLES if not table.stored})
@@ -124,11 +127,11 @@ COMPACTED: Final = MappingProxyType(
         "delete.retention.ms": str(7 * DAY_MS),
     }
 )
-"""Tombstones stay a week, longer than a local store should sleep; segments close hourly, else nothing is compacted."""
+"""Tombstones stay a week, longer than a local store should be offline; segments roll hourly so that compaction runs."""
 
 
 def changelog(table: Table) -> Topic:
-    """Return the topic that a table's changelog is; its logical name is the table's with `-changelog`."""
+    """Return the changelog topic of a table; its logical name is the table's with `-changelog`."""
     return Topic(
         f"{table.name}-changelog",
         "P" if table.source == "journal" else "prices",
@@ -144,13 +147,13 @@ ALL: Final = (*TOPICS, *CHANGELOGS)
 
 
 class Names(NamedTuple):
-    """Logical names to names on the broker, and back."""
+    """Converts logical names to names on the broker, and back."""
 
     prefix: str = "himari"
 
     @property
     def application(self) -> str:
-        """Faust's application id: the consumer group, and the head of every changelog's name."""
+        """Faust's application id: the consumer group, and the prefix of every changelog's name."""
         return self.prefix
 
     def topic(self, name: str) -> str:
@@ -160,7 +163,7 @@ class Names(NamedTuple):
         return f"{self.prefix}.{name}.v1"
 
     def changelog(self, table: str) -> str:
-        """Return the broker's name of a table's changelog, as Faust makes it."""
+        """Return the broker's name of a table's changelog, as Faust builds it."""
         return f"{self.application}-{table}-changelog"
 
     def of(self, topic: Topic) -> str:
@@ -171,7 +174,7 @@ class Names(NamedTuple):
         """Return the logical name of a topic on the broker.
 
         Raises:
-            KeyError: no declared topic has that name.
+            KeyError: no declared topic has this name.
         """
         return next((topic.name for topic in ALL if self.of(topic) == name), None) or _unknown(name)
 

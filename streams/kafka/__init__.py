@@ -1,1 +1,1 @@
-"""Kafka from outside any consumer group: brokers, topics, and reading and writing partitions."""
+"""Kafka without a consumer group: brokers, topics, and reading and writing partitions."""

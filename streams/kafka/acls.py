@@ -1,4 +1,4 @@
-"""Who needs which rights on the broker, as data: the least with which each can do its job, and `kafka-acls` for it."""
+"""The minimal broker permissions of each role, as data, and the `kafka-acls` commands that grant them."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -18,7 +18,7 @@ _SHOWN: Final = ("allocations", "alerts")
 
 
 class Role(NamedTuple):
-    """What somebody does, and the topics (logical names) on which an operation is needed for it."""
+    """A role: its task, and the topics (logical names) of each operation that it needs."""
 
     does: str
     rights: Mapping[Operation, tuple[str, ...]]
@@ -53,13 +53,13 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
 
 
 def lines(names: Names, role: str, principal: str, bootstrap: str) -> Iterable[str]:
-    """Yield the commands that give a role to a principal, for a shell.
+    """Yield the shell commands that grant a role to a principal.
 
     Raises:
         NotFound: there is no such role.
     """
     if role not in ROLES:
-        msg = f"{role} is no role; there are {', '.join(ROLES)}"
+        msg = f"{role} is not a role; roles are {', '.join(ROLES)}"
         raise NotFound(msg)
     head = f"kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal {principal}"
     for operation, topics in ROLES[role].rights.items():

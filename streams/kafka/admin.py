@@ -1,6 +1,6 @@
-"""Topics on the broker: `check` compares them with the declared ones, `apply` creates and grows what is missing.
+"""Topics on the broker: `check` compares them with the declared ones, `apply` creates and extends them.
 
-Both ask for *all* topics and never for one by its name: the embedded broker creates a topic that is named.
+Both request *all* topics and never one by name: the embedded broker creates a topic that is named.
 """
 
 import asyncio
@@ -21,27 +21,27 @@ from streams.kafka.topic_check import Cluster, TopicDifference, advice, compare,
 CONFIG_VALUE = 1
 CONFIG_SOURCE = 3
 SOURCE_TOPIC = 1
-"""Where a setting's value comes from: set on the topic itself."""
+"""Source of a setting's value: set on the topic itself."""
 
 
 class Applied(NamedTuple):
-    """What `apply` did, by the topics' names on the broker."""
+    """The changes made by `apply`, by the topics' names on the broker."""
 
     created: list[str]
     grown: list[str]
-    """Given more partitions."""
+    """Topics with added partitions."""
 
 
 class TopicCheck(NamedTuple):
-    """What `check` found."""
+    """The result of `check`."""
 
     differences: list[TopicDifference]
     advice: str
-    """What to do, "" where nothing differs."""
+    """What to do; "" if nothing differs."""
 
 
 async def check(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> TopicCheck:
-    """Return what differs between the broker's topics and the declared ones; nothing is changed.
+    """Return the differences between the broker's topics and the declared ones; nothing is changed.
 
     Raises:
         BrokerUnreachable: no broker answers.
@@ -49,13 +49,13 @@ async def check(connection: Connection, names: Names, partitions: int, replicati
     async with _admin(connection) as admin:
         cluster = await _cluster(admin, names, replication)
         differences = compare(cluster, names, partitions)
-        unfit = [difference for difference in differences if difference.fatal]
+        wrong = [difference for difference in differences if difference.fatal]
         settings = "run: himari topics apply" if differences else ""
-        return TopicCheck(differences, advice(cluster, names, unfit) if unfit else settings)
+        return TopicCheck(differences, advice(cluster, names, wrong) if wrong else settings)
 
 
 async def embedded(connection: Connection) -> bool:
-    """Return whether the broker is the embedded one, which takes no idempotent producer.
+    """Return whether the broker is the embedded one, which supports no idempotent producer.
 
     Raises:
         BrokerUnreachable: no broker answers.
@@ -68,7 +68,7 @@ async def require(connection: Connection, names: Names, partitions: int, replica
     """Return if a worker can run on the broker's topics.
 
     Raises:
-        TopicsUnfit: topics are missing or have counts that do not fit; the text says what to run.
+        TopicsUnfit: topics are missing or have wrong partition counts; the text says what to run.
         BrokerUnreachable: no broker answers.
     """
     found = await check(connection, names, partitions, replication)
@@ -77,19 +77,19 @@ async def require(connection: Connection, names: Names, partitions: int, replica
 
 
 async def apply(connection: Connection, names: Names, partitions: int, replication: int | None = None) -> Applied:
-    """Create the declared topics that are missing, grow those that may, set settings that differ; return what was done.
+    """Create missing topics, add partitions where possible, correct settings; return the changes.
 
     Raises:
-        TopicsUnfit: a topic is there with a count that does not fit and cannot grow; nothing is changed then.
+        TopicsUnfit: a topic has a wrong partition count that cannot be corrected; nothing is changed.
         BrokerUnreachable: no broker answers.
     """
     async with _admin(connection) as admin:
         cluster = await _cluster(admin, names, replication)
         differences = compare(cluster, names, partitions)
         counts = [difference for difference in differences if difference.what == "partitions"]
-        unfit = [difference for difference in counts if not growable(cluster, names, difference)]
-        if unfit:
-            raise TopicsUnfit(f"{connection.bootstrap}: {advice(cluster, names, unfit)}")
+        wrong = [difference for difference in counts if not growable(cluster, names, difference)]
+        if wrong:
+            raise TopicsUnfit(f"{connection.bootstrap}: {advice(cluster, names, wrong)}")
         missing = {difference.topic for difference in differences if difference.what == "topic"}
         created = [topic for topic in ALL if names.of(topic) in missing]
         await _create(admin, cluster, names, created, partitions)
@@ -116,7 +116,7 @@ async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
 async def _cluster(admin: AIOKafkaAdminClient, names: Names, replication: int | None) -> Cluster:
     brokers = len((await admin.describe_cluster())["brokers"])
     partitions = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-    embedded = await is_embedded(admin._client)  # noqa: SLF001 the admin client shows its connection nowhere else
+    embedded = await is_embedded(admin._client)  # noqa: SLF001 the admin client has no public connection
     ours = [name for name in map(names.of, ALL) if name in partitions]
     settings = {} if embedded or not ours else await _described(admin, ours)
     values = {name: {key: value for key, (value, _) in found.items()} for name, found in settings.items()}
@@ -124,7 +124,7 @@ async def _cluster(admin: AIOKafkaAdminClient, names: Names, replication: int | 
 
 
 async def _described(admin: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, tuple[str, int]]]:
-    """Return the settings of topics: key → (value, where it comes from)."""
+    """Return the settings of topics: key → (value, source of the value)."""
     wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in topics]
     found: dict[str, dict[str, tuple[str, int]]] = {}
     for response in await admin.describe_configs(wanted):
@@ -160,7 +160,7 @@ async def _grow(admin: AIOKafkaAdminClient, short: Sequence[TopicDifference]) ->
 
 
 async def _settle(admin: AIOKafkaAdminClient, names: Names, partitions: int, replication: int | None) -> None:
-    """Wait until the broker shows what it has just acknowledged: on Apache Kafka that takes a moment.
+    """Wait until the broker reports what it has acknowledged: on Apache Kafka that takes a moment.
 
     Raises:
         TopicsUnfit: something still differs after `REACH_TIMEOUT_S`.
@@ -168,13 +168,14 @@ async def _settle(admin: AIOKafkaAdminClient, names: Names, partitions: int, rep
     deadline = time.monotonic() + REACH_TIMEOUT_S
     while differences := compare(await _cluster(admin, names, replication), names, partitions):
         if time.monotonic() > deadline:
-            msg = f"the broker took the topics but still shows, of {len(differences)} differences: {differences[0]}"
+            count, first = len(differences), differences[0]
+            msg = f"the broker accepted the topics but still reports {count} differences, first: {first}"
             raise TopicsUnfit(msg)
         await asyncio.sleep(0.02)
 
 
 async def _set(admin: AIOKafkaAdminClient, cluster: Cluster, names: Names, topics: set[str]) -> None:
-    """Set the declared settings of `topics`; what an operator set beside them stays."""
+    """Set the declared settings of `topics`; an operator's other settings stay."""
     if not topics:
         return
     declared = {names.of(topic): settings_of(cluster, topic) for topic in ALL if names.of(topic) in topics}

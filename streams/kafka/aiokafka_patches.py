@@ -1,7 +1,7 @@
-"""Headers whose names are no UTF-8: aiokafka cannot read past such a record, so whoever writes one stops all readers.
+"""Reads records with header names that are not UTF-8, at which aiokafka would stop: one would block every consumer.
 
-Java's clients cannot write one, C's can. When aiokafka fails, the fetched bytes are read again with every byte of such
-a name that is not ASCII replaced by `?`; nothing else changes, and records without such a name cost nothing.
+Java's clients cannot write such a record, C's can. When aiokafka fails, the fetched bytes are decoded again with each
+non-ASCII byte of such a name replaced by `?`; nothing else changes, and other records cost nothing.
 """
 
 import struct
@@ -14,9 +14,9 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c, decode_varint
 
 LENGTH: Final = struct.Struct(">qi")
-"""What a batch begins with: base offset, and how many bytes follow."""
+"""Start of a batch: base offset, and number of bytes that follow."""
 MAGIC, CRC, ATTRIBUTES, LAST, COUNT, RECORDS = 16, 17, 21, 23, 57, 61
-"""Places in a batch of version 2."""
+"""Byte positions in a batch of version 2."""
 CODECS: Final = 0b111
 UNPACK: Final[dict[int, Callable[[bytes], bytes]]] = {
     1: codec.gzip_decode,
@@ -27,17 +27,17 @@ UNPACK: Final[dict[int, Callable[[bytes], bytes]]] = {
 
 
 def tolerate() -> None:
-    """Let all consumers of this process read such records; a second call does nothing."""
+    """Patch all consumers of this process; a second call does nothing."""
     if not issubclass(fetcher.MemoryRecords, Remembered):
         fetcher.MemoryRecords = Remembered
         fetcher.PartitionRecords._unpack_records = _tolerant(fetcher.PartitionRecords._unpack_records)  # noqa: SLF001
 
 
 class Remembered(MemoryRecords):  # type: ignore[misc]
-    """Fetched batches, and the bytes that they are made of."""
+    """Fetched batches with their raw bytes."""
 
     def __init__(self, raw: bytes) -> None:
-        """Take what was fetched; the base class has taken it already."""
+        """Keep the raw bytes; an extension base class has read them in `__new__`."""
         if MemoryRecords.__init__ is not object.__init__:
             super().__init__(raw)
         self.raw = raw
@@ -55,10 +55,10 @@ def _tolerant(unpack: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterato
 
 
 def legible(raw: bytes, first: int = 0) -> bytes:
-    """Return the batches from offset `first` on with all header names legible.
+    """Return the batches from offset `first` on, with all header names valid UTF-8.
 
-    A batch that changes is stored uncompressed, its CRC made anew. Those before are left out: aiokafka would go back to
-    their end, and hand out again what it has handed out of the batch after.
+    A changed batch is stored uncompressed with a new CRC. Earlier batches are left out: aiokafka would return to their
+    end, and deliver records of the next batch twice.
     """
     batches = []
     at = 0
@@ -94,7 +94,7 @@ def _legible(batch: bytes) -> bytes:
 
 
 def _names(records: bytearray, count: int) -> Iterator[tuple[int, int]]:
-    """Yield where each header's name begins and ends."""
+    """Yield start and end position of each header's name."""
     at = 0
     for _ in range(count):
         length, at = decode_varint(records, at)

@@ -1,4 +1,4 @@
-"""Allocations out of a cluster: by the reader's rule, all portfolios in one order of time, or the newest of one."""
+"""Reads allocations from a cluster: each once, all portfolios in order of time, or the newest of one portfolio."""
 
 import heapq
 from collections.abc import AsyncGenerator, Sequence
@@ -17,22 +17,22 @@ from streams.processing.ports import Record
 from streams.reports.allocation_reader import AllocationReader
 
 WINDOW = 1_000
-"""Records that are looked through for a portfolio's newest, from the end; then ten times as many, and so on."""
+"""Records searched for a portfolio's newest allocation, from the end; then ten times as many, and so on."""
 
 AllocationFields = dict[str, Any]
 Stream = AsyncGenerator[AllocationFields, None]
-"""Allocations one by one; whoever stops before its end closes it, so that its consumer leaves the broker."""
+"""Allocations one by one; close it if it is not read to its end, so that its consumer disconnects."""
 
 
 async def allocations(connection: Connection, names: Names, portfolio: str | None = None, since_ns: int = 0) -> Stream:
-    """Yield each allocation once, of all portfolios or of one, by the time it was decided at.
+    """Yield each allocation once, of all portfolios or of one, in order of decision time.
 
-    `since_ns`: those before it need not come; where they are many, most are not even read.
+    `since_ns`: earlier ones may be left out; most of them are not read.
 
     Raises:
-        NotFound: the portfolio whose later ones are asked for has none at all.
+        NotFound: `since_ns` is given and the portfolio has no allocation.
         TopicsUnfit: there is no such topic.
-        AllocationFork, AllocationGap: the log does not hold what it should.
+        AllocationFork, AllocationGap: the log is inconsistent.
     """
     every = await places(connection, names)
     asked = every if portfolio is None else [every[partition_of(portfolio.encode(), len(every))]]
@@ -48,8 +48,8 @@ async def allocations(connection: Connection, names: Names, portfolio: str | Non
 async def first_since(connection: Connection, place: TopicPartition, since_ns: int) -> int:
     """Return an offset below which every allocation was decided before a time.
 
-    Journal time rises along the partition, but for copies that a worker has sent again: of those it goes back by a
-    window. Kafka's own times do not help, for a journal may have another clock.
+    Journal time increases along the partition, except for copies that a worker has published again: hence the margin
+    of one window. Kafka's timestamps do not help, because a journal may use another clock.
     """
     low, high = await read.first_offset(connection, place), (await read.high_watermarks(connection, [place]))[place]
     while high - low > WINDOW:
@@ -63,7 +63,7 @@ async def first_since(connection: Connection, place: TopicPartition, since_ns: i
 
 
 def _decided_ns(value: bytes | None, unknown: int) -> int:
-    """Return when an allocation was decided, `unknown` where the record is none."""
+    """Return the decision time of an allocation, `unknown` if the record is not one."""
     try:
         return int(orjson.loads(value or b"")["timestamp_ns"])
     except (KeyError, TypeError, ValueError):
@@ -101,7 +101,7 @@ async def places(connection: Connection, names: Names) -> list[TopicPartition]:
 
 
 async def taken(records: AsyncGenerator[Record, None], portfolio: str | None) -> Stream:
-    """Yield what the reader's rule takes of one partition, of all portfolios or of one."""
+    """Yield each allocation of one partition once, of all portfolios or of one."""
     reader = AllocationReader()
     async with aclosing(records):
         async for record in records:
@@ -114,7 +114,7 @@ async def taken(records: AsyncGenerator[Record, None], portfolio: str | None) ->
 
 
 async def merged(streams: Sequence[Stream]) -> Stream:
-    """Yield what several streams hold, each in order of its times, in one order of time; equal times in their order."""
+    """Merge streams, each in order of time, into one in order of time; equal times in the order of the streams."""
     heads: list[tuple[int, int, AllocationFields]] = []
 
     async def advance(number: int) -> None:

@@ -18,12 +18,12 @@ from schemas.errors import BrokerUnreachable
 from streams.kafka.broker import HOST, BrokerProcess, free_port
 
 KAFKA_VERSION = "4.4.0"
-"""The newest 4.x when this was written; $HIMARI_KAFKA_VERSION names another, or a Maven range such as [4.0,5.0)."""
+"""Default version; $HIMARI_KAFKA_VERSION overrides it, also with a Maven range such as [4.0,5.0)."""
 LOGGER_VERSION = "1.7.36"
-"""slf4j-simple that fits the slf4j-api of Kafka 4: warnings to the log file, no configuration of its own."""
+"""slf4j-simple for the slf4j-api of Kafka 4: warnings go to the log file without further configuration."""
 JAVA_VERSION_MIN = 17
 CLUSTER = b"himari, one node"
-"""The cluster's id, 16 bytes as Kafka wants it."""
+"""Cluster id of 16 bytes, as Kafka requires."""
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -69,10 +69,10 @@ def apache_kafka(
     listeners: str = "",
     passwords: Mapping[str, str] = MappingProxyType({}),
 ) -> BrokerProcess:
-    """Return an Apache Kafka of one node that keeps its data in `directory`; port 0 takes a free one.
+    """Return a one-node Apache Kafka with its data in `directory`; port 0 chooses a free one.
 
-    A directory that holds a node's data from before is used as it is. `more` are lines of Kafka's own properties,
-    `listeners` further ones beside the plain one (",NAME://HOST:PORT…"), `passwords` of users who log in by SCRAM.
+    Existing data of a node in the directory is kept. `more`: further lines of Kafka's properties; `listeners`: in
+    addition to the plain-text one (",NAME://HOST:PORT…"); `passwords`: of users who log in with SCRAM.
 
     Raises:
         BrokerUnreachable: Java or Maven is missing, or the jars cannot be fetched.
@@ -90,15 +90,15 @@ def apache_kafka(
         (java, *options, "-cp", classpath, "kafka.Kafka", str(properties)),
         port=port,
         log=directory / "apache-kafka.log",
-        farewell=signal.SIGTERM,
+        stop_signal=signal.SIGTERM,
     )
 
 
 def find_java() -> str:
-    """Return the path of a Java that is new enough.
+    """Return the path of a sufficiently new Java.
 
     Raises:
-        BrokerUnreachable: there is none; the text says what to install.
+        BrokerUnreachable: none is installed; the text says what to install.
     """
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else None) or shutil.which("java")
@@ -114,12 +114,12 @@ def find_java() -> str:
 
 
 def cache_folder() -> Path:
-    """Return where fetched files are kept: $HIMARI_CACHE, else ~/.cache/himari."""
+    """Return the folder of downloaded files: $HIMARI_CACHE, else ~/.cache/himari."""
     return Path(os.environ.get("HIMARI_CACHE") or Path.home() / ".cache" / "himari")
 
 
 def resolve() -> Path:
-    """Return the folder that holds Kafka's jars, fetched with Maven where it is not there yet.
+    """Return the folder of Kafka's jars, fetched with Maven on first use.
 
     Raises:
         BrokerUnreachable: Maven is missing or fails.
@@ -132,7 +132,7 @@ def resolve() -> Path:
 
 
 def _fetch(version: str, jars: Path) -> None:
-    """Fetch into a folder beside `jars`, then rename it, so that two at once, or a break, do no harm."""
+    """Fetch into a temporary folder, then rename it to `jars`: safe if interrupted or run twice at once."""
     maven = shutil.which("mvn")
     if maven is None:
         msg = "Apache Kafka's jars are fetched with Maven: mvn was not found (install maven)"
@@ -155,7 +155,7 @@ def _properties(data: Path, port: int, listeners: str) -> str:
 
 
 def _format(java: str, classpath: str, properties: Path, passwords: Mapping[str, str]) -> None:
-    """Write the node's identity, and users, into its data folder, as KRaft asks before the first start."""
+    """Write the node's identity and users into its data folder, which KRaft requires before the first start."""
     cluster = base64.urlsafe_b64encode(CLUSTER).decode().rstrip("=")
     command = [java, "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
     for name, password in passwords.items():

@@ -1,4 +1,4 @@
-"""Appending to partitions in batches, with any aiokafka producer."""
+"""Appends to partitions in batches, with any aiokafka producer."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from streams.processing.ports import Headers
 
 
 class OutgoingRecord(NamedTuple):
-    """One record on its way to a topic."""
+    """One record to append."""
 
     key: bytes | None
     value: bytes | None
@@ -20,7 +20,7 @@ class OutgoingRecord(NamedTuple):
 async def append(producer: Any, target: TopicPartition, lines: Sequence[OutgoingRecord]) -> list[int]:
     """Append lines to one partition with an aiokafka producer, in order; return their offsets when acknowledged.
 
-    Batches are made here, because the producer spends far more on a record that it is given alone.
+    Batches are built here, because the producer spends far more on single records.
 
     Raises:
         KafkaError: a batch was not acknowledged.
@@ -35,7 +35,7 @@ async def append(producer: Any, target: TopicPartition, lines: Sequence[Outgoing
 
 
 def _batches(producer: Any, lines: Sequence[OutgoingRecord]) -> Iterable[tuple[Any, int]]:
-    """Yield full batches with the number of their records; a record too large for a batch has one of its own."""
+    """Yield full batches with the number of their records; a record too large for a batch gets its own."""
     batch, count = producer.create_batch(), 0
     for line in lines:
         if batch.append(key=line.key, value=line.value, timestamp=None, headers=list(line.headers)) is None:

@@ -1,4 +1,4 @@
-"""A cluster's journal into an archive, and an archive beside the cluster."""
+"""Archives a cluster's journal, and compares an archive with the cluster."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -34,14 +34,14 @@ async def archive(
     begun: ProgressCallback = lambda _: None,
     told: ProgressCallback = lambda _: None,
 ) -> tuple[str, list[ArchivedSegment]]:
-    """Archive what is closed: below the workers' last checkpoint, so that all it decides is published.
+    """Archive all entries up to the workers' last checkpoint, whose outputs are all published.
 
-    Returns: the archive's head, and what was added.
+    Returns: the archive's head, and the added segments.
 
     Raises:
-        VerificationMismatch: something does not verify, or the archive there is spoiled or of another journal.
-        TopicsUnfit: there is no journal, or it has another count of partitions.
-        SizingError: another process is archiving there.
+        VerificationMismatch: an entry does not verify, or the archive is damaged or of another journal.
+        TopicsUnfit: there is no journal, or it has another number of partitions.
+        SizingError: another process is archiving into the folder.
     """
     with alone(folder):
         known = await _beginning(connection, names, partitions, folder)
@@ -57,7 +57,7 @@ async def archive(
 
 
 async def _beginning(connection: Connection, names: Names, partitions: int, folder: Path) -> str:
-    """Return the journal's name: as Genesis says, or as the archive knows where the cluster has forgotten it."""
+    """Return the journal's id from Genesis, or from the archive if the cluster no longer holds Genesis."""
     first = await read.first_offset(connection, TopicPartition(names.topic(journal.TOPIC), 0))
     return Manifest(folder).journal_id if first else (await origin(connection, names, partitions)).journal_id
 
@@ -65,14 +65,14 @@ async def _beginning(connection: Connection, names: Names, partitions: int, fold
 async def against(
     connection: Connection, names: Names, folder: Path, told: ProgressCallback = lambda _: None
 ) -> list[str]:
-    """Return where an archive and the cluster differ: in records that both hold, or by a hole between them.
+    """Return where an archive and the cluster differ: in records that both hold, or by a gap between them.
 
-    The workers' last checkpoints are looked at as well.
+    The workers' last checkpoints are checked as well.
     """
-    kept_there, findings = Archive(folder), list[str]()
-    for partition in range(kept_there.manifest.partitions):
+    archived, findings = Archive(folder), list[str]()
+    for partition in range(archived.manifest.partitions):
         for topic in (journal.TOPIC, "allocations"):
-            findings += await _differs(connection, names, kept_there, topic, partition, told)
+            findings += await _differs(connection, names, archived, topic, partition, told)
         try:
             await live_checkpoint(connection, names, partition)
         except VerificationMismatch as error:
@@ -85,23 +85,25 @@ async def _differs(
 ) -> list[str]:
     place = TopicPartition(names.topic(topic), partition)
     first, end = await read.first_offset(connection, place), archive.end(topic, partition)
-    there = (await read.high_watermarks(connection, [place]))[place]
-    if there < end:
-        return [f"{place.topic}[{partition}] ends at {there}, the archive at {end}: it lost a tail"]
+    cluster_end = (await read.high_watermarks(connection, [place]))[place]
+    if cluster_end < end:
+        return [f"{place.topic}[{partition}] ends at {cluster_end}, the archive at {end}: its last records are missing"]
     if first > end:
-        return [f"{place.topic}[{partition}] begins at {first}, the archive ends at {end}: what is between is gone"]
+        return [
+            f"{place.topic}[{partition}] begins at {first}, the archive ends at {end}: the records between are missing"
+        ]
     async with aclosing(chunks(connection, place.topic, partition, first, end)) as found:
-        async for ours, theirs in _beside(archive, topic, partition, first, end, found):
+        async for ours, theirs in _paired(archive, topic, partition, first, end, found):
             told(1)
             if ours != theirs:
                 return [f"{place.topic}[{partition}]@{ours.offset} is not the record that was archived"]
     return []
 
 
-async def _beside(
+async def _paired(
     archive: Archive, topic: str, partition: int, first: int, end: int, found: AsyncGenerator[Sequence[Any], None]
 ) -> AsyncGenerator[tuple[ArchivedRecord, ArchivedRecord | None], None]:
-    """Yield each archived record with the one of the cluster, None where it has none."""
+    """Yield each archived record with the cluster's record, None if it has none."""
     theirs: list[ArchivedRecord] = []
     for records in archive.chunks(topic, partition, first, end):
         for record in records:

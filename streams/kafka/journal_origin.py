@@ -1,4 +1,4 @@
-"""How a journal begins on a broker: Genesis written once, and read by every worker."""
+"""The beginning of a journal on a broker: Genesis, written once and read by every worker."""
 
 from contextlib import aclosing
 from importlib.metadata import version
@@ -16,41 +16,41 @@ from streams.kafka.connection import Connection, allowed, reach
 
 
 class Origin(NamedTuple):
-    """What entry 0 of every journal partition says."""
+    """The contents of entry 0 of every journal partition."""
 
     journal_id: str
     partitions: int
     params: DecisionParams
     version: str
-    """Of this package, not of the journal: it goes into the headers of what is published."""
+    """Version of this package, not of the journal: published in headers."""
 
 
 async def begin(connection: Connection, names: Names, partitions: int, value: bytes) -> bool:
     """Write Genesis to the journal partitions that are empty; return whether any was.
 
-    A half-done set is completed with the Genesis that is there, so that all partitions begin with the same bytes.
+    An incomplete set is completed with the existing Genesis, so that all partitions begin with the same bytes.
 
     Raises:
         ProcessorStopped: a partition has lost its beginning; nothing is written.
     """
     found = await _first_entries(connection, names, partitions)
     empty = [partition for partition, entry in enumerate(found) if entry is None]
-    there = next((entry for entry in found if entry is not None), value)
-    await _append(connection, names, empty, there)
+    value = next((entry for entry in found if entry is not None), value)
+    await _append(connection, names, empty, value)
     return bool(empty)
 
 
 async def appended(connection: Connection, names: Names, value: bytes) -> None:
-    """Append an entry of our own to every journal partition."""
+    """Append an internal entry to every journal partition."""
     partitions = len(await _first_entries(connection, names, await _count(connection, names)))
     await _append(connection, names, list(range(partitions)), value)
 
 
 async def origin(connection: Connection, names: Names, partitions: int) -> Origin:
-    """Return what the journal begins with.
+    """Return the beginning of the journal.
 
     Raises:
-        TopicsUnfit: a partition is empty or begins otherwise; the text says what to run.
+        TopicsUnfit: a partition is empty or begins with something else; the text says what to run.
         ProcessorStopped: a partition has lost its beginning.
     """
     found = await _first_entries(connection, names, partitions)
@@ -74,7 +74,7 @@ async def origin(connection: Connection, names: Names, partitions: int) -> Origi
 
 
 async def _first_entries(connection: Connection, names: Names, partitions: int) -> list[bytes | None]:
-    """Return entry 0 of each partition, None where it is empty. Raises: ProcessorStopped where it is gone."""
+    """Return entry 0 of each partition, None if it is empty. Raises: ProcessorStopped if it was deleted."""
     places = [TopicPartition(names.topic(journal.TOPIC), partition) for partition in range(partitions)]
     values: dict[int, bytes] = {}
     async with aclosing(read.records_of(connection, dict.fromkeys(places, 0), dict.fromkeys(places, 1))) as records:

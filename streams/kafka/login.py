@@ -1,4 +1,4 @@
-"""From settings to what clients log in with: files and variables are read, and what they hold is shown nowhere."""
+"""Client credentials from the settings: files and variables are read, and their contents never shown."""
 
 import os
 import ssl
@@ -14,14 +14,14 @@ from streams.kafka.connection import Connection
 SECTION = "kafka.security"
 FILE_BYTES_MAX = 1024 * 1024
 SECRET_BYTES_MAX = 1024
-"""OpenSSL takes no longer password of a key."""
+"""OpenSSL's limit for the password of a key."""
 
 
 class Login(Mapping[str, Any]):
-    """aiokafka's arguments to log in; as a text it shows nothing but their names."""
+    """aiokafka's login arguments; its text shows only their names."""
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """Take aiokafka's own words."""
+        """`arguments`: by aiokafka's names."""
         self._arguments = dict(arguments)
 
     def __getitem__(self, name: str) -> Any:
@@ -38,7 +38,7 @@ class Login(Mapping[str, Any]):
 
 
 def connect(settings: Settings, env: Mapping[str, str] = os.environ) -> Connection:
-    """Return the way to the broker of the settings; files and variables are read now, once.
+    """Return the connection of the settings; files and variables are read once, now.
 
     Raises:
         ConfigurationException: a file or a variable cannot be used.
@@ -47,10 +47,10 @@ def connect(settings: Settings, env: Mapping[str, str] = os.environ) -> Connecti
 
 
 def login(security: SecuritySettings, env: Mapping[str, str]) -> Login:
-    """Return what a client takes to log in.
+    """Return the login arguments of a client.
 
     Raises:
-        ConfigurationException: a file or a variable cannot be used; what they hold is not shown.
+        ConfigurationException: a file or a variable cannot be used; its contents are not shown.
     """
     if security.protocol == "PLAINTEXT":
         return Login({})
@@ -65,19 +65,19 @@ def login(security: SecuritySettings, env: Mapping[str, str]) -> Login:
 
 
 def _context(security: SecuritySettings, env: Mapping[str, str]) -> ssl.SSLContext:
-    """Return a context that trusts the authorities given, checks the broker's name, and shows our certificate."""
+    """Return a context that trusts the authorities, checks the broker's host name, and presents our certificate."""
     authorities = None if security.ca_file is None else _read("ca_file", security.ca_file)
     try:
         context = ssl.create_default_context(cadata=None if authorities is None else authorities.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         raise _refused("ca_file", "must hold certificates in PEM") from error
     if security.certificate_file is not None and security.key_file is not None:
-        _show(context, security, env)
+        _present(context, security, env)
     return context
 
 
-def _show(context: ssl.SSLContext, security: SecuritySettings, env: Mapping[str, str]) -> None:
-    """Let a context show our certificate."""
+def _present(context: ssl.SSLContext, security: SecuritySettings, env: Mapping[str, str]) -> None:
+    """Load our certificate into a context."""
     certificate, key = str(security.certificate_file), str(security.key_file)
     for name, path in (("certificate_file", certificate), ("key_file", key)):
         _read(name, path)
@@ -88,18 +88,18 @@ def _show(context: ssl.SSLContext, security: SecuritySettings, env: Mapping[str,
         return _secret(security, "key_password", env).encode()
 
     try:
-        context.load_cert_chain(certificate, key, password)  # without a password OpenSSL would ask the terminal
+        context.load_cert_chain(certificate, key, password)  # without a password OpenSSL would prompt
     except (ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or "not PEM, or another password"
+        why = getattr(error, "reason", None) or "not PEM, or a wrong password"
         rule = f"must be the PEM key of certificate_file, under its password: {why}"
         raise _refused("key_file", rule) from error
 
 
 def _secret(security: SecuritySettings, name: str, env: Mapping[str, str]) -> str:
-    """Return what a variable or a file holds, without the line's end.
+    """Return the contents of a variable or a file, without the final line break.
 
     Raises:
-        ConfigurationException: it is not there, empty, or no text.
+        ConfigurationException: it is missing, empty, too long, or not UTF-8.
     """
     variable: str | None = getattr(security, f"{name}_env")
     if variable is not None:
@@ -109,12 +109,12 @@ def _secret(security: SecuritySettings, name: str, env: Mapping[str, str]) -> st
         try:
             value = _read(field, str(getattr(security, field))).decode()
         except UnicodeDecodeError:
-            raise _refused(field, "must name a file that holds UTF-8") from None
+            raise _refused(field, "must name a file with UTF-8 text") from None
     secret = value.removesuffix("\n").removesuffix("\r")
     if not secret:
         raise _refused(field, "must name a variable that is set" if variable else "must name a file that is not empty")
     if len(secret.encode()) > SECRET_BYTES_MAX:
-        raise _refused(field, f"must lead to at most {SECRET_BYTES_MAX} bytes")
+        raise _refused(field, f"must name at most {SECRET_BYTES_MAX} bytes")
     return secret
 
 

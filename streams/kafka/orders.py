@@ -1,4 +1,4 @@
-"""Orders to the workers: control records, and the answers of the journal partitions to them."""
+"""Orders to the workers: control records, and the journal partitions' answers."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,36 +14,28 @@ from streams.journal import entries as journal
 from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
-from streams.stages.control import Ordered, asked, behind, ordered
+from streams.stages.control import Ordered, SettingsInForce, asked, behind, ordered
 
 WINDOW = 10_000
-"""Journal entries that are looked through for an order, from the end; then ten times as many, and so on."""
+"""Journal entries searched for an order, from the end; then ten times as many, and so on."""
 
 LISTEN_S = 10.0
-"""An order is given without an ear for its answers where these topics do not answer for so long."""
+"""How long to wait for access to the answers' topics before an order is given without it."""
 
 
 async def settings_in_force(connection: Connection, names: Names) -> dict[str, Any]:
-    """Return the decision settings in force on journal partition 0: what `progress` knows, and the journal after it.
+    """Return the decision settings in force on journal partition 0: its last checkpoint, and the entries after it.
 
-    A change that is not folded yet is taken as applied if its base fits, as sizing will.
+    Changes that no worker has folded yet are judged as sizing will judge them.
     """
-    tree: dict[str, Any] = {}
-    known, first = "", 0
+    in_force, first = SettingsInForce(), 0
     value = await read.newest(connection, TopicPartition(names.changelog(PROGRESS["journal"]), 0))
     if value is not None:
         progress = orjson.loads(value)
-        tree, known = progress["meta"]["settings"], progress["meta"]["settings_hash"]
-        first = progress["offset"] + 1
+        in_force, first = SettingsInForce(progress["meta"]), progress["offset"] + 1
     async for record in read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first):
-        entry = journal.read(record.offset, record.value)
-        if entry.kind == "genesis":
-            tree, known = entry.body["settings"], entry.body["settings_hash"]
-        elif entry.kind == "control" and entry.body["kind"] == "settings":
-            payload = entry.body["payload"]
-            if payload["base_hash"] == known:
-                tree, known = payload["tree"], payload["hash"]
-    return tree
+        in_force.take(journal.read(record.offset, record.value))
+    return dict(in_force.tree)
 
 
 async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -> None:
@@ -51,7 +43,7 @@ async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -
 
     Raises:
         TopicsUnfit: there is no such topic.
-        NotAllowed: the broker refuses.
+        NotAllowed: the broker denies it.
     """
     topic = names.topic("control")
     await read.places(connection, topic)
@@ -61,17 +53,17 @@ async def give(connection: Connection, names: Names, order: Mapping[str, Any]) -
         value = orjson.dumps(order, option=orjson.OPT_SORT_KEYS)
         await producer.send_and_wait(topic, value, key=str(order["kind"]).encode())
     except TopicAuthorizationFailedError as error:
-        msg = f"{topic}: the broker does not let this user write; nothing was ordered"
+        msg = f"{topic}: the broker denies this user: write; nothing was ordered"
         raise NotAllowed(msg) from error
     finally:
         await producer.stop()
 
 
 class OrderAnswers(NamedTuple):
-    """What the journal partitions said to an order."""
+    """The journal partitions' answers to an order."""
 
     answers: dict[int, str]
-    """Partition → applied, no_op, or why not."""
+    """Partition → applied, no_op, or the reason for a refusal."""
     missing: list[int]
     """Partitions that did not answer in time."""
 
@@ -79,15 +71,15 @@ class OrderAnswers(NamedTuple):
 async def give_and_wait(
     connection: Connection, names: Names, order: Mapping[str, Any], timeout_s: float
 ) -> OrderAnswers:
-    """Publish a control record; return what the journal partitions that take it said within `timeout_s`.
+    """Publish a control record; return the answers of its journal partitions within `timeout_s`.
 
-    It is published also where nobody can hear the answers.
+    It is published even if the answers cannot be read.
 
     Raises:
-        InvalidControlException: it would be a dead letter.
+        InvalidControlException: it would become a dead letter.
         TopicsUnfit: as `give`.
         NotAllowed: as `give`.
-        Unheard: it is ordered; the topics of the answers do not answer, or this user may not read them.
+        Unheard: it is ordered, but the topics of the answers are unavailable, or this user may not read them.
     """
     asked(order, 1)
     consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
@@ -95,7 +87,7 @@ async def give_and_wait(
     answers: dict[int, str] = {}
     try:
         try:
-            takers = await _listen(consumer, connection, names, order)
+            partitions = await _listen(consumer, connection, names, order)
         except (TopicsUnfit, NotAllowed, TopicAuthorizationFailedError, TimeoutError) as error:
             await give(connection, names, order)
             why = str(error) or f"{names.topic('alerts')} did not answer within {LISTEN_S:g} s"
@@ -103,26 +95,26 @@ async def give_and_wait(
             raise Unheard(msg) from error
         await give(connection, names, order)
         async with asyncio.timeout(timeout_s):
-            while len(answers) < len(takers):
+            while len(answers) < len(partitions):
                 for records in (await consumer.getmany(timeout_ms=200)).values():
                     answers |= _answers([record.value for record in records], order["control_id"])
     except TimeoutError:
         pass
     finally:
         await consumer.stop()
-    return OrderAnswers(answers, [partition for partition in takers if partition not in answers])
+    return OrderAnswers(answers, [partition for partition in partitions if partition not in answers])
 
 
 async def _listen(
     consumer: AIOKafkaConsumer, connection: Connection, names: Names, order: Mapping[str, Any]
 ) -> list[int]:
-    """Stand at the end of `alerts`; return the journal partitions that will answer."""
+    """Move to the end of `alerts`; return the journal partitions that will answer."""
     async with asyncio.timeout(LISTEN_S):
-        takers = asked(order, len(await read.places(connection, names.topic(journal.TOPIC))))
+        partitions = asked(order, len(await read.places(connection, names.topic(journal.TOPIC))))
         places = await read.places(connection, names.topic("alerts"))
         consumer.assign(places)
         await read.ends(consumer, places)
-    return takers
+    return partitions
 
 
 def _answers(values: list[bytes], control_id: str) -> dict[int, str]:
@@ -134,11 +126,11 @@ def _answers(values: list[bytes], control_id: str) -> dict[int, str]:
     }
 
 
-# -- found again -----------------------------------------------------------------------------------------------------
+# -- reading back ---------------------------------------------------------------------------------------------------
 async def orders(
     connection: Connection, names: Names, partition: int, first: int = 0, end: int | None = None
 ) -> list[Ordered]:
-    """Return the orders in a journal partition from `first` (or the first there is) to before `end`, repeats too."""
+    """Return the orders in a journal partition from `first` up to, not including, `end`, repeats included."""
     place = TopicPartition(names.topic(journal.TOPIC), partition)
     async with aclosing(read.records(connection, place, first, end)) as records:
         return [order async for record in records if (order := ordered(record.offset, record.value)) is not None]
@@ -147,7 +139,7 @@ async def orders(
 async def orders_behind(
     connection: Connection, names: Names, partition: int, scopes: Mapping[str, str]
 ) -> dict[str, Ordered]:
-    """Return the order behind each trading state in force; the journal is looked through from its end."""
+    """Return the order behind each trading state in force; the journal is searched from its end."""
     place = TopicPartition(names.topic(journal.TOPIC), partition)
     end, window = (await read.high_watermarks(connection, [place]))[place], WINDOW
     while True:

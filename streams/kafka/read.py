@@ -1,4 +1,4 @@
-"""Reading partitions outside any consumer group: from a place to the log's end of this moment.
+"""Reads partitions without a consumer group, from an offset to the log's current end.
 
 The end is the high watermark that Fetch reports: the embedded broker's ListOffsets(latest) is too low.
 """
@@ -15,22 +15,22 @@ from schemas.errors import TopicsUnfit
 from streams.kafka.connection import Connection, allowed, reach
 
 FETCH_WAIT_MS = 50
-"""Shorter, and the embedded broker gives up on a long log before it has found anything."""
+"""With a shorter wait, the embedded broker returns nothing from a long log."""
 FETCH_BYTES = 8 << 20
 CHUNK_RECORDS = 5_000
 POLL_MS = 200
 NOWHERE: Mapping[TopicPartition, int] = MappingProxyType({})
 APPEAR_S = 5.0
-"""How long a partition may be missing: a broker that has just begun does not know all of them at once."""
+"""How long a partition may be missing: a broker that has just started does not know all of them."""
 
 
 @asynccontextmanager
 async def reader(connection: Connection, partitions: Sequence[TopicPartition]) -> AsyncIterator[AIOKafkaConsumer]:
-    """Give a consumer of `partitions` that belongs to no group.
+    """Yield a consumer of `partitions` without a group.
 
     Raises:
         BrokerUnreachable: no broker answers.
-        TopicsUnfit: a partition is not there, or this user may not see it; aiokafka would wait for it for ever.
+        TopicsUnfit: a partition does not exist, or this user may not see it; aiokafka would wait forever.
         NotAllowed: this user may not read one.
     """
     consumer = AIOKafkaConsumer(
@@ -52,7 +52,7 @@ async def reader(connection: Connection, partitions: Sequence[TopicPartition]) -
 
 
 async def _appear(consumer: AIOKafkaConsumer, connection: Connection, wanted: Sequence[TopicPartition]) -> None:
-    """Return once the broker knows all partitions; nobody waits longer than `APPEAR_S`."""
+    """Return once the broker knows all partitions, within `APPEAR_S`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + APPEAR_S
     while wanted:
@@ -68,7 +68,7 @@ async def _appear(consumer: AIOKafkaConsumer, connection: Connection, wanted: Se
 
 
 async def high_watermarks(connection: Connection, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the end of each partition: the offset that its next record will have."""
+    """Return the end of each partition: the offset of its next record."""
     if not partitions:
         return {}
     async with reader(connection, partitions) as consumer:
@@ -76,16 +76,16 @@ async def high_watermarks(connection: Connection, partitions: Sequence[TopicPart
 
 
 async def first_offset(connection: Connection, partition: TopicPartition) -> int:
-    """Return the offset of the first record that is still there, or the end of an empty partition."""
+    """Return the offset of the first available record, or the end of an empty partition."""
     async with reader(connection, [partition]) as consumer:
         found: int = (await consumer.beginning_offsets([partition]))[partition]
         return found
 
 
 async def offset_at(connection: Connection, partition: TopicPartition, time_ms: int) -> int:
-    """Return the offset of the first record that is not older than a time, or the end where there is none.
+    """Return the offset of the first record that is not older than a time, or the end if there is none.
 
-    The embedded broker says the first there is, which is never too late.
+    The embedded broker returns the first available offset, which is never too late.
     """
     async with reader(connection, [partition]) as consumer:
         found = (await consumer.offsets_for_times({partition: max(0, time_ms)}))[partition]
@@ -93,21 +93,21 @@ async def offset_at(connection: Connection, partition: TopicPartition, time_ms: 
 
 
 async def newest(connection: Connection, partition: TopicPartition) -> bytes | None:
-    """Return the value of the last record, None where it is a tombstone: what a compacted partition of one key says."""
+    """Return the value of the last record, None if it is a tombstone: the value of a compacted one-key partition."""
     return (await newest_of(connection, [partition]))[partition]
 
 
 async def partitions(client: Any, topic: str) -> list[TopicPartition]:
-    """Return the partitions of a topic, none where it is missing; `client` is a started consumer."""
+    """Return the partitions of a topic, empty if it is missing; `client` is a started consumer."""
     cluster = await _topics(client)
     return [TopicPartition(topic, partition) for partition in sorted(cluster.partitions_for_topic(topic) or ())]
 
 
 async def _topics(client: Any) -> Any:
-    """Return what the broker knows of all topics.
+    """Return the metadata of all topics.
 
-    All are asked for: a name would create the topic on the embedded broker, and aiokafka's own answer knows only the
-    topics that it is subscribed to.
+    All are requested: a name would create the topic on the embedded broker, and aiokafka's own metadata covers only the
+    topics it is subscribed to.
     """
     return await client._client.fetch_all_metadata()  # noqa: SLF001 the consumer shows only its subscription
 
@@ -116,7 +116,7 @@ async def places(connection: Connection, topic: str) -> list[TopicPartition]:
     """Return the partitions of a topic.
 
     Raises:
-        TopicsUnfit: there is no such topic, or none that this user may see: Kafka tells nobody the difference.
+        TopicsUnfit: there is no such topic, or none that this user may see: Kafka does not distinguish the two.
     """
     return (await places_of(connection, [topic]))[topic]
 
@@ -144,9 +144,9 @@ def _no_such(name: str, what: str, connection: Connection) -> TopicsUnfit:
 
 
 async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the high watermarks; the consumer stands at them afterwards.
+    """Return the high watermarks; the consumer is positioned at them afterwards.
 
-    ListOffsets gives a place at or below the end, which is always a valid one to fetch from.
+    ListOffsets returns an offset at or below the end, which is always valid to fetch from.
     """
     for partition, offset in (await consumer.end_offsets(list(partitions))).items():
         consumer.seek(partition, offset)
@@ -158,7 +158,7 @@ async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition])
 async def records(
     connection: Connection, partition: TopicPartition, first: int, end: int | None = None
 ) -> AsyncGenerator[Any, None]:
-    """Yield the records from `first` (or the first there is) to before `end`, at most the log's end of this moment."""
+    """Yield the records from `first` (or the first available) up to, not including, `end`, at most the current end."""
     stops = {} if end is None else {partition: end}
     async with aclosing(records_of(connection, {partition: first}, stops)) as found:
         async for record in found:
@@ -168,7 +168,7 @@ async def records(
 async def records_of(
     connection: Connection, firsts: Mapping[TopicPartition, int], stops: Mapping[TopicPartition, int] = NOWHERE
 ) -> AsyncGenerator[Any, None]:
-    """Yield the records of several partitions by one consumer: each partition's in order, as `records` does."""
+    """Yield the records of several partitions with one consumer: in order per partition, as `records`."""
     if not firsts:
         return
     async with reader(connection, list(firsts)) as consumer:
@@ -191,7 +191,7 @@ async def records_of(
 
 
 async def newest_of(connection: Connection, places: Sequence[TopicPartition]) -> dict[TopicPartition, bytes | None]:
-    """Return the value of the last record of each partition, None where it is a tombstone or there is none."""
+    """Return the value of the last record of each partition, None if it is a tombstone or missing."""
     found = await high_watermarks(connection, places)
     last: dict[TopicPartition, Any] = {}
     for firsts in ({place: end - 1 for place, end in found.items() if end}, dict.fromkeys(found, 0)):

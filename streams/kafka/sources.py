@@ -1,4 +1,4 @@
-"""Source topics over time: their epochs, and whether one was created anew under the workers' feet."""
+"""Source topics over time: their epochs, and the detection of topics that were recreated."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from streams.stages.market import OPEN
 
 
 async def epochs(connection: Connection, names: Names) -> dict[str, int]:
-    """Return the epoch of each source topic that was ever adopted: what `progress` knows, and the journal after it."""
+    """Return the epoch of each source topic known to `progress`, or adopted in the journal after it."""
     progress = await _progress(connection, names, "journal", 0)
     known = {topic: source["epoch"] for topic, source in progress["meta"].get("sources", {}).items()}
     tail = read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), progress["offset"] + 1)
@@ -32,10 +32,10 @@ async def epochs(connection: Connection, names: Names) -> dict[str, int]:
 async def refuse_recreated(
     connection: Connection, names: Names, partitions: int, epochs_now: Mapping[str, int]
 ) -> None:
-    """Return if every source still holds what the journal has taken from it.
+    """Return if every source still reaches the offsets that the journal has of it.
 
     Raises:
-        ProcessorStopped: one ends below, so it was created anew; the text names what to run.
+        ProcessorStopped: one ends below them, so it was recreated; the text says what to run.
     """
     taken = await _ticks_taken(connection, names)
     for progress in (await _progress_of(connection, names, "journal", range(partitions))).values():
@@ -49,35 +49,35 @@ async def refuse_recreated(
             logical = names.logical(place.topic)
             msg = (
                 f"{place.topic}[{place.partition}] ends at {end}, but the journal has its offset {taken[place]}: "
-                f"the topic was created anew. If that is right, run: himari topics adopt {logical}"
+                f"the topic was recreated. If that is intended, run: himari topics adopt {logical}"
             )
             raise ProcessorStopped(msg)
 
 
 async def take_part(connection: Connection, names: Names) -> None:
-    """Return if this user may be a member of the workers' group; aiokafka would wait for that for ever.
+    """Return if this user may join the workers' group; aiokafka would retry forever.
 
     Raises:
-        NotAllowed: the broker does not let it.
+        NotAllowed: the broker denies it.
     """
     consumer = _group_member(connection, names)
     await reach(consumer, connection)
     try:
-        with allowed("take part", f"group {names.application}"):
+        with allowed("join", f"group {names.application}"):
             await consumer.committed(TopicPartition(names.topic(journal.TOPIC), 0))
     finally:
         await consumer.stop()
 
 
 async def adopt(connection: Connection, names: Names, topic: str, now_ns: int) -> int:
-    """Journal a new epoch of a source topic and let the group begin it anew; return the epoch. No worker may run.
+    """Journal a new epoch of a source topic and reset the group to its beginning; return the epoch. No worker may run.
 
     Raises:
-        NotFound: no input topic has that name.
-        ProcessorStopped: workers are still in the group; nothing is changed then.
+        NotFound: no input topic has this name.
+        ProcessorStopped: workers are still in the group; nothing is changed.
     """
     if topic not in {each.name for each in INPUTS}:
-        msg = f"{topic} is no input topic; there are {', '.join(each.name for each in INPUTS)}"
+        msg = f"{topic} is not an input topic; input topics are {', '.join(each.name for each in INPUTS)}"
         raise NotFound(msg)
     await _commit_beginning(connection, names, topic)
     if topic == "prices":
@@ -98,7 +98,7 @@ async def _ticks_taken(connection: Connection, names: Names) -> dict[TopicPartit
 
 
 async def _forget_steps(connection: Connection, names: Names) -> None:
-    """Write tombstones over the market's checkpoint: it begins anew with its source."""
+    """Delete the market's checkpoint with tombstones: it restarts with its source."""
     producer = AIOKafkaProducer(**connection.options(), acks="all", enable_idempotence=False)
     await reach(producer, connection)
     try:
@@ -112,14 +112,14 @@ async def _forget_steps(connection: Connection, names: Names) -> None:
 
 
 async def _progress(connection: Connection, names: Names, source: str, partition: int) -> dict[str, Any]:
-    """Return the newest `progress` on a source's partition; before the first one it stands before record 0."""
+    """Return the newest `progress` of a source's partition; with offset -1 if there is none."""
     return (await _progress_of(connection, names, source, [partition]))[partition]
 
 
 async def _progress_of(
     connection: Connection, names: Names, source: str, partitions: Iterable[int]
 ) -> dict[int, dict[str, Any]]:
-    """Return the same of several partitions, by one consumer."""
+    """Return the same for several partitions, with one consumer."""
     places = [TopicPartition(names.changelog(PROGRESS[source]), partition) for partition in partitions]
     values = await read.newest_of(connection, places)
     return {
@@ -134,7 +134,7 @@ async def _commit_beginning(connection: Connection, names: Names, topic: str) ->
     try:
         partitions = await read.places(connection, names.topic(topic))
         consumer.assign(partitions)
-        with allowed("take part", f"group {names.application}"):
+        with allowed("join", f"group {names.application}"):
             await consumer.commit(await consumer.beginning_offsets(partitions))
     except CommitFailedError as error:
         msg = f"group {names.application} still has members: stop the workers, wait a session timeout, and try again"

@@ -1,4 +1,4 @@
-"""The state of a journal partition at this moment: its last checkpoint and the entries after it. Nothing is changed."""
+"""The current state of a journal partition, read-only: its last checkpoint, and the entries after it."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -15,16 +15,16 @@ from streams.processing.ports import RecordKey
 from streams.stages.sizing import SizingFold
 
 TRIES = 3
-"""A worker may write a checkpoint while its tables are read; the digest tells."""
+"""A worker may write a checkpoint while its tables are read; the digest reveals that."""
 
 
 async def folded(connection: Connection, names: Names, partition: int) -> State:
-    """Return the state of a journal partition, folded up to the journal's end of this moment."""
+    """Return the state of a journal partition, folded up to the current end of the journal."""
     return (await folded_all(connection, names, [partition]))[0]
 
 
 async def folded_all(connection: Connection, names: Names, partitions: Sequence[int]) -> list[State]:
-    """Return the states of journal partitions, each folded up to the journal's end of this moment; few consumers."""
+    """Return the states of journal partitions, each folded up to the current end, with few consumers."""
     folds = {partition: SizingFold(partition) for partition in partitions}
     firsts, torn = dict.fromkeys(partitions, 0), list(partitions)
     for _ in range(TRIES):

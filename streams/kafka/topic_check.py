@@ -1,4 +1,4 @@
-"""Topics as they are against topics as declared: what differs, what of it can be mended, and what to run."""
+"""Compares topics with their declaration: differences, which of them can be corrected, and what to run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 from streams.journal.topics import ALL, CHANGELOGS, TABLES, Names, Topic
 
 REPLICAS = 3
-"""On as many brokers or more, unless the settings say otherwise; below it a topic has one replica."""
+"""Default with at least this many brokers; with fewer, a topic has one replica."""
 SAFE_REPLICAS = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
 
 
 class TopicDifference(NamedTuple):
-    """One thing on the broker that is not as declared."""
+    """One difference between the broker and the declaration."""
 
     topic: str
     """Name on the broker."""
@@ -27,7 +27,7 @@ class TopicDifference(NamedTuple):
 
     @property
     def fatal(self) -> bool:
-        """Whether a worker must not start on it: a topic that is missing or has a count that does not fit."""
+        """Whether it prevents a worker from starting: a missing topic, or a wrong partition count."""
         return self.what in {"topic", "partitions"}
 
     def __str__(self) -> str:
@@ -36,24 +36,24 @@ class TopicDifference(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """What a broker says of itself and of all its topics."""
+    """A broker and all its topics."""
 
     brokers: int
     embedded: bool
     partitions: Mapping[str, int]
     settings: Mapping[str, Mapping[str, str]]
-    """Of our topics, settings with their values; empty on the embedded broker, which has none."""
+    """Settings of our topics; empty on the embedded broker, which has none."""
     replication: int | None = None
-    """Replicas that the settings ask for; None: as many as the brokers allow for."""
+    """Configured number of replicas; None: by the number of brokers."""
 
     @property
     def replicas(self) -> int:
-        """Return how many replicas a new topic gets."""
+        """Number of replicas of a new topic."""
         return self.replication or (REPLICAS if self.brokers >= REPLICAS else 1)
 
 
 def compare(cluster: Cluster, names: Names, partitions: int) -> list[TopicDifference]:
-    """Return what differs between a cluster and the declared topics, in the order of their declaration."""
+    """Return the differences between a cluster and the declared topics, in the order of declaration."""
     return [
         difference
         for topic in ALL
@@ -75,7 +75,7 @@ def _differences(cluster: Cluster, name: str, topic: Topic, wanted: int | None) 
 
 
 def fitting(cluster: Cluster, names: Names, topic: Topic, partitions: int) -> int | None:
-    """Return the only count that fits a topic, or None where any does."""
+    """Return the required partition count of a topic, or None if any is valid."""
     counts = {"P": partitions, "input": None, "prices": cluster.partitions.get(names.topic("prices"), partitions)}
     return counts[topic.partitions]
 
@@ -86,50 +86,51 @@ def settings_of(cluster: Cluster, topic: Topic) -> dict[str, str]:
 
 
 def growable(cluster: Cluster, names: Names, difference: TopicDifference) -> bool:
-    """Return whether partitions that are missing can be added with no harm to what the topic holds.
+    """Return whether missing partitions can be added without invalidating the topic's contents.
 
-    Partition p of such a topic belongs to partition p of another, the journal or `prices`: what is there stays right.
-    The journal itself never grows: its count says which partition a portfolio is in.
+    Partition p of such a topic belongs to partition p of another, the journal or `prices`: its contents stay valid.
+    The journal never grows: its count determines the partition of a portfolio.
     """
     return difference.short and difference.topic != names.topic("journal") and not cluster.embedded
 
 
-def advice(cluster: Cluster, names: Names, unfit: Sequence[TopicDifference]) -> str:
+def advice(cluster: Cluster, names: Names, wrong: Sequence[TopicDifference]) -> str:
     """Return fatal differences in one line, with what to do about them."""
-    missing = [difference.topic for difference in unfit if difference.what == "topic"]
-    lines = [str(difference) for difference in unfit if difference.what != "topic"]
+    missing = [difference.topic for difference in wrong if difference.what == "topic"]
+    lines = [str(difference) for difference in wrong if difference.what != "topic"]
     if missing:
         lines.append(f"{len(missing)} topics are missing, {missing[0]} first")
-    return "; ".join([*lines, *dict.fromkeys(_remedies(cluster, names, unfit))])
+    return "; ".join([*lines, *dict.fromkeys(_remedies(cluster, names, wrong))])
 
 
-def _remedies(cluster: Cluster, names: Names, unfit: Sequence[TopicDifference]) -> Iterable[str]:
-    """Yield what to do; where the journal differs, it is the settings that are wrong, and only that is said."""
-    counts = [each for each in unfit if each.what == "partitions"]
+def _remedies(cluster: Cluster, names: Names, wrong: Sequence[TopicDifference]) -> Iterable[str]:
+    """Yield what to do; if the journal differs, only that the settings are wrong."""
+    counts = [each for each in wrong if each.what == "partitions"]
     journal = next((each for each in counts if each.topic == names.topic("journal")), None)
     if journal is not None:
-        yield f"set topics.partitions to {journal.found}, as the journal has it: another parts portfolios from state"
+        why = "any other number separates portfolios from state"
+        yield f"set topics.partitions to {journal.found}, as the journal has it: {why}"
         return
-    stuck = [each for each in counts if not growable(cluster, names, each)]
-    for difference in stuck:
-        yield f"{_why_stuck(difference)}; with the workers stopped {_way_out(names, difference.topic)}"
-    if len(stuck) < len(unfit):
+    fixed = [each for each in counts if not growable(cluster, names, each)]
+    for difference in fixed:
+        yield f"{_why_fixed(difference)}; with the workers stopped {_remedy(names, difference.topic)}"
+    if len(fixed) < len(wrong):
         yield "run: himari topics apply"
 
 
-def _why_stuck(difference: TopicDifference) -> str:
+def _why_fixed(difference: TopicDifference) -> str:
     if difference.short:
         return "the embedded broker cannot add partitions"
-    return "partitions cannot be taken away"
+    return "partitions cannot be removed"
 
 
-def _way_out(names: Names, topic: str) -> str:
-    """Return how a topic gets other partitions: only what can be folded again may be deleted."""
+def _remedy(names: Names, topic: str) -> str:
+    """Return how to change a topic's partitions: only what can be rebuilt may be deleted."""
     market = [names.changelog(table.name) for table in TABLES if table.source == "prices"]
     if topic in market:
         return f"delete {' and '.join(market)}, then run: himari topics apply (steps already journaled stay)"
     if topic in {names.of(each) for each in CHANGELOGS}:
-        return f"delete {topic}, then run: himari topics apply (the state is folded anew from the journal)"
+        return f"delete {topic}, then run: himari topics apply (the state is rebuilt from the journal)"
     return f"delete {topic} if it is empty, then run: himari topics apply"
 
 

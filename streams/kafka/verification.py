@@ -1,4 +1,4 @@
-"""The audit of a whole cluster, in this process or in several."""
+"""The audit of a whole cluster, in one process or several."""
 
 import asyncio
 import os
@@ -31,16 +31,16 @@ from streams.processing.ports import Record
 from streams.stages.sizing import FoldObserver
 
 STALLED_S = 30.0
-"""A partition that ends further on and gives nothing for so long is told of, and not waited for."""
+"""How long a partition that has more records may deliver none before the audit fails."""
 
 WORTH_IT: Final = 20_000
-"""Entries from which on other processes are worth their start."""
+"""Number of entries from which on several processes are faster."""
 
 ProgressCallback = Callable[[int], None]
 
 
 class VerificationRequest(NamedTuple):
-    """What is to be verified."""
+    """What to verify."""
 
     range: Range = Range()
     portfolio: str | None = None
@@ -51,7 +51,7 @@ EVERYTHING: Final = VerificationRequest()
 
 
 class VerificationJob(NamedTuple):
-    """A piece for another process, which finds its own way to the broker."""
+    """A piece for another process, which opens its own connection."""
 
     settings: Settings
     archive: str | None
@@ -81,29 +81,29 @@ async def verified(
     told: ProgressCallback = lambda _: None,
     observe: FoldObserver | None = None,
 ) -> SegmentResult:
-    """Verify one stretch of one partition.
+    """Verify one segment of one partition.
 
     Raises:
-        VerificationMismatch: the checkpoint that it starts from is not whole, or a file of the archive was changed.
-        BrokerUnreachable: the broker gives nothing for a long time.
+        VerificationMismatch: its starting checkpoint is damaged, or a file of the archive was changed.
+        BrokerUnreachable: the broker delivers nothing for `STALLED_S`.
     """
     partition, log = piece.partition, ClusterLog(connection, names, kept)
     start, others = await _begun(partition, await _start(connection, names, piece, kept), log, piece.end)
-    stretch = SegmentAudit(
+    segment = SegmentAudit(
         partition, start, piece.part, probe=piece.probe, until_ns=piece.until_ns, observe=observe, told=told
     )
-    stretch.others = others
+    segment.others = others
     entries = log.chunks(journal.TOPIC, partition, start.offset + 1, piece.end)
     published = log.chunks("allocations", partition, start.outputs, piece.outputs_end)
     async with aclosing(entries), aclosing(published):
-        return await stretch.verify(entries, published, open_end=piece.open_end)
+        return await segment.verify(entries, published, open_end=piece.open_end)
 
 
 async def _begun(partition: int, start: Checkpoint, log: "ClusterLog", end: int) -> tuple[Checkpoint, tuple[str, ...]]:
-    """Return where this decision version can begin, and what others have decided before.
+    """Return where this decision version starts, and the spans of other versions before it.
 
     Raises:
-        AnotherVersion: nowhere; the text says what to install.
+        AnotherVersion: it decided nothing here; the text says what to install.
     """
     version = (start.meta or {}).get("decision_version", DECISION_VERSION)
     if version != DECISION_VERSION:
@@ -116,7 +116,7 @@ async def _begun(partition: int, start: Checkpoint, log: "ClusterLog", end: int)
     async with aclosing(log.chunks(journal.TOPIC, partition, 0, end)) as found:
         head = await anext(found, None)
         if head is None or head[0].offset:
-            return GENESIS, ()  # the fold names what is missing
+            return GENESIS, ()  # the fold reports what is missing
         start, others = await version_spans.begun(partition, _each(head, found))
     return start, tuple(f"journal partition {partition}: {each}" for each in others)
 
@@ -135,17 +135,17 @@ async def _start(connection: Connection, names: Names, piece: Piece, kept: Archi
     if piece.start.where == "live":
         found = await live_checkpoint(connection, names, piece.partition)
         if found is None or found.offset != piece.start.offset:
-            msg = f"the checkpoint of partition {piece.partition} at {piece.start.offset} is no more: try again"
+            msg = f"the checkpoint of partition {piece.partition} at {piece.start.offset} no longer exists: try again"
             raise NotFound(msg)
         return found
     return GENESIS
 
 
 async def live_checkpoint(connection: Connection, names: Names, partition: int) -> Checkpoint | None:
-    """Return the workers' last checkpoint of a partition, None where there is none.
+    """Return the workers' last checkpoint of a partition, None if there is none.
 
     Raises:
-        VerificationMismatch: its records do not have the digest that `progress` says.
+        VerificationMismatch: its records do not have the digest of `progress`.
     """
     for _ in range(state_snapshot.TRIES):
         found = (await state_snapshot.checkpoints(connection, names, [partition])).get(partition)
@@ -157,19 +157,19 @@ async def live_checkpoint(connection: Connection, names: Names, partition: int) 
                 progress.offset, progress.digest, progress.entry, progress.outputs, progress.meta, ledger.records()
             )
     tables = f"{names.application}-*-changelog[{partition}]"
-    there, right = f"{ledger.digest:064x}", f"{progress.digest:064x}"
-    msg = f"{tables}: the checkpoint at entry {progress.offset} has digest {there}, not {right}"
+    found_digest, right = f"{ledger.digest:064x}", f"{progress.digest:064x}"
+    msg = f"{tables}: the checkpoint at entry {progress.offset} has digest {found_digest}, not {right}"
     raise VerificationMismatch(msg)
 
 
 class ClusterLog:
-    """Partitions of the cluster, what is archived of them taken from the archive."""
+    """The partitions of a cluster; archived records are read from the archive."""
 
     def __init__(self, connection: Connection, names: Names, kept: ArchivedPartition | None = None) -> None:
         self._connection, self._names, self._kept = connection, names, kept
 
     async def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
-        """Yield records from `first` to before `end`."""
+        """Yield records from `first` up to, not including, `end`."""
         if self._kept is not None:
             archived = min(end, self._kept.end(topic, partition))
             for records in self._kept.chunks(topic, partition, first, archived):
@@ -183,10 +183,10 @@ class ClusterLog:
 async def chunks(
     connection: Connection, topic: str, partition: int, first: int, end: int
 ) -> AsyncGenerator[Sequence[Any], None]:
-    """Yield the records of a partition from `first` (or the first there is) to before `end`, as they are fetched.
+    """Yield the records of a partition from `first` (or the first available) up to, not including, `end`, as fetched.
 
     Raises:
-        BrokerUnreachable: it gives nothing for a long time, though it ends further on.
+        BrokerUnreachable: nothing is delivered for `STALLED_S` before the end.
     """
     if first >= end:
         return
@@ -202,7 +202,7 @@ async def chunks(
             now = await consumer.position(place)
             position, since = now, since if now == position else loop.time()
             if loop.time() - since > STALLED_S:
-                msg = f"{topic}[{partition}] ends at {end} and gives nothing from {position} on"
+                msg = f"{topic}[{partition}] ends at {end} but delivers nothing from {position} on"
                 raise BrokerUnreachable(msg)
 
 
@@ -215,9 +215,9 @@ async def ends(
     *,
     live: bool = False,
 ) -> tuple[dict[int, Ends], dict[int, Progress]]:
-    """Return how far partitions can be read now, and what their workers' `progress` says.
+    """Return the current ends of partitions, and their workers' `progress`.
 
-    `live`: with the mark of the workers' last checkpoint.
+    `live`: include the mark of the workers' last checkpoint.
     """
     topic = names.changelog(PROGRESS[journal.TOPIC])
     values = await read.newest_of(connection, [TopicPartition(topic, each) for each in partitions])
@@ -247,7 +247,7 @@ async def plan(
     asked: VerificationRequest,
     kept: ArchivedPartition | None = None,
 ) -> tuple[list[Piece], dict[int, Progress]]:
-    """Return what has to be verified, stretch by stretch, and the workers' `progress`."""
+    """Return the pieces to verify, and the workers' `progress`."""
     numbers = range(partitions)
     if asked.partition is not None:
         numbers = range(asked.partition, asked.partition + 1)
@@ -266,7 +266,7 @@ async def verify_cluster(
     portfolio: str | None = None,
     observers: Callable[[int], FoldObserver] | None = None,
 ) -> Verdict:
-    """Verify every journal partition in this process; `observers` gives who is told what its entries led to."""
+    """Verify every journal partition in this process; `observers` returns the observer of a partition's entries."""
     pieces, progress = await plan(connection, names, partitions, VerificationRequest(portfolio=portfolio))
     found = [
         await verified(connection, names, piece, observe=None if observers is None else observers(piece.partition))
@@ -276,14 +276,14 @@ async def verify_cluster(
 
 
 class Audited(NamedTuple):
-    """A verdict, and where it began."""
+    """A verdict, and where the audit started."""
 
     verdict: Verdict
     starts: dict[int, Mark]
     """By partition."""
     processes: int
     cpu_s: list[float]
-    """Processor time of each piece."""
+    """CPU time of each piece."""
 
 
 def verify(
@@ -295,13 +295,13 @@ def verify(
     begun: ProgressCallback = lambda _: None,
     told: ProgressCallback = lambda _: None,
 ) -> Audited:
-    """Verify what is asked for, in so many processes (None: as many as there are cores, one where it is little).
+    """Verify what is asked for; `processes` None: one per core, or one if there are few entries.
 
-    `begun` is told how many entries there are, `told` how many more are folded.
+    `begun` is called with the number of entries, `told` with the number of entries folded since the last call.
 
     Raises:
-        BrokerUnreachable, TopicsUnfit: nothing can be read.
-        VerificationMismatch: a checkpoint that is needed, or a file of the archive, was changed.
+        BrokerUnreachable, TopicsUnfit: the journal cannot be read.
+        VerificationMismatch: a checkpoint, or a file of the archive, was changed.
     """
     connection, names, kept = connect(settings), Names(settings.topics.prefix), _archive(archive)
     partitions = settings.topics.partitions

@@ -20,6 +20,7 @@ from schemas.vocabulary import PolicyMode
 from streams.library.session import EnsembleAllocation, Library, of_one_portfolio, readings
 from streams.policy.adapters import Mock, Nobody, adapter
 from streams.policy.client import Outcome, PolicyClient
+from streams.processing.immediate import result_of
 from streams.stages.control import mode_order
 
 Cascades = CascadeIndicators | Mapping[str, Any] | Sequence[CascadeIndicators | Mapping[str, Any]] | None
@@ -105,7 +106,7 @@ class Layer3Phase3Hybrid(Library):
         folded = self._size(of_one_portfolio(signals), readings(cascade), prices)
         asked = [RlRequest.model_validate(each) for each in folded.requests]
         if self._own is None:
-            outcomes = [_at_once(self._desk.answer(request)) for request in asked]
+            outcomes = [result_of(self._desk.answer(request)) for request in asked]
         else:
             outcomes = self._own.run(self._answers(asked)).result() if asked else []
         return self._revised(folded, outcomes)
@@ -195,15 +196,3 @@ class OwnLoop:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await last
-
-
-def _at_once(step: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Run a coroutine that has nothing to wait for."""
-    try:
-        step.send(None)
-    except StopIteration as end:
-        found: Outcome = end.value
-        return found
-    step.close()
-    msg = "a policy in process waited for something"
-    raise RuntimeError(msg)

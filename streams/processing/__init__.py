@@ -1,1 +1,1 @@
-"""Processors, their ports and checkpoints: how a fold on a partition survives crashes."""
+"""Processors, their ports and checkpoints: how the fold of a partition survives crashes."""

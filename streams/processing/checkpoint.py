@@ -1,8 +1,8 @@
-"""What a checkpoint holds: each record as at most two versions, one digest over all, and the place it was taken at.
+"""The contents of a checkpoint: each record in at most two versions, a digest over all of them, and the offset.
 
-A record of a checkpoint table is its value at the last acknowledged `progress` and its value now. Whoever reads the
-tables back takes of each record the newest version that is not above `progress`: thus it does not matter which of
-a checkpoint's records had landed when the worker died.
+A record of a checkpoint table holds its value at the last acknowledged `progress` and its current value. A reader takes
+the newest version of each record that is not above `progress`, so it does not matter which records of an unfinished
+checkpoint had been written when the worker died.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import orjson
 from streams.processing.ports import Record, RecordKey
 
 _HEAD = Struct("<qi")
-"""Of each version: stamp, and length of the value that follows (-1: deleted)."""
+"""Header of each version: stamp, and length of the value that follows (-1: deleted)."""
 _LENGTHS = Struct("<II")
 _MODULUS = 1 << 256
 
@@ -30,10 +30,10 @@ class Version(NamedTuple):
 
 
 Tables = Mapping[RecordKey, tuple[Version, ...]]
-"""What the checkpoint tables of one partition hold."""
+"""The contents of the checkpoint tables of one partition."""
 
 Encode = Callable[[RecordKey], bytes | None]
-"""A record's value now; None: deleted."""
+"""Returns a record's current value; None: deleted."""
 
 
 def pack(*versions: Version) -> bytes:
@@ -44,26 +44,26 @@ def pack(*versions: Version) -> bytes:
 
 
 def unpack(frame: bytes) -> tuple[Version, ...]:
-    """Return the versions of a record; a damaged one has none (the digest, or the next checkpoint, makes it good)."""
-    versions, place, end = [], 0, len(frame)
+    """Return the versions of a record; none if it is damaged: the digest reveals that."""
+    versions, at, end = [], 0, len(frame)
     try:
-        while place < end:
-            stamp, length = _HEAD.unpack_from(frame, place)
-            place += _HEAD.size
-            versions.append(Version(stamp, None if length < 0 else frame[place : place + length]))
-            place += max(length, 0)
+        while at < end:
+            stamp, length = _HEAD.unpack_from(frame, at)
+            at += _HEAD.size
+            versions.append(Version(stamp, None if length < 0 else frame[at : at + length]))
+            at += max(length, 0)
     except error:
         return ()
-    return tuple(versions) if place == end else ()
+    return tuple(versions) if at == end else ()
 
 
 def newest(versions: Sequence[Version], offset: int) -> Version | None:
-    """Return the newest version not above an offset, None where there is none."""
+    """Return the newest version not above an offset, or None."""
     return next((version for version in reversed(versions) if version.stamp <= offset), None)
 
 
 def term(key: RecordKey, value: bytes | None) -> int:
-    """Return what one record adds to the digest: sha256(table ‖ key ‖ value), the lengths of the first two before."""
+    """Return one record's term of the digest: sha256(len(table) ‖ len(key) ‖ table ‖ key ‖ value)."""
     if value is None:
         return 0
     table = key[0].encode()
@@ -76,24 +76,24 @@ def digest(records: Mapping[RecordKey, bytes]) -> int:
 
 
 def fingerprint(record: Record) -> str:
-    """Return the sha256 (hex) of a source record: its key's length, key and value."""
+    """Return the sha256 (hex) of a source record: lengths of key and value, key, value."""
     key, value = record.key or b"", record.value or b""
     return hashlib.sha256(_LENGTHS.pack(len(key), len(value)) + key + value).hexdigest()
 
 
 class Progress(NamedTuple):
-    """Where a checkpoint was taken, and what must be true there."""
+    """The offset of a checkpoint, and what recovery checks there."""
 
     offset: int
-    """The last entry that is folded in."""
+    """The last entry folded."""
     digest: int
     """Of all records at `offset`."""
     entry: str
     """Fingerprint of the entry at `offset`."""
     outputs: int
-    """Place in the audited topic: no output of an entry above `offset` that was known lies before it."""
+    """Offset in the audited topic: all known outputs of entries above `offset` are at or after it."""
     meta: Mapping[str, object] | None
-    """What the fold adds."""
+    """The fold's own values."""
 
     def to_bytes(self) -> bytes:
         """Return it as JSON."""
@@ -101,7 +101,7 @@ class Progress(NamedTuple):
 
     @classmethod
     def from_bytes(cls, value: bytes) -> "Progress":
-        """Return it from JSON. Raises: ValueError, KeyError or TypeError where it is none."""
+        """Return it from JSON. Raises: ValueError, KeyError or TypeError if it is not one."""
         tree = orjson.loads(value)
         return cls(tree["offset"], int(tree["digest"], 16), tree["entry"], tree["outputs"], tree["meta"])
 
@@ -111,19 +111,19 @@ BEGINNING = Progress(-1, 0, "", 0, None)
 
 
 class Batch(NamedTuple):
-    """One checkpoint on its way to the tables."""
+    """One checkpoint to be written to the tables."""
 
     changes: dict[RecordKey, bytes | None]
-    """What to write: frames, and None for tombstones."""
+    """Records to write: frames, and None for tombstones."""
     versions: dict[RecordKey, Version]
-    """The version of now of each record in it, tombstones excepted."""
+    """The current version of each record in it, without tombstones."""
     offset: int
     digest: int
-    """Of all records as they will be."""
+    """Over all records after the write."""
 
 
 class Ledger:
-    """One partition's records as of the last acknowledged `progress`, and where the tables hold something else.
+    """One partition's records at the last acknowledged `progress`, and where the tables differ from them.
 
     `base`: each record's version at `progress` (none: deleted). `offset`: that of `progress`. `digest`: over `base`.
     """
@@ -132,13 +132,13 @@ class Ledger:
         self.base, self.offset = base, offset
         self.digest = digest(self.records())
         self._above: list[RecordKey] = []
-        """Records with a version above `progress`: the next checkpoint writes them, touched again or not."""
+        """Records with a version above `progress`: the next checkpoint writes them, touched or not."""
         self._deleted: list[RecordKey] = []
         """Records whose newest version is a deletion: the next checkpoint writes their tombstones."""
 
     @classmethod
     def read(cls, stored: Tables, offset: int) -> "Ledger":
-        """Return the ledger at an offset, of each record the newest version not above it."""
+        """Return the ledger at an offset: the newest version of each record that is not above it."""
         at = {key: newest(versions, offset) for key, versions in stored.items()}
         ledger = cls({key: v for key, v in at.items() if v is not None and v.value is not None}, offset)
         ledger.mark_stale(stored)
@@ -146,12 +146,12 @@ class Ledger:
 
     @classmethod
     def of(cls, touched: Mapping[RecordKey, int], encode: Encode, offset: int) -> "Ledger":
-        """Return the ledger at an offset of a state whose every record was touched on the way there."""
+        """Return the ledger at an offset for a state of which every record was touched since the beginning."""
         now = {key: Version(stamp, encode(key)) for key, stamp in touched.items()}
         return cls({key: version for key, version in now.items() if version.value is not None}, offset)
 
     def mark_stale(self, stored: Tables) -> None:
-        """Note where the tables, which read as `base`, hold what is above `progress` or deleted."""
+        """Record which of the tables' records, which read as `base`, hold a version above `progress` or a deletion."""
         self._above, self._deleted = [], []
         for key, versions in stored.items():
             if not versions or versions[-1].stamp > self.offset:
@@ -160,11 +160,11 @@ class Ledger:
                 self._deleted.append(key)
 
     def repair(self, stored: Tables) -> dict[RecordKey, bytes | None]:
-        """Return what makes tables read as `base`; None: a stray's tombstone."""
+        """Return the changes that make tables read as `base`; None: the tombstone of a record that `base` lacks."""
         base, changes = self.base, {}
         for key in {**stored, **base}:
-            there, right = newest(stored.get(key, ()), self.offset), base.get(key)
-            if (there and there.value) != (right and right.value):
+            found, right = newest(stored.get(key, ()), self.offset), base.get(key)
+            if (found and found.value) != (right and right.value):
                 changes[key] = right and pack(right)
         return changes
 
@@ -173,10 +173,10 @@ class Ledger:
         return {key: version.value for key, version in self.base.items() if version.value is not None}
 
     def batch(self, touched: Mapping[RecordKey, int], encode: Encode, offset: int) -> Batch:
-        """Return the checkpoint at an offset: all that was touched, and all that the tables hold above `progress`.
+        """Return the checkpoint at an offset: every touched record, and every one with a version above `progress`.
 
-        What was touched is written even where its value is the same again: a worker that was overtaken may have
-        written another one. A stamp at or below `progress` (time passed, no entry came) counts as above it.
+        A touched record is written even if its value is unchanged: a worker that has lost the partition may have
+        written another value. A stamp at or below `progress` (time passed, no entry came) counts as above it.
         """
         base, total, first = self.base, self.digest, self.offset + 1
         changes: dict[RecordKey, bytes | None] = {}
@@ -197,7 +197,7 @@ class Ledger:
         return Batch(changes, versions, offset, total % _MODULUS)
 
     def settle(self, batch: Batch) -> None:
-        """Take an acknowledged checkpoint as what the tables hold."""
+        """Update to an acknowledged checkpoint, which the tables now hold."""
         self.offset, self.digest = batch.offset, batch.digest
         self._above = []
         self._deleted = [key for key, version in batch.versions.items() if version.value is None]

@@ -1,4 +1,4 @@
-"""The one clock of a worker: wall time, scaled time for the demo, and time that its caller moves."""
+"""The clock of a worker: wall time, scaled time for the demo, and time that the caller moves."""
 
 import time
 from typing import NamedTuple, Self
@@ -7,15 +7,15 @@ from schemas.errors import ConfigurationException
 
 SECOND_NS = 1_000_000_000
 ENVIRONMENT = "HIMARI_CLOCK"
-"""Variable that hands a clock to a process of its own."""
+"""Environment variable that passes a clock to a child process."""
 PLACE = "environment"
 
 
 class Clock(NamedTuple):
-    """Time that stood at `start_ns` when the wall clock stood at `anchor_ns`, and runs `factor` times as fast.
+    """A clock that showed `start_ns` when the wall clock showed `anchor_ns`, and runs `factor` times as fast.
 
-    By default it is the wall clock itself. As text it is `start*factor@anchor`, so that a worker in another process
-    tells the same time.
+    The default is the wall clock itself. Its text is `start*factor@anchor`, so that a worker in another process can
+    use the same clock.
 
     >>> str(Clock(1_767_225_600_000_000_000, 3_600, 1_800_000_000_000_000_000))
     '1767225600000000000*3600@1800000000000000000'
@@ -27,15 +27,15 @@ class Clock(NamedTuple):
 
     @classmethod
     def scaled(cls, start_ns: int, factor: int) -> Self:
-        """Return a clock that stands at `start_ns` now and runs `factor` times as fast as the wall clock."""
+        """Return a clock that shows `start_ns` now and runs `factor` times as fast as the wall clock."""
         return cls(start_ns, factor, time.time_ns())
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the clock that `str` wrote.
+        """Return the clock with this text, as `str` gives it.
 
         Raises:
-            ConfigurationException: the text is no clock; it is taken to come from the environment.
+            ConfigurationException: the text is not a clock; the environment is named as its source.
         """
         start, _, rest = text.partition("*")
         factor, _, anchor = rest.partition("@")
@@ -52,16 +52,16 @@ class Clock(NamedTuple):
         return self.at(time.time_ns())
 
     def at(self, wall_ns: int) -> int:
-        """Return what the clock shows when the wall clock shows `wall_ns`."""
+        """Return the time on this clock when the wall clock shows `wall_ns`."""
         return self.start_ns + (wall_ns - self.anchor_ns) * self.factor
 
     def wall_s_until(self, time_ns: int) -> float:
-        """Return how many wall seconds are left until the clock shows `time_ns`, 0 where it has."""
+        """Return the wall seconds until the clock shows `time_ns`; 0 if it is past."""
         return max(0, time_ns - self.now_ns()) / (self.factor * SECOND_NS)
 
 
 class ManualClock:
-    """A clock that stands still until its caller moves it, and never goes back: history and tests."""
+    """A clock that only its caller moves, and only forward; for history and tests."""
 
     def __init__(self, now_ns: int) -> None:
         self._now_ns = now_ns
@@ -71,10 +71,10 @@ class ManualClock:
         return self._now_ns
 
     def move_to(self, now_ns: int) -> None:
-        """Move the clock.
+        """Set the clock.
 
         Raises:
-            ValueError: `now_ns` lies before the present.
+            ValueError: `now_ns` is earlier than the current time.
         """
         if now_ns < self._now_ns:
             msg = f"clock: must not go back, was moved from {self._now_ns} to {now_ns}"
@@ -82,5 +82,5 @@ class ManualClock:
         self._now_ns = now_ns
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on by `seconds`, at least 0."""
+        """Advance the clock by `seconds`, at least 0."""
         self.move_to(self._now_ns + int(seconds * SECOND_NS))

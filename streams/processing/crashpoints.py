@@ -1,8 +1,8 @@
-"""Named places where a worker can be made to die, so that tests may hold that none of them loses or doubles anything.
+"""Named points where tests kill a worker, to show that a crash at none of them loses or duplicates anything.
 
 Off unless the environment has `HIMARI_CRASH_AT=name:nth`: the process is killed (`kill -9`) when it passes `name` the
-nth time. A place is passed once a chunk, a table or a checkpoint, never once an entry; when off, that is a call of a
-function that returns.
+nth time. A point is passed once per chunk, table or checkpoint, never once per entry; when off, passing it costs one
+call of an empty function.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Literal, NoReturn, get_args
 from schemas.errors import ConfigurationException
 
 ENVIRONMENT = "HIMARI_CRASH_AT"
-"""Variable that arms one place in one process."""
+"""Environment variable that arms one point in one process."""
 PLACE = "environment"
 
 Point = Literal[
@@ -31,30 +31,31 @@ Point = Literal[
     "known",
 ]
 """ingested: a chunk of an input is journaled, not acknowledged · folded: a chunk is folded, nothing of it published ·
-sent: one partition's part of what is published is acknowledged, the others' perhaps not · published: all of it is ·
+sent: one partition's share of the outputs is acknowledged, others may not be · published: all outputs are ·
 taken: a checkpoint is encoded, nothing of it written · stored: a table's records are in the local store, not in the
-changelog · logged: in the changelog too, the store does not know how far · written: all tables are, `progress` is not ·
-progressed: `progress` is, no chunk acknowledged · acknowledged: all is · restored: the state is back, what was
-published above it not read · known: that is read too, nothing new is."""
+changelog · logged: in the changelog too, but the store's changelog offset is not updated · written: all tables are
+written, `progress` is not · progressed: `progress` is written, no chunk acknowledged · acknowledged: all chunks are ·
+restored: the state is restored, outputs published above it are not read yet · known: those are read, no new record
+is."""
 
 POINTS: tuple[Point, ...] = get_args(Point)
 
 
 def passed(_point: Point) -> None:
-    """Do nothing: the place is passed."""
+    """Do nothing: no point is armed."""
 
 
 def trap(text: str, die: Callable[[], None]) -> Callable[[Point], None]:
-    """Return what calls `die` at the passage that `name:nth` names; "" names none.
+    """Return a function that calls `die` at the nth pass of the point in `name:nth`; "" arms none.
 
     Raises:
-        ConfigurationException: no place has that name, or nth is no number from 1 on.
+        ConfigurationException: no point has that name, or nth is not a number of at least 1.
     """
     if not text:
         return passed
     name, _, nth = text.partition(":")
     if name not in POINTS or not (nth.isascii() and nth.isdecimal() and int(nth)):
-        rule = f"must be name:nth with a name of {', '.join(POINTS)} and nth from 1 on, was {text[:80]!r}"
+        rule = f"must be name:nth with name one of {', '.join(POINTS)} and nth at least 1, was {text[:80]!r}"
         raise ConfigurationException(PLACE, ENVIRONMENT, rule)
     left = int(nth)
 
@@ -68,10 +69,10 @@ def trap(text: str, die: Callable[[], None]) -> Callable[[Point], None]:
 
 
 def _die() -> NoReturn:
-    """End the process as `kill -9` does: nothing is flushed, nobody is told."""
+    """End the process as `kill -9` does: nothing is flushed, no handler runs."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise SystemExit
 
 
 at: Callable[[Point], None] = trap(os.environ.get(ENVIRONMENT, ""), _die)
-"""Pass a place."""
+"""Pass a point."""

@@ -1,7 +1,7 @@
 """A cluster in memory: topics, changelogs and local stores for processors that run without a broker.
 
-The Driver, audit, what-if and the tests run on it. A test may watch each step, crash there, hold it back, or let
-sends that were in flight land later.
+The Driver, audit, what-if and the tests run on it. A test can observe each step, crash or delay it, or let sends that
+were in flight arrive later.
 """
 
 from bisect import bisect_left
@@ -19,7 +19,7 @@ _OFFSET = attrgetter("offset")
 
 
 class Stored(NamedTuple):
-    """One record of a partition, as a consumer gets it."""
+    """One record of a partition, as a consumer returns it."""
 
     offset: int
     key: bytes | None
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 
 
 class Log:
-    """One partition of a topic. An offset is never used twice, also where its record is gone."""
+    """One partition of a topic. An offset is never reused, even if its record is deleted."""
 
     __slots__ = ("end", "first", "records")
 
@@ -45,26 +45,26 @@ class Log:
         return offset
 
     def read(self, first: int, end: int | None = None) -> list[Stored]:
-        """Return the records from `first` to before `end` (None: all)."""
+        """Return the records from `first` up to, not including, `end` (None: all)."""
         records = self.records
         start = bisect_left(records, first, key=_OFFSET)
         return records[start:] if end is None else records[start : bisect_left(records, end, key=_OFFSET)]
 
     def compact(self) -> None:
-        """Keep of each key the last value only; a last value of None vanishes too."""
+        """Keep only the last value of each key; delete it if it is None."""
         last = {record.key: record for record in self.records}
         self.records = [r for r in self.records if last[r.key] is r and r.value is not None]
 
     def skip(self, count: int = 1) -> None:
-        """Use up offsets without a record, as the markers of transactions do."""
+        """Consume offsets without a record, as transaction markers do."""
         self.end += count
 
     def retain(self, first: int) -> None:
-        """Forget what lies below an offset, as retention does."""
+        """Delete the records below an offset, as retention does."""
         self.records, self.first = self.read(first), max(self.first, first)
 
     def lose(self, end: int) -> None:
-        """Forget what lies at or above an offset, and that it ever was: what a power failure does."""
+        """Delete the records at or above an offset and reset the end to it, as a power failure does."""
         self.records, self.end = self.read(0, end), min(self.end, end)
 
 
@@ -80,7 +80,7 @@ class MemoryCluster:
         self._topics.setdefault(topic, [Log() for _ in range(partitions)])
 
     def partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has. Raises: NotFound."""
+        """Return the number of partitions of a topic. Raises: NotFound."""
         return len(self._logs(topic))
 
     def log(self, topic: str, partition: int) -> Log:
@@ -92,7 +92,7 @@ class MemoryCluster:
         return logs[partition]
 
     def route(self, send: Send) -> Log:
-        """Return where a record goes: its partition, or murmur2 of its key (no key: 0). Raises: NotFound."""
+        """Return the log a record goes to: its partition, or murmur2 of its key (no key: 0). Raises: NotFound."""
         partition = send.partition
         if partition is None:
             partition = partition_of(send.key, self.partitions(send.topic)) if send.key is not None else 0
@@ -103,7 +103,7 @@ class MemoryCluster:
         return self.route(send).append(send.key, send.value, send.headers)
 
     def changelog(self, processor: str, table: str, partition: int) -> Log:
-        """Return the changelog of one table's partition; a new one is empty."""
+        """Return the changelog of one table's partition, created empty if it is new."""
         return self._changelogs.setdefault((processor, table, partition), Log())
 
     def _logs(self, topic: str) -> list[Log]:
@@ -116,23 +116,23 @@ class MemoryCluster:
 
 @dataclass
 class LocalStore:
-    """What one machine's disk holds of one partition: records, and how far each changelog is in them."""
+    """One machine's local store of one partition: records, and the offset up to which each changelog is applied."""
 
     records: dict[RecordKey, bytes] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
 
     def wipe(self) -> None:
-        """Lose all of it."""
+        """Delete everything."""
         self.records.clear()
         self.places.clear()
 
     def copy(self) -> "LocalStore":
-        """Return it as it is now, to come back to later."""
+        """Return a copy of the current contents."""
         return LocalStore(dict(self.records), dict(self.places))
 
 
 class Flight(NamedTuple):
-    """A record that is sent and has not landed; `place`: of its offset in the answer, which is in `landed` then."""
+    """A record in flight; when it arrives, its offset is stored in `landed` under `place`, its index in the batch."""
 
     log: Log
     key: bytes | None
@@ -143,15 +143,15 @@ class Flight(NamedTuple):
 
 
 Pause = Callable[[str], Awaitable[None]]
-"""Called with the name of each step; it may raise, and an awaitable that suspends holds the step back."""
+"""Called with the name of each step; it may raise, or suspend to delay the step."""
 
 
 class MemoryPorts:
     """The effects of one processor on one partition of a cluster in memory.
 
-    `pause`: see `Pause`; with it, records land one by one, those of one log in order, `choose(n)` saying which of n
-    logs is next. What had not landed when a step was broken off is in `flight`, and `land` lets it land yet.
-    `owner`: False once the partition is another's; its store then takes no note of how far the changelogs are.
+    `pause`: see `Pause`; with it, records arrive one by one, in order within a log, and `choose(n)` picks which of n
+    logs is next. Records that had not arrived when a step was cancelled stay in `flight`; `land` delivers them.
+    `owner`: False once another worker holds the partition; the store then stops tracking the changelogs' ends.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class MemoryPorts:
 
     # -- tables ------------------------------------------------------------------------------------------------------
     async def local(self) -> dict[RecordKey, bytes]:
-        """Bring the local store up to the changelogs' ends; return what it holds."""
+        """Apply the changelogs to the local store up to their ends; return its records."""
         store = self.store
         for table, log in self._logs.items():
             for record in log.read(store.places.get(table, 0)):
@@ -187,7 +187,7 @@ class MemoryPorts:
         return dict(store.records)
 
     async def changelog(self) -> dict[RecordKey, bytes]:
-        """Fill the local store anew from the changelogs; return what it holds."""
+        """Rebuild the local store from the changelogs; return its records."""
         self.store.wipe()
         return await self.local()
 
@@ -207,7 +207,7 @@ class MemoryPorts:
         await self._deliver([(self._logs[table], key, value, ()) for (table, key), value in changes.items()])
 
     async def write_progress(self, value: bytes) -> None:
-        """Write `progress` to its changelog; the owner's store then counts as up to date with all changelogs."""
+        """Write `progress` to its changelog; the owner's store then counts as caught up with all changelogs."""
         await self._deliver([(self._progress, b"", value, ())])
         if self.owner:
             self.store.places.update((table, log.end) for table, log in self._logs.items())
@@ -225,7 +225,7 @@ class MemoryPorts:
         return [(record.offset, record.value or b"") for record in found]
 
     async def source(self, first: int, end: int | None = None) -> AsyncIterator[Record]:
-        """Yield the source's records from `first` to before `end`."""
+        """Yield the source's records from `first` up to, not including, `end`."""
         found = self._source.read(first, end)
         await self._reach("read source")
         for record in found:
@@ -245,7 +245,7 @@ class MemoryPorts:
             await self._pause(step)
 
     async def _deliver(self, records: Sequence[tuple[Log, bytes | None, bytes | None, Headers]]) -> list[int]:
-        """Send records; return their offsets once all of them have landed."""
+        """Send records; return their offsets once all have arrived."""
         if self._pause is None:
             return [log.append(key, value, headers) for log, key, value, headers in records]
         landed: dict[int, int] = {}
@@ -256,12 +256,12 @@ class MemoryPorts:
         return [landed[place] for place in range(len(records))]
 
     async def land(self) -> None:
-        """Let all that is in flight land, a step each."""
+        """Deliver everything in flight, one record per step."""
         while self.flight:
             await self._land_one()
 
     async def _land_one(self) -> None:
-        """Let one record land: of some log the first, whoever sent it."""
+        """Deliver one record: the first one of some log, whichever call sent it."""
         await self._reach("issued")
         heads = list({id(sent.log): sent for sent in reversed(self.flight)}.values())[::-1]
         if heads:

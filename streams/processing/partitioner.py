@@ -1,4 +1,4 @@
-"""Which partition a key belongs to: Kafka's murmur2, so that every client in any language agrees."""
+"""The partition of a key, by Kafka's murmur2, so that clients in every language agree."""
 
 _MASK = 0xFFFFFFFF
 _SEED = 0x9747B28C
@@ -23,5 +23,5 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Return the partition, of so many, that a key belongs to."""
+    """Return the partition of a key; `partitions`: their number."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -1,10 +1,10 @@
-"""What a processor asks of the world, so that the same processor runs on Faust and in memory.
+"""The interfaces of a processor, so that the same processor runs on Faust and in memory.
 
 A processor owns one partition of one source topic. Its `Fold` is the pure part (state in, records and sends out);
-its `Ports` are the effects (checkpoint tables, outputs, the source read again).
+its `Ports` are the effects (checkpoint tables, outputs, re-reads of the source).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 RecordKey = tuple[str, bytes]
@@ -14,27 +14,27 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class Record(Protocol):
-    """One record of the source topic, as consumers hand it over."""
+    """One record of the source topic, as a consumer returns it."""
 
     @property
     def offset(self) -> int:
-        """Its place in the partition."""
+        """Its offset in the partition."""
 
     @property
     def key(self) -> bytes | None:
-        """As it was published."""
+        """As published."""
 
     @property
     def value(self) -> bytes | None:
-        """As it was published."""
+        """As published."""
 
     @property
     def headers(self) -> Headers:
-        """As they were published."""
+        """As published."""
 
 
 class Identity(NamedTuple):
-    """What makes an audited output the same one when it comes out again."""
+    """Identifies an audited output when the fold reproduces it."""
 
     portfolio_id: str
     sequence: int
@@ -51,18 +51,22 @@ class Send(NamedTuple):
     identity: Identity | None = None
 
 
+FoldRecord = Callable[[Record], list[Send]]
+"""Folds one record of the source; returns what to publish for it, in order."""
+
+
 class Fold(Protocol):
     """The pure part of a processor: the state of one partition, folded up to one offset."""
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Tables that hold its records; beside them the mechanism keeps `progress`."""
+        """Tables that hold its records; the processor keeps `progress` in addition to them."""
 
     @property
     def audited(self) -> str | None:
-        """Logical output topic whose records are compared when they come out again, or None.
+        """Logical output topic whose records are compared when the fold reproduces them, or None.
 
-        It has the source's partitions, and each of its sends carries its identity and this processor's partition.
+        It has as many partitions as the source; each send to it carries an identity and this processor's partition.
         """
 
     @property
@@ -70,38 +74,38 @@ class Fold(Protocol):
         """Offset of the entry that last touched each record; filled by `fold`, emptied in place by the processor."""
 
     def fold(self, record: Record) -> list[Send]:
-        """Take one record of the source; return what is to be published for it, in order."""
+        """Fold one record of the source; return what to publish for it, in order."""
 
     def encode(self, key: RecordKey) -> bytes | None:
-        """Return the record's value now, or None where it is deleted."""
+        """Return the record's current value, or None if it is deleted."""
 
     def meta(self) -> dict[str, object]:
-        """Return what `progress` carries beside offset and digest; plain JSON values."""
+        """Return what `progress` carries in addition to offset and digest; plain JSON values."""
 
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Replace the state; `meta` None with no records is the state before the first entry.
+        """Replace the state; `meta` None with no records is the state before the first entry."""
 
-        An empty `meta` is that state as well, and the source is now folded again up to a place that is known.
-        """
+    def refold(self) -> FoldRecord:
+        """Become the state before the first entry; return what folds the source from there."""
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
-        """Return identity and source offset of an audited output. Raises: ValueError where the value is none."""
+        """Return identity and source offset of an audited output. Raises: ValueError if the value is not one."""
 
 
 class Ports(Protocol):
     """The effects of one processor on one partition."""
 
     async def local(self) -> dict[RecordKey, bytes]:
-        """Return what the local store (RocksDB, brought up to its changelog's end) holds, `progress` excepted."""
+        """Return the local store (RocksDB, caught up with its changelog) without `progress`."""
 
     async def changelog(self) -> dict[RecordKey, bytes]:
-        """Read the tables' changelogs of this partition from their start to their end, `progress` excepted.
+        """Read the tables' changelogs of this partition from start to end, without `progress`.
 
-        What the local store held before is given up: it holds afterwards what the changelogs hold, nothing else.
+        The local store is replaced: afterwards it holds exactly what the changelogs hold.
         """
 
     async def progress(self) -> bytes | None:
-        """Return the newest `progress` of this partition, read from its changelog, or None."""
+        """Return the newest `progress` in the changelog of this partition, or None."""
 
     async def write(self, changes: Mapping[RecordKey, bytes | None]) -> None:
         """Write records (None deletes) to the local store, then to the changelogs; return when all are acknowledged."""
@@ -113,13 +117,13 @@ class Ports(Protocol):
         """Publish in order; return each record's offset when all are acknowledged."""
 
     async def outputs(self, topic: str, first: int) -> list[tuple[int, bytes]]:
-        """Read this partition's records of an output topic from `first` to its end of this moment: (offset, value)."""
+        """Return (offset, value) of this partition's records of an output topic, from `first` to the current end."""
 
     def source(self, first: int, end: int | None = None) -> AsyncIterator[Record]:
-        """Read the source partition again, from `first` to before `end` (None: its end of this moment)."""
+        """Re-read the source partition from `first` up to, not including, `end` (None: the current end)."""
 
     async def source_first(self) -> int:
-        """Return the offset of the source partition's first record: above 0 where retention took what was below."""
+        """Return the offset of the source partition's first record: above 0 if retention deleted older ones."""
 
     async def source_end(self) -> int:
-        """Return the source partition's end offset: exactly, never one of before the call."""
+        """Return the source partition's exact end offset, never an older one from before the call."""

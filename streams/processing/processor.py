@@ -1,38 +1,39 @@
-"""The one mechanism by which a fold lives on a partition: take, publish, checkpoint, acknowledge, recover.
+"""Runs a fold on one partition: recover, fold, publish, checkpoint, acknowledge.
 
-It is written once and serves sizing on `journal` and market on `prices`. What it promises, whatever crashes where:
-the state is the fold of the source up to one offset, and every output was published at least once, as it was.
+Sizing on `journal` and market on `prices` both run on it. It guarantees, wherever a process crashes: the state is the
+fold of the source up to one offset, and every output was published at least once, always with the same bytes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from schemas.errors import ProcessorStopped
 from streams.processing import crashpoints
 from streams.processing.checkpoint import BEGINNING, Batch, Ledger, Progress, Tables, fingerprint, unpack
-from streams.processing.ports import Fold, Ports, Record, RecordKey, Send
-from streams.processing.published_outputs import Known
+from streams.processing.life import TRANSITIONS, Event, Phase
+from streams.processing.ports import Fold, FoldRecord, Ports, Record, RecordKey, Send
+from streams.processing.published_outputs import PublishedOutputs
 
 TEN_SECONDS_NS = 10_000_000_000
 
 
 class ProcessorObserver(Protocol):
-    """Who wants to know what a processor does; called synchronously, so it must be quick."""
+    """Receives what a processor does; called synchronously, so it must be quick."""
 
-    def recovered(self, way: str, offset: int, elapsed_ns: int) -> None:
-        """Take that a state stands at an offset again, and by which way: `local`, `changelog`, or `genesis`."""
+    def recovered(self, source: str, offset: int, elapsed_ns: int) -> None:
+        """Called after recovery, with the offset and the source used: `local`, `changelog` or `genesis`."""
 
     def taken(self, records: int, sends: int) -> None:
-        """Take that a chunk is folded, and that what it decided and was not published yet now is."""
+        """Called after a chunk is folded, with the number of its records and of the outputs published for it."""
 
     def checkpointed(self, offset: int, records: int, elapsed_ns: int) -> None:
-        """Take that `progress` stands at an offset, with so many records written for it."""
+        """Called after `progress` is written, with its offset and the number of records written before it."""
 
 
 class CapturedCheckpoint(NamedTuple):
-    """A checkpoint as it was taken at an offset, before it is written."""
+    """A checkpoint as encoded at an offset, before it is written."""
 
     began_ns: int
     batch: Batch
@@ -40,20 +41,20 @@ class CapturedCheckpoint(NamedTuple):
 
 
 class Processor:
-    """One fold on one partition of its source. Recover it, then hand it the records from the offset it returns.
+    """One fold on one partition of its source. Recover it, then pass it the records from the offset it returns.
 
     `checkpoint_entries` and `checkpoint_interval_ns`: a checkpoint is due after so many entries or so much time of
-    `clock` (monotonic, ns), whichever comes first. It is looked at when records come: an idle owner calls
+    `clock` (monotonic, ns), whichever comes first. This is checked when records arrive; an idle owner calls
     `checkpoint` itself. `contiguous`: the source's offsets have no gaps (retention and transactions leave some).
 
     `owns_partition`: whether this owner certainly still holds the partition. While it does not, a due checkpoint waits:
-    an owner that was paused for longer than its session would write an older checkpoint over its successor's.
+    an owner that was paused for longer than its session would overwrite its successor's checkpoint with an older one.
 
-    `background`: starts writing a due checkpoint while the chunks that follow are folded; None: the chunk that makes it
-    due waits. There is one at a time, and `wait_idle` returns when it is written.
+    `background`: starts the write of a due checkpoint while the next chunks are folded; None: the chunk that makes the
+    checkpoint due waits for it. At most one is written at a time, and `wait_idle` returns when it is written.
 
-    A step that fails or is cancelled leaves the memory ahead of what is published: nothing goes on then but `recover`,
-    and whoever asks for another step is told what failed.
+    A step that fails or is cancelled leaves memory ahead of what is published. After that only `recover` is possible;
+    every other step raises the failure.
     """
 
     background: Callable[[Coroutine[Any, Any, None]], object] | None = None
@@ -74,80 +75,83 @@ class Processor:
         self._fold, self._ports, self._partition, self._clock = fold, ports, partition, clock
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
         self._contiguous, self._observer, self._owns_partition = contiguous, observer, owns_partition
+        self._fold_record: FoldRecord = fold.fold
+        """`fold.fold`, or what continues a fold from the source's beginning."""
         self._lock, self._writing = asyncio.Lock(), asyncio.Lock()
-        self._whole = False
-        self._begin(BEGINNING, Ledger({}, -1), Known(fold, partition, (), -1), 0)
+        self._phase = Phase.UNRECOVERED
+        self._begin(BEGINNING, Ledger({}, -1), PublishedOutputs(fold, partition, (), -1), 0)
 
-    def _begin(self, progress: Progress, ledger: Ledger, known: Known, outputs_end: int) -> None:
-        """Stand at `progress`, with nothing on the way."""
-        self._progress, self._ledger, self._known, self._outputs_end = progress, ledger, known, outputs_end
+    def _begin(self, progress: Progress, ledger: Ledger, published: PublishedOutputs, outputs_end: int) -> None:
+        """Start at `progress`, with nothing in progress."""
+        self._progress, self._ledger, self._published, self._outputs_end = progress, ledger, published, outputs_end
         self._offset, self._entries, self._since_ns = progress.offset, 0, self._clock()
         self._last: Record | None = None
         self._waiting: list[Callable[[], None]] = []
-        self._torn = False
-        """Whether the writing of a checkpoint was broken off."""
         self._failure: Exception | None = None
-        """What broke off a step or a writing: whoever comes next is told the same, and may be the first to tell it."""
+        """What a step or a write raised. Later steps raise it too: for a background write, they may be the first."""
 
     @property
     def offset(self) -> int:
-        """The last entry that is folded in; -1: none."""
+        """Offset of the last entry folded; -1: none."""
         return self._offset
 
     @property
     def checkpointed(self) -> int:
-        """The offset of the last acknowledged `progress`; -1: none."""
+        """Offset of the last acknowledged `progress`; -1: none."""
         return self._progress.offset
 
     def records(self) -> dict[RecordKey, bytes]:
-        """Return what the tables hold of the last acknowledged `progress`."""
+        """Return the records of the last acknowledged checkpoint."""
         return self._ledger.records()
 
     @property
     def meets_known(self) -> bool:
-        """Whether outputs published above `progress` have still to come out again."""
-        return self._known.last_entry >= 0
+        """Whether the fold has yet to reproduce outputs that were published above `progress`."""
+        return self._published.last_entry >= 0
 
     def set_checkpoint_policy(self, checkpoint_entries: int, checkpoint_interval_ns: int) -> None:
-        """Let checkpoints be due after so many entries or so much time, from the next chunk on."""
+        """Set when checkpoints are due, from the next chunk on: after so many entries or so much time."""
         self._entries_max, self._interval_ns = checkpoint_entries, checkpoint_interval_ns
 
     # -- recovery ----------------------------------------------------------------------------------------------------
     async def recover(self) -> int:
-        """Bring back the state at `progress`; return the offset to read from, whatever the group's commit says.
+        """Restore the state at `progress`; return the offset to read from, which overrides the group's committed one.
 
-        The local store is tried first, then the changelogs; where another writer has spoiled both, the source is
-        folded again from its beginning, and the tables are repaired.
+        The local store is tried first, then the changelogs. If another writer has corrupted both, the source is folded
+        from its beginning and the tables are repaired.
 
-        Raises: ProcessorStopped where the source, or what was published of it, is not what `progress` knew.
+        Raises:
+            ProcessorStopped: the source, or what was published of it, does not match `progress`.
         """
         async with self._lock, self._writing:
-            self._whole, started_ns = False, self._clock()
+            self._move(Event.RECOVER)
+            started_ns = self._clock()
             self._fold.touched.clear()
-            way, progress, ledger = await self._restore()
+            source, progress, ledger = await self._restore()
             crashpoints.at("restored")
-            known, outputs_end = await self._published(progress)
+            published, outputs_end = await self._read_published(progress)
             crashpoints.at("known")
             following = await self._following(progress)
-            self._begin(progress, ledger, known, outputs_end)
-            self._whole = True
+            self._begin(progress, ledger, published, outputs_end)
+            self._move(Event.RECOVERED)
             if self._observer is not None:
-                self._observer.recovered(way, progress.offset, self._clock() - started_ns)
+                self._observer.recovered(source, progress.offset, self._clock() - started_ns)
             return following
 
     async def _restore(self) -> tuple[str, Progress, Ledger]:
-        """Put the state at `progress` into the fold; return the way by which, `progress`, and the ledger there."""
-        for way, read in (("local", self._ports.local), ("changelog", self._ports.changelog)):
+        """Restore the fold to the state at `progress`; return the source used, `progress`, and the ledger there."""
+        for source, read in (("local", self._ports.local), ("changelog", self._ports.changelog)):
             progress = await self._read_progress()
             stored = {key: unpack(frame) for key, frame in (await read()).items()}
             ledger = Ledger.read(stored, progress.offset)
             if ledger.digest == progress.digest:
                 self._fold.restore(progress.meta, ledger.records())
-                return way, progress, ledger
+                self._fold_record = self._fold.fold
+                return source, progress, ledger
         return "genesis", *await self._from_genesis(progress, stored)
 
     async def _read_progress(self) -> Progress:
-        """Return the newest `progress`, having seen that its entry still stands in the source."""
+        """Return the newest `progress`, after checking that the source still holds its entry."""
         value = await self._ports.progress()
         if value is None:
             return BEGINNING
@@ -156,22 +160,25 @@ class Processor:
         return progress
 
     async def _check_anchor(self, progress: Progress) -> None:
-        """Read the entry of `progress` again. Raises: ProcessorStopped where it is another, or never was."""
-        there = [record async for record in self._ports.source(progress.offset, progress.offset + 1)]
-        if there and fingerprint(there[0]) != progress.entry:
-            self._stop(f"the entry at {progress.offset} is not the one that was folded: the source lost a tail")
-        if not there and progress.offset >= await self._ports.source_first():
-            self._stop(f"the entry at {progress.offset}, which was folded, is gone: the source lost a tail")
+        """Check the entry of `progress` in the source. Raises: ProcessorStopped if it changed or is missing."""
+        found = [record async for record in self._ports.source(progress.offset, progress.offset + 1)]
+        if found and fingerprint(found[0]) != progress.entry:
+            self._stop(
+                f"the entry at {progress.offset} is not the one that was folded: the source lost its last records"
+            )
+        if not found and progress.offset >= await self._ports.source_first():
+            self._stop(f"the entry at {progress.offset}, which was folded, is gone: the source lost its last records")
 
     async def _from_genesis(self, progress: Progress, stored: Tables) -> tuple[Progress, Ledger]:
-        """Fold the source from its beginning up to `progress`, sending nothing; repair the tables.
+        """Fold the source from its beginning up to `progress`, publishing nothing; repair the tables.
 
-        What is not audited may know more than its source (the clock): it is taken as it comes out, digest and all.
+        A fold without an audited output may depend on more than its source (the clock): its result is accepted, and
+        its digest written to `progress`.
         """
         fold = self._fold
         fold.touched.clear()
-        fold.restore({}, {})
-        self._begin(BEGINNING, Ledger({}, -1), Known(fold, self._partition, (), -1), 0)
+        self._fold_record = fold.refold()
+        self._begin(BEGINNING, Ledger({}, -1), PublishedOutputs(fold, self._partition, (), -1), 0)
         async for record in self._ports.source(0, progress.offset + 1):
             self._fold_all([record])
         ledger = Ledger.of(fold.touched, fold.encode, progress.offset)
@@ -190,20 +197,22 @@ class Processor:
             await self._ports.write_progress(progress.to_bytes())
         return progress, ledger
 
-    async def _published(self, progress: Progress) -> tuple[Known, int]:
-        """Return what is known of the audited outputs from `progress` on, and the place after the last of them.
+    async def _read_published(self, progress: Progress) -> tuple[PublishedOutputs, int]:
+        """Return the audited outputs published from `progress` on, and the offset after the last of them.
 
-        Raises: ProcessorStopped where one is of an entry past the source's end.
+        Raises:
+            ProcessorStopped: one belongs to an entry past the source's end.
         """
         topic = self._fold.audited
         outputs = [] if topic is None else await self._ports.outputs(topic, progress.outputs)
-        known = Known(self._fold, self._partition, outputs, progress.offset)
-        if known.last_entry >= 0 and known.last_entry >= (end := await self._ports.source_end()):
-            self._stop(f"{topic} holds an output of entry {known.last_entry}, past the source's end {end}")
-        return known, outputs[-1][0] + 1 if outputs else progress.outputs
+        published = PublishedOutputs(self._fold, self._partition, outputs, progress.offset)
+        last = published.last_entry
+        if last >= 0 and last >= (end := await self._ports.source_end()):
+            self._stop(f"{topic} holds an output of entry {last}, past the source's end {end}")
+        return published, outputs[-1][0] + 1 if outputs else progress.outputs
 
     async def _following(self, progress: Progress) -> int:
-        """Return the offset after `progress`, or the source's first where that is above and may be."""
+        """Return the offset after `progress`, or the source's first one if retention moved it and gaps are allowed."""
         first, following = await self._ports.source_first(), progress.offset + 1
         if first > following and self._contiguous:
             self._stop(f"the source begins at {first}, expected {following}")
@@ -211,12 +220,13 @@ class Processor:
 
     # -- the loop ----------------------------------------------------------------------------------------------------
     async def take(self, records: Sequence[Record], acknowledge: Callable[[], None]) -> None:
-        """Fold a chunk and publish what it decides; make a checkpoint if one is due.
+        """Fold a chunk and publish what it decides; write a checkpoint if one is due.
 
-        `acknowledge` is called once, after the checkpoint that holds the chunk. Records at or below `offset` are
+        `acknowledge` is called once, after the checkpoint that covers the chunk. Records at or below `offset` are
         skipped.
 
-        Raises: ProcessorStopped at a jump of the source's offsets, or where what comes out is not what was published.
+        Raises:
+            ProcessorStopped: the source's offsets have a gap, or an output differs from the one published before.
         """
         async with self._step():
             sends = self._fold_all(records)
@@ -228,10 +238,11 @@ class Processor:
                 await self._checkpoint(self.background)
 
     async def act(self, effect: Callable[[], list[Send]]) -> None:
-        """Let the fold do what no record asks for (time has passed), and publish what it decides.
+        """Run an effect that no record triggers (time has passed), and publish what it returns.
 
-        Chunks that no record follows are checkpointed here once that is due: left waiting, they look stuck. The next
-        checkpoint that follows a record holds the effect; until then a crash may do it again.
+        If no further records arrive, a due checkpoint of the last chunks is written here; unacknowledged, they would
+        look stuck. The effect itself is covered by the first checkpoint after the next record; a crash before that may
+        repeat it.
         """
         async with self._step():
             await self._publish(effect(), 0)
@@ -239,14 +250,14 @@ class Processor:
                 await self._checkpoint(self.background)
 
     def _is_due(self) -> bool:
-        """Return whether there must be a checkpoint, and may be one."""
+        """Return whether a checkpoint is due and this owner may write it."""
         due = self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns
         return due and self._owns_partition()
 
     def _fold_all(self, records: Sequence[Record]) -> list[Send]:
-        """Fold each record that is new; return what is to be published, in order."""
-        fold, offset, contiguous = self._fold.fold, self._offset, self._contiguous
-        known = self._known or None
+        """Fold each new record; return what to publish, in order."""
+        fold, offset, contiguous = self._fold_record, self._offset, self._contiguous
+        published = self._published or None
         sends: list[Send] = []
         for record in records:
             found = record.offset
@@ -258,15 +269,15 @@ class Processor:
             self._entries += 1
             self._last = record
             decided = fold(record)
-            if known is not None:
-                decided = known.missing(offset, decided)
+            if published is not None:
+                decided = published.missing(offset, decided)
             if decided:
                 sends += decided
         self._offset = offset
         return sends
 
     async def _publish(self, sends: list[Send], records: int) -> None:
-        """Publish, and remember the place after the last audited output."""
+        """Publish, and record the offset after the last audited output."""
         if sends:
             offsets = await self._ports.send(sends)
             for send, offset in zip(reversed(sends), reversed(offsets), strict=True):
@@ -277,80 +288,91 @@ class Processor:
             self._observer.taken(records, len(sends))
 
     async def checkpoint(self) -> None:
-        """Write all that was touched, then `progress`; then acknowledge the chunks. Nothing to write: acknowledge."""
+        """Write every touched record, then `progress`, then acknowledge the chunks; only acknowledge if none is new."""
         async with self._step():
             await self._checkpoint()
 
     async def wait_idle(self) -> None:
-        """Return when no checkpoint is being written."""
+        """Return once no checkpoint is being written."""
         async with self._writing:
             pass
 
-    async def _checkpoint(self, beside: Callable[[Coroutine[Any, Any, None]], object] | None = None) -> None:
-        """Take a checkpoint once the one before is written, and write it: here, or beside what follows."""
+    async def _checkpoint(self, background: Callable[[Coroutine[Any, Any, None]], object] | None = None) -> None:
+        """Capture a checkpoint once the previous one is written, and write it: here, or in the background."""
         await self._writing.acquire()
-        writing = self._write(self._take(), self._waiting)
+        writing = self._write(self._capture(), self._waiting)
         self._entries, self._since_ns, self._waiting = 0, self._clock(), []
-        if beside is None:
+        if background is None:
             await writing
         else:
-            beside(writing)
+            background(writing)
 
-    def _take(self) -> CapturedCheckpoint | None:
-        """Take what the tables are to hold, encoded; None: nothing came. What is touched from now on is the next's."""
+    def _capture(self) -> CapturedCheckpoint | None:
+        """Encode every touched record and `progress`; None if no record came. Later touches go to the next one."""
         if self._last is None:
             return None
         began_ns, fold = self._clock(), self._fold
         batch = self._ledger.batch(fold.touched, fold.encode, self._offset)
-        place = self._known.first_due
-        outputs = self._outputs_end if place is None else place
+        due = self._published.first_due
+        outputs = self._outputs_end if due is None else due
         progress = Progress(self._offset, batch.digest, fingerprint(self._last), outputs, fold.meta())
         fold.touched.clear()
         self._last = None
         return CapturedCheckpoint(began_ns, batch, progress)
 
-    async def _write(self, taken: CapturedCheckpoint | None, waiting: list[Callable[[], None]]) -> None:
-        """Write a checkpoint, then acknowledge the chunks that it holds. `_writing` is held, and let go of here."""
-        whole = False
+    async def _write(self, captured: CapturedCheckpoint | None, waiting: list[Callable[[], None]]) -> None:
+        """Write a checkpoint, then acknowledge the chunks it covers. The caller holds `_writing`; released here."""
         try:
-            if taken is not None:
-                crashpoints.at("taken")
-                if taken.batch.changes:
-                    await self._ports.write(taken.batch.changes)
-                crashpoints.at("written")
-                await self._ports.write_progress(taken.progress.to_bytes())
-                crashpoints.at("progressed")
-                self._ledger.settle(taken.batch)
-                self._progress = taken.progress
-                if self._observer is not None:
-                    elapsed_ns = self._clock() - taken.began_ns
-                    self._observer.checkpointed(taken.progress.offset, len(taken.batch.changes), elapsed_ns)
-            for acknowledge in waiting:
-                acknowledge()
-            crashpoints.at("acknowledged")
-            whole = True
-        except Exception as error:
-            self._failure = error
-            raise
+            with self._breaking():
+                if captured is not None:
+                    await self._write_captured(captured)
+                for acknowledge in waiting:
+                    acknowledge()
+                crashpoints.at("acknowledged")
         finally:
-            self._torn = not whole
             self._writing.release()
 
+    async def _write_captured(self, captured: CapturedCheckpoint) -> None:
+        crashpoints.at("taken")
+        if captured.batch.changes:
+            await self._ports.write(captured.batch.changes)
+        crashpoints.at("written")
+        await self._ports.write_progress(captured.progress.to_bytes())
+        crashpoints.at("progressed")
+        self._ledger.settle(captured.batch)
+        self._progress = captured.progress
+        if self._observer is not None:
+            elapsed_ns = self._clock() - captured.began_ns
+            self._observer.checkpointed(captured.progress.offset, len(captured.batch.changes), elapsed_ns)
+
+    # -- phases ------------------------------------------------------------------------------------------------------
     @asynccontextmanager
     async def _step(self) -> AsyncIterator[None]:
-        """One step at a time, and none after one that was broken off."""
+        """Run one step at a time, and none after one that broke."""
         async with self._lock:
             if self._failure is not None:
                 raise self._failure
-            if not self._whole or self._torn:
-                self._stop("not recovered, or an earlier step was broken off")
-            self._whole = False
-            try:
+            self._move(Event.BEGIN)
+            with self._breaking():
                 yield
-            except Exception as error:
+            self._move(Event.END)
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """Break the processor if the body fails or is cancelled; keep the exception, unless it is a cancellation."""
+        try:
+            yield
+        except BaseException as error:
+            self._move(Event.BREAK)
+            if isinstance(error, Exception):
                 self._failure = error
-                raise
-            self._whole = True
+            raise
+
+    def _move(self, event: Event) -> None:
+        after = TRANSITIONS.get((self._phase, event))
+        if after is None:
+            self._stop("not recovered, or an earlier step failed")
+        self._phase = after
 
     def _stop(self, reason: str) -> NoReturn:
         msg = f"partition {self._partition}: {reason}"

@@ -1,1 +1,1 @@
-"""The stages of the stream: ingest, market, sizing, and how they are joined."""
+"""The stages of the stream: ingest, market and sizing, and the topology that connects them."""

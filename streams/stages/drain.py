@@ -1,4 +1,4 @@
-"""Handing a journal partition over to another decision version: fold all there is, leave the state, fold no more."""
+"""Hands a journal partition over to another decision version: fold to the end, journal the state, stop."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
@@ -12,19 +12,19 @@ from streams.processing.processor import Processor
 from streams.stages.sizing import SizingFold
 
 CHUNK: Final = 500
-"""Entries folded at once."""
+"""Entries per chunk."""
 ENGINE: Final = b'"kind":"engine"'
-"""In the bytes of each entry that may hand over: it is the last of its chunk."""
+"""In the bytes of every entry that may hand over; such an entry ends its chunk."""
 
 
 async def drain(fold: SizingFold, processor: Processor, ports: Ports, to_version: int, clock: Callable[[], int]) -> int:
     """Hand the partition over to a version; return the offset of the entry that does.
 
-    Nobody else may write to the journal meanwhile who wants it decided by this version. Where it is broken off, do it
-    again: what was done is found, and only what is missing is done.
+    Entries that others append meanwhile are decided by the next version. It can be repeated after an interruption:
+    only the missing steps are done.
 
     Raises:
-        AnotherVersion: it is another version's by now, or was handed over to a third one.
+        AnotherVersion: another version decides here, or the partition was handed over to a third one.
     """
     partition = fold.state.partition
     first = await processor.recover()
@@ -39,18 +39,18 @@ async def drain(fold: SizingFold, processor: Processor, ports: Ports, to_version
         raise AnotherVersion(msg)
     await processor.checkpoint()
     left = handover.HandoverState(processor.offset, handover.plain(fold.meta()), processor.records())
-    for told in handover.told(left, clock()):
-        await ports.send([Send(journal.TOPIC, partition, None, told)])
+    for part in handover.state_entries(left, clock()):
+        await ports.send([Send(journal.TOPIC, partition, None, part)])
     return left.offset
 
 
 def _successor(fold: SizingFold) -> int:
-    """Return the version that the partition is handed over to, 0: none."""
+    """Return the version that the partition was handed over to; 0: none."""
     return 0 if fold.state.progress is None else fold.state.progress.successor
 
 
 async def _fold(fold: SizingFold, processor: Processor, ports: Ports, first: int) -> None:
-    """Fold from an offset to the end of this moment, or to the entry that hands over."""
+    """Fold from an offset to the current end, or to the entry that hands over."""
     async for chunk in _chunks(ports.source(first)):
         if _successor(fold):
             return
@@ -69,4 +69,4 @@ async def _chunks(records: AsyncIterator[Record]) -> AsyncIterator[Sequence[Reco
 
 
 def _nothing() -> None:
-    """Acknowledge to nobody."""
+    """Acknowledge nothing: a drain has no consumer."""

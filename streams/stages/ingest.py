@@ -1,4 +1,4 @@
-"""Ingest: a source record becomes a journal entry, or goes whole to its dead-letter topic. Nothing is lost."""
+"""Ingest: a source record becomes a journal entry or, unchanged, a dead letter. Nothing is lost."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ from streams.processing.partitioner import partition_of
 from streams.processing.ports import Record, Send
 
 AHEAD_NS = 5_000_000_000
-"""An event time further ahead of the clock than this is refused."""
+"""Records with an event time further ahead of the clock are refused."""
 
 BESIDE_BYTES_MAX = RECORD_BYTES_MAX + ROOM
-"""Largest key with headers that is taken."""
+"""Largest accepted size of key and headers."""
 
 EVERYWHERE = ""
 
@@ -33,7 +33,7 @@ class Intake(NamedTuple):
     kind: str
     model: type[Message]
     portfolio: Callable[[Any], str]
-    """The portfolio whose journal partition takes it; `EVERYWHERE` for what portfolios share."""
+    """The portfolio whose journal partition gets it; `EVERYWHERE` for what all portfolios share."""
 
 
 def _portfolio_of_control(control: Control) -> str:
@@ -50,10 +50,10 @@ INTAKES: dict[str, Intake] = {
 
 
 def _check_size(model: type[Message], record: Record, topic: str) -> None:
-    """Refuse a record whose key and headers would make its entry larger than the journal takes.
+    """Refuse a record whose key and headers would exceed the journal's entry size.
 
     Raises:
-        InvalidMessage: the subclass that the model names.
+        InvalidMessage: the model's own subclass.
     """
     size = size_of(record.key, None, record.headers)
     if size > BESIDE_BYTES_MAX:
@@ -63,7 +63,7 @@ def _check_size(model: type[Message], record: Record, topic: str) -> None:
 
 
 def ingest(place: SourcePlace, record: Record, now_ns: int, partitions: int) -> list[Send]:
-    """Return what one source record becomes: an entry for one journal partition or for all, or a dead letter."""
+    """Return the journal entry of a source record, for one partition or for all, or its dead letter."""
     intake = INTAKES[place.topic]
     try:
         message = wire.decode(intake.model, record.value, place=place.topic)

@@ -1,14 +1,14 @@
-"""Lateness: whose ticks keep coming too late to count, and whose clock stays behind its neighbours'; told of once.
+"""Lateness: which symbols' ticks keep arriving too late to count, and whose clocks lag; one alert per episode.
 
-Ticks are judged by windows of half a minute of event time. A symbol with fewer ticks than three in one is not judged.
+Ticks are judged in windows of 30 s of event time. A symbol with fewer than three ticks in a window is not judged.
 
 | kind | value of a symbol in a window | threshold |
 |---|---|---|
-| `late_prices` | share of its ticks that came too late to count | .05, and three ticks |
-| `clock_skew` | the least that one of its ticks was behind the newest tick of the partition, in seconds | 1 |
+| `late_prices` | share of its ticks that arrived too late to count | .05, and three such ticks |
+| `clock_skew` | smallest lag of its ticks behind the newest tick of the partition, in seconds | 1 |
 
-Two windows in a row at the threshold or above raise an alert. It can be raised again after a window in which no symbol
-was above half of the threshold, and after an hour.
+Two consecutive windows at or above the threshold raise an alert. It can be raised again after a window in which no
+symbol was above half the threshold, and at the earliest an hour later.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ NEVER_NS: Final = -QUIET_NS
 
 
 class LastingLateness(NamedTuple):
-    """What has lasted: the symbols by how much, descending."""
+    """A lasting condition: its symbols, the worst first."""
 
     kind: str
     symbols: tuple[str, ...]
@@ -36,15 +36,15 @@ class LastingLateness(NamedTuple):
 
 
 LateCounts = list[int]
-"""One symbol's ticks in a window: [counted, late, the least that one that counted was behind in ns]."""
+"""One symbol's ticks in a window: [counted, late, smallest lag of a counted one in ns]."""
 
 
 class LatenessWatch(NamedTuple):
-    """How long one kind has lasted, and whether it was told of."""
+    """How many windows one kind has lasted, and whether and when it was alerted."""
 
     windows: int = 0
-    told: bool = False
-    told_ns: int = NEVER_NS
+    alerted: bool = False
+    alerted_ns: int = NEVER_NS
 
 
 class Lateness:
@@ -57,7 +57,7 @@ class Lateness:
         self.watches = {kind: LatenessWatch() for kind in THRESHOLDS}
 
     def counted(self, symbol: str, at_ns: int) -> list[LastingLateness]:
-        """Take a tick that counts; return what has lasted, where it is the first of a window."""
+        """Count a tick; if it opens a new window, return the conditions that have lasted."""
         found: list[LastingLateness] = []
         if at_ns > self.newest_ns:
             self.newest_ns = at_ns
@@ -70,7 +70,7 @@ class Lateness:
         return found
 
     def late(self, symbol: str) -> None:
-        """Take a tick that came too late to count."""
+        """Record a tick that arrived too late to count."""
         self._tally(symbol)[1] += 1
 
     def _tally(self, symbol: str) -> LateCounts:
@@ -80,7 +80,7 @@ class Lateness:
         return tally
 
     def _turn(self, at_ns: int) -> list[LastingLateness]:
-        """End the window before at_ns."""
+        """Close the window before `at_ns` and open its own."""
         values = {kind: self._values(kind) for kind in THRESHOLDS}
         found = [finding for kind in THRESHOLDS for finding in self._judge(kind, values[kind], at_ns)]
         before, self.window, self.tallies = self.window, at_ns // WINDOW_NS, {}
@@ -89,7 +89,7 @@ class Lateness:
         return found
 
     def _values(self, kind: str) -> dict[str, float]:
-        """Return each judged symbol's value in the window that ends."""
+        """Return each judged symbol's value in the window that closes."""
         rows = self.tallies.items()
         if kind == "late_prices":
             return {symbol: late / (counted + late) for symbol, (counted, late, _) in rows if late >= TICKS_MIN}
@@ -99,9 +99,9 @@ class Lateness:
         threshold, watch = THRESHOLDS[kind], self.watches[kind]
         beyond = sorted((-value, symbol) for symbol, value in values.items() if value >= threshold)
         windows = watch.windows + 1 if beyond else 0
-        told = watch.told and max(values.values(), default=0.0) > OVER_RATIO * threshold
-        due = windows >= WINDOWS and not told and at_ns - watch.told_ns >= QUIET_NS
-        self.watches[kind] = LatenessWatch(windows, told or due, at_ns if due else watch.told_ns)
+        alerted = watch.alerted and max(values.values(), default=0.0) > OVER_RATIO * threshold
+        due = windows >= WINDOWS and not alerted and at_ns - watch.alerted_ns >= QUIET_NS
+        self.watches[kind] = LatenessWatch(windows, alerted or due, at_ns if due else watch.alerted_ns)
         if not due:
             return []
         return [LastingLateness(kind, tuple(symbol for _, symbol in beyond), -beyond[0][0], threshold, at_ns)]

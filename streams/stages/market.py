@@ -1,4 +1,4 @@
-"""Market: ticks of one partition of `prices` become steps in the journal. Ticks are the heavy load; they stop here."""
+"""Market: aggregates the ticks of one partition of `prices` into steps of the journal, which sees no ticks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from schemas.wire import RefusedTick, Ticks
 from streams.journal import entries as journal
 from streams.journal.dead_letters import dead_letter, tick_letters
 from streams.journal.entries import SourcePlace
-from streams.processing.ports import Identity, Record, RecordKey, Send
+from streams.processing.ports import FoldRecord, Identity, Record, RecordKey, Send
 from streams.stages.ingest import AHEAD_NS
 from streams.stages.lateness import LastingLateness, Lateness
 
@@ -27,7 +27,7 @@ TABLE = "open-steps"
 OPEN: RecordKey = (TABLE, b"open")
 LATENESS: RecordKey = (TABLE, b"lateness")
 QUOTE = b"quote:"
-"""Before a symbol: the key of its last price."""
+"""Prefix of the key of a symbol's last price."""
 
 StepPrices = list[float]
 """[open, high, low, close, volume in coins, ticks]"""
@@ -38,11 +38,11 @@ class MarketFold:
 
     A step covers (start, end]. It is journaled, all symbols in one message, when a tick of a later step arrives or
     when the clock is one second past its end; it is never reopened. A tick of an older step counts in the open one
-    if it is newer than its own symbol's last: a neighbour's clock does not starve it. Else it is late and counts
-    nowhere, as is one so far behind the open step that its price is too old to size with (`max_price_age_s`).
+    if it is newer than the last tick of its own symbol, so that a fast clock of another symbol does not drop it.
+    Otherwise it is late and ignored, as is one so far behind the open step that its price is too old to size with
+    (`max_price_age_s`).
 
-    A tick far from its symbol's last price is suspect, and counts nowhere until another agrees
-    (`engines/models/collar.py`).
+    A tick far from its symbol's last price is suspect, and ignored until another agrees (`engines/models/collar.py`).
     """
 
     tables = (TABLE,)
@@ -58,8 +58,8 @@ class MarketFold:
     ) -> None:
         """Fold `partition` of `prices` into journals of `partitions`.
 
-        `params` gives the settings in force, `clock` gives ns since 1970, `note` is told of ticks that are late,
-        suspect, clipped or refused, of alerts by their kind, and of the rules that dead letters broke.
+        `params` returns the settings in force, `clock` returns ns since 1970. `note` is called with a name and a count:
+        ticks that are late, suspect, clipped or refused, alerts by kind, and dead letters by error code.
         """
         self.partition = partition
         self.partitions = partitions
@@ -74,7 +74,7 @@ class MarketFold:
         self.lateness = Lateness()
 
     def fold(self, record: Record) -> list[Send]:
-        """Fold one price message; return the steps that it closed, alerts, and a dead letter for each bad tick."""
+        """Fold one price message; return the steps it closed, alerts, and a dead letter for each refused tick."""
         place = SourcePlace("prices", 0, self.partition, record.offset)
         try:
             found = wire.decode_ticks(record.value, place="prices")
@@ -91,22 +91,22 @@ class MarketFold:
             sends += letters
         return sends
 
-    # -- what is admitted ------------------------------------------------------------------------------------------
+    # -- validation -----------------------------------------------------------------------------------------------
     def _admitted(self, found: Ticks) -> tuple[list[PlainTick], list[RefusedTick]]:
-        """Return the ticks that may count, and those that are refused for their form, their time or their symbol.
+        """Return the accepted ticks, and those refused for their form, their time or their symbol.
 
         Raises:
-            InvalidMessage: the one tick of a message that holds no list.
+            InvalidMessage: the only tick of a message without a list is refused.
         """
         ticks, now_ns = found.ticks, self.clock()
         latest_ns = max([tick["timestamp_ns"] for tick in ticks], default=0)
         if latest_ns <= now_ns + AHEAD_NS and len(self.quotes) + len(ticks) <= SYMBOLS_MAX:
             return ticks, found.refused
-        good, bad, fresh = [], list(found.refused), dict.fromkeys(self.quotes)
+        good, bad, symbols = [], list(found.refused), dict.fromkeys(self.quotes)
         for number, tick in zip(found.numbers, ticks, strict=True):
-            fault = _in_future(tick, now_ns) or _one_too_many(tick, fresh)
+            fault = _in_future(tick, now_ns) or _one_too_many(tick, symbols)
             if fault is None:
-                fresh[tick["symbol"]] = None
+                symbols[tick["symbol"]] = None
                 good.append(tick)
                 continue
             error = wire.refused_tick(number if found.many else None, fault, place="prices")
@@ -115,9 +115,9 @@ class MarketFold:
             bad.append(RefusedTick(number, error))
         return good, sorted(bad, key=lambda each: each.number)
 
-    # -- what counts -----------------------------------------------------------------------------------------------
+    # -- aggregation ----------------------------------------------------------------------------------------------
     def _take(self, ticks: Sequence[PlainTick], offset: int) -> list[Send]:
-        """Let ticks count; return the steps that they closed, and alerts."""
+        """Aggregate ticks; return the steps they closed, and alerts."""
         params, counted = self.params(), self.lateness.counted
         oldest_ns = int(params.validation_criteria.max_price_age_s * SECOND_NS)
         step_ns = self.step_s * SECOND_NS if self.symbols else self._follow_width()
@@ -152,16 +152,16 @@ class MarketFold:
             self.touched[TABLE, QUOTE + symbol.encode()] = offset
 
     def _is_late(self, symbol: str, at_ns: int, oldest_ns: int) -> bool:
-        """Return whether a tick of an older step than the open one counts nowhere."""
+        """Return whether a tick of a step before the open one is ignored."""
         quote = self.quotes.get(symbol)
         return at_ns < oldest_ns or (quote is not None and at_ns <= quote.at_ns)
 
     def _believed(
         self, tick: PlainTick, params: MarketParams, alerts: list[dict[str, Any]]
     ) -> tuple[float, float, float, float] | None:
-        """Return a tick's [open, high, low, close] within the collar, or None where its price is suspect.
+        """Return a tick's (open, high, low, close) within the collar, or None if its price is suspect.
 
-        A suspicion is told of once.
+        Only the first suspect tick in a row raises an alert.
         """
         symbol, price, at_ns = tick["symbol"], tick["price"], tick["timestamp_ns"]
         low, high = tick.get("low"), tick.get("high")
@@ -191,13 +191,13 @@ class MarketFold:
         prices[4] += volume
         prices[5] += 1
 
-    # -- what is told ----------------------------------------------------------------------------------------------
+    # -- output ---------------------------------------------------------------------------------------------------
     def _of_finding(self, finding: LastingLateness) -> dict[str, Any]:
         subject = f"prices/{self.partition}: {_named(finding.symbols)}"
         return _fields(finding.kind, subject, finding.value, finding.threshold, finding.at_ns)
 
     def _alert(self, fields: dict[str, Any], offset: int, number: int) -> Send:
-        """Return an alert; its id is a function of its place in `prices`, so a repeat is recognised."""
+        """Return an alert; its id is derived from its place in `prices`, so a repeat has the same id."""
         kind = fields["kind"]
         self.note(kind, 1)
         alert_id = f"prices-{self.partition}-{offset}-{kind}-{number}-{fields['timestamp_ns']}"
@@ -207,21 +207,21 @@ class MarketFold:
     def elapse(self, now_ns: int) -> list[Send]:
         """Return the open step if the clock is one second past its end.
 
-        The record is not marked as touched: it stays of the last tick's offset, and a repeated step does no harm.
+        The record is not marked as touched: it keeps the last tick's offset, and sizing drops a repeated step.
         """
         if now_ns < (self.step + 1) * self.step_s * SECOND_NS + SECOND_NS:
             return []
         return self._close()
 
     def flush(self) -> list[Send]:
-        """Return the open step, whatever the clock says: nothing follows."""
+        """Return the open step regardless of the clock: no more ticks follow."""
         return self._close()
 
     def _follow_width(self) -> int:
-        """Take the width in force, as nothing is open; return it in ns. What is closed stays closed.
+        """Adopt the step width in force while no step is open; return it in ns. Closed steps stay closed.
 
-        An open step keeps its width: closed early, its end would lie ahead of the steps that follow, and sizing would
-        drop those as older.
+        An open step keeps its width: closed early, its end would be after the ends of the steps that follow, and sizing
+        would drop those as older.
         """
         width = self.params().market.step_s
         if width != self.step_s:
@@ -230,7 +230,7 @@ class MarketFold:
         return width * SECOND_NS
 
     def _close(self) -> list[Send]:
-        """Return the open step; the next one is open from now on."""
+        """Return the open step and open the next one."""
         if not self.symbols:
             return []
         body = {
@@ -247,21 +247,21 @@ class MarketFold:
 
     # -- checkpoint ------------------------------------------------------------------------------------------------
     def encode(self, key: RecordKey) -> bytes | None:
-        """Return the open step, the windows of lateness, or one symbol's last price."""
+        """Return the open step, the lateness windows, or one symbol's last price."""
         _, name = key
         if name.startswith(QUOTE):
             return orjson.dumps(self.quotes[name.removeprefix(QUOTE).decode()], default=tuple)
         return orjson.dumps(self.lateness.plain() if key == LATENESS else [self.step_s, self.step, self.symbols])
 
     def meta(self) -> dict[str, object]:
-        """Return nothing: the records are all there is."""
+        """Return an empty mapping: the records hold everything."""
         return {}
 
     def restore(self, _meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Take open step, windows and last prices back."""
+        """Restore the open step, the lateness windows and the last prices."""
         self.touched = {}
-        fresh: tuple[int, int, dict[str, StepPrices]] = (self.params().market.step_s, -1, {})
-        self.step_s, self.step, self.symbols = orjson.loads(records[OPEN]) if OPEN in records else fresh
+        empty: tuple[int, int, dict[str, StepPrices]] = (self.params().market.step_s, -1, {})
+        self.step_s, self.step, self.symbols = orjson.loads(records[OPEN]) if OPEN in records else empty
         self.lateness = Lateness.of(orjson.loads(records[LATENESS])) if LATENESS in records else Lateness()
         self.quotes = {
             name.removeprefix(QUOTE).decode(): _quote(orjson.loads(value))
@@ -269,8 +269,13 @@ class MarketFold:
             if name.startswith(QUOTE)
         }
 
+    def refold(self) -> FoldRecord:
+        """Become the state before the first tick; return `fold`."""
+        self.restore(None, {})
+        return self.fold
+
     def identify(self, value: bytes) -> tuple[Identity, int]:
-        """Never called: steps carry their own identity and repeats of them are dropped."""
+        """Never called: no output is audited; steps carry their own identity, and sizing drops repeats."""
         raise ValueError(value)
 
 
@@ -288,7 +293,7 @@ def _in_future(tick: PlainTick, now_ns: int) -> Fault | None:
 
 
 def _one_too_many(tick: PlainTick, known: Mapping[str, None]) -> Fault | None:
-    """Return why a tick of a symbol beyond those that a step takes is refused: a journal partition takes no more."""
+    """Return why a tick is refused if its symbol exceeds the maximum number of symbols, else None."""
     if tick["symbol"] in known or len(known) < SYMBOLS_MAX:
         return None
     rule = f"must be one of at most {SYMBOLS_MAX} symbols in a step, was {tick['symbol']!r}, a new one"
@@ -296,7 +301,7 @@ def _one_too_many(tick: PlainTick, known: Mapping[str, None]) -> Fault | None:
 
 
 def _named(symbols: tuple[str, ...]) -> str:
-    """Return the first symbols, and how many more there are."""
+    """Return the first three symbols, and the number of others."""
     shown, left = symbols[:3], len(symbols) - 3
     return ", ".join(shown) + (f" and {left} more" if left > 0 else "")
 

@@ -1,4 +1,4 @@
-"""Would a dead letter be taken now? Asked of the very code that takes records, on a state that nobody keeps."""
+"""Predicts whether a dead letter would be accepted now, with the code that accepts records, on discarded state."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,26 +17,26 @@ from streams.stages.market import MarketFold
 from streams.stages.sizing import SizingFold
 
 AFTER_ALL = SourcePlace("", 2**31 - 1, 0, 0)
-"""A trial stands after everything that was ever taken of its topic: a later epoch."""
+"""Source place of a trial: an epoch after every record ever accepted."""
 ANY = DecisionParams()
-"""Settings of no worker: no price is tried against another."""
+"""Default settings: a trial compares no prices, so a worker's do not matter."""
 OLDER = {"older_signal", "older_positions", "duplicate_signal"}
-"""Notes of sizing about records that it passes over, by no fault of theirs."""
+"""Notes of sizing on valid records that it skips."""
 
 
 class TrialVerdict(NamedTuple):
-    """What would become of a record."""
+    """What would happen to a record."""
 
     objection: str = ""
-    """Why it would be refused again; "" where it would be taken."""
+    """Why it would be refused again; "" if it would be accepted."""
     remark: str = ""
-    """What else there is to know of one that would be taken."""
+    """A remark on one that would be accepted."""
 
 
 def entries(letter: Letter, now_ns: int, partitions: int, number: int = 0) -> Sequence[Send]:
     """Return the journal entries that a letter's record would become now, or the dead letter that it would be again.
 
-    `number` rises from letter to letter of one trial. A record of `prices` becomes no entry by itself: its step is
+    `number` increases from letter to letter of one trial. A record of `prices` becomes no entry by itself: its step is
     journaled later.
     """
     record = Stored(letter.offset, letter.key, letter.value, schema.original(letter.headers))
@@ -46,7 +46,7 @@ def entries(letter: Letter, now_ns: int, partitions: int, number: int = 0) -> Se
 
 
 def refused(sends: Sequence[Send]) -> str:
-    """Return why a record is a dead letter again, "" where it is none."""
+    """Return why a record is a dead letter again; "" if it is not."""
     for send in sends:
         if send.topic.endswith(DLQ):
             why = schema.read(send.headers)
@@ -55,10 +55,10 @@ def refused(sends: Sequence[Send]) -> str:
 
 
 class Trial:
-    """Folds what replays would journal into states of this moment, in order, and says what sizing makes of it."""
+    """Folds the entries of replays into current states, in order, and returns what sizing would do with them."""
 
     def __init__(self, states: Mapping[int, State]) -> None:
-        """Try on `states`: journal partition → its state, which is used up."""
+        """Try on `states`: journal partition → its state, which is modified."""
         self._folds = {}
         for partition, state in states.items():
             fold = SizingFold(partition, self._observe)
@@ -71,7 +71,7 @@ class Trial:
         self._notes |= {note.name for note in folded.notes}
 
     def verdict(self, sends: Sequence[Send]) -> TrialVerdict:
-        """Return what becomes of a record that would be journaled as `sends`."""
+        """Return what would happen to a record that is journaled as `sends`."""
         if objection := refused(sends):
             return TrialVerdict(objection)
         self._notes.clear()

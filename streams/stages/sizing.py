@@ -1,4 +1,4 @@
-"""Sizing on the journal: the engines' fold, as a processor runs it."""
+"""Sizing on the journal: the engines' fold, in the form that a processor runs."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ import orjson
 from engines.fold import apply
 from engines.handlers.effects import FoldResult, Journaled, Refusal
 from engines.handlers.versions import version_of
+from engines.state.codec import decode_key, encode_key
 from engines.state.partition import PartitionProgress, State
 from engines.state.tables import TABLES, Key
 from schemas.errors import InvalidMessage
@@ -18,17 +19,18 @@ from streams.journal import entries as journal
 from streams.journal import handover
 from streams.journal.dead_letters import letter
 from streams.journal.entries import SourcePlace
-from streams.journal.handover import MIGRATIONS, HandoverReader, Migration
-from streams.processing.ports import Headers, Identity, Record, RecordKey, Send
+from streams.journal.handover import MIGRATIONS, Migration
+from streams.processing.ports import FoldRecord, Headers, Identity, Record, RecordKey, Send
+from streams.stages.handover_fold import HandoverFold
 
 SECOND_NS = 1_000_000_000
 
 FoldObserver = Callable[[Journaled, FoldResult, int], None]
-"""Told what each entry led to, and how long that took in ns."""
+"""Called with each entry, its result, and the time it took in ns."""
 
 
 class SizingFold:
-    """One journal partition: its state, what it publishes, and the tick it writes when nothing else comes."""
+    """One journal partition: its state, what it publishes, and the tick it journals when no entry arrives."""
 
     tables = TABLES
     audited = "allocations"
@@ -41,16 +43,12 @@ class SizingFold:
         version: int = 0,
         migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
     ) -> None:
-        """Fold `partition`; `observe` is told what each entry led to, `headers` go with each allocation.
+        """Fold `partition`; `observe` is called for each entry, `headers` are added to each allocation.
 
-        `version`: of the decisions (0: this code's), `migrations`: how it takes over from others.
+        `version`: decision version (0: this code's); `migrations`: from other versions to it.
         """
         self.state = State(partition, version)
         self.migrations = migrations
-        self._wait: HandoverReader | None = None
-        """In a journal that is folded again from its beginning, which another version made: until it hands over."""
-        self._waiting: list[Record] = []
-        """Entries after the hand-over, until its state is whole."""
         self.observe = observe
         self.headers = headers
         self.touched: dict[RecordKey, int] = {}
@@ -64,8 +62,6 @@ class SizingFold:
             raise ValueError(msg)
         began_ns = perf_counter_ns()
         entry = journal.read(record.offset, raw)
-        if self._wait is not None and self._is_before(self._wait, entry):
-            return self._await(self._wait, record, entry)
         folded = apply(self.state, entry)
         elapsed_ns = perf_counter_ns() - began_ns
         for touched in self.state.touched:
@@ -92,77 +88,62 @@ class SizingFold:
             sends += [_refused(each, entry, raw) for each in folded.refusals]
         return sends
 
-    # -- another version's part ------------------------------------------------------------------------------------
-    def _is_before(self, wait: HandoverReader, entry: Journaled) -> bool:
-        """Return whether an entry is another version's; the wait is over where this one's own Genesis comes."""
-        if entry.kind == "genesis" and entry.body["decision_version"] == version_of(self.state):
-            self._wait = None
-        return self._wait is wait
+    def _name(self, touched: tuple[str, Key]) -> RecordKey:
+        name = self._names.get(touched)
+        if name is None:
+            name = self._names[touched] = (touched[0], encode_key(touched[1]))
+        return name
 
-    def _await(self, wait: HandoverReader, record: Record, entry: Journaled) -> list[Send]:
-        """Pass over an entry of another version; fold what waited once the state is there that it handed over."""
-        if wait.offset >= 0:
-            self._waiting.append(record)
-        left = wait.take(entry)
-        if wait.offset == entry.offset:
-            self._waiting.clear()
-        if left is None:
-            return []
-        self._wait, waiting, self._waiting = None, self._waiting, []
-        self._take_over(left)
-        return [send for each in waiting for send in self.fold(each)]
+    def elapse(self, now_ns: int) -> list[Send]:
+        """Return the tick that advances journal time while no entry arrives."""
+        return [Send(journal.TOPIC, self.state.partition, None, journal.internal("tick", {}, now_ns))]
 
-    def _take_over(self, left: handover.HandoverState) -> None:
-        """Go on from the state of another version. Every record counts as touched: it may be another one now."""
+    # -- checkpoint ------------------------------------------------------------------------------------------------
+    def encode(self, key: RecordKey) -> bytes | None:
+        """Return a record's current value."""
+        table, name = key
+        return self.state.encode(table, decode_key(name))
+
+    def meta(self) -> dict[str, object]:
+        """Return the settings in force, source high-waters, journal time and the inputs hash."""
+        return {} if self.state.progress is None else asdict(self.state.progress)
+
+    def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
+        """Become the state of a checkpoint; one of another version is migrated if it was handed over to this one.
+
+        Raises:
+            AnotherVersion: it was not handed over to this version, or no migration is known.
+        """
+        if meta and meta["decision_version"] != version_of(self.state):
+            self.take_over(handover.HandoverState(-1, handover.plain(meta), dict(records)))
+        else:
+            self._become(meta, records)
+
+    def refold(self) -> FoldRecord:
+        """Become the state before the first entry; return the fold for a journal that other versions may have begun."""
+        self._become(None, {})
+        return HandoverFold(version_of(self.state), self.fold, self.take_over).fold
+
+    def take_over(self, left: handover.HandoverState) -> None:
+        """Continue from the state of another version. Every record counts as touched, as the migration may change it.
+
+        Raises:
+            AnotherVersion: it was not handed over to this version, or no migration is known.
+        """
         place = f"journal partition {self.state.partition}"
         mine = handover.taken_over(place, left, version_of(self.state), self.migrations)
         self._become(mine.meta, mine.records)
         self.touched = dict.fromkeys([*left.records, *mine.records], left.offset)
 
-    def _name(self, touched: tuple[str, Key]) -> RecordKey:
-        name = self._names.get(touched)
-        if name is None:
-            name = self._names[touched] = (touched[0], "|".join(touched[1]).encode())
-        return name
-
-    def elapse(self, now_ns: int) -> list[Send]:
-        """Return the tick that tells the journal the time when nothing else does."""
-        return [Send(journal.TOPIC, self.state.partition, None, journal.internal("tick", {}, now_ns))]
-
-    # -- checkpoint ------------------------------------------------------------------------------------------------
-    def encode(self, key: RecordKey) -> bytes | None:
-        """Return a record's value now."""
-        table, name = key
-        return self.state.encode(table, tuple(name.decode().split("|")))
-
-    def meta(self) -> dict[str, object]:
-        """Return settings in force, source high-waters, journal time and the inputs hash."""
-        return {} if self.state.progress is None else asdict(self.state.progress)
-
-    def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
-        """Become the state of a checkpoint; of another version's, if that has handed over to this one.
-
-        An empty `meta`: the source is folded again from its beginning, to a place that is known. What other versions
-        decided there is passed over then, up to the state that was handed over to this one.
-
-        Raises: AnotherVersion where this one cannot go on from there.
-        """
-        own = version_of(self.state)
-        self._wait, self._waiting = (HandoverReader(own) if meta is not None and not meta else None), []
-        if meta and meta["decision_version"] != own:
-            self._take_over(handover.HandoverState(-1, handover.plain(meta), dict(records)))
-        else:
-            self._become(meta, records)
-
     def _become(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         fields: Any = meta
         progress = PartitionProgress(**fields) if fields else None
-        named = {(table, tuple(name.decode().split("|"))): value for (table, name), value in records.items()}
+        named = {(table, decode_key(name)): value for (table, name), value in records.items()}
         self.touched = {}
         self.state.restore(progress, named)
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
-        """Return portfolio and sequence of an allocation, and the journal offset it was decided at."""
+        """Return portfolio and sequence of an allocation, and the journal offset of its decision."""
         fields = orjson.loads(value)
         return Identity(fields["portfolio_id"], fields["sequence"]), fields["journal"]["offset"]
 
@@ -179,7 +160,7 @@ def _alert(fields: dict[str, Any], state: State) -> Send:
 
 
 def _refused(refusal: Refusal, entry: Journaled, raw: bytes) -> Send:
-    """Return an input that only sizing could judge, as it came, for its dead-letter topic."""
+    """Return the dead letter of an input that only sizing could refuse, with its original bytes."""
     fields = orjson.loads(raw)
     key = None if fields["key"] is None else base64.b64decode(fields["key"])
     headers = tuple((name, base64.b64decode(text)) for name, text in fields["headers"])

@@ -1,4 +1,4 @@
-"""The topology, as data: one tuple of stages. Faust runs it live, the Driver runs it in memory, the docs draw it."""
+"""The topology as data: one tuple of stages. Faust runs it live, the Driver in memory; the docs draw it."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -13,31 +13,31 @@ from streams.stages.sizing import SizingFold
 
 
 class Context(NamedTuple):
-    """What the stages of one worker share."""
+    """Shared by the stages of one worker."""
 
     partitions: int
-    """P: partitions of the journal."""
+    """P, the number of journal partitions."""
     params: Callable[[], DecisionParams]
     """The decision settings in force."""
     clock: Callable[[], int]
-    """The injected clock, ns since 1970."""
+    """The clock, ns since 1970."""
     metrics: Metrics | None = None
     headers: Headers = ()
-    """Go with each allocation."""
+    """Added to each allocation."""
     version: int = 0
-    """Of the decisions; 0: that of this code."""
+    """Decision version; 0: that of this code."""
     migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS
 
 
 class Timed(Fold, Protocol):
-    """A fold that also has something to say when time goes by."""
+    """A fold that also publishes as time passes."""
 
     def elapse(self, now_ns: int) -> list[Send]:
-        """Return what is to be published because of the time."""
+        """Return what to publish at this time."""
 
 
 class IngestStage(NamedTuple):
-    """The stage that validates: one source topic, no state."""
+    """A stage that validates one source topic; no state."""
 
     name: str
     source: str
@@ -46,7 +46,7 @@ class IngestStage(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A stage that folds: what it reads, what it writes, what it keeps."""
+    """A stage that folds: its source, outputs and tables."""
 
     name: str
     source: str
@@ -54,15 +54,15 @@ class Stage(NamedTuple):
     tables: tuple[str, ...]
     summary: str
     fold: Callable[[Context, int], Timed]
-    """Makes the fold of one partition."""
+    """Creates the fold of one partition."""
     contiguous: bool
-    """Whether a gap in the source's offsets is a fault."""
+    """Whether a gap in the source's offsets is an error."""
     idle_tick: bool
-    """Whether time is told only after a second without a record."""
+    """Whether `elapse` is called only after a second without a record."""
 
 
 class AskStage(NamedTuple):
-    """The stage that asks outside: no state that matters, and nobody waits for it."""
+    """A stage that calls an external policy; no durable state, and no other stage waits for it."""
 
     name: str
     source: str
@@ -85,7 +85,7 @@ MARKET = Stage(
     "prices",
     ("journal", "alerts", "prices.dlq"),
     MarketFold.tables,
-    "ticks into steps",
+    "aggregate ticks into steps",
     _market,
     contiguous=False,
     idle_tick=False,
@@ -95,7 +95,7 @@ SIZING = Stage(
     "journal",
     ("allocations", "rl-requests", "alerts", "signals.dlq", "outcomes.dlq"),
     SizingFold.tables,
-    "fold state, decide, publish",
+    "fold the journal, decide, publish",
     _sizing,
     contiguous=True,
     idle_tick=True,
@@ -104,7 +104,7 @@ POLICY = AskStage(
     "policy",
     "rl-requests",
     ("journal", "alerts"),
-    "ask the policy within a deadline, behind the breaker; journal what came of it",
+    "ask the policy within a deadline, behind the circuit breaker; journal the outcome",
 )
 
 TOPOLOGY: tuple[IngestStage | Stage | AskStage, ...] = (

@@ -1,1 +1,1 @@
-"""The topology live on Faust: application, transport, tables, and the worker that runs them."""
+"""The topology live on Faust: application, transport, tables, and the worker."""

@@ -1,4 +1,4 @@
-"""The Faust application with every setting that the design asks for, and the owner of a topic's processors."""
+"""The Faust application and its settings, and the owner of a topic's processors."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
@@ -18,7 +18,7 @@ from streams.worker.transport import CHUNK_RECORDS, BatchTransport
 BATCH_BYTES = 512 * 1024
 FETCH_BYTES_MAX = 4 << 20
 STREAM_BUFFER_CHUNKS = 4
-"""Faust's own 4,096 would be 4,096 chunks."""
+"""Faust's default of 4,096 would mean 4,096 chunks."""
 
 
 def new_app(
@@ -35,10 +35,10 @@ def new_app(
     commit_interval_s: float = 1.0,
     **settings: Any,
 ) -> faust.App:
-    """Return an application without agents and tables, on the batched transport, that stops at an agent's error.
+    """Return an application on the batched transport, without agents and tables, that stops at an agent's error.
 
     `batched` and `sparse` are logical names of topics (see `BatchTransport`). `idempotent` must be False on the
-    embedded broker (`streams.kafka.connection.is_embedded` tells). `settings` go to Faust and win over those here.
+    embedded broker (see `streams.kafka.connection.is_embedded`). `settings` go to Faust and override those here.
     """
     app = faust.App(
         **{
@@ -88,7 +88,7 @@ async def crash(agent: Any, error: BaseException) -> None:
 
 
 def credentials(connection: Connection) -> CredentialsT | None:
-    """Return what Faust wants to log in with; None where the connection is plain text."""
+    """Return Faust's credentials of a connection; None if it is plain text."""
     security = dict(connection.security)
     protocol = security.get("security_protocol", "PLAINTEXT")
     context = security.get("ssl_context")
@@ -105,34 +105,34 @@ def credentials(connection: Connection) -> CredentialsT | None:
 class Owned:
     """The processors of the partitions of one topic that this worker owns now.
 
-    Give it to the transport as the topic's owner, and let the topic's agent call `take` with each event.
+    Register it with the transport as the topic's owner; the topic's agent calls `take` with each event.
     """
 
     def __init__(self, app: faust.App, make: Callable[[int], Processor]) -> None:
-        """Take `make`, which returns a new processor of a partition."""
+        """`make`: returns a new processor of a partition."""
         self._app, self._make = app, make
         self.processors: dict[int, Processor] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._writings: set[asyncio.Task[None]] = set()
 
     async def assigned(self, partition: int) -> int:
-        """Bring the partition's state back; return the offset to read from."""
+        """Recover the partition's state; return the offset to read from."""
         async with self._lock(partition):
             processor = self._make(partition)
-            processor.background = self._beside
+            processor.background = self._in_background
             first = await processor.recover()
             self.processors[partition] = processor
             return first
 
     async def revoked(self, partition: int) -> None:
-        """Let what is being taken finish, and what is being written, then drop the partition's processor."""
+        """Wait for the current chunk and checkpoint, then drop the partition's processor."""
         async with self._lock(partition):
             processor = self.processors.pop(partition, None)
             if processor is not None:
                 await processor.wait_idle()
 
     async def take(self, event: Any) -> None:
-        """Hand a chunk to its processor, which acknowledges it; one of before the last rebalance is dropped."""
+        """Pass a chunk to its processor, which acknowledges it; a chunk from before the last rebalance is dropped."""
         message = event.message
         async with self._lock(message.partition):
             processor = self.processors.get(message.partition)
@@ -140,10 +140,10 @@ class Owned:
                 await processor.take(event.value, event.ack)
 
     async def act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
-        """Let a partition's fold do what no record asks for, if it is still owned.
+        """Run an effect that no record triggers on a partition, if it is still owned.
 
-        Once begun it is done, whether its caller waits or is cancelled: broken off, it would leave the memory ahead of
-        what is published, and the last checkpoint of a clean stop could not be made.
+        Once started it completes even if its caller is cancelled: interrupted, it would leave memory ahead of what is
+        published, and the last checkpoint of a clean stop would fail.
         """
         await asyncio.shield(self._act(partition, effect))
 
@@ -154,7 +154,7 @@ class Owned:
                 await processor.act(effect)
 
     async def checkpoint(self) -> None:
-        """Make a checkpoint of every processor, as before a clean stop, all of them at once."""
+        """Write a checkpoint of every processor, concurrently, as before a clean stop."""
         await asyncio.gather(*(self._checkpoint(partition) for partition in sorted(self.processors)))
 
     async def _checkpoint(self, partition: int) -> None:
@@ -162,8 +162,8 @@ class Owned:
             if partition in self.processors:
                 await self.processors[partition].checkpoint()
 
-    def _beside(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Write a checkpoint beside what follows; a failure stops the worker."""
+    def _in_background(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Write a checkpoint in the background; a failure stops the worker."""
         task = asyncio.ensure_future(writing)
         self._writings.add(task)
         task.add_done_callback(self._written)
@@ -179,7 +179,7 @@ class Owned:
 
 
 def own(app: faust.App, topic: str, owned: Owned) -> None:
-    """Make `owned` the owner of a topic (name on the broker), and give the topic an agent that hands it the chunks."""
+    """Make `owned` the owner of a topic (name on the broker), with an agent that passes it the chunks."""
     channel = app.topic(topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
     app.transport.owners[topic] = owned
 

@@ -1,4 +1,4 @@
-"""`himari worker --drain`: hand a whole journal over to another decision version, with no worker running."""
+"""`himari worker --drain`: hands a whole journal over to another decision version, with no worker running."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ class ChangelogPorts(FaustPorts):
     """The effects of one processor without a local store: its checkpoint is read from the changelogs alone."""
 
     def __init__(self, producer: AIOKafkaProducer, connection: Connection, names: Names, partition: int) -> None:
-        """Take a started producer."""
+        """`producer`: already started."""
         tables: Mapping[str, Any] = dict.fromkeys(SizingFold.tables)
         super().__init__(None, tables, connection=connection, names=names, source=journal.TOPIC, partition=partition)
         self._own = producer
@@ -53,13 +53,15 @@ async def drain_all(
     connection: Connection,
     to_version: int | None,
     clock: Callable[[], int],
-    told: Callable[[int, int, int], None],
+    handed_over: Callable[[int, int, int], None],
 ) -> None:
-    """Hand every journal partition over to `to_version` (None: the next one); `told` of partition, version, entry.
+    """Hand every journal partition over to `to_version` (None: the next one).
+
+    `handed_over` is called with partition, version and offset of the entry that hands over.
 
     Raises:
-        ProcessorStopped: workers are in the group; nothing is changed then.
-        AnotherVersion: a partition is another version's, or the version is this one.
+        ProcessorStopped: workers are in the group; nothing is changed.
+        AnotherVersion: another version decides on a partition, or `to_version` is this one.
         TopicsUnfit, BrokerUnreachable: as for a worker.
     """
     names, count = Names(settings.topics.prefix), settings.topics.partitions
@@ -70,17 +72,17 @@ async def drain_all(
     async with _producer(connection, idempotent=idempotent) as producer:
         for partition in range(count):
             fold = SizingFold(partition, headers=headers)
-            heir = version_of(fold.state) + 1 if to_version is None else to_version
-            if heir == version_of(fold.state):
-                msg = f"decision version {heir} is this one: hand over to another, with --to"
+            successor = version_of(fold.state) + 1 if to_version is None else to_version
+            if successor == version_of(fold.state):
+                msg = f"decision version {successor} is this one: hand over to another, with --to"
                 raise AnotherVersion(msg)
             ports = ChangelogPorts(producer, connection, names, partition)
             processor = Processor(fold, ports, partition=partition, clock=time.monotonic_ns)
-            told(partition, heir, await drain(fold, processor, ports, heir, clock))
+            handed_over(partition, successor, await drain(fold, processor, ports, successor, clock))
 
 
 async def _alone(connection: Connection, names: Names) -> None:
-    """Return if no worker is in the group: only then may somebody commit who is no member."""
+    """Return if no worker is in the group: only then may a non-member commit."""
     consumer = AIOKafkaConsumer(**connection.options(), group_id=names.application, enable_auto_commit=False)
     await reach(consumer, connection)
     place = TopicPartition(names.topic(journal.TOPIC), 0)

@@ -1,8 +1,8 @@
-"""The checkpoint's home on Faust: tables on RocksDB, their changelogs, and a processor's `Ports` on both.
+"""Checkpoints on Faust: tables on RocksDB, their changelogs, and a processor's `Ports` on both.
 
-A record's key, on disk and in the changelog, begins with the partition it belongs to (4 bytes, big-endian). Faust
-brings the local stores up to their changelogs before a processor recovers; writes do not go through Faust's tables,
-which cannot say when a changelog has a record, but to RocksDB and the changelog directly, and are awaited.
+A record's key, on disk and in the changelog, begins with its partition (4 bytes, big-endian). Faust applies the
+changelogs to the local stores before a processor recovers. Writes bypass Faust's tables, which do not report when a
+changelog has a record: they go to RocksDB and the changelog directly, and are awaited.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ STORE_OPTIONS = {
     "block_cache_size": 8 << 20,
     "max_open_files": 64,
 }
-"""Small: there is one database a table and partition, and a state lives in memory anyway."""
+"""Small: there is one database per table and partition, and the state is in memory anyway."""
 OPENERS = 8
-"""Databases that are opened at once; they wait for the disk."""
+"""Databases opened in parallel; they wait for the disk."""
 
 
 def make_tables(app: faust.App, source: str) -> dict[str, faust.Table]:
-    """Make the Faust tables that a processor of `source` (logical name) stores records in, by name."""
+    """Create the Faust tables of the processor of `source` (logical name), by name."""
     return {
         table.name: app.Table(
             table.name,
@@ -53,10 +53,10 @@ def make_tables(app: faust.App, source: str) -> dict[str, faust.Table]:
 
 
 async def open_stores(tables: Iterable[faust.Table], assigned: Collection[TP]) -> None:
-    """Open the databases of partitions that were assigned, side by side in threads, before Faust opens each in turn.
+    """Open the databases of assigned partitions in parallel threads, before Faust opens them one by one.
 
-    It would do so between two heartbeats: on a busy disk a hundred of them take longer than a session lasts, and the
-    group lets the worker go. One that cannot be opened is left to Faust, which tries again.
+    Faust would do so between two heartbeats: on a busy disk a hundred of them take longer than the session timeout, and
+    the group removes the worker. A database that cannot be opened is left to Faust, which retries.
     """
     wanted = [
         (table.data, tp.partition)
@@ -88,9 +88,9 @@ class FaustPorts:
         partition: int,
         waits: Waits | None = None,
     ) -> None:
-        """Take the tables of `make_tables` and the logical name of the source; `waits` is told of what is awaited."""
+        """Take the tables of `make_tables` and the logical name of the source; `waits` records what is awaited."""
         self.records_read = 0
-        """Records read of changelogs, outputs and the source so far: what a long recovery shows of itself."""
+        """Records read from changelogs, outputs and the source so far: the progress of a recovery."""
         self._waits = waits or Waits()
         self._app, self._tables, self._connection, self._names = app, tables, connection, names
         self._partition = partition
@@ -100,7 +100,7 @@ class FaustPorts:
 
     # -- tables --------------------------------------------------------------------------------------------------------
     async def local(self) -> dict[RecordKey, bytes]:
-        """Return what the local store (RocksDB, brought up to its changelog's end) holds, `progress` excepted."""
+        """Return the local store (RocksDB, caught up with its changelog) without `progress`."""
         return {
             (name, key[len(self._prefix) :]): bytes(value)
             for name in self._tables
@@ -109,7 +109,7 @@ class FaustPorts:
         }
 
     async def changelog(self) -> dict[RecordKey, bytes]:
-        """Read the tables' changelogs of this partition from their start; the local store then holds just that."""
+        """Read the tables' changelogs of this partition from their start; replace the local store by the result."""
         found: dict[RecordKey, bytes] = {}
         for name in self._tables:
             live: dict[bytes, bytes] = {}
@@ -127,7 +127,7 @@ class FaustPorts:
     async def write(self, changes: Mapping[RecordKey, bytes | None]) -> None:
         """Write records (None deletes) to the local store, then to the changelogs; return when all are acknowledged.
 
-        A table at a time: what is published meanwhile waits for one table's request, not for that of all.
+        One table at a time, so that concurrent publishing waits for the request of one table at most.
         """
         by_table: dict[str, list[OutgoingRecord]] = defaultdict(list)
         for (name, key), value in changes.items():
@@ -140,7 +140,7 @@ class FaustPorts:
             self._persisted(name, max(offsets))
 
     async def progress(self) -> bytes | None:
-        """Return the newest `progress` of this partition, read from its changelog, or None."""
+        """Return the newest `progress` in the changelog of this partition, or None."""
         return await read.newest(self._connection, self._progress)
 
     async def write_progress(self, value: bytes) -> None:
@@ -168,23 +168,23 @@ class FaustPorts:
         return offsets
 
     async def outputs(self, topic: str, first: int) -> list[tuple[int, bytes]]:
-        """Read this partition's records of an output topic from `first` to its end of this moment: (offset, value)."""
+        """Return (offset, value) of this partition's records of an output topic, from `first` to the current end."""
         target = TopicPartition(self._names.topic(topic), self._partition)
         return [(r.offset, r.value) async for r in self._read(target, first)]
 
     def source(self, first: int, end: int | None = None) -> AsyncIterator[Record]:
-        """Read the source partition again, from `first` to before `end` (None: its end of this moment)."""
+        """Re-read the source partition from `first` up to, not including, `end` (None: the current end)."""
         return self._read(self._source, first, end)
 
     async def source_first(self) -> int:
-        """Return the offset of the source partition's first record: above 0 where retention took what was below."""
+        """Return the offset of the source partition's first record: above 0 if retention deleted older ones."""
         return await read.first_offset(self._connection, self._source)
 
     async def source_end(self) -> int:
-        """Return the source partition's end offset: exactly, never one of before the call."""
+        """Return the source partition's exact end offset, never an older one from before the call."""
         return (await read.high_watermarks(self._connection, [self._source]))[self._source]
 
-    # -- below ---------------------------------------------------------------------------------------------------------
+    # -- internals -----------------------------------------------------------------------------------------------------
     async def _read(self, place: TopicPartition, first: int, end: int | None = None) -> AsyncIterator[Any]:
         async for record in read.records(self._connection, place, first, end):
             self.records_read += 1
@@ -207,7 +207,7 @@ class FaustPorts:
         self._database(table).write(batch)
 
     def _replace(self, table: str, live: Mapping[bytes, bytes], last: int) -> None:
-        """Make the table's database hold `live` and nothing else."""
+        """Replace the contents of the table's database by `live`."""
         database = self._database(table)
         strays = [key for key in database.keys(from_key=self._prefix) if key.startswith(self._prefix)]
         self._store(table, [OutgoingRecord(key, None) for key in strays if key not in live])
@@ -216,12 +216,12 @@ class FaustPorts:
             self._persisted(table, last)
 
     def _persisted(self, table: str, offset: int) -> None:
-        """Tell Faust how far the local store has its changelog, so that the next start reads only what follows."""
+        """Set the changelog offset of the local store, so that the next start reads only what follows."""
         changelog = self._changelog(table)
         self._tables[table].data.set_persisted_offset(TP(changelog.topic, changelog.partition), offset)
 
     async def _target(self, send: Send) -> TopicPartition:
-        """Return the partition a record goes to: the given one, or murmur2 of its key."""
+        """Return the partition of a record: the given one, or murmur2 of its key."""
         topic = self._names.topic(send.topic)
         if send.partition is not None:
             return TopicPartition(topic, send.partition)
@@ -230,13 +230,13 @@ class FaustPorts:
 
     @property
     def _producer(self) -> Any:
-        return self._app.producer._ensure_producer()  # noqa: SLF001 Faust's own send goes record by record
+        return self._app.producer._ensure_producer()  # noqa: SLF001 Faust's own send works record by record
 
     async def _append(self, target: TopicPartition, lines: Sequence[OutgoingRecord]) -> list[int]:
         """Append lines to a partition in batches; return their offsets when all are acknowledged.
 
         Raises:
-            KafkaError: a batch was not acknowledged; whoever called must stop.
+            KafkaError: a batch was not acknowledged; the caller must stop.
         """
         with self._waits.on(target.topic):
             return await append(self._producer, target, lines)

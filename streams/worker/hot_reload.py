@@ -1,7 +1,7 @@
-"""What a running worker makes of a change of its settings file.
+"""Applies changes of the settings file to a running worker.
 
-Decision settings become one `control` record. Worker settings act here and now, by the worker's `Taker`s; what a
-running process cannot take is named: in the log, on `/state`, and as `himari_l3_config_restart_required`.
+Decision settings become one `control` record. Worker settings are applied at once by the worker's `Taker`s; those that
+need a restart are reported in the log, on `/state`, and as `himari_l3_config_restart_required`.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ import orjson
 
 from config.diff import diff, leaves
 from config.security import SecuritySettings
-from config.settings import Settings, decision_tree, settings_hash, worker_tree
+from config.settings import Settings, decision_tree, worker_tree
 from config.watch import FileChange, FileWatch, Rejected
+from engines.parameters import settings_hash
 from schemas.errors import SizingError
 from streams.monitoring.metrics import Metrics
 from streams.processing.ports import Send
@@ -32,31 +33,31 @@ NOT_LIVE: Final[Mapping[str, str]] = {
     "topics.partitions": "fixed for life by the journal: put it back",
     "topics.replication": "himari topics apply (topics that it creates)",
 }
-"""What no running process can take: connections, membership, open tables, the journal itself. Key → what to do."""
+"""Settings that cannot change in a running process: connection, group membership, tables, journal. Key → remedy."""
 VANISHED: Final = "gone from the file: put it back, or restart the worker"
 
 
 class Taker(NamedTuple):
-    """A part of the worker that takes some settings while it runs."""
+    """A part of the worker that applies some settings while it runs."""
 
     keys: frozenset[str]
     take: Callable[[Settings], Awaitable[None]]
-    """Acts on the settings given. Raises: SizingError where it cannot; all of its keys are as before then."""
+    """Applies the settings. Raises: SizingError if it cannot; all of its keys stay as before."""
 
 
 class Waiting(NamedTuple):
-    """A setting of the file that does not act here."""
+    """A setting of the file that is not in effect here."""
 
     running: Any
     file: Any
     do: str
-    """What makes it act, or why it was refused."""
+    """What puts it into effect, or why it was refused."""
 
 
 class Reload:
-    """The settings that a worker runs with, and the watch on the file that may change them.
+    """The settings that a worker runs with, and the watch on its settings file.
 
-    `in_force`: hash of the decision settings in force as the worker knows it, "" where it does not.
+    `in_force`: returns the hash of the decision settings in force, "" if it is not known yet.
     """
 
     def __init__(
@@ -75,16 +76,16 @@ class Reload:
         self._watch, self._takers, self._send = watch, takers, send
         self._metrics, self._clock, self._in_force = metrics, clock, in_force
         self._held: frozenset[str] = frozenset()
-        """Worker settings that vanished from the file together: they stay as they run."""
+        """Worker settings that were removed from the file together: they keep their running values."""
         self._in_step = ""
-        """Hash of the file's decision settings, once it has been seen in force."""
+        """Hash of the file's decision settings once they have been in force."""
         self._when_refused = ""
-        """What was in force when the file was refused for what had vanished from it."""
+        """Hash in force when the file was refused because settings were removed from it."""
 
     async def follow(self) -> None:
-        """Look at the file until a change turns looking off.
+        """Poll the file until a change turns polling off.
 
-        A file is believed when two looks find the same, so there are two looks an interval.
+        A change counts once two polls find the same content, so there are two polls per interval.
         """
         while self._watch is not None and self.running.hot_reload.enabled:
             await asyncio.sleep(self.running.hot_reload.poll_interval_sec / 2)
@@ -92,33 +93,33 @@ class Reload:
             if found is not None:
                 await self.changed(found)
         if self._watch is not None:
-            logger.warning("hot_reload.enabled is false: the settings file is not looked at until the next start")
+            logger.warning("hot_reload.enabled is false: the settings file is not read until the next start")
 
     def _look(self, watch: FileWatch) -> FileChange | Rejected | None:
-        """Look once; a file that was refused for what has vanished from it is taken once that is meant."""
+        """Poll once. A file refused because settings were removed is accepted once an operator has applied it."""
         found = watch.poll()
         if isinstance(found, Rejected):
             self._when_refused = self._in_force()
-        return self._meant(watch) or found
+        return self._confirmed(watch) or found
 
-    def _meant(self, watch: FileWatch) -> FileChange | None:
-        """Take a refused file if somebody has put its decision settings in force (`config apply --allow-removals`).
+    def _confirmed(self, watch: FileWatch) -> FileChange | None:
+        """Accept a refused file if its decision settings were put in force (`config apply --allow-removals`).
 
-        That is known where the file agreed with what is in force before, or what is in force has changed since. In a
-        worker whose file never was in force an emptied one might agree with it by chance.
+        That is certain only if the file's settings were in force before, or if those in force have changed since the
+        refusal: otherwise an emptied file might equal the settings in force by coincidence.
         """
-        in_force, said = self._in_force(), settings_hash(decision_tree(watch.loaded.settings))
-        if in_force == said:
-            self._in_step = said
+        in_force, of_file = self._in_force(), settings_hash(decision_tree(watch.loaded.settings))
+        if in_force == of_file:
+            self._in_step = of_file
         if watch.refused is None:
             return None
         wanted = settings_hash(decision_tree(watch.refused.loaded.settings))
-        if in_force != wanted or (self._in_step != said and self._when_refused in {"", wanted}):
+        if in_force != wanted or (self._in_step != of_file and self._when_refused in {"", wanted}):
             return None
         return watch.accept()
 
     async def changed(self, found: FileChange | Rejected) -> None:
-        """Take a change of the file; a file that cannot be used changes nothing."""
+        """Apply a change of the file; a file that is not valid changes nothing."""
         if isinstance(found, Rejected):
             logger.error("settings file rejected, nothing changes: %s", found.error)
             await self._send([rejection(str(found.error), self._clock())])
@@ -128,7 +129,7 @@ class Reload:
             self._held = (self._held | found.held) - found.loaded.in_file - NOT_LIVE.keys()
             wanted = with_keys(found.loaded.settings, before, self._held)
             refused = await self._take(wanted)
-            self._wait(found.loaded.settings, dict.fromkeys(self._held, VANISHED) | refused)
+            self._report_waiting(found.loaded.settings, dict.fromkeys(self._held, VANISHED) | refused)
             await self._order(found)
             acted = found.decision is not None or before != self.running
             status = "rejected" if refused else "applied" if acted else "unchanged"
@@ -136,7 +137,7 @@ class Reload:
         self._metrics.config_reload(status)
 
     async def _take(self, wanted: Settings) -> dict[str, str]:
-        """Let each part take what has changed for it; return why which keys were refused."""
+        """Apply changed settings to each part; return refused keys with the reason."""
         refused: dict[str, str] = {}
         for taker in self._takers:
             keys = {key for key, _, _ in differing(self.running, wanted)} & taker.keys
@@ -150,8 +151,8 @@ class Reload:
                 self.running = with_keys(self.running, wanted, taker.keys)
         return refused
 
-    def _wait(self, wanted: Settings, refused: Mapping[str, str]) -> None:
-        """Name what of the file does not act here; say it once, when that changes."""
+    def _report_waiting(self, wanted: Settings, refused: Mapping[str, str]) -> None:
+        """Record which settings of the file are not in effect; log them when the list changes."""
         before = self.waiting
         self.waiting = {
             key: Waiting(running, file, refused.get(key) or NOT_LIVE[key])
@@ -159,16 +160,16 @@ class Reload:
         }
         self._metrics.restart_required(len(self.waiting))
         if self.waiting and self.waiting != before:
-            told = "; ".join(
+            listed = "; ".join(
                 f"{key} stays {orjson.dumps(each.running).decode()}, not {orjson.dumps(each.file).decode()} ({each.do})"
                 for key, each in self.waiting.items()
             )
-            logger.warning("settings file: not taken while running: %s", told)
+            logger.warning("settings file: not applied while running: %s", listed)
 
     async def _order(self, found: FileChange) -> None:
-        """Publish a change of decision settings, on the base of what the file said before.
+        """Publish a change of decision settings, based on the previous content of the file.
 
-        Where something else is in force by now, every partition answers that it is a conflict, and nothing changes.
+        If other settings are in force by now, every partition answers with a conflict, and nothing changes.
         """
         if found.decision is not None:
             order = settings_order(found.decision, "the settings file changed", "hot reload", self._clock())
@@ -181,7 +182,7 @@ def differing(running: Settings, wanted: Settings) -> list[tuple[str, Any, Any]]
 
 
 def with_keys(running: Settings, wanted: Settings, keys: frozenset[str]) -> Settings:
-    """Return the running settings with some dotted keys as wanted."""
+    """Return the running settings with some dotted keys from `wanted`."""
     tree, values = running.model_dump(), leaves(worker_tree(wanted))
     for key in keys:
         section, _, name = key.partition(".")
@@ -190,7 +191,7 @@ def with_keys(running: Settings, wanted: Settings, keys: frozenset[str]) -> Sett
 
 
 def rejection(text: str, now_ns: int) -> Send:
-    """Return the alert that a settings file cannot be used."""
+    """Return the alert for a settings file that is not valid."""
     body = {
         "alert_id": f"config-rejected-{now_ns}",
         "journal": None,

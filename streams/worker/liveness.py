@@ -1,5 +1,5 @@
-# ruff: noqa: SLF001 - Faust shows of its agents, its recovery and its consumer only what it needs itself
-"""What a worker's parts look like from outside: which partitions wait for what, and the marks that must not stand."""
+# ruff: noqa: SLF001 - Faust has no public access to the state of its agents, recovery and consumer
+"""Observes the parts of a worker: the lag of each partition, and the vitals that the watchdog checks."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,21 +17,21 @@ from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import Connection
 from streams.worker.partition_owners import StageOwner
-from streams.worker.stall_detector import Lane, Vital, Waits, late, of_lane
+from streams.worker.stall_detector import PartitionWork, Vital, Waits, late, partition_vital
 
 DEATH_S: Final = 10.0
-"""Faust makes an agent that was cancelled anew within 5 s; one whose stream has ended it forgets."""
+"""Faust restarts a cancelled agent within 5 s, but not one whose stream has ended."""
 REBALANCE_S: Final = 60.0
-"""For so long a group may wait for a member that is slow to come back: Faust's `broker_rebalance_timeout`."""
+"""How long a group may wait for a slow member to rejoin: Faust's `broker_rebalance_timeout`."""
 LOOKS: Final = 4
-"""How often the ends of the logs are asked for within the patience."""
+"""How often the log ends are read within the patience."""
 LOOK_TIMEOUT_S: Final = 10.0
 
 
 class Vitals:
     """The parts of one running worker.
 
-    `sources`: logical names of the topics it reads. `patience_s` and `lag_records`: the settings of this moment.
+    `sources`: logical names of the topics it reads. `patience_s` and `lag_records` return the current settings.
     """
 
     def __init__(
@@ -54,36 +54,36 @@ class Vitals:
 
     @property
     def _owners(self) -> Mapping[str, StageOwner]:
-        """The owners by topic: those of this moment, since they are made after this."""
+        """The current owners by topic: they are created after this object."""
         return {self._names.topic(owner.stage.source): owner for owner in self._known}
 
-    # -- what is asked -------------------------------------------------------------------------------------------------
+    # -- questions -----------------------------------------------------------------------------------------------------
     def not_ready(self) -> dict[str, str]:
-        """Return what keeps decisions from being made here, and up to date, by partition or topic."""
+        """Return, by partition or topic, why decisions here are not made or not up to date."""
         assigned = self._assigned()
         if assigned is None:
             return {"consumer": "not started"}
         here = {tp.topic for tp in assigned}
         missing = {topic: "no partition assigned" for topic in self._owners if topic not in here}
-        found = {lane.place: late(lane, self._lag_records()) for lane in self._lanes(assigned)}
+        found = {work.place: late(work, self._lag_records()) for work in self._partitions(assigned)}
         return missing | {place: why for place, why in found.items() if why}
 
     def all(self) -> tuple[Vital, ...]:
-        """Return all that must go on."""
+        """Return the vitals of all parts."""
         patience_s, assigned = self._patience_s(), self._assigned()
         member = assigned is not None and self._app.consumer.is_member()
-        away = Vital("consumer", None if member else "away", "is no member of its group", patience_s + REBALANCE_S)
+        away = Vital("consumer", None if member else "away", "is not a member of its group", patience_s + REBALANCE_S)
         sending = self.waits.vital("publisher", "has waited for the acknowledgement of", patience_s)
-        lanes = self._lanes(assigned) if member and assigned is not None else ()
-        return (*self._agents(), sending, away, *(of_lane(lane, patience_s) for lane in lanes))
+        partitions = self._partitions(assigned) if member and assigned is not None else ()
+        return (*self._agents(), sending, away, *(partition_vital(work, patience_s) for work in partitions))
 
     def lag(self, tp: TP, position: int) -> int | None:
-        """Return how many records a partition has from a position on, None where that is not known."""
+        """Return how many records a partition has from a position on, None if that is not known."""
         end = self._end(tp)
         return None if end is None else max(0, end - position)
 
     async def follow_ends(self) -> None:
-        """Ask for the ends of the logs by a client of its own: a consumer that is stuck does not know them."""
+        """Read the log ends with a separate client: a stuck consumer does not know them."""
         while True:
             await asyncio.sleep(self._patience_s() / LOOKS)
             places = [TopicPartition(tp.topic, tp.partition) for tp in self._assigned() or ()]
@@ -92,9 +92,9 @@ class Vitals:
                     found = await read.high_watermarks(self._connection, places)
                 self._ends = {TP(place.topic, place.partition): end for place, end in found.items()}
 
-    # -- what is seen --------------------------------------------------------------------------------------------------
+    # -- observations -------------------------------------------------------------------------------------------------
     def _assigned(self) -> list[TP] | None:
-        """Return the partitions that are read here, changelogs left out; None before the consumer has started."""
+        """Return the assigned partitions without changelogs; None before the consumer has started."""
         try:
             return sorted(tp for tp in self._app.consumer.assignment() if tp.topic in self._sources)
         except ConsumerNotStarted:
@@ -105,9 +105,9 @@ class Vitals:
             if agent.started:
                 tasks = [actor.actor_task for actor in agent._actors]
                 alive = any(task is not None and not task.done() for task in tasks)
-                yield Vital(f"agent {name}", None if alive else "dead", "has ended, and was dead", DEATH_S)
+                yield Vital(f"agent {name}", None if alive else "dead", "has been stopped", DEATH_S)
 
-    def _lanes(self, assigned: Sequence[TP]) -> Iterator[Lane]:
+    def _partitions(self, assigned: Sequence[TP]) -> Iterator[PartitionWork]:
         recovered = _total(self._app.tables.recovery.active_offsets)
         for tp in assigned:
             owner = self._owners.get(tp.topic)
@@ -117,10 +117,10 @@ class Vitals:
                 position = self._folded(owner, tp)
                 moves = (recovered, kept.ports.records_read, kept.processor.offset) if kept else moves
             ticks = owner is not None and owner.stage.idle_tick
-            yield Lane(f"{tp.topic}[{tp.partition}]", position, self._end(tp), moves, ticks)
+            yield PartitionWork(f"{tp.topic}[{tp.partition}]", position, self._end(tp), moves, ticks)
 
     def _folded(self, owner: StageOwner, tp: TP) -> int | None:
-        """Return the offset before which a partition is folded; markers at the end of what was delivered count."""
+        """Return the offset before which a partition is folded, including transaction markers at its end."""
         processor = owner.processors.get(tp.partition)
         if processor is None:
             return None
@@ -130,11 +130,11 @@ class Vitals:
         return max(position, int(self._app.consumer.fetched(tp)))
 
     def _end(self, tp: TP) -> int | None:
-        """Return the end of a log as the consumer or the last look found it, whichever is later."""
+        """Return the end of a log, by the consumer or by `follow_ends`, whichever is higher."""
         known = [end for end in (self._app.consumer.highwater(tp), self._ends.get(tp)) if end is not None]
         return max(known, default=None)
 
 
 def _total(offsets: Mapping[Any, int | None]) -> int:
-    """Return how far Faust's own recovery of the local stores is, over all changelogs."""
+    """Return the progress of Faust's recovery of the local stores, summed over all changelogs."""
     return sum(offset or 0 for offset in offsets.values())

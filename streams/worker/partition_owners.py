@@ -1,4 +1,4 @@
-"""The partitions of the stages that fold, as a worker owns them: made on assignment, dropped when they go."""
+"""The partitions that a worker owns of the stages that fold: created on assignment, dropped on revocation."""
 
 import asyncio
 import gc
@@ -15,11 +15,11 @@ from streams.worker.application import Owned
 from streams.worker.faust_ports import FaustPorts
 
 IDLE_S = 1.0
-"""A journal partition without an entry for so long (wall time) gets a tick."""
+"""A journal partition without an entry for this long (wall time) gets a tick."""
 
 
 class OwnedPartition(NamedTuple):
-    """A partition that this worker folds, or recovers."""
+    """A partition that this worker folds or recovers."""
 
     stage: Stage
     fold: Timed
@@ -37,7 +37,7 @@ class StageOwner(Owned):
         make: Callable[[Stage, int], OwnedPartition],
         forget: Callable[[str, int], None],
     ) -> None:
-        """Own `stage`'s partitions; `make` builds one, `forget` is told of one that is another's now."""
+        """Own the partitions of `stage`; `make` builds one, `forget` is called with one that was revoked."""
         self.stage = stage
         self.forget = forget
         self.kept: dict[int, OwnedPartition] = {}
@@ -51,27 +51,27 @@ class StageOwner(Owned):
         super().__init__(app, processor)
 
     async def assigned(self, partition: int) -> int:
-        """Bring a partition back; collections pass over its state from now on, which would cost them its size."""
+        """Recover a partition; exempt its state from garbage collection, which would scan all of it."""
         first = await super().assigned(partition)
         gc.freeze()
         return first
 
     async def revoked(self, partition: int) -> None:
-        """Let a partition go."""
+        """Release a partition."""
         await super().revoked(partition)
         self.kept.pop(partition, None)
         self.forget(self.stage.name, partition)
 
     async def take(self, event: Any) -> None:
-        """Take a chunk; note that the partition is not idle."""
+        """Fold a chunk, and record that the partition is not idle."""
         await super().take(event)
         self.busy_at[event.message.partition] = time.monotonic()
 
-    async def tell_time(self, now_ns: int) -> None:
-        """Let each fold act on the time that has passed."""
-        await asyncio.gather(*(self._tell(partition, now_ns) for partition in sorted(self.processors)))
+    async def elapse(self, now_ns: int) -> None:
+        """Let each fold publish what the passing of time requires."""
+        await asyncio.gather(*(self._elapse(partition, now_ns) for partition in sorted(self.processors)))
 
-    async def _tell(self, partition: int, now_ns: int) -> None:
+    async def _elapse(self, partition: int, now_ns: int) -> None:
         if self.stage.idle_tick and time.monotonic() - self.busy_at[partition] < IDLE_S:
             return
         fold = self.kept[partition].fold

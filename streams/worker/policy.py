@@ -1,4 +1,4 @@
-"""The policy stage of a worker: the side agent on `rl-requests`, and what a change of its settings does."""
+"""The policy stage of a worker: the side agent on `rl-requests`, and its settings."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ from streams.processing.ports import Send
 logger = logging.getLogger(__name__)
 
 ENDPOINT_KEYS: Final = ("protocol", "endpoint", "model", "seed", "token_env", "token_file")
-"""Another value of one of these is another endpoint: another pool of connections, and a breaker without a past."""
+"""A change of one of these means another endpoint: a new connection pool and a new circuit breaker."""
 KEYS: Final = frozenset(
     {f"rl.{name}" for name in RlSettings.model_fields if name not in RlParams.model_fields}
     | {f"circuit_breaker.{name}" for name in BreakerParams.model_fields}
@@ -35,7 +35,7 @@ SECRET_BYTES_MAX: Final = 65_536
 
 
 class WorkerPolicy:
-    """The side agent of one worker, and the desk that its settings ask for.
+    """The side agent of one worker, and the policy client of its settings.
 
     Raises:
         ConfigurationException: the token cannot be read.
@@ -50,10 +50,10 @@ class WorkerPolicy:
         metrics: PolicyMetrics,
         env: Mapping[str, str] = os.environ,
     ) -> None:
-        """Build it; nothing is asked yet."""
+        """Build the agent; no question is asked yet."""
         self._rl, self._env, self._clock, self._metrics = settings.rl, env, clock, metrics
         self.agent = SideAgent(
-            self._desk(settings, adapter_of(settings.rl, env)),
+            self._client(settings, adapter_of(settings.rl, env)),
             max_in_flight=settings.rl.max_in_flight,
             partitions=settings.topics.partitions,
             clock=clock,
@@ -61,17 +61,17 @@ class WorkerPolicy:
             watcher=metrics,
         )
         metrics.watch(self.agent.desk)
-        self._looking: asyncio.Future[None] | None = None
+        self._checking: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
-        """Write answers until cancelled; at the start say if the endpoint does not fit."""
-        await asyncio.gather(self._look(), self.agent.run())
+        """Journal answers until cancelled; at the start, log whether the endpoint is usable."""
+        await asyncio.gather(self._check(), self.agent.run())
 
     async def change(self, settings: Settings) -> None:
-        """Take other settings; what is being asked is answered as it was asked.
+        """Apply other settings; questions in flight keep the settings they were asked with.
 
         Raises:
-            ConfigurationException: the token cannot be read; all is as before then.
+            ConfigurationException: the token cannot be read; nothing is changed.
         """
         before, self._rl = self._rl, settings.rl
         old = self.agent.desk
@@ -81,22 +81,22 @@ class WorkerPolicy:
             except ConfigurationException:
                 self._rl = before
                 raise
-            desk = self._desk(settings, made)
+            desk = self._client(settings, made)
         else:
             old.timeout_s, old.params = settings.rl.timeout_sec, settings.circuit_breaker
             desk = old
         self.agent.replace(desk, settings.rl.max_in_flight)
         self._metrics.watch(desk)
         if desk is not old:
-            self._looking = asyncio.ensure_future(self._look())  # other settings need not wait for an endpoint
+            self._checking = asyncio.ensure_future(self._check())  # other settings need not wait for an endpoint
 
     async def stop(self) -> None:
-        """Stop at once; what is being asked is given up."""
-        if self._looking is not None:
-            self._looking.cancel()
+        """Stop at once; questions in flight are cancelled."""
+        if self._checking is not None:
+            self._checking.cancel()
         await self.agent.stop()
 
-    def _desk(self, settings: Settings, made: Adapter) -> PolicyClient:
+    def _client(self, settings: Settings, made: Adapter) -> PolicyClient:
         return PolicyClient(
             made,
             timeout_s=settings.rl.timeout_sec,
@@ -106,25 +106,25 @@ class WorkerPolicy:
             observe=self._turned,
         )
 
-    async def _look(self) -> None:
-        """Say at once what every question would meet; nothing follows from it."""
+    async def _check(self) -> None:
+        """Log a warning if the endpoint is not usable; nothing else depends on it."""
         try:
             await self.agent.desk.adapter.check(self.agent.desk.timeout_s)
         except NoAnswer as error:
-            logger.warning("the policy endpoint does not fit, or is not there: %s", error)
+            logger.warning("the policy endpoint is not usable: %s", error)
 
     def _turned(self, before: Breaker, after: Breaker) -> None:
-        """Raise an alert that the breaker has turned."""
+        """Raise an alert that the circuit breaker changed state."""
         self._metrics.turned()
         logger.warning("policy breaker: %s, was %s", after.status, before.status)
         self.agent.tell(breaker_alert(before.status, after.status, self._rl, self._clock()))
 
 
 def adapter_of(rl: RlSettings, env: Mapping[str, str]) -> Adapter:
-    """Return the adapter that settings ask for.
+    """Return the adapter that the settings select.
 
     Raises:
-        ConfigurationException: the token cannot be read; what it is is not shown.
+        ConfigurationException: the token cannot be read; its value is not shown.
     """
     return adapter(
         rl.protocol,
@@ -137,10 +137,10 @@ def adapter_of(rl: RlSettings, env: Mapping[str, str]) -> Adapter:
 
 
 def token_of(rl: RlSettings, env: Mapping[str, str]) -> str | None:
-    """Return the bearer token of settings, None where they name none.
+    """Return the bearer token of the settings, None if they name none.
 
     Raises:
-        ConfigurationException: it is not there, empty, or no printable text; what it is is not shown.
+        ConfigurationException: it is missing, empty or not printable; its value is not shown.
     """
     if rl.token_env is not None:
         field, found = "rl.token_env", env.get(rl.token_env, "")
@@ -155,13 +155,13 @@ def token_of(rl: RlSettings, env: Mapping[str, str]) -> str | None:
         return None
     token = found.strip()
     if not token or not token.isascii() or not token.isprintable():
-        rule = "must lead to a token of printable ASCII (what it was is not shown)"
+        rule = "must name a token of printable ASCII (its value is not shown)"
         raise ConfigurationException("settings", field, rule)
     return token
 
 
 def breaker_alert(before: str, after: str, rl: RlSettings, now_ns: int) -> Send:
-    """Return the alert that the breaker has turned; the journal knows nothing of it."""
+    """Return the alert that the circuit breaker changed state; it is not journaled."""
     body = {
         "alert_id": f"breaker-{now_ns}-{after}",
         "journal": None,
@@ -177,7 +177,7 @@ def breaker_alert(before: str, after: str, rl: RlSettings, now_ns: int) -> Send:
 
 
 def ask_on(app: faust.App, topic: str, agent: SideAgent) -> None:
-    """Give `rl-requests` (its name on the broker) an agent that hands questions over and acknowledges at once.
+    """Create the Faust agent of `rl-requests` (its name on the broker), which acknowledges questions at once.
 
     A question that is lost with its worker is closed by its deadline, in the journal.
     """

@@ -1,4 +1,4 @@
-"""Run a Faust application in a loop of our own: our signals, our exit codes, no `faust worker`."""
+"""Runs a Faust application without `faust worker`: own event loop, signal handling and exit codes."""
 
 import asyncio
 import gc
@@ -15,19 +15,19 @@ from schemas.errors import SizingError
 from streams.kafka.connection import refusal
 
 STOP_TIMEOUT_S = 25.0
-"""Less than the 30 s that Kubernetes gives; a last checkpoint of a thousand portfolios is in it."""
-FAREWELL_S = 1.0
-"""The consumer's thread still sends its farewell to the group when Faust says that it has stopped; a crashed worker
-may take as long for its own."""
+"""Less than the 30 s that Kubernetes allows; enough for a last checkpoint of a thousand portfolios."""
+LEAVE_S = 1.0
+"""When Faust reports that it has stopped, the consumer's thread is still leaving the group. A crashed worker has the
+same time to leave."""
 
 SWITCH_S = 0.0005
-"""Python's own 5 ms are what the consumer's thread waits after every call to the network while chunks are folded."""
+"""Thread switch interval. With Python's 5 ms, the consumer's thread waits that long after every network call."""
 
 logger = logging.getLogger(__name__)
 
 
 def _tune() -> None:
-    """Let threads take turns quickly, and collections pass over what was loaded before anything runs."""
+    """Shorten the thread switch interval; exempt everything loaded so far from garbage collection."""
     sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
@@ -46,8 +46,8 @@ async def serve(
     """Run the application until SIGINT, SIGTERM, `stop`, or a crash; return the exit code.
 
     0 is a clean stop: `before_stop` (a last checkpoint) was awaited and the group was left. Otherwise the error was
-    logged and the caller must call `leave` before its loop ends: after a crash what Faust has running cannot be
-    stopped (it may hang for ever), and nothing is lost without that.
+    logged, and the caller must call `leave` before its loop ends: after a crash Faust's tasks may hang forever when
+    stopped, and nothing is lost by not stopping them.
     """
     _tune()
     stop = stop or asyncio.Event()
@@ -71,7 +71,7 @@ async def serve(
 
 
 async def _until_over(app: faust.App, stop: asyncio.Event) -> BaseException | None:
-    """Start the application; return when it was asked to stop (None) or why it crashed."""
+    """Start the application; return None when it is asked to stop, or why it crashed."""
     start = asyncio.ensure_future(app.start())
     ends = {asyncio.ensure_future(waiting) for waiting in (stop.wait(), app._crashed.wait())}  # noqa: SLF001 mode's own
     await asyncio.wait({start, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -86,28 +86,28 @@ async def _until_over(app: faust.App, stop: asyncio.Event) -> BaseException | No
 
 
 async def _stopped(app: faust.App, before_stop: Callable[[], Awaitable[None]]) -> BaseException | None:
-    """Stop the application; return why it could not be."""
+    """Stop the application; return the error if that failed."""
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await before_stop()
             await app.stop()
-            await asyncio.sleep(FAREWELL_S)
-    except Exception as error:  # noqa: BLE001 whatever it was, the exit code must tell
+            await asyncio.sleep(LEAVE_S)
+    except Exception as error:  # noqa: BLE001 any error determines the exit code
         return error
     return crash_reason(app)
 
 
 async def _part(app: faust.App) -> None:
-    """Let the group give the partitions of a crashed worker away now; it would find out after a session."""
+    """Leave the group after a crash, so that the partitions are reassigned now, not after a session timeout."""
     try:
-        async with asyncio.timeout(FAREWELL_S):
+        async with asyncio.timeout(LEAVE_S):
             await app.consumer.part()
-    except Exception as error:  # noqa: BLE001 whatever it was, the crash has its own reason
-        logger.info("the group was not told of the crash: %r", error)
+    except Exception as error:  # noqa: BLE001 the crash has its own reason
+        logger.info("could not leave the group after the crash: %r", error)
 
 
 def crash_reason(app: faust.App) -> BaseException | None:
-    """Return why the application crashed; None where it did not."""
+    """Return why the application crashed; None if it did not."""
     reason: BaseException | None = app.crash_reason
     return reason
 
@@ -120,7 +120,7 @@ def _report(reason: BaseException) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once with what was logged and printed written out: threads of a crashed app cannot hold it."""
+    """Flush logs and output, then exit at once: threads of a crashed application could block a normal exit."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

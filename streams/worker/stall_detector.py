@@ -1,8 +1,8 @@
-"""When a worker is stuck: a judgement over what was seen of its parts, pure of clocks and of Faust.
+"""Detects a stuck worker from observations of its parts; pure, without a clock and without Faust.
 
-Each part that has something to do shows a *mark*, which changes while it works. A mark that stands for longer than is
-tolerable is a *stall*. Time is what was watched: a process that was itself stopped (SIGSTOP, a suspended machine) has
-seen little of it, and its parts are given their patience again.
+Each part with work to do shows a *mark*, which changes while it works. A mark that stays unchanged for too long is a
+*stall*. Only observed time counts: a process that was itself stopped (SIGSTOP, a suspended machine) observed little of
+it, and its parts get their full patience again.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -10,41 +10,41 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 STEP_MAX_S: Final = 1.0
-"""Time between two looks that counts, at most: what is longer, the whole process slept. Shorter than any patience."""
+"""Most time that counts between two observations: beyond it, the whole process slept. Shorter than any patience."""
 SUSPICION: Final = 0.5
-"""Share of the patience after which a stall is shown to those who ask whether the worker is ready."""
+"""Share of the patience after which a stall makes the worker not ready."""
 
 NAMED: Final = 6
-"""Stalls that are named when the worker ends."""
+"""Stalls named in the reason for stopping the worker."""
 
 
 class Vital(NamedTuple):
-    """One part of a worker, as it was seen."""
+    """One observation of a part of a worker."""
 
     name: str
     mark: Hashable
-    """Changes while the part works; None: it has nothing to do."""
+    """Changes while the part works; None: it has no work."""
     trouble: str
-    """What is wrong if the mark stands."""
+    """What is wrong if the mark does not change."""
     patience_s: float
-    """For how long it may stand (s)."""
+    """Time for which it may stay unchanged (s)."""
 
 
 class Stall(NamedTuple):
-    """A part whose mark stands."""
+    """A part whose mark has not changed."""
 
     name: str
     trouble: str
-    stood_s: float
+    stalled_s: float
     patience_s: float
 
     def __str__(self) -> str:
         """Return it for people."""
-        return f"{self.name}: {self.trouble} for {self.stood_s:.0f} s"
+        return f"{self.name}: {self.trouble} for {self.stalled_s:.0f} s"
 
 
 class Watchdog:
-    """Remembers since when each mark stands."""
+    """Tracks since when each mark is unchanged."""
 
     def __init__(self) -> None:
         self._looked_s: float | None = None
@@ -52,9 +52,9 @@ class Watchdog:
         self._since: dict[str, tuple[Hashable, float]] = {}
 
     def look(self, now_s: float, vitals: Iterable[Vital]) -> list[Stall]:
-        """Return the parts whose mark stands at a time (monotonic, s), in the order given.
+        """Return the parts whose mark has not changed, at a time (monotonic, s), in the order given.
 
-        A part that is not among them is forgotten.
+        Parts that are not in `vitals` are forgotten.
         """
         if self._looked_s is not None:
             self._watched_s += min(now_s - self._looked_s, STEP_MAX_S)
@@ -68,22 +68,22 @@ class Watchdog:
             if mark != vital.mark:
                 since_s = self._watched_s
             seen[vital.name] = (vital.mark, since_s)
-            stood_s = self._watched_s - since_s
-            if stood_s > 0.0:
-                stalls.append(Stall(vital.name, vital.trouble, stood_s, vital.patience_s))
+            stalled_s = self._watched_s - since_s
+            if stalled_s > 0.0:
+                stalls.append(Stall(vital.name, vital.trouble, stalled_s, vital.patience_s))
         self._since = seen
         return stalls
 
 
 def suspects(stalls: Iterable[Stall]) -> list[Stall]:
-    """Return the stalls that are no good sign, those that are deadly included."""
-    return [stall for stall in stalls if stall.stood_s >= SUSPICION * stall.patience_s]
+    """Return the stalls that make the worker not ready, including those that stop it."""
+    return [stall for stall in stalls if stall.stalled_s >= SUSPICION * stall.patience_s]
 
 
 def stuck(stalls: Iterable[Stall]) -> str:
-    """Return why the worker must end, "" where it need not: the stalls that last too long, then the other suspects."""
+    """Return why the worker must stop, "" if it need not: the stalls that last too long, then the other suspects."""
     found = suspects(stalls)
-    deadly = [stall for stall in found if stall.stood_s >= stall.patience_s]
+    deadly = [stall for stall in found if stall.stalled_s >= stall.patience_s]
     if not deadly:
         return ""
     named = [*deadly, *(stall for stall in found if stall not in deadly)]
@@ -91,47 +91,47 @@ def stuck(stalls: Iterable[Stall]) -> str:
     return "; ".join([*map(str, named[:NAMED]), *more])
 
 
-class Lane(NamedTuple):
-    """One partition that this worker has to work on."""
+class PartitionWork(NamedTuple):
+    """The progress of one partition that this worker reads."""
 
     place: str
     """Topic (name on the broker) and partition."""
     position: int | None
-    """Offset before which all is done; None: still recovering."""
+    """Offset before which everything is processed; None: still recovering."""
     end: int | None
-    """Offset that the next record will have, None where it is not known."""
+    """Offset of the next record to be appended, None if it is not known."""
     moves: Hashable = 0
     """Changes while it recovers."""
     ticks: bool = False
-    """Whether its worker itself sees to it that there is a record every second."""
+    """Whether the worker itself appends a record every second."""
 
 
-def of_lane(lane: Lane, patience_s: float) -> Vital:
-    """Return what to watch of a partition."""
-    if lane.position is None:
-        return Vital(lane.place, ("recovering", lane.moves), "its recovery has not moved", patience_s)
-    if lane.end is not None and lane.end > lane.position:
-        waiting = lane.end - lane.position
+def partition_vital(work: PartitionWork, patience_s: float) -> Vital:
+    """Return the vital of a partition."""
+    if work.position is None:
+        return Vital(work.place, ("recovering", work.moves), "its recovery has made no progress", patience_s)
+    if work.end is not None and work.end > work.position:
+        waiting = work.end - work.position
         return Vital(
-            lane.place, lane.position, f"has stood at {lane.position} while {waiting} records waited", patience_s
+            work.place, work.position, f"has stayed at {work.position} while {waiting} records waited", patience_s
         )
-    if lane.ticks:
-        return Vital(lane.place, lane.position, f"has stood at {lane.position} without even a tick", patience_s)
-    return Vital(lane.place, None, "", patience_s)
+    if work.ticks:
+        return Vital(work.place, work.position, f"has stayed at {work.position} without a tick", patience_s)
+    return Vital(work.place, None, "", patience_s)
 
 
-def late(lane: Lane, records: int) -> str:
-    """Return why a partition is not ready, "" where it is; it may have so many records to do still."""
-    if lane.position is None:
+def late(work: PartitionWork, records: int) -> str:
+    """Return why a partition is not ready, "" if it is; `records`: how many it may be behind."""
+    if work.position is None:
         return "recovering"
-    if lane.end is None:
-        return "reading has not begun"
-    waiting = lane.end - lane.position
+    if work.end is None:
+        return "reading has not started"
+    waiting = work.end - work.position
     return f"{waiting} records behind" if waiting > records else ""
 
 
 class Waits:
-    """What is awaited at this moment, oldest first."""
+    """What is being awaited, oldest first."""
 
     def __init__(self) -> None:
         self._serial = 0
@@ -139,7 +139,7 @@ class Waits:
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """Await something inside."""
+        """Record a wait for the duration of the block."""
         self._serial = serial = self._serial + 1
         self._open[serial] = what
         try:
@@ -148,6 +148,6 @@ class Waits:
             del self._open[serial]
 
     def vital(self, name: str, trouble: str, patience_s: float) -> Vital:
-        """Return what to watch: the oldest wait must end."""
+        """Return the vital of the oldest wait, which must end in time."""
         serial = next(iter(self._open), None)
         return Vital(name, serial, "" if serial is None else f"{trouble} {self._open[serial]}", patience_s)

@@ -1,15 +1,15 @@
 # mypy: disallow-subclassing-any=False
-# ruff: noqa: SLF001 - Faust and aiokafka keep what has to be changed here to themselves
-"""A Faust transport that hands each fetched chunk of one partition to its stream as ONE event.
+# ruff: noqa: SLF001 - Faust and aiokafka have no public access to what is changed here
+"""A Faust transport that delivers each fetched chunk of one partition to its stream as one event.
 
-Of the topics in `batched`, `event.value` is the list of the chunk's records and `event.message.offset` the last
-offset in it; every other topic, changelogs included, comes record by record. Stock Faust spends four asyncio tasks
-on every message; this one spends them on every chunk.
+For topics in `batched`, `event.value` is the list of the chunk's records and `event.message.offset` its last offset;
+every other topic, changelogs included, is delivered record by record. Stock Faust spends four asyncio tasks on every
+message; this transport spends them on every chunk.
 
-A batched topic may have an `Owner`: on every assignment its `assigned` brings the partition's state back and says
-where reading starts, whatever the group's commit says, and nothing of the partition is delivered before.
+A batched topic may have an `Owner`: on every assignment its `assigned` restores the partition's state and returns where
+reading starts, regardless of the group's committed offset; nothing of the partition is delivered before that.
 
-What is overridden, and why, is in `design/faust.md`; each override names its reason here in a word.
+Each override gives its reason.
 """
 
 import asyncio
@@ -30,38 +30,38 @@ from streams.worker.faust_ports import open_stores
 
 logger = logging.getLogger(__name__)
 
-CLOSED_GATE_WAIT_S = 0.02
+SEEK_WAIT_S = 0.02
 CHUNK_RECORDS = 5_000
 YIELD_EVERY = 100
-"""Single records delivered between two turns of the event loop."""
+"""Single records delivered before control returns to the event loop."""
 
 
 class Owner(Protocol):
-    """Who keeps state for the partitions of one topic."""
+    """Keeps the state of the partitions of one topic."""
 
     async def assigned(self, partition: int) -> int:
-        """Bring back the partition's state; return the offset to read from."""
+        """Restore the partition's state; return the offset to read from."""
 
     async def revoked(self, partition: int) -> None:
-        """Let go of the partition's state; return when nothing works on it any more."""
+        """Release the partition's state; return when no task uses it any more."""
 
 
 class BatchConsumer(Consumer):
-    """Delivers chunks, and keeps the gate of each partition shut until its reading place is known."""
+    """Delivers chunks, and nothing of a partition until its start offset is known."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take what Faust gives."""
+        """Take Faust's arguments."""
         self._inflight: dict[TP, deque[Any]] = defaultdict(deque)
-        """Messages in delivery order that are not committed yet."""
+        """Delivered messages that are not committed yet, in order."""
         self._expected: dict[TP, int] = {}
-        """Next offset that may be delivered; a partition that is not in here has its gate shut."""
+        """Next offset to deliver; nothing is delivered of partitions that are not in it."""
         self._sought: Any = None
-        """Generation whose `perform_seek` is done."""
+        """Generation of which `perform_seek` is done."""
         self._generation: Any = None
-        """Generation whose flow was resumed after its seek: only now does no queue clear itself any more."""
+        """Generation whose flow was resumed after its seek: only from then on are queues not cleared any more."""
         self._recoveries: dict[TP, asyncio.Task[None]] = {}
         self._unproven: set[TP] = set()
-        """Partitions of which nothing was delivered since they were sought: where they are read is not proven."""
+        """Partitions of which nothing was delivered since their seek: their fetch position is not confirmed."""
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -69,17 +69,17 @@ class BatchConsumer(Consumer):
         return thread
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing: delivery waits for a free slot, no partition needs a pause."""
+        """Do nothing: delivery waits for a free slot, so no partition is paused."""
 
     def on_buffer_drop(self, tp: TP) -> None:
         """Do nothing, see `on_buffer_full`."""
 
     # -- assignment ----------------------------------------------------------------------------------------------------
     async def perform_seek(self) -> None:
-        """Place every stream partition at the end of a rebalance.
+        """Seek every stream partition at the end of a rebalance.
 
-        Those with an owner go where it says, once it has recovered. The others go back to what is committed, or to
-        the log's start (aiokafka leaves a partition without a commit where it is).
+        Partitions with an owner go to the offset it returns once it has recovered. The others go to their committed
+        offset, or to the log's start (aiokafka does not move a partition without a committed offset).
         """
         generation = self.app.consumer_generation_id
         self._shut()
@@ -87,9 +87,9 @@ class BatchConsumer(Consumer):
         streams = {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
         owned = {tp for tp in streams if tp.topic in self.transport.owners}
         expected = {tp: self._committed_offset[tp] for tp in streams - owned if self._committed_offset[tp]}
-        fresh = streams - owned - set(expected)
-        if fresh:
-            start = {ensure_TP(tp): first for tp, first in (await self.earliest_offsets(*fresh)).items()}
+        uncommitted = streams - owned - set(expected)
+        if uncommitted:
+            start = {ensure_TP(tp): first for tp, first in (await self.earliest_offsets(*uncommitted)).items()}
             await self.seek_wait(start)
             expected.update(start)
         self._expected = expected
@@ -99,9 +99,9 @@ class BatchConsumer(Consumer):
             self._recoveries[tp] = asyncio.create_task(self._recover(tp, generation))
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Open the local stores of what is assigned before Faust does, which takes one after the other.
+        """Open the local stores of assigned partitions in parallel before Faust opens them one after the other.
 
-        aiokafka sends no heartbeat until this returns, however long it takes: it begins to here.
+        aiokafka sends no heartbeat until this returns, however long it takes, so the heartbeat task is started here.
         """
         self._thread.hear()
         self._thread.thread_loop.call_soon_threadsafe(self._thread._consumer._coordinator._start_heartbeat_task)
@@ -109,12 +109,12 @@ class BatchConsumer(Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     def resume_flow(self) -> None:
-        """Open the gate, if this generation's seek is done: Faust has just cleared the queues for the last time."""
+        """Allow delivery if this generation's seek is done: Faust has just cleared the queues for the last time."""
         super().resume_flow()
         self._generation = self._sought
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Stop delivery, then let the owners go of what they had."""
+        """Stop delivery, then let the owners release the partitions."""
         await super().on_partitions_revoked(revoked)
         self._shut()
         for tp in sorted(revoked):
@@ -122,7 +122,7 @@ class BatchConsumer(Consumer):
                 await self.transport.owners[tp.topic].revoked(tp.partition)
 
     async def on_stop(self) -> None:
-        """Break off recoveries that still run."""
+        """Cancel recoveries in progress."""
         self._shut()
         await super().on_stop()
 
@@ -135,7 +135,7 @@ class BatchConsumer(Consumer):
         self._sought = self._generation = None
 
     async def _recover(self, tp: TP, generation: Any) -> None:
-        """Let the owner bring back the state, then read on from where it says; a failure stops the worker."""
+        """Let the owner restore the state, then read from the offset it returns; a failure stops the worker."""
         try:
             first = await self.transport.owners[tp.topic].assigned(tp.partition)
             if generation != self.app.consumer_generation_id:
@@ -144,42 +144,42 @@ class BatchConsumer(Consumer):
             self._expected[tp] = first
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 whatever it is, the worker must not go on without this partition
+        except Exception as error:  # noqa: BLE001 no failure may leave the worker running without this partition
             await self.app.crash(error)
 
     def _is_changelog_tp(self, tp: TP) -> bool:
-        """Ask the tables' own mapping: Faust makes a new set at every call."""
+        """Look into the tables' own mapping: Faust's method builds a new set at every call."""
         return tp.topic in self.app.tables._changelogs
 
-    # -- looking -------------------------------------------------------------------------------------------------------
+    # -- positions -----------------------------------------------------------------------------------------------------
     def is_member(self) -> bool:
-        """Return whether the group knows this consumer and waits for nothing from it."""
+        """Return whether this consumer is a member of the group and no rejoin is pending."""
         return bool(self._thread.is_member())
 
     def surely_owns(self) -> bool:
-        """Return whether the group was heard of within a session: what it gave is nobody else's yet.
+        """Return whether the group answered within a session timeout: then no other member has the partitions.
 
-        A process that was paused for longer finds this False when it wakes, before it has asked anybody.
+        A process that was paused for longer gets False when it resumes, before it has contacted the group.
         """
         return bool(time.monotonic() - self._thread.heard_at <= self.app.conf.broker_session_timeout)
 
     async def part(self) -> None:
-        """Leave the group now: what was assigned here is another's at once, not after a session."""
+        """Leave the group now, so that the partitions are reassigned at once instead of after a session timeout."""
         leaving = asyncio.run_coroutine_threadsafe(self._thread.part(), self._thread.thread_loop)
         await asyncio.wrap_future(leaving)
 
     def delivered(self, tp: TP) -> int | None:
-        """Return the next offset of a partition that may be delivered; None: its gate is shut."""
+        """Return the next offset of a partition to deliver; None: delivery has not started."""
         return self._expected.get(tp)
 
     def fetched(self, tp: TP) -> int:
-        """Return the offset before which aiokafka has handed out all there is; markers of transactions raise it."""
+        """Return the offset before which aiokafka has returned every record; transaction markers raise it."""
         subscription = self._thread._consumer._subscription.subscription
         state = subscription and subscription.assignment and subscription.assignment.state_value(tp)
         return (state and state._position) or 0
 
     def acknowledged(self, tp: TP) -> int | None:
-        """Return an offset before which all is acknowledged or is no record; None: the partition's gate is shut."""
+        """Return an offset before which every record is acknowledged; None: delivery has not started."""
         expected = self._expected.get(tp)
         if expected is None:
             return None
@@ -188,10 +188,10 @@ class BatchConsumer(Consumer):
 
     # -- delivery ------------------------------------------------------------------------------------------------------
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 Faust's
-        """Fetch changelogs only until the gate opens: a chunk fetched before the seek would be lost."""
+        """Fetch only changelogs until the seek is done: a chunk fetched before it would be lost."""
         active = {tp for tp in active_partitions or () if self._is_changelog_tp(tp) or self._is_open(tp)}
         if not active:
-            await asyncio.sleep(CLOSED_GATE_WAIT_S)
+            await asyncio.sleep(SEEK_WAIT_S)
             return {}
         return await super()._getmany(active, min(timeout, self._patience(active_partitions or active)))
 
@@ -199,11 +199,11 @@ class BatchConsumer(Consumer):
         return self._generation == self.app.consumer_generation_id and tp in self._expected
 
     def _patience(self, active: set[TP]) -> float:
-        """Return how long one poll may last (s): short while a partition recovers, so that it is not kept waiting."""
-        return CLOSED_GATE_WAIT_S if any(tp in self._recoveries and tp not in self._expected for tp in active) else 1.0
+        """Return the longest poll (s): short while a partition recovers, so that its start is not delayed."""
+        return SEEK_WAIT_S if any(tp in self._recoveries and tp not in self._expected for tp in active) else 1.0
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Commit the longest acknowledged prefix of what was delivered; Faust wants consecutive offsets."""
+        """Return the offset after the longest acknowledged prefix; Faust expects consecutive offsets."""
         inflight, new = self._inflight[tp], None
         while inflight and inflight[0].acked:
             new = inflight.popleft().offset + 1
@@ -212,7 +212,7 @@ class BatchConsumer(Consumer):
         return new
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Fetch and deliver until the consumer stops; whatever fails stops the worker."""
+        """Fetch and deliver until the consumer stops; any failure stops the worker."""
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 await asyncio.sleep(0)
@@ -225,7 +225,7 @@ class BatchConsumer(Consumer):
             raise
 
     async def _drain_once(self) -> None:
-        """Fetch once. What comes after a rebalance has begun is dropped: the seek at its end brings it again."""
+        """Fetch and deliver once. Records returned after a rebalance began are dropped: its seek fetches them again."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
         generation = self.app.consumer_generation_id
@@ -252,7 +252,7 @@ class BatchConsumer(Consumer):
                 if expected is None:
                     continue
                 if first < expected or (first > expected and message.tp in self._unproven):
-                    await self._read_on(message.tp, expected, first)
+                    await self._seek_back(message.tp, expected, first)
                     continue
                 self._follow(message, first)
             await self.callback(message)
@@ -260,18 +260,18 @@ class BatchConsumer(Consumer):
             if number % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
-    async def _read_on(self, tp: TP, expected: int, found: int) -> None:
-        """Go back to where a partition is read: after a rebalance a client has been seen at a log's start, and ahead.
+    async def _seek_back(self, tp: TP, expected: int, found: int) -> None:
+        """Seek to the expected offset: after a rebalance aiokafka may fetch from the log's start, or from further on.
 
-        What is missing before the first record after a seek may be gone for good, or skipped: it is asked for once.
+        Records missing before the first one after a seek may be deleted or skipped, so they are requested only once.
         """
-        logger.warning("%s[%d] is at %d: reading on from %d", tp.topic, tp.partition, found, expected)
+        logger.warning("%s[%d] is at %d: seeking to %d", tp.topic, tp.partition, found, expected)
         if found > expected:
             self._unproven.discard(tp)
         await self.seek_wait({tp: expected})
 
     def _follow(self, message: Any, first: int) -> None:
-        """Take note of a message before its delivery.
+        """Track a message before its delivery.
 
         Raises:
             ProcessorStopped: records are missing before it.
@@ -286,7 +286,7 @@ class BatchConsumer(Consumer):
 
 
 class IdempotentProducer(Producer):
-    """Faust's producer, idempotent where the broker can; Faust sets it only for `exactly_once`."""
+    """Faust's producer, idempotent if the broker supports it; Faust sets that only for `exactly_once`."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": self.transport.idempotent}
@@ -311,10 +311,10 @@ class BatchTransport(Transport):
         chunk_records: int = CHUNK_RECORDS,
         **kwargs: Any,
     ) -> None:
-        """Take topics by their names on the broker.
+        """Topics are given by their names on the broker.
 
-        `batched`: delivered in chunks. `sparse`: offsets may have gaps (inputs, which other people's transactions
-        and retention may thin); elsewhere a gap stops the worker.
+        `batched`: delivered in chunks. `sparse`: offsets may have gaps (inputs, because of producers' transactions and
+        retention); elsewhere a gap stops the worker.
         """
         super().__init__(url, app, **kwargs)
         self.connection = connection
@@ -325,10 +325,10 @@ class BatchTransport(Transport):
         self.chunk_records = chunk_records
         self.owners: dict[str, Owner] = {}
         self.thread: BatchConsumerThread | None = None
-        """The thread that polls, once there is one."""
+        """The polling thread, once it exists."""
 
     def retune(self, fetch_max_wait_ms: int, chunk_records: int) -> None:
-        """Take another fetch wait (ms) and other chunks (records, at most) in a running worker."""
+        """Change the fetch wait (ms) and the chunk size (records, at most) of a running worker."""
         self.fetch_max_wait_ms, self.chunk_records = fetch_max_wait_ms, chunk_records
         if self.thread is not None:
             self.thread.retune(fetch_max_wait_ms, chunk_records)

@@ -1,7 +1,7 @@
-"""The thread that sees when a worker is stuck, answers for it, and ends it.
+"""The thread that detects a stuck worker, serves its pages, and stops it.
 
-A worker's loop cannot tell that it hangs. So the watchdog and the web pages live in a loop of their own, in a thread of
-their own. Each watches the other: a watchdog that has died ends the worker, too.
+A worker's event loop cannot report that it hangs, so the watchdog and the web pages run in their own loop in a separate
+thread. The worker watches it in turn: if the watchdog stops, the worker stops as well.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from streams.worker.stall_detector import Stall, Vital, Watchdog, stuck, suspect
 
 LOOK_S: Final = 0.5
 ANSWER_S: Final = 2.0
-"""For so long a page waits for the worker's loop."""
+"""How long a page waits for the worker's loop."""
 GRACE_S: Final = 5.0
-"""For so long a stuck worker may take to end by itself."""
+"""How long a stuck worker may take to stop by itself."""
 LOOP: Final = "event loop"
 
 
 class Watchman:
-    """The watch over one worker, begun in the worker's loop.
+    """The watchdog of one worker, started in the worker's loop.
 
-    `vitals`: what must go on, asked in the worker's loop. `crash`: lets the worker end by itself, called there as well.
+    `vitals`: returns what to watch, called in the worker's loop. `crash`: makes the worker stop, called there too.
     """
 
     def __init__(
@@ -43,42 +43,42 @@ class Watchman:
         self._seen: tuple[Vital, ...] = ()
         self.stalls: list[Stall] = []
         self.reason = ""
-        """Why the worker must end; "" where it need not."""
+        """Why the worker must stop; "" if it need not."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: Future[None] = Future()
 
     # -- in the worker's loop ------------------------------------------------------------------------------------------
     async def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._worker, self._main = asyncio.get_running_loop(), threading.get_ident()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="himari-watchman", daemon=True)
         self._thread.start()
         self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
 
-    async def aside(self, task: Coroutine[Any, Any, None]) -> None:
-        """Run something in the watch's own loop, or here where none turns; return when it is done."""
+    async def run(self, task: Coroutine[Any, Any, None]) -> None:
+        """Run a task in the watchdog's loop, or in this one if that is not running; return when it is done."""
         if self._loop is None:
             await task
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(task, self._loop))
 
     async def pulse(self) -> None:
-        """Show that the loop turns, and what it sees of the worker.
+        """Report regularly that the loop runs, and the vitals it observes.
 
         Raises:
-            WorkerStuck: the watchdog has ended.
+            WorkerStuck: the watchdog has stopped.
         """
         while True:
             self._seen, self._turns = self._vitals(), self._turns + 1
             if self._watching.done():
                 why = "cancelled" if self._watching.cancelled() else repr(self._watching.exception())
-                msg = f"the watchdog has ended: {why}"
+                msg = f"the watchdog has stopped: {why}"
                 raise WorkerStuck(msg)
             await asyncio.sleep(LOOK_S)
 
     async def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         faulthandler.cancel_dump_traceback_later()
         self._watching.cancel()
         if self._loop is not None:
@@ -88,26 +88,26 @@ class Watchman:
             self._loop = None
 
     def suspects(self) -> dict[str, str]:
-        """Return what has stood still for too long to be well, by part."""
-        return {stall.name: f"{stall.trouble} for {stall.stood_s:.0f} s" for stall in suspects(self.stalls)}
+        """Return the stalls that make the worker not ready, by part."""
+        return {stall.name: f"{stall.trouble} for {stall.stalled_s:.0f} s" for stall in suspects(self.stalls)}
 
-    # -- in the watch's loop -------------------------------------------------------------------------------------------
+    # -- in the watchdog's loop ----------------------------------------------------------------------------------------
     async def ask(self, question: Callable[[], Any]) -> Any:
-        """Let the worker's loop answer. Raises: TimeoutError where it does not turn."""
+        """Return the answer of the worker's loop. Raises: TimeoutError if the loop does not run."""
         asked = asyncio.run_coroutine_threadsafe(_answer(question), self._worker)
         return await asyncio.wait_for(asyncio.wrap_future(asked), ANSWER_S)
 
     def not_alive(self) -> str:
-        """Return why the worker should be started anew."""
-        return self.reason or ("the watchdog has ended" if self._watching.done() else "")
+        """Return why the worker should be restarted; "" if it need not."""
+        return self.reason or ("the watchdog has stopped" if self._watching.done() else "")
 
     async def _watch(self) -> None:
-        """Look until the worker is stuck; then end it."""
+        """Observe until the worker is stuck; then stop it."""
         dog = Watchdog()
         while not self.reason:
             faulthandler.dump_traceback_later(2 * self._patience_s() + GRACE_S, exit=True)
-            turning = Vital(LOOP, self._turns, "has not turned", self._patience_s())
-            self.stalls = dog.look(time.monotonic(), (turning, *self._seen))
+            loop = Vital(LOOP, self._turns, "has not run", self._patience_s())
+            self.stalls = dog.look(time.monotonic(), (loop, *self._seen))
             self.reason = stuck(self.stalls)
             await asyncio.sleep(LOOK_S)
         if not any(stall.name == LOOP for stall in suspects(self.stalls)):
@@ -116,7 +116,7 @@ class Watchman:
         self._end()
 
     def _end(self) -> NoReturn:
-        """End the process, whatever the worker's loop does; say why, and where that loop is."""
+        """Exit the process regardless of the worker's loop; print the reason and that loop's stack."""
         where = sys._current_frames().get(self._main)  # noqa: SLF001 the only way to another thread's stack
         sys.stderr.write(f"himari: worker stuck: {self.reason}\n{''.join(traceback.format_stack(where))}")
         leave(WorkerStuck.exit_code)

@@ -1,4 +1,4 @@
-"""A worker: the topology live on Faust, its clock, the watches on it and on its settings file, metrics, web pages."""
+"""A worker: the topology live on Faust, with its clock, watchdog, settings reload, metrics and web pages."""
 
 import asyncio
 import logging
@@ -11,9 +11,9 @@ import faust
 from faust.types import TP
 
 from config.diff import diff
-from config.settings import Settings, decision_tree, settings_hash
+from config.settings import Settings, decision_tree
 from config.watch import FileWatch
-from engines.parameters import DecisionParams
+from engines.parameters import DecisionParams, settings_hash
 from engines.pipeline import aggregation
 from streams.journal.entries import SourcePlace
 from streams.journal.topics import Names
@@ -45,13 +45,13 @@ from streams.worker.watchdog_thread import Watchman
 
 logger = logging.getLogger(__name__)
 
-TELL_TIME_S = 0.25
+ELAPSE_S = 0.25
 EMBEDDED_WAIT_MS = 50
-"""The embedded broker looks through all batches of a partition within a fetch's wait, and gives up when it ends."""
+"""The embedded broker scans all batches of a partition within the fetch wait, and gives up when it is over."""
 BROKER_LOOK_S = 2.0
 BROKER_PATIENCE_S = 20.0
-"""A broker that is gone for so long ends the worker: exit 6."""
-LOOKED_AT = frozenset(
+"""A broker that is unreachable for this long stops the worker with exit code 6."""
+READ_AT_EACH_USE = frozenset(
     {
         "hot_reload.enabled",
         "hot_reload.poll_interval_sec",
@@ -84,7 +84,7 @@ class Worker:
         self.began, self.epochs = began, epochs_known
         self.params = began.params
         self._in_force = ""
-        """Hash of the decision settings in force, as the partitions here know it; "" before the first one does."""
+        """Hash of the decision settings in force, from the partitions folded here; "" before the first recovery."""
         headers = (("himari.version", began.version.encode()),)
         self.reload = Reload(
             settings,
@@ -117,7 +117,7 @@ class Worker:
             patience_s=lambda: self.settings.monitoring.stuck_after_s,
             lag_records=lambda: self.settings.monitoring.ready_lag_records,
         )
-        self.watchman = Watchman(self._look, lambda: self.settings.monitoring.stuck_after_s, self._crash)
+        self.watchman = Watchman(self._vitals, lambda: self.settings.monitoring.stuck_after_s, self._crash)
         self.owners += [self._own(stage) for stage in TOPOLOGY if isinstance(stage, Stage)]
         for stage in TOPOLOGY:
             if isinstance(stage, IngestStage):
@@ -128,7 +128,7 @@ class Worker:
 
     @property
     def settings(self) -> Settings:
-        """The settings that this worker runs with; those of its file may differ (see `reload.waiting`)."""
+        """The settings that this worker runs with; its file may differ (see `reload.waiting`)."""
         return self.reload.running
 
     # -- building --------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Worker:
                 waits=self.vitals.waits,
             )
             fold = stage.fold(self.context, partition)
-            entries, interval_ns = _pace(self.settings)
+            entries, interval_ns = _checkpoint_policy(self.settings)
             processor = Processor(
                 fold,
                 ports,
@@ -156,7 +156,7 @@ class Worker:
                 checkpoint_interval_ns=interval_ns,
                 contiguous=stage.contiguous,
                 observer=self.metrics.processor(stage.name, partition),
-                owns_partition=self._surely_owns,
+                owns_partition=self._owns_partitions,
             )
             return OwnedPartition(stage, fold, processor, ports)
 
@@ -164,11 +164,11 @@ class Worker:
         own(self.app, self.names.topic(stage.source), owner)
         return owner
 
-    def _surely_owns(self) -> bool:
+    def _owns_partitions(self) -> bool:
         return bool(self.app.consumer.surely_owns())
 
     def _take_in(self, stage: IngestStage) -> None:
-        """Give a source topic its ingest agent: a chunk is journaled whole before it is acknowledged."""
+        """Create the ingest agent of a source topic: a whole chunk is journaled before it is acknowledged."""
         topic = self.names.topic(stage.source)
         channel = self.app.topic(topic, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
 
@@ -190,7 +190,7 @@ class Worker:
         return sends
 
     async def send(self, sends: list[Send]) -> None:
-        """Publish in order, and wait for the acknowledgement."""
+        """Publish in order; return when all are acknowledged."""
         if sends:
             ports = FaustPorts(
                 self.app,
@@ -208,18 +208,18 @@ class Worker:
         """Run until a signal, `stop` or a crash; return the exit code."""
         await self.watchman.start()
         try:
-            await self.watchman.aside(self.pages.start())
+            await self.watchman.run(self.pages.start())
             return await self._run(stop)
         finally:
-            await self.watchman.aside(self.pages.stop())
+            await self.watchman.run(self.pages.stop())
             await self.watchman.stop()
 
     async def _run(self, stop: asyncio.Event | None) -> int:
-        self._chores = [
-            asyncio.create_task(chore)
-            for chore in (
+        self._tasks = [
+            asyncio.create_task(job)
+            for job in (
                 asyncio.to_thread(aggregation.warm),
-                self._tell_time(),
+                self._elapse(),
                 self.reload.follow(),
                 self._watch_broker(),
                 self.vitals.follow_ends(),
@@ -227,12 +227,12 @@ class Worker:
                 self.policy.run(),
             )
         ]
-        for chore in self._chores:
-            chore.add_done_callback(self._chore_ended)
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
         try:
             return await serve(self.app, stop=stop, before_stop=self._last_checkpoints)
         finally:
-            self._end_chores()
+            self._end_tasks()
             await self.policy.stop()
 
     def _web(self, settings: Settings) -> Web:
@@ -248,40 +248,40 @@ class Worker:
             metrics_host=monitoring.metrics_host,
         )
 
-    def _chore_ended(self, chore: asyncio.Task[None]) -> None:
-        error = None if chore.cancelled() else chore.exception()
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if error is not None:
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
         self._crashing = asyncio.ensure_future(self.app.crash(error))
 
-    def _end_chores(self) -> None:
-        for chore in self._chores:
-            chore.cancel()
+    def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     async def _last_checkpoints(self) -> None:
-        self._end_chores()
+        self._end_tasks()
         for owner in self.owners:
             await owner.checkpoint()
 
-    async def _tell_time(self) -> None:
+    async def _elapse(self) -> None:
         while True:
-            await asyncio.sleep(TELL_TIME_S)
-            await asyncio.gather(*(owner.tell_time(self.clock()) for owner in self.owners))
+            await asyncio.sleep(ELAPSE_S)
+            await asyncio.gather(*(owner.elapse(self.clock()) for owner in self.owners))
             for offset, fold in self._sizing():
                 if fold.state.progress is not None:
                     self.params = fold.state.params
                     self._in_force = fold.state.settings_hash
-                self._tell_lag(fold.state.partition, offset)
+                self._report_lag(fold.state.partition, offset)
 
-    def _tell_lag(self, partition: int, offset: int) -> None:
+    def _report_lag(self, partition: int, offset: int) -> None:
         lag = self.vitals.lag(TP(self.names.topic("journal"), partition), offset + 1)
         if lag is not None:
             self.metrics.lag(partition, lag)
 
     async def _watch_broker(self) -> None:
-        """Stop the worker when no broker is there for long: it could only wait, and its owner should know.
+        """Stop the worker if no broker is reachable for long, so that its supervisor notices.
 
         Raises:
             BrokerUnreachable: after `BROKER_PATIENCE_S`.
@@ -296,55 +296,55 @@ class Worker:
             if time.monotonic() - gone_since >= BROKER_PATIENCE_S:
                 raise unreachable(self.connection.bootstrap, BROKER_PATIENCE_S)
 
-    # -- settings that act while it runs -------------------------------------------------------------------------------
+    # -- settings applied while running --------------------------------------------------------------------------------
     def _takers(self) -> tuple[Taker, ...]:
-        """Return the parts that take worker settings; every key is theirs or in `reload.NOT_LIVE`."""
+        """Return the parts that apply worker settings; every key belongs to one of them or to `reload.NOT_LIVE`."""
         return (
             Taker(frozenset({"monitoring.log_level"}), _log),
             Taker(frozenset(f"monitoring.{name}" for name in PAGES), self._move_pages),
-            Taker(frozenset({"kafka.checkpoint_entries", "kafka.checkpoint_interval_s"}), self._set_pace),
+            Taker(frozenset({"kafka.checkpoint_entries", "kafka.checkpoint_interval_s"}), self._set_checkpoints),
             Taker(frozenset({"kafka.fetch_max_wait_ms", "kafka.chunk_records"}), self._set_fetch),
-            Taker(LOOKED_AT, _read_at_each_look),
+            Taker(READ_AT_EACH_USE, _read_at_each_use),
             Taker(POLICY_KEYS, self._change_policy),
         )
 
     async def _move_pages(self, settings: Settings) -> None:
-        await self.watchman.aside(self.pages.move(self._web(settings)))
+        await self.watchman.run(self.pages.move(self._web(settings)))
 
     async def _change_policy(self, settings: Settings) -> None:
         await self.policy.change(settings)
 
-    async def _set_pace(self, settings: Settings) -> None:
-        """Let checkpoints be due otherwise, from the next chunk on."""
+    async def _set_checkpoints(self, settings: Settings) -> None:
+        """Apply the checkpoint settings from the next chunk on."""
         for owner in self.owners:
             for processor in owner.processors.values():
-                processor.set_checkpoint_policy(*_pace(settings))
+                processor.set_checkpoint_policy(*_checkpoint_policy(settings))
 
     async def _set_fetch(self, settings: Settings) -> None:
-        """Take other chunks, from the next fetch on."""
+        """Apply the fetch settings from the next fetch on."""
         self.app.transport.retune(self._fetch_wait_ms(settings), settings.kafka.chunk_records)
 
     def _fetch_wait_ms(self, settings: Settings) -> int:
         return max(settings.kafka.fetch_max_wait_ms, EMBEDDED_WAIT_MS if self._embedded else 0)
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- health ----------------------------------------------------------------------------------------------------
     def _sizing(self) -> list[tuple[int, SizingFold]]:
-        """Return the journal partitions that are folded here: offset folded up to, and the fold."""
+        """Return the journal partitions folded here: last offset folded, and the fold."""
         kept = [owner.kept[partition] for owner in self.owners for partition in sorted(owner.processors)]
         return [(each.processor.offset, each.fold) for each in kept if isinstance(each.fold, SizingFold)]
 
-    def _look(self) -> tuple[Vital, ...]:
-        """Return what must go on, and show how it goes."""
-        stalled_s = max((stall.stood_s for stall in self.watchman.stalls), default=0.0)
+    def _vitals(self) -> tuple[Vital, ...]:
+        """Return the vitals of all parts, and update the health metrics."""
+        stalled_s = max((stall.stalled_s for stall in self.watchman.stalls), default=0.0)
         self.metrics.health(stalled_s, ready=not self.not_ready())
         return self.vitals.all()
 
     def not_ready(self) -> dict[str, str]:
-        """Return, by part, why no decisions are made here yet, or not in time; nothing in a worker that is well."""
+        """Return, by part, why no decisions are made here, or not in time; empty for a healthy worker."""
         return self.vitals.not_ready() | self.watchman.suspects()
 
     def state(self) -> dict[str, Any]:
-        """Return the diagnostics of all partitions that are sized here."""
+        """Return the diagnostics of all partitions sized here."""
         return {
             "journal_id": self.began.journal_id,
             "restart_required": {key: waiting._asdict() for key, waiting in self.reload.waiting.items()},
@@ -355,12 +355,12 @@ class Worker:
 async def prepare(
     settings: Settings, connection: Connection, clock: Callable[[], int], watch: FileWatch | None = None
 ) -> Worker:
-    """Look at the broker, and return a worker that can run there.
+    """Check the broker; return a worker that can run on it.
 
     Raises:
-        BrokerUnreachable, TopicsUnfit: what to start, or what to run.
-        BrokerUntrusted, LoginRefused, NotAllowed: the broker is not believed, we are not, or rights are missing.
-        ProcessorStopped: a source topic was created anew.
+        BrokerUnreachable, TopicsUnfit: the text says what to start or what to run.
+        BrokerUntrusted, LoginRefused, NotAllowed: a certificate, the login or permissions are refused.
+        ProcessorStopped: a source topic was recreated.
     """
     names = Names(settings.topics.prefix)
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
@@ -374,7 +374,8 @@ async def prepare(
     if settings_hash(in_force) != settings_hash(decision_tree(settings)):
         keys = ", ".join(key for key, _, _ in diff(in_force, decision_tree(settings)))
         logger.warning(
-            "the journal's decision settings stay in force; these here differ: %s (himari config apply)", keys
+            "the journal's decision settings stay in force; the settings file differs in: %s (himari config apply)",
+            keys,
         )
     await refuse_recreated(connection, names, settings.topics.partitions, known)
     made = Worker(settings, connection, clock=clock, embedded=embedded, began=began, epochs_known=known, watch=watch)
@@ -386,10 +387,10 @@ async def _log(settings: Settings) -> None:
     logging.getLogger().setLevel(settings.monitoring.log_level)
 
 
-async def _read_at_each_look(_settings: Settings) -> None:
-    """Do nothing: who needs them asks for them each time."""
+async def _read_at_each_use(_settings: Settings) -> None:
+    """Do nothing: they are read at each use."""
 
 
-def _pace(settings: Settings) -> tuple[int, int]:
-    """Return what makes a checkpoint due: entries, and ns."""
+def _checkpoint_policy(settings: Settings) -> tuple[int, int]:
+    """Return when a checkpoint is due: entries, and ns."""
     return settings.kafka.checkpoint_entries, int(settings.kafka.checkpoint_interval_s * 1e9)

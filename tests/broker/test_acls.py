@@ -117,7 +117,7 @@ async def test_each_role_can_do_what_its_row_says_and_nothing_else(guarded_broke
         folder = tmp_path / f"adopt-{user}"
         folder.mkdir()
         way = member(guarded_broker, mutual, user, names, folder).connection
-        with pytest.raises(error, match=r"does not let this user take part|its ACLs hide it"):
+        with pytest.raises(error, match=r"denies this user: join|its ACLs hide it"):
             await sources._commit_beginning(way, names, "signals")
 
 
@@ -157,14 +157,14 @@ async def test_nobody_waits_for_ever_for_a_partition_that_is_not_there(kafka_bro
 
 
 LACKING = {
-    "the group": (lambda right: right.resource == GROUP, "group .*: the broker does not let this user take part"),
+    "the group": (lambda right: right.resource == GROUP, "group .*: the broker denies this user: join"),
     "reading the journal": (
         lambda right: right.operation == READ and ".journal." in right.name,
-        r"\.journal\.v1: the broker does not let this user read",
+        r"\.journal\.v1: the broker denies this user: read",
     ),
     "writing the journal": (
         lambda right: right.operation == WRITE and ".journal." in right.name,
-        r"\.journal\.v1: the broker does not let this user do that",
+        r"\.journal\.v1: the broker denies this user: access",
     ),
 }
 

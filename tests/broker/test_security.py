@@ -104,19 +104,37 @@ def another_password(_node, folder):
 
 KEYS = ("certificate_file", "key_file", "key_password_file")
 OUTSIDE = {
-    "a wrong password": ("SCRAM", scram, {"password_env": "WRONG"}, 5, "refuses worker by SCRAM-SHA-512: wrong user"),
-    "an unknown user": ("SCRAM", scram, {"username": "nobody"}, 5, "refuses nobody by SCRAM-SHA-512: wrong user"),
+    "a wrong password": (
+        "SCRAM",
+        scram,
+        {"password_env": "WRONG"},
+        5,
+        "authentication of worker with SCRAM-SHA-512 failed: wrong user",
+    ),
+    "an unknown user": (
+        "SCRAM",
+        scram,
+        {"username": "nobody"},
+        5,
+        "authentication of nobody with SCRAM-SHA-512 failed: wrong user",
+    ),
     "a password that is not there": ("SCRAM", scram, {"password_env": "UNSET"}, 5, "must name a variable that is set"),
     "an unknown authority": ("SCRAM", scram, trusts_a_stranger, 6, "unable to get local issuer certificate"),
-    "the system's authorities": ("SCRAM", scram, {"ca_file": None}, 6, "its certificate is refused: "),
+    "the system's authorities": ("SCRAM", scram, {"ca_file": None}, 6, "broker certificate not trusted: "),
     "another host's certificate": ("ELSEWHERE", scram, {}, 6, "certificate is not valid for '127.0.0.1'"),
     "a broker whose certificate is over": ("EXPIRED", scram, {}, 6, "certificate has expired"),
-    "no certificate": ("MUTUAL", mutual, dict.fromkeys(KEYS), 5, "or that there is none: sslv3 alert bad certif"),
-    "a certificate that is over": ("MUTUAL", mutual, expired, 5, "the broker refuses our certificate"),
-    "a stranger's certificate": ("MUTUAL", mutual, of_a_stranger, 5, "the broker refuses our certificate"),
+    "no certificate": (
+        "MUTUAL",
+        mutual,
+        dict.fromkeys(KEYS),
+        5,
+        "missing (kafka.security.certificate_file): sslv3 alert bad certif",
+    ),
+    "a certificate that is over": ("MUTUAL", mutual, expired, 5, "client certificate refused or missing"),
+    "a stranger's certificate": ("MUTUAL", mutual, of_a_stranger, 5, "client certificate refused or missing"),
     "a key whose password is another": ("MUTUAL", mutual, another_password, 5, "kafka.security.key_f"),
-    "TLS where none is spoken": ("PLAINTEXT", scram, {}, 6, "somebody listens: is SASL_SSL right"),
-    "no TLS where it is spoken": ("SCRAM", None, {}, 6, "somebody listens: is PLAINTEXT right"),
+    "TLS where none is spoken": ("PLAINTEXT", scram, {}, 6, "the port is open: is SASL_SSL correct"),
+    "no TLS where it is spoken": ("SCRAM", None, {}, 6, "the port is open: is PLAINTEXT correct"),
 }
 
 

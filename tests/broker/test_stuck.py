@@ -75,14 +75,14 @@ async def fell_ill(sick: Patient) -> None:
 
 
 ILLNESSES = [
-    ("fold", "journal.v1[0]: has stood at ", " for 4 s"),
+    ("fold", "journal.v1[0]: has stayed at ", " for 4 s"),
     *(
         pytest.param(illness, f"{part}: {said}", f"{part}: {said}{end}", marks=pytest.mark.long, id=illness)
         for illness, part, said, end in (
-            ("agent", "signals.v1-ingest", "has ended", ", and was dead for 10 s"),
+            ("agent", "signals.v1-ingest", "has been stopped", " for 10 s"),
             ("publisher", "publisher", "has waited for the acknowledgement of", ""),
-            ("consumer", "consumer", "is no member of its group", " for 4 s"),
-            ("recovery", "journal.v1[0]", "its recovery has not moved", " for 4 s"),
+            ("consumer", "consumer", "is not a member of its group", " for 4 s"),
+            ("recovery", "journal.v1[0]", "its recovery has made no progress", " for 4 s"),
         )
     ),
 ]
@@ -140,7 +140,7 @@ async def test_a_loop_that_hangs_is_shown_by_both_pages_and_ends_the_worker_with
             await sick.until(page, "the event loop does not answer")
         code, err = await sick.end()
     assert code == STUCK, err
-    assert "himari: worker stuck: event loop: has not turned for 4 s" in err
+    assert "himari: worker stuck: event loop: has not run for 4 s" in err
     assert "time.sleep(1_000)" in err
 
 
@@ -151,7 +151,7 @@ async def test_a_watchdog_that_dies_ends_the_worker_as_well(embedded_broker, nam
     async with asyncio.timeout(PATIENT_S), patient(cluster, "watchdog") as sick:
         code, err = await sick.end()
     assert code == STUCK, err
-    assert "WorkerStuck: the watchdog has ended" in err
+    assert "WorkerStuck: the watchdog has stopped" in err
 
 
 @pytest.mark.long

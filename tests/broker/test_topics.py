@@ -122,20 +122,20 @@ def test_the_advice_fits_what_differs():
 
     journal, books, steps = names.topic("journal"), names.changelog("books"), names.changelog("open-steps")
     assert said(24).endswith(
-        "; set topics.partitions to 12, as the journal has it: another parts portfolios from state"
+        "; set topics.partitions to 12, as the journal has it: any other number separates portfolios from state"
     )
     assert "himari topics apply" not in said(24)
     assert said(**{journal: 0}) == f"1 topics are missing, {journal} first; run: himari topics apply"
     assert said(**{books: 4}) == f"{books}: partitions must be 12, was 4; run: himari topics apply"
     assert said(**{books: 16}).endswith(
-        f"delete {books}, then run: himari topics apply (the state is folded anew from the journal)"
+        f"delete {books}, then run: himari topics apply (the state is rebuilt from the journal)"
     )
-    assert "partitions cannot be taken away" in said(**{steps: 16})
+    assert "partitions cannot be removed" in said(**{steps: 16})
     assert said(**{steps: 4}, embedded=True).count("the embedded broker cannot add partitions") == 1
     assert said(**{names.topic("allocations"): 16}).endswith("if it is empty, then run: himari topics apply")
     short = TopicDifference(journal, "partitions", "24", "12")
     assert not growable(Cluster(1, embedded=False, partitions=declared, settings={}), names, short)
-    assert "folded anew" not in said(**{names.topic("allocations"): 16})
+    assert "rebuilt" not in said(**{names.topic("allocations"): 16})
 
 
 async def test_settings_that_differ_are_set_and_an_operators_own_are_kept(kafka_broker, names):

@@ -169,7 +169,7 @@ async def test_a_consumer_that_strays_reads_on_where_it_was(broker, names, tmp_p
     async with producer(broker) as client, asyncio.timeout(60):
         await append(client, target, lines[:sent])
         async with toy(broker, names, tmp_path, kind) as worker:
-            while "reading on from" not in (tmp_path / "toy.log").read_text():
+            while "seeking to" not in (tmp_path / "toy.log").read_text():
                 await append(client, target, lines[sent : sent + 1])
                 sent += 1
                 await asyncio.sleep(0.05)

@@ -20,7 +20,7 @@ from faust.types import TP
 
 from streams.journal.topics import Names
 from streams.kafka.connection import Connection
-from streams.processing.ports import Identity, Record, RecordKey, Send
+from streams.processing.ports import FoldRecord, Identity, Record, RecordKey, Send
 from streams.processing.processor import Processor
 from streams.worker.application import Owned, new_app, own
 from streams.worker.faust_ports import FaustPorts, make_tables
@@ -63,6 +63,10 @@ class Toy:
     def restore(self, meta: Mapping[str, object] | None, records: Mapping[RecordKey, bytes]) -> None:
         assert meta is None or meta["keys"] == len(records)
         self.state = {key: tuple(json.loads(value)) for (_, key), value in records.items()}
+
+    def refold(self) -> FoldRecord:
+        self.restore(None, {})
+        return self.fold
 
     def identify(self, value: bytes) -> tuple[Identity, int]:
         key, sequence, offset, _ = value.split(b",")

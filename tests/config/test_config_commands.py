@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from config.diff import leaves
 from config.load import DEFAULT_FILE
-from config.settings import Settings, decision_tree, settings_hash
+from config.settings import Settings, decision_tree
+from engines.parameters import settings_hash
 from streams.cli.config import config
 
 HASH = settings_hash(decision_tree(Settings()))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from config.diff import diff, leaves
 from config.load import DEFAULT_FILE, load, load_bytes
-from config.settings import Settings, decision_tree, settings_hash
+from config.settings import Settings, decision_tree
 from config.strict_yaml import read
-from engines.parameters import DecisionParams, tree_hash
+from engines.parameters import DecisionParams, settings_hash, tree_hash
 from schemas.errors import ConfigurationException
 
 DEFAULTS = Settings()

@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from config.load import load, load_bytes
 from config.removals import of_file, refusal
-from config.settings import Settings, decision_tree, settings_hash
+from config.settings import Settings, decision_tree
 from config.watch import FileChange, FileWatch, Rejected, change_payload
-from engines.parameters import RlParams
+from engines.parameters import RlParams, settings_hash
 from schemas.control import SettingsChange
 from schemas.errors import ConfigurationException
 

@@ -428,7 +428,7 @@ async def administering(rig: Rig):
         await client.close()
 
 
-OTHER = "gives another output than is published"
+OTHER = "gives an output that differs"
 SCENARIOS = (
     Scenario("kill -9 at random times", killed_at_random, "the next start is ready"),
     Scenario("kill -9 far above a checkpoint", killed_far_above, "what was published is read back"),
@@ -463,7 +463,7 @@ SCENARIOS = (
     ),
     Scenario(
         "a journal entry gone below the checkpoint",
-        damaged("journal", dropped, "the source lost a tail", checkpointed=True),
+        damaged("journal", dropped, "the source lost its last records", checkpointed=True),
         "exit 1 with the reason, verify 4",
     ),
     Scenario("the journal's head deleted", journal_head_gone, "exit 1 with the reason, verify 4"),

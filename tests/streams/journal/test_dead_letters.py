@@ -276,5 +276,5 @@ def test_headers_that_say_what_we_never_would_are_not_believed(name, value):
 def test_a_record_that_is_no_letter_of_ours_is_shown_without_a_reason():
     found = Letter("signals", 0, 0, 0, None, b"{}", (("trace", b"1"),))
     assert (summary(found)["code"], whole(found)["source"]) == (None, None)
-    assert "no letter of ours" in line(found)
+    assert "no reason given" in line(found)
     assert refused([]) == ""

@@ -290,7 +290,7 @@ def test_a_record_that_is_not_the_one_that_was_left_is_found():
     wait = handover.HandoverReader(NEW)
     for entry in entries(driver, 0)[: places[0] + 1]:
         wait.take(entry)
-    with pytest.raises(VerificationMismatch, match=f"handed over at entry {places[0]} is not the one"):
+    with pytest.raises(VerificationMismatch, match=f"handed over at entry {places[0]} does not have its digest"):
         wait.take(part)
 
 

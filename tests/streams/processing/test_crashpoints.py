@@ -39,7 +39,9 @@ def test_what_names_no_place_is_refused(text):
 
 
 def test_a_process_with_the_variable_is_killed_there_and_one_with_a_bad_one_says_so():
-    code = "from streams import crashpoints\nfor _ in range(3): crashpoints.at('sent'); print('on', flush=True)"
+    code = (
+        "from streams.processing import crashpoints\nfor _ in range(3): crashpoints.at('sent'); print('on', flush=True)"
+    )
     run = lambda at: subprocess.run(  # noqa: E731
         [sys.executable, "-c", code], env={**os.environ, ENVIRONMENT: at}, cwd=ROOT, capture_output=True, check=False
     )

@@ -7,6 +7,7 @@ import pytest
 
 from schemas.errors import NotFound, ProcessorStopped
 from streams.processing.checkpoint import Progress, Version, pack
+from streams.processing.life import TRANSITIONS, Event, Phase
 from streams.processing.memory_cluster import LocalStore, Log, MemoryCluster, MemoryPorts
 from streams.processing.ports import Identity, Send
 from streams.processing.processor import Processor
@@ -42,6 +43,10 @@ class Tally:
 
     def restore(self, _meta, records):
         self.counts = Counter({key: int(value) for (_, key), value in records.items()})
+
+    def refold(self):
+        self.restore(None, {})
+        return self.fold
 
     def identify(self, value):
         key, count, offset = value.decode().split()
@@ -227,7 +232,7 @@ def test_nothing_is_taken_before_recovery():
 
 @pytest.mark.parametrize(
     ("failure", "told", "words"),
-    [(BrokenError, BrokenError, None), (asyncio.CancelledError, ProcessorStopped, "broken off")],
+    [(BrokenError, BrokenError, None), (asyncio.CancelledError, ProcessorStopped, "an earlier step failed")],
 )
 def test_a_step_that_was_broken_off_is_followed_by_none_but_recovery_and_all_are_told_why(failure, told, words):
     async def refuse(step):
@@ -543,6 +548,44 @@ def test_nothing_goes_on_after_the_writing_of_a_checkpoint_broke_off():
         return journey.log
 
     assert "acknowledged" not in asyncio.run(scenario())
+
+
+def test_a_step_during_which_the_background_write_breaks_is_the_last():
+    async def scenario():
+        gate = asyncio.Event()
+
+        async def hold(step):
+            if step == "before local":
+                await gate.wait()
+                raise BrokenError
+
+        journey = Journey(pause=hold, checkpoint_entries=2)
+        await journey.processor.recover()
+        beside = Beside(journey)
+        await journey.take(journey.tick(b"a", b"b"))
+
+        async def during():
+            gate.set()
+            await asyncio.wait(beside.tasks)
+
+        journey.processor._publish = lambda _sends, _records: during()
+        await journey.take(journey.tick(b"c"))
+        with pytest.raises(BrokenError):
+            await journey.take(journey.tick(b"d"))
+        assert journey.processor._phase is Phase.BROKEN
+        journey.pause = None
+        journey.begin()
+        assert await journey.processor.recover() == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_step_begins_only_where_the_state_is_recovered_and_whole():
+    assert {phase for (phase, event) in TRANSITIONS if event is Event.BEGIN} == {Phase.READY}
+    assert {after for (_, event), after in TRANSITIONS.items() if event is Event.BREAK} == {Phase.BROKEN}
+    assert {event for (phase, event), after in TRANSITIONS.items() if after is not phase is Phase.BROKEN} == {
+        Event.RECOVER
+    }
 
 
 def test_the_last_chunk_before_a_silence_is_checkpointed_when_time_has_passed():

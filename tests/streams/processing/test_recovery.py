@@ -45,6 +45,10 @@ class ToyFold:
         self.state = {key: orjson.loads(value) for key, value in records.items()}
         self.high, self.inputs = (meta["high"], meta["inputs"]) if meta else (-1, "id")
 
+    def refold(self):
+        self.restore(None, {})
+        return self.fold
+
     def meta(self):
         return {"high": self.high, "inputs": self.inputs}
 
@@ -163,7 +167,7 @@ class Worker:
         self.processor.background = self.background
         self.steps, self.waits, self.writer = self.life(), None, None
 
-    def beside(self, writing):
+    def background(self, writing):
         """Let the schedule write a checkpoint while the chunks go on."""
         self.writer = Writer(self, writing)
         self.world.actors.append(self.writer)
@@ -583,14 +587,16 @@ def test_a_fold_that_errs_after_a_restart_is_stopped_by_what_is_published():
     house.live(every=2, flip=None)
     house.extend([(6, "signal", "p", 1)])
     house.live(every=2)
-    with pytest.raises(ProcessorStopped, match=r"allocations partition 1: entry 6 gives another output .*sequence=7"):
+    with pytest.raises(
+        ProcessorStopped, match=r"allocations partition 1: entry 6 gives an output that differs .*sequence=7"
+    ):
         house.live(flip=6)
 
 
 def test_a_fold_that_erred_before_the_restart_is_stopped_too():
     house = House(SIGNALS)
     house.live(flip=5)
-    with pytest.raises(ProcessorStopped, match="entry 5 gives another output"):
+    with pytest.raises(ProcessorStopped, match="entry 5 gives an output that differs"):
         house.live()
 
 
@@ -599,7 +605,7 @@ def test_every_copy_of_an_output_is_compared():
     house.live()
     last = house.out.records[-1]
     house.out.append(last.key, last.value.replace(b'"size":', b'"size":1'))
-    with pytest.raises(ProcessorStopped, match="entry 5 gives another output"):
+    with pytest.raises(ProcessorStopped, match="entry 5 gives an output that differs"):
         house.live()
 
 
@@ -608,7 +614,7 @@ def test_an_output_that_does_not_come_out_again_stops():
     house.live()
     stray = orjson.dumps({**orjson.loads(house.out.records[-1].value), "portfolio": "q"})
     house.out.append(b"q", stray)
-    with pytest.raises(ProcessorStopped, match="entry 5 does not give the output at 6 again"):
+    with pytest.raises(ProcessorStopped, match="entry 5 does not reproduce the output at 6"):
         house.live()
 
 
@@ -617,7 +623,7 @@ def test_a_record_among_the_outputs_that_is_none_stops(value):
     house = House(SIGNALS)
     house.live()
     house.out.append(b"q", value)
-    with pytest.raises(ProcessorStopped, match="the record at 6 is no output"):
+    with pytest.raises(ProcessorStopped, match="the record at 6 is not an output"):
         house.live()
 
 
@@ -670,7 +676,7 @@ def test_a_journal_that_lost_a_tail_above_progress_and_got_another_stops_by_what
     house.live(every=4)
     house.journal.lose(5)
     house.extend([(5, "step", "p", 2), (6, "signal", "p", 2)])
-    with pytest.raises(ProcessorStopped, match="entry 5 does not give the output at 5 again"):
+    with pytest.raises(ProcessorStopped, match="entry 5 does not reproduce the output at 5"):
         house.live()
 
 

@@ -7,14 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from worlds import Driver, events, last, play, priced, scripts, signal
+from worlds import Driver, control, events, last, play, priced, scripts, signal
 
+from engines.parameters import DecisionParams, settings_hash, tree_hash
 from schemas import wire
 from schemas.control import Control
 from schemas.errors import InvalidControlException
+from streams.journal import entries as journal
 from streams.processing.partitioner import partition_of
 from streams.reports import trading_states
-from streams.stages.control import STATES, Ordered, asked, behind, effective, ordered, trading_order, value_order
+from streams.stages.control import (
+    STATES,
+    Ordered,
+    SettingsInForce,
+    asked,
+    behind,
+    effective,
+    ordered,
+    trading_order,
+    value_order,
+)
 
 SCOPES = ("all", "portfolio:main", "strategy:momentum", "symbol:BTC-USD")
 NAMED = (
@@ -288,3 +300,59 @@ def test_an_entry_that_only_speaks_of_control_is_no_order():
     driver.run()
     assert [each for partition in range(2) for each in found(driver, partition)] == []
     assert ordered(0, orjson.dumps({"kind": "signal", "headers": [], "value": '{"kind":"control"}'})) is None
+
+
+# -- settings in force -----------------------------------------------------------------------------------------------
+def changed(base, **risk):
+    """Return the payload of an order that changes risk settings."""
+    tree = base.model_dump()
+    tree["risk_management"] |= risk
+    return {"base_hash": tree_hash(base), "hash": settings_hash(tree), "tree": tree}
+
+
+START = DecisionParams()
+SMALLER = DecisionParams.model_validate(changed(START, max_position_pct=0.05)["tree"])
+CHANGES = {
+    "a good one": changed(START, max_position_pct=0.05),
+    "one that goes back": changed(SMALLER, max_position_pct=START.risk_management.max_position_pct),
+    "a value out of range": changed(START, max_position_pct=7.0),
+    "an unknown key": changed(START, surprise=1),
+    "a hash of other settings": changed(START, max_position_pct=0.05) | {"hash": "0" * 64},
+    "another base": changed(SMALLER, max_position_pct=0.01),
+    "the same settings": changed(START),
+}
+
+
+def in_force(driver, fold, first=0, meta=None):
+    """Return the settings that are found in the journal without a fold, and those of the fold."""
+    found = SettingsInForce(meta)
+    for record in driver.cluster.log("journal", 0).read(first):
+        found.take(journal.read(record.offset, record.value))
+    return (found.hash, found.tree), (fold.state.settings_hash, fold.state.progress.settings)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_in_force_in_the_journal_if_and_only_if_sizing_applies_it(name):
+    driver = priced()
+    driver.publish("control", control(driver.now_ns, "settings", CHANGES[name]))
+    driver.run()
+    found, folded = in_force(driver, driver.processors["journal", 0][0])
+    assert found == folded
+    assert (found[0] != tree_hash(START)) == (name == "a good one")
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_change_that_is_journaled_twice_is_in_force_once(checkpointed):
+    driver = priced()
+    for name in ("a good one", "one that goes back"):
+        driver.publish("control", control(driver.now_ns, "settings", CHANGES[name]))
+        driver.run()
+    fold, _ = driver.processors["journal", 0]
+    log = driver.cluster.log("journal", 0)
+    first, meta = (log.end, fold.meta()) if checkpointed else (0, None)
+    (twice, _) = [record for record in log.read(0) if b'"kind":"control"' in record.value]
+    log.append(twice.key, twice.value)
+    driver.run()
+    found, folded = in_force(driver, fold, first, meta)
+    assert found == folded
+    assert found[0] == tree_hash(START)

@@ -171,7 +171,7 @@ def test_the_letters_of_a_large_record_have_a_limit_and_the_last_one_says_what_i
     assert 1 < len(letters) < 20
     left = 9_999 - len(letters)
     assert read(letters[-1].headers).message.endswith(
-        f"; {left} more ticks of the record are refused, without a letter"
+        f"; {left} more ticks of the record are refused, without a letter of their own"
     )
     assert dict(bench.notes)["refused_tick"] == 9_999
 
@@ -407,4 +407,4 @@ def test_windows_come_back_as_they_were():
     windows(lateness, 3, 1, 2.0)
     again = Lateness.of(orjson.loads(orjson.dumps(lateness.plain())))
     assert vars(again) == vars(lateness)
-    assert again.watches["clock_skew"].told_ns > NEVER_NS
+    assert again.watches["clock_skew"].alerted_ns > NEVER_NS

@@ -7,8 +7,9 @@ import pytest
 from worlds import Driver
 
 from config.load import load_bytes
-from config.settings import Settings, decision_tree, settings_hash
+from config.settings import Settings, decision_tree
 from config.watch import FileWatch, change_payload
+from engines.parameters import settings_hash
 from streams.monitoring.metrics import Metrics
 from streams.stages.control import settings_order
 from streams.worker.hot_reload import VANISHED, Reload, Taker

@@ -68,8 +68,8 @@ def vitals(consumer, *owners, lag=5, recovered=None):
     return Vitals(app, Connection("127.0.0.1:1"), NAMES, sources, owners, **told)
 
 
-def lane(consumer, *owners, **given):
-    (found,) = vitals(consumer, *owners, **given)._lanes(sorted(consumer.assigned))
+def partition(consumer, *owners, **given):
+    (found,) = vitals(consumer, *owners, **given)._partitions(sorted(consumer.assigned))
     return found
 
 
@@ -98,27 +98,27 @@ def test_a_partition_stands_at_what_is_folded_and_past_markers_where_gaps_are_no
 ):
     tp = {"journal": JOURNAL, "prices": PRICES}[stage.source]
     consumer = Consumer([tp], delivered={tp: delivered}, fetched={tp: fetched}, highwater={tp: 99})
-    found = lane(consumer, owner(stage, folded))
+    found = partition(consumer, owner(stage, folded))
     assert (found.place, found.position, found.end) == (f"{tp.topic}[1]", position, 99)
     assert found.ticks is stage.idle_tick
 
 
 def test_a_partition_without_a_processor_is_recovering_whatever_was_delivered():
     consumer = Consumer([PRICES], delivered={PRICES: 7}, fetched={PRICES: 9}, highwater={PRICES: 9})
-    assert lane(consumer, owner(MARKET)).position is None
+    assert partition(consumer, owner(MARKET)).position is None
     assert vitals(consumer, owner(MARKET)).not_ready() == {f"{PRICES.topic}[1]": "recovering"}
 
 
 def test_a_partition_that_no_stage_folds_stands_at_what_is_acknowledged():
     consumer = Consumer([SIGNALS], acknowledged={SIGNALS: 4}, delivered={SIGNALS: 9}, highwater={SIGNALS: 9})
-    assert lane(consumer, owner(SIZING, 3))[1:3] == (4, 9)
+    assert partition(consumer, owner(SIZING, 3))[1:3] == (4, 9)
 
 
 def test_a_recovery_moves_with_the_tables_the_records_read_and_the_offset():
     kept = SimpleNamespace(ports=SimpleNamespace(records_read=6), processor=SimpleNamespace(offset=2))
     consumer = Consumer([JOURNAL])
-    assert lane(consumer, owner(SIZING, kept=kept), recovered={"a": 3, "b": None, "c": 4}).moves == (7, 6, 2)
-    assert lane(consumer, owner(SIZING)).moves == (0, 0, 0)
+    assert partition(consumer, owner(SIZING, kept=kept), recovered={"a": 3, "b": None, "c": 4}).moves == (7, 6, 2)
+    assert partition(consumer, owner(SIZING)).moves == (0, 0, 0)
 
 
 # -- ready -----------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_one_that_is_behind_by_more_than_the_setting_is_not_ready():
 
     assert told(15) == {}
     assert told(16) == {f"{JOURNAL.topic}[1]": "6 records behind"}
-    assert told(None) == {f"{JOURNAL.topic}[1]": "reading has not begun"}
+    assert told(None) == {f"{JOURNAL.topic}[1]": "reading has not started"}
 
 
 def test_a_consumer_that_has_not_started_and_a_topic_without_a_partition_are_named():
@@ -143,7 +143,7 @@ def test_what_is_watched_is_the_publisher_the_membership_and_each_partition():
     consumer = Consumer([JOURNAL, PRICES], highwater={JOURNAL: 12, PRICES: 10}, delivered={PRICES: 10})
     named = {each.name: each for each in vitals(consumer, owner(SIZING, 9), owner(MARKET, 9)).all()}
     assert named.keys() == {"publisher", "consumer", f"{JOURNAL.topic}[1]", f"{PRICES.topic}[1]"}
-    behind = Vital(f"{JOURNAL.topic}[1]", 10, "has stood at 10 while 2 records waited", PATIENCE_S)
+    behind = Vital(f"{JOURNAL.topic}[1]", 10, "has stayed at 10 while 2 records waited", PATIENCE_S)
     assert named[f"{JOURNAL.topic}[1]"] == behind
     assert named[f"{PRICES.topic}[1]"].mark is None, "nothing waits there"
     assert named["consumer"].mark is None

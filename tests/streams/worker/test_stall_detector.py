@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from streams.worker.stall_detector import (
     STEP_MAX_S,
-    Lane,
+    PartitionWork,
     Stall,
     Vital,
     Waits,
     Watchdog,
     late,
-    of_lane,
+    partition_vital,
     stuck,
     suspects,
 )
@@ -30,7 +30,7 @@ def watched(marks, every_s=1.0):
 
 
 @pytest.mark.parametrize(
-    ("marks", "stood_s"),
+    ("marks", "stalled_s"),
     [
         ([1], None),
         ([1, 2, 3, 4], None),
@@ -45,8 +45,8 @@ def watched(marks, every_s=1.0):
         ([("recovering", 5)] * 3, 2.0),
     ],
 )
-def test_a_part_stalls_for_as_long_as_its_mark_stands(marks, stood_s):
-    expected = [] if stood_s is None else [Stall("part", "has not moved", stood_s, PATIENCE_S)]
+def test_a_part_stalls_for_as_long_as_its_mark_stands(marks, stalled_s):
+    expected = [] if stalled_s is None else [Stall("part", "has not moved", stalled_s, PATIENCE_S)]
     assert watched(marks) == expected
 
 
@@ -56,7 +56,7 @@ def test_a_process_that_slept_gives_its_parts_their_patience_again():
     dog.look(0.0, part)
     dog.look(1.0, part)
     (stall,) = dog.look(3_601.0, part)
-    assert stall.stood_s == 1.0 + STEP_MAX_S
+    assert stall.stalled_s == 1.0 + STEP_MAX_S
 
 
 def test_a_part_that_was_let_go_begins_anew():
@@ -68,7 +68,7 @@ def test_a_part_that_was_let_go_begins_anew():
 
 
 @pytest.mark.parametrize(
-    ("stood_s", "suspected", "reason"),
+    ("stalled_s", "suspected", "reason"),
     [
         (29.9, False, ""),
         (30.0, True, ""),
@@ -77,8 +77,8 @@ def test_a_part_that_was_let_go_begins_anew():
         (400.0, True, "part: has not moved for 400 s"),
     ],
 )
-def test_a_stall_is_suspected_at_half_the_patience_and_deadly_at_all_of_it(stood_s, suspected, reason):
-    stalls = [Stall("part", "has not moved", stood_s, PATIENCE_S)]
+def test_a_stall_is_suspected_at_half_the_patience_and_deadly_at_all_of_it(stalled_s, suspected, reason):
+    stalls = [Stall("part", "has not moved", stalled_s, PATIENCE_S)]
     assert (suspects(stalls) == stalls) is suspected
     assert stuck(stalls) == reason
 
@@ -101,23 +101,23 @@ def test_a_worker_that_stands_still_altogether_names_some():
 
 LANES = [
     # position, end, moves, ticks, mark, says, not ready (at most 10 behind)
-    (None, None, 3, False, ("recovering", 3), "its recovery has not moved", "recovering"),
-    (None, 50, 3, True, ("recovering", 3), "its recovery has not moved", "recovering"),
-    (40, 50, 0, False, 40, "has stood at 40 while 10 records waited", ""),
-    (39, 50, 0, True, 39, "has stood at 39 while 11 records waited", "11 records behind"),
-    (50, 50, 0, True, 50, "has stood at 50 without even a tick", ""),
+    (None, None, 3, False, ("recovering", 3), "its recovery has made no progress", "recovering"),
+    (None, 50, 3, True, ("recovering", 3), "its recovery has made no progress", "recovering"),
+    (40, 50, 0, False, 40, "has stayed at 40 while 10 records waited", ""),
+    (39, 50, 0, True, 39, "has stayed at 39 while 11 records waited", "11 records behind"),
+    (50, 50, 0, True, 50, "has stayed at 50 without a tick", ""),
     (50, 50, 0, False, None, "", ""),
     (51, 50, 0, False, None, "", ""),
-    (50, None, 0, False, None, "", "reading has not begun"),
-    (50, None, 0, True, 50, "has stood at 50 without even a tick", "reading has not begun"),
+    (50, None, 0, False, None, "", "reading has not started"),
+    (50, None, 0, True, 50, "has stayed at 50 without a tick", "reading has not started"),
 ]
 
 
 @pytest.mark.parametrize(("position", "end", "moves", "ticks", "mark", "says", "why"), LANES)
 def test_a_partition_is_watched_and_judged_by_what_is_left_to_do(position, end, moves, ticks, mark, says, why):
-    lane = Lane("t[0]", position, end, moves, ticks)
-    assert of_lane(lane, 7.0) == Vital("t[0]", mark, says, 7.0)
-    assert late(lane, 10) == why
+    work = PartitionWork("t[0]", position, end, moves, ticks)
+    assert partition_vital(work, 7.0) == Vital("t[0]", mark, says, 7.0)
+    assert late(work, 10) == why
 
 
 def test_of_several_waits_the_oldest_is_watched():
@@ -150,8 +150,8 @@ def test_a_stall_is_the_watched_time_since_the_mark_last_changed(story):
     run = 0
     while run < len(seen) and seen[-1 - run][1] == story[-1][1]:
         run += 1
-    stood_s = sum(step for step, _ in seen[len(seen) - run + 1 :])
-    if story[-1][1] is None or stood_s <= 1e-9:
-        assert all(stall.stood_s <= 1e-6 for stall in stalls)
+    stalled_s = sum(step for step, _ in seen[len(seen) - run + 1 :])
+    if story[-1][1] is None or stalled_s <= 1e-9:
+        assert all(stall.stalled_s <= 1e-6 for stall in stalls)
     else:
-        assert stalls[0].stood_s == pytest.approx(stood_s)
+        assert stalls[0].stalled_s == pytest.approx(stalled_s)
