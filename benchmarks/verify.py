@@ -108,19 +108,19 @@ async def verified(at: Lane, processes: int, count: int) -> Rate:
     command = [sys.executable, "-m", "benchmarks.verify", str(path), str(processes)]
     root = Path(__file__).parents[1]
     done = await asyncio.to_thread(subprocess.run, command, cwd=root, stdout=subprocess.PIPE, check=True)
-    told = json.loads(done.stdout)
-    return Rate(told["rate"], (count - CHUNK) / max(told["cpu_s"]))
+    report = json.loads(done.stdout)
+    return Rate(report["rate"], (count - CHUNK) / max(report["cpu_s"]))
 
 
 def main(path: str, processes: int) -> None:
     """Verify, and print how many entries a second."""
-    told: list[tuple[float, int]] = []
+    counted: list[tuple[float, int]] = []
     settings = load(Path(path)).settings
-    found = verify(settings, processes=processes, told=lambda more: told.append((time.perf_counter(), more)))
+    found = verify(settings, processes=processes, on_progress=lambda more: counted.append((time.perf_counter(), more)))
     if not found.verdict.ok or not found.verdict.checked:
         sys.exit(f"not verified: {found.verdict}")
-    done = sum(more for _, more in told[1:])
-    print(json.dumps({"rate": done / found.processes / (told[-1][0] - told[0][0]), "cpu_s": found.cpu_s}))
+    done = sum(more for _, more in counted[1:])
+    print(json.dumps({"rate": done / found.processes / (counted[-1][0] - counted[0][0]), "cpu_s": found.cpu_s}))
 
 
 if __name__ == "__main__":

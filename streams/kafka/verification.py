@@ -57,15 +57,15 @@ class VerificationJob(NamedTuple):
     archive: str | None
     piece: Piece
 
-    def __call__(self, told: ProgressCallback) -> SegmentResult:
+    def __call__(self, on_progress: ProgressCallback) -> SegmentResult:
         """Verify the piece."""
-        return asyncio.run(_verified(connect(self.settings), Names(self.settings.topics.prefix), self, told))
+        return asyncio.run(_verified(connect(self.settings), Names(self.settings.topics.prefix), self, on_progress))
 
 
 async def _verified(
-    connection: Connection, names: Names, job: VerificationJob, told: ProgressCallback
+    connection: Connection, names: Names, job: VerificationJob, on_progress: ProgressCallback
 ) -> SegmentResult:
-    return await verified(connection, names, job.piece, _archive(job.archive), told)
+    return await verified(connection, names, job.piece, _archive(job.archive), on_progress)
 
 
 def _archive(folder: str | None) -> ArchivedPartition | None:
@@ -78,10 +78,10 @@ async def verified(
     names: Names,
     piece: Piece,
     kept: ArchivedPartition | None = None,
-    told: ProgressCallback = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
     observe: FoldObserver | None = None,
 ) -> SegmentResult:
-    """Verify one stretch of one partition.
+    """Verify one segment of one partition.
 
     Raises:
         VerificationMismatch: the checkpoint that it starts from is not whole, or a file of the archive was changed.
@@ -89,14 +89,20 @@ async def verified(
     """
     partition, log = piece.partition, ClusterLog(connection, names, kept)
     start, others = await _begun(partition, await _start(connection, names, piece, kept), log, piece.end)
-    stretch = SegmentAudit(
-        partition, start, piece.part, probe=piece.probe, until_ns=piece.until_ns, observe=observe, told=told
+    segment = SegmentAudit(
+        partition,
+        start,
+        piece.part,
+        probe=piece.probe,
+        until_ns=piece.until_ns,
+        observe=observe,
+        on_progress=on_progress,
     )
-    stretch.others = others
+    segment.others = others
     entries = log.chunks(journal.TOPIC, partition, start.offset + 1, piece.end)
     published = log.chunks("allocations", partition, start.outputs, piece.outputs_end)
     async with aclosing(entries), aclosing(published):
-        return await stretch.verify(entries, published, open_end=piece.open_end)
+        return await segment.verify(entries, published, open_end=piece.open_end)
 
 
 async def _begun(partition: int, start: Checkpoint, log: "ClusterLog", end: int) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -247,7 +253,7 @@ async def plan(
     asked: VerificationRequest,
     kept: ArchivedPartition | None = None,
 ) -> tuple[list[Piece], dict[int, Progress]]:
-    """Return what has to be verified, stretch by stretch, and the workers' `progress`."""
+    """Return what has to be verified, segment by segment, and the workers' `progress`."""
     numbers = range(partitions)
     if asked.partition is not None:
         numbers = range(asked.partition, asked.partition + 1)
@@ -292,12 +298,12 @@ def verify(
     *,
     archive: str | None = None,
     processes: int | None = None,
-    begun: ProgressCallback = lambda _: None,
-    told: ProgressCallback = lambda _: None,
+    on_total: ProgressCallback = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
 ) -> Audited:
     """Verify what is asked for, in so many processes (None: as many as there are cores, one where it is little).
 
-    `begun` is told how many entries there are, `told` how many more are folded.
+    `on_total` gets the number of entries, `on_progress` the number folded since the last call.
 
     Raises:
         BrokerUnreachable, TopicsUnfit: nothing can be read.
@@ -312,8 +318,8 @@ def verify(
         pieces = shared(pieces, processes)
     if processes == 1 and entries_of(pieces) >= WORTH_IT:
         calm()
-    begun(entries_of(pieces))
-    found = side_by_side([VerificationJob(settings, archive, piece) for piece in pieces], processes, told)
+    on_total(entries_of(pieces))
+    found = side_by_side([VerificationJob(settings, archive, piece) for piece in pieces], processes, on_progress)
     places = by_partition(pieces)
     starts = {partition: pieces[own[0]].start for partition, own in places.items()}
     return Audited(concluded(pieces, found, progress, kept), starts, processes, [each.cpu_s for each in found])

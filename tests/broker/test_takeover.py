@@ -75,5 +75,5 @@ async def test_a_drained_journal_is_the_next_versions_and_each_proves_its_own_pa
     assert {version_of[f"s-{number}"] for number in range(6, 12)} == {NEXT}
     code, out, err = await cluster.himari("audit", "verify")
     assert code == ANOTHER_VERSION, err
-    assert out.startswith("verified: 6 allocations computed again"), out
+    assert out.startswith("verified: 6 allocations recomputed"), out
     assert out.count(f"is of decision version {NEXT}, this is version {DECISION_VERSION}: install") == 2

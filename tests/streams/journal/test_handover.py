@@ -10,7 +10,7 @@ from engines.parameters import tree_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.comparison import Verdict
 from streams.audits.refold import GENESIS
-from streams.audits.segment import SegmentAudit, together
+from streams.audits.segment import SegmentAudit, combine
 from streams.audits.version_spans import Begun, begun
 from streams.journal import entries as journal
 from streams.journal import handover
@@ -335,7 +335,7 @@ async def _verified(driver):
         entries = driver.cluster.log("journal", partition).read(start.offset + 1)
         published = driver.cluster.log("allocations", partition).read(0)
         found = await SegmentAudit(partition, start).verify(_chunks(entries), _chunks(published))
-        total += together(partition, [found])
+        total += combine(partition, [found])
     return total
 
 
@@ -358,7 +358,7 @@ def test_the_new_version_verifies_its_own_part_and_names_who_verifies_the_other(
     (other,) = found.others
     assert (other.first, other.last, other.version) == (0, places[0], OLD)
     assert str(other) == (
-        f"entries from 0 to {places[0]} are of decision version {OLD}: not checked here. "
+        f"entries from 0 to {places[0]} have decision version {OLD}: not checked here. "
         f"To check them: pip install himari-layer3=={handover.package()}; himari audit verify"
     )
 
