@@ -1,4 +1,4 @@
-"""Let a policy advise beside the rules: it is scored on every outcome, and nudges nothing until it has earned that."""
+"""Run a policy next to the rules: it is scored on every outcome, and may nudge sizes only once its gate opens."""
 
 from himari import Layer3Phase3Hybrid
 
@@ -24,7 +24,7 @@ def signal(number: int) -> dict[str, object]:
 
 
 def outcome(number: int) -> dict[str, object]:
-    """Return what became of a signal within its hour: it gains 2.4 % or loses 1.6 %."""
+    """Return a signal's outcome after one hour: a gain of 2.4 % or a loss of 1.6 %."""
     return {
         "signal_id": f"s-{number}",
         "strategy_id": "momentum",

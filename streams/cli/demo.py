@@ -83,7 +83,8 @@ def _print(summary: dict[str, Any]) -> None:
     latency = summary["latency_ms"]
     click.echo(f"{summary['signals']} signals on {', '.join(summary['symbols'])}; {summary['allocations']} allocations")
     if latency["p50"] is not None:
-        click.echo(f"signal to allocation: {latency['p50']} ms median, {latency['p99']} ms at the 99th percentile")
+        quantiles = f"{latency['p50']} ms median, {latency['p99']} ms at the 99th percentile"
+        click.echo(f"signal to allocation: {quantiles} of {latency['count']} live signals")
     click.echo(f"{summary['dead_letters']} dead letters, {summary['sequence_gaps']} sequence gaps")
     data = summary["data"]
     if data["rows"]:

@@ -183,10 +183,10 @@ class DemoStatistics:
             if sent_at is not None:
                 self.latencies_ms.append((now - sent_at) * 1e3)
 
-    def latency_ms(self) -> dict[str, float | None]:
-        """Return median and 99th percentile in ms, from just before a signal is sent to when its allocation is read."""
+    def latency_ms(self) -> dict[str, float | int | None]:
+        """Return median, 99th percentile and count of the ms from sending a signal to reading its allocation."""
         ordered = sorted(self.latencies_ms)
-        return {"p50": _quantile(ordered, 0.5), "p99": _quantile(ordered, 0.99)}
+        return {"p50": _quantile(ordered, 0.5), "p99": _quantile(ordered, 0.99), "count": len(ordered)}
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

@@ -87,7 +87,7 @@ async def test_partitions_that_do_not_answer_are_named_with_exit_6(embedded_brok
     code, out, err = await cluster.himari(*halt, "--no-wait", "--json")
     assert (code, orjson.loads(out)["waited"], err) == (0, False, "")
     code, out, err = await cluster.himari(*halt, "--no-wait", "--wait", "60")
-    assert (code, out, err.endswith("--wait and --no-wait exclude each other\n")) == (2, "", True)
+    assert (code, out, err.endswith("--wait and --no-wait are mutually exclusive\n")) == (2, "", True)
     assert len(await cluster.records("control")) == 2
 
 

@@ -380,7 +380,7 @@ def test_a_version_verifies_what_it_decided_before_it_handed_over():
 
 def test_a_journal_without_a_part_of_this_version_is_refused_with_what_to_install():
     driver = old()
-    with pytest.raises(AnotherVersion, match=f"nothing of decision version {NEW}: entries from 0 on are of decision"):
+    with pytest.raises(AnotherVersion, match=f"no entries of decision version {NEW}: entries from 0 on have decision"):
         verified(driver)
 
 
