@@ -2,8 +2,8 @@
 
     python -m benchmarks.closed_loop --kafka --seconds 600 -- --delay 2 --random-delay --partial 0.3 --fee 0.0005
 
-Arguments after `--` go to the paper broker. It prints one JSON object: signals, allocations by trigger, USD requested
-by signals (the sum of |change of target| of their allocations), USD requested by other triggers, USD traded, allocations
+Arguments after `--` go to the paper broker. The output is one JSON object: signals, allocations by trigger, USD
+requested by signals (the sum of |change of target| of their allocations) and by other triggers, USD traded, allocations
 after the last signal while prices are constant, dead letters, cells whose posterior moved, and the result of
 `himari audit verify`.
 

@@ -1,4 +1,4 @@
-"""What correlations cost: medians in µs, beside a 200 × 200 float64 numpy product as a yardstick.
+"""Cost of correlations: medians in µs, with a 200 × 200 float64 numpy product as yardstick.
 
 A bar of correlated symbols, all present or a tenth missing, after 200 bars of warm-up.
 """
@@ -18,11 +18,11 @@ PARAMS = CorrelationParams()
 HOUR_NS = 3_600 * 10**9
 WARMUP, BARS, CALLS = 200, 500, 200
 BUDGETS_US = {10: 10.0, 50: 15.0, 200: 60.0}
-"""Median microseconds that one bar may cost, by symbols."""
+"""Number of symbols → allowed median µs per bar."""
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return medians in microseconds by number of symbols, each bar beside its target and the yardstick."""
+    """Return medians in µs by number of symbols, with targets and the yardstick."""
     product = np.random.RandomState(0).standard_normal((200, 200))
     report: dict[str, Any] = {"product_200_us": _median_us(lambda: product @ product, CALLS)}
     for n, budget in list(BUDGETS_US.items())[: 1 if quick else None]:
@@ -49,7 +49,7 @@ def _costs(n: int, budget: float) -> dict[str, float]:
 
 
 def _observed(n: int, missing: float) -> tuple[Moments, float]:
-    """Return moments after all bars and the median cost of one, in µs."""
+    """Return the moments after all bars, and the median µs per bar."""
     chance = np.random.RandomState(n)
     names = [f"COIN{i:03d}-USD" for i in range(n)]
     state, times = moments.begin(), []
