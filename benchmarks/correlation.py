@@ -50,12 +50,12 @@ def _costs(n: int, budget: float) -> dict[str, float]:
 
 def _observed(n: int, missing: float) -> tuple[Moments, float]:
     """Return the moments after all bars, and the median µs per bar."""
-    chance = np.random.RandomState(n)
+    rng = np.random.RandomState(n)
     names = [f"COIN{i:03d}-USD" for i in range(n)]
     state, times = moments.begin(), []
     for k in range(WARMUP + BARS):
-        row = 0.01 * (0.8 * chance.standard_normal() + 0.6 * chance.standard_normal(n))
-        here = chance.uniform(size=n) >= missing
+        row = 0.01 * (0.8 * rng.standard_normal() + 0.6 * rng.standard_normal(n))
+        here = rng.uniform(size=n) >= missing
         returns = {name: r for name, r, there in zip(names, row.tolist(), here, strict=True) if there}
         start = perf_counter_ns()
         moments.observe(state, (k + 1) * HOUR_NS, returns, PARAMS)

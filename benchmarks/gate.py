@@ -77,12 +77,12 @@ def simulate(differences: Iterator[Floats], params: GateParams = PARAMS) -> tupl
 
 def made(seed: int, runs: int, decisions: int, mean: float, autocorrelation: float = 0.0) -> Iterator[Floats]:
     """Yield normally distributed differences of all runs, decision by decision."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     fresh = np.sqrt(1.0 - autocorrelation * autocorrelation)
-    noise = chance.standard_normal(runs)
+    noise = rng.standard_normal(runs)
     for _ in range(decisions):
         yield mean + SD * noise
-        noise = autocorrelation * noise + fresh * chance.standard_normal(runs)
+        noise = autocorrelation * noise + fresh * rng.standard_normal(runs)
 
 
 def _no_difference(runs: int) -> dict[str, float]:

@@ -37,17 +37,17 @@ class Book:
     """A library portfolio with warmed-up correlations."""
 
     def __init__(self, size: Size) -> None:
-        self.chance = np.random.default_rng(1)
+        self.rng = np.random.default_rng(1)
         cells = [(j, i) for j in range(size.strategies) for i in range(size.symbols)]
-        chosen = self.chance.permutation(len(cells))[: size.signals]
+        chosen = self.rng.permutation(len(cells))[: size.signals]
         self.cells = [(f"s{cells[k][0]:02d}", f"C{cells[k][1]:03d}-USD") for k in chosen.tolist()]
         self.prices = {f"C{i:03d}-USD": 100.0 + i for i in range(size.symbols)}
         self.layer3 = Layer3Phase2Portfolio(portfolio_value=1_000_000, enable_metrics=False)
         self.now_ns = START_NS
         for _ in range(WARM_BARS):
             self.now_ns += HOUR_NS
-            shared = self.chance.normal(0.0, 0.01)
-            own = self.chance.normal(0.0, 0.01, size.symbols).tolist()
+            shared = self.rng.normal(0.0, 0.01)
+            own = self.rng.normal(0.0, 0.01, size.symbols).tolist()
             returns = {symbol: shared + each for symbol, each in zip(self.prices, own, strict=True)}
             self.layer3.update_correlations(returns, self.now_ns)
         self.call()

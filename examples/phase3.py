@@ -45,7 +45,7 @@ def main() -> None:
         print(f"gate:   {compared['status']} after {compared['decisions']} decisions, breaker {compared['breaker']}")
         advantage, lower = 1e4 * compared["advantage"], 1e4 * compared["lower"]
         print(f"        advantage {advantage:+.2f} bp a decision, at least {lower:+.2f}")
-        print("Shown: the rules decide, the policy is measured beside them, and its gate opens on evidence alone.")
+        print("Shown: the rules decide, the policy is scored next to them, and its gate opens on evidence alone.")
 
 
 if __name__ == "__main__":

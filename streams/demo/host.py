@@ -26,7 +26,7 @@ class RunningWorker:
         self.clock_runs = False
 
     def now_ns(self) -> int:
-        """Return the market's time; it stands at the start until `start_clock`."""
+        """Return the market's time; frozen at the start until `start_clock`."""
         return self.clock.now_ns() if self.clock_runs else self.clock.start_ns
 
     def start_clock(self) -> Clock:

@@ -55,17 +55,17 @@ def draw(dashboard: Dashboard, terminal: Terminal, lines: int) -> RenderableType
     ]
     if not panels:
         return None
-    beside = list(panels)
-    while beside and sum(panel.width + GAP for panel in beside) - GAP > terminal.width:
-        beside.remove(max(beside, key=lambda panel: panel.width))
-    if max((panel.height for panel in beside), default=0) + len(panels) - len(beside) > lines:
-        beside = []
+    fitting = list(panels)
+    while fitting and sum(panel.width + GAP for panel in fitting) - GAP > terminal.width:
+        fitting.remove(max(fitting, key=lambda panel: panel.width))
+    if max((panel.height for panel in fitting), default=0) + len(panels) - len(fitting) > lines:
+        fitting = []
     parts: list[RenderableType] = []
-    if beside:
+    if fitting:
         row = Table.grid(padding=(0, GAP, 0, 0))
-        row.add_row(*(panel.picture for panel in beside))
+        row.add_row(*(panel.picture for panel in fitting))
         parts.append(row)
-    return Group(*parts, *(panel.line for panel in panels if panel not in beside))
+    return Group(*parts, *(panel.line for panel in panels if panel not in fitting))
 
 
 # -- correlation ---------------------------------------------------------------------------------------------------
