@@ -1,1 +1,1 @@
-"""How fast: each benchmark beside a yardstick in the same run, medians of several runs, ratios rather than times."""
+"""Benchmarks: medians of several runs, each with a yardstick measured in the same run; ratios rather than times."""

@@ -1,13 +1,13 @@
-"""The loop closed on a broker: signals, a worker, and the paper broker that trades and reports. `make loop` runs it.
+"""The closed loop on a broker: signals, a worker, and the paper broker that trades and reports. `make loop` runs it.
 
     python -m benchmarks.closed_loop --kafka --seconds 600 -- --delay 2 --random-delay --partial 0.3 --fee 0.0005
 
-What stands after `--` goes to the paper broker. Printed is one JSON object: signals, allocations by what called for
-them, USD that signals asked for (the sum of |change of a target| of the allocations that they called for) beside USD
-that was asked for by all else and USD that was traded, allocations after the last signal while prices stand, dead
-letters, cells whose posterior moved, and what `himari audit verify` found.
+Arguments after `--` go to the paper broker. The output is one JSON object: signals, allocations by trigger, USD
+requested by signals (the sum of |change of target| of their allocations) and by other triggers, USD traded, allocations
+after the last signal while prices are constant, dead letters, cells whose posterior moved, and the result of
+`himari audit verify`.
 
-The audit decides with the code as it lies on disk: leave the checkout alone while it runs.
+The audit uses the code on disk: do not change the checkout while it runs.
 """
 
 import argparse
@@ -36,9 +36,9 @@ STRATEGIES = ("carry", "momentum")
 PER_SECOND = 20
 TICK_S = 0.5
 TICK_SD, PULL = 0.002, 0.02
-"""Log prices wander around where they began, by about a percent."""
+"""Log prices revert to their start, within about one percent."""
 TURN = 0.02
-"""Share of signals that change their strategy's side."""
+"""Probability that a signal reverses its strategy's side."""
 CLAIM_SD, CLAIM_RETURN = 0.01, 0.006
 QUIET_S = 10.0
 PATIENCE_S = 60.0
@@ -47,15 +47,15 @@ FRESH = {"validation_criteria": {}}
 
 
 class Feeder:
-    """Prices that wander, and strategies that claim something about them and seldom change their mind."""
+    """Mean-reverting prices, and strategies whose signals seldom change side."""
 
     def __init__(self, producer: Any, names: Names, horizon_s: float, seed: int = 7) -> None:
         self.producer, self.names, self.horizon_s = producer, names, horizon_s
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.tag = f"{time.time_ns():x}"
         self.logs = dict.fromkeys(PRICES, 0.0)
         cells = [(p, strategy, symbol) for p in PORTFOLIOS for strategy in STRATEGIES for symbol in PRICES]
-        self.sides = {cell: self.chance.choice((1, -1)) for cell in cells}
+        self.sides = {cell: self.rng.choice((1, -1)) for cell in cells}
         self.sent = 0
         self.last_ns = 0
         """When the last signal was sent."""
@@ -64,7 +64,7 @@ class Feeder:
         await self.producer.send_and_wait(self.names.topic(topic), orjson.dumps(body), key=key.encode())
 
     async def prices(self) -> None:
-        """Send where prices stand."""
+        """Send the current prices."""
         for symbol, price in PRICES.items():
             quote = {"symbol": symbol, "price": price * math.exp(self.logs[symbol]), "timestamp_ns": time.time_ns()}
             await self.send("prices", symbol, quote)
@@ -72,7 +72,7 @@ class Feeder:
     async def signal(self) -> None:
         """Send the next cell's claim."""
         cell = list(self.sides)[self.sent % len(self.sides)]
-        if self.chance.random() < TURN:
+        if self.rng.random() < TURN:
             self.sides[cell] *= -1
         portfolio, strategy, symbol = cell
         self.last_ns = time.time_ns()
@@ -85,7 +85,7 @@ class Feeder:
             "confidence": 0.8,
             "risk_score": 0.1,
             "regime": "ranging",
-            "expected_return": self.sides[cell] * CLAIM_RETURN * self.chance.uniform(0.8, 1.2),
+            "expected_return": self.sides[cell] * CLAIM_RETURN * self.rng.uniform(0.8, 1.2),
             "predicted_volatility": CLAIM_SD,
             "horizon_s": self.horizon_s,
             "valid_for_s": 3_600,
@@ -95,15 +95,13 @@ class Feeder:
         await self.send("signals", portfolio, body)
 
     async def run(self, seconds: float, per_second: float) -> None:
-        """Let prices move for so long, and strategies claim; per_second 0: prices stand and nobody claims."""
+        """Move prices and send signals for `seconds`; `per_second` 0: constant prices, no signals."""
         began, ticks, claimed = time.monotonic(), 0, 0
         while (now := time.monotonic() - began) < seconds:
             if now >= ticks * TICK_S:
                 ticks += 1
                 if per_second:
-                    self.logs = {
-                        name: log * (1 - PULL) + self.chance.gauss(0, TICK_SD) for name, log in self.logs.items()
-                    }
+                    self.logs = {name: log * (1 - PULL) + self.rng.gauss(0, TICK_SD) for name, log in self.logs.items()}
                 await self.prices()
             if per_second and now >= claimed / per_second:
                 claimed += 1
@@ -112,7 +110,7 @@ class Feeder:
                 await asyncio.sleep(0.005)
 
     async def until_priced(self, connection: Connection) -> None:
-        """Send prices until the journal has a step of them: a worker is at work."""
+        """Send prices until they appear in the journal, which shows that a worker is running."""
         places = await read.places(connection, self.names.topic("journal"))
         begun = sum((await read.high_watermarks(connection, places)).values())
         async with asyncio.timeout(PATIENCE_S):
@@ -133,7 +131,7 @@ async def feeding(connection: Connection, names: Names, horizon_s: float) -> Asy
 
 @asynccontextmanager
 async def paper(connection: Connection, names: Names, *switches: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the paper broker, ready to trade; its summary stands on its output when it ends by itself."""
+    """Run the paper broker, ready to trade; it prints its summary when it ends by itself."""
     at = ("--bootstrap", connection.bootstrap, "--prefix", names.prefix, "--json", *switches)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "examples.paper_broker", *at),
@@ -159,10 +157,7 @@ async def paper(connection: Connection, names: Names, *switches: str) -> AsyncIt
 async def close(
     connection: Connection, names: Names, seconds: float, per_second: float, horizon_s: float, switches: Sequence[str]
 ) -> dict[str, Any]:
-    """Let a running worker and the paper broker go on for so long, then stand for a while; return what came of it.
-
-    The paper broker gets time for the outcomes of the last signals too; it ends a little after the prices stand.
-    """
+    """Run the loop for `seconds`, then with constant prices until the last outcomes are known; return the result."""
     stands_s = QUIET_S + horizon_s
     async with feeding(connection, names, horizon_s) as feeder:
         await feeder.until_priced(connection)
@@ -195,7 +190,7 @@ async def close(
 
 
 SETTLES_NS = 2_000_000_000
-"""What a step that closes late may take."""
+"""Time allowed for a step that closes late."""
 
 
 async def published(connection: Connection, names: Names) -> list[dict[str, Any]]:
@@ -205,7 +200,7 @@ async def published(connection: Connection, names: Names) -> list[dict[str, Any]
 
 
 async def dead_letters(connection: Connection, names: Names) -> dict[str, int]:
-    """Return how many records of each topic were refused."""
+    """Return the number of dead letters by topic."""
     found = {}
     for topic in DEAD_LETTERS:
         places = await read.places(connection, names.topic(topic.name))
@@ -214,7 +209,7 @@ async def dead_letters(connection: Connection, names: Names) -> dict[str, int]:
 
 
 def calibrations(allocations: list[dict[str, Any]]) -> dict[tuple[str, ...], list[float]]:
-    """Return the calibration that each decision of a signal took its cell to have, cell by cell."""
+    """Return the calibration used by each signal decision, by cell."""
     found: dict[tuple[str, ...], list[float]] = {}
     for each in allocations:
         kelly = (each.get("diagnostics") or {}).get("kelly")
@@ -225,7 +220,7 @@ def calibrations(allocations: list[dict[str, Any]]) -> dict[tuple[str, ...], lis
 
 
 async def verified(at: Lane) -> dict[str, Any]:
-    """Return what `himari audit verify` says and exits with."""
+    """Return the report and exit code of `himari audit verify`."""
     path = at.folder / f"{at.names.prefix}.yaml"
     command = (sys.executable, "-m", "streams", "--config", str(path), "audit", "verify", "--json")
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
@@ -236,19 +231,19 @@ async def verified(at: Lane) -> dict[str, Any]:
 async def run(
     kind: str, seconds: float, per_second: float, horizon_s: float, switches: Sequence[str]
 ) -> dict[str, Any]:
-    """Start a broker, a worker and the paper broker, and return what came of it."""
+    """Start a broker, a worker and the paper broker; return the result."""
     async with broker(kind) as (connection, folder):
         at = await lane(connection, folder, FRESH)
         async with contestant(at, "worker") as worker:
             found = await close(connection, at.names, seconds, per_second, horizon_s, switches)
             if worker.returncode is not None:
-                raise RuntimeError(f"the worker ended with {worker.returncode} after {found}")
+                raise RuntimeError(f"the worker stopped with exit code {worker.returncode} after {found}")
         return {"broker_kind": kind, **found, "verify": await verified(at)}
 
 
 def main() -> None:
     """Run it, and print one JSON object."""
-    parser = argparse.ArgumentParser(description="Close the loop on a broker, and say what came of it.")
+    parser = argparse.ArgumentParser(description="Run the closed loop on a broker, and print the result.")
     parser.add_argument(
         "--kafka", action="store_true", help="Apache Kafka from its jars; otherwise the embedded broker"
     )

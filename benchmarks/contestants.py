@@ -1,4 +1,4 @@
-"""What the worker is measured against, a process each: python -m benchmarks.contestants NAME BOOTSTRAP PREFIX
+"""Baselines for the worker, one process each: python -m benchmarks.contestants NAME BOOTSTRAP PREFIX
 
 bare       an aiokafka loop that calls the same sizing fold and publishes the same outputs; no checkpoint
 forward    an aiokafka loop that only decodes and forwards
@@ -29,7 +29,7 @@ CHUNK = 2_000
 
 
 async def loop(connection: Connection, source: str, target: str, fold: object) -> None:
-    """Read a partition from its start, call, publish, for ever."""
+    """Read a partition from its start, call `fold` on each record, and publish the result; never returns."""
     consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
     producer = AIOKafkaProducer(**connection.options(), acks="all", max_batch_size=512 * 1024, max_request_size=9 << 20)
     await consumer.start()
@@ -45,7 +45,7 @@ async def loop(connection: Connection, source: str, target: str, fold: object) -
 
 
 def folding(fold: Fold, topic: str) -> object:
-    """Return a call that folds a record, and gives the lines for one topic."""
+    """Return a function that folds a record and returns the outputs for one topic."""
 
     def call(record: Stored) -> list[OutgoingRecord]:
         sends: list[Send] = fold.fold(record)
@@ -55,13 +55,13 @@ def folding(fold: Fold, topic: str) -> object:
 
 
 def forwarding(record: Stored) -> list[OutgoingRecord]:
-    """Decode, and give the record itself."""
+    """Decode a record and return it unchanged."""
     orjson.loads(record.value or b"")
     return [OutgoingRecord(record.key, record.value)]
 
 
 def stock(connection: Connection, names: Names) -> faust.App:
-    """Return a Faust application as its documentation has it."""
+    """Return a Faust application as in its documentation."""
     app = faust.App(
         f"{names.prefix}-stock",
         broker=f"kafka://{connection.bootstrap}",

@@ -1,4 +1,4 @@
-"""What correlations cost: medians in µs, beside a 200 × 200 float64 numpy product as a yardstick.
+"""Cost of correlations: medians in µs, with a 200 × 200 float64 numpy product as yardstick.
 
 A bar of correlated symbols, all present or a tenth missing, after 200 bars of warm-up.
 """
@@ -18,11 +18,11 @@ PARAMS = CorrelationParams()
 HOUR_NS = 3_600 * 10**9
 WARMUP, BARS, CALLS = 200, 500, 200
 BUDGETS_US = {10: 10.0, 50: 15.0, 200: 60.0}
-"""Median microseconds that one bar may cost, by symbols."""
+"""Number of symbols → allowed median µs per bar."""
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return medians in microseconds by number of symbols, each bar beside its target and the yardstick."""
+    """Return medians in µs by number of symbols, with targets and the yardstick."""
     product = np.random.RandomState(0).standard_normal((200, 200))
     report: dict[str, Any] = {"product_200_us": _median_us(lambda: product @ product, CALLS)}
     for n, budget in list(BUDGETS_US.items())[: 1 if quick else None]:
@@ -49,13 +49,13 @@ def _costs(n: int, budget: float) -> dict[str, float]:
 
 
 def _observed(n: int, missing: float) -> tuple[Moments, float]:
-    """Return moments after all bars and the median cost of one, in µs."""
-    chance = np.random.RandomState(n)
+    """Return the moments after all bars, and the median µs per bar."""
+    rng = np.random.RandomState(n)
     names = [f"COIN{i:03d}-USD" for i in range(n)]
     state, times = moments.begin(), []
     for k in range(WARMUP + BARS):
-        row = 0.01 * (0.8 * chance.standard_normal() + 0.6 * chance.standard_normal(n))
-        here = chance.uniform(size=n) >= missing
+        row = 0.01 * (0.8 * rng.standard_normal() + 0.6 * rng.standard_normal(n))
+        here = rng.uniform(size=n) >= missing
         returns = {name: r for name, r, there in zip(names, row.tolist(), here, strict=True) if there}
         start = perf_counter_ns()
         moments.observe(state, (k + 1) * HOUR_NS, returns, PARAMS)

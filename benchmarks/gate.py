@@ -31,7 +31,7 @@ NEVER = -1
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return the four simulations beside what the specification says of them, and the cost of one step in µs."""
+    """Return the four simulations with their targets, and the µs per step."""
     runs = 100 if quick else 4_000
     return {
         "runs": runs,
@@ -76,13 +76,13 @@ def simulate(differences: Iterator[Floats], params: GateParams = PARAMS) -> tupl
 
 
 def made(seed: int, runs: int, decisions: int, mean: float, autocorrelation: float = 0.0) -> Iterator[Floats]:
-    """Yield normal differences of all runs, decision by decision."""
-    chance = np.random.default_rng(seed)
+    """Yield normally distributed differences of all runs, decision by decision."""
+    rng = np.random.default_rng(seed)
     fresh = np.sqrt(1.0 - autocorrelation * autocorrelation)
-    noise = chance.standard_normal(runs)
+    noise = rng.standard_normal(runs)
     for _ in range(decisions):
         yield mean + SD * noise
-        noise = autocorrelation * noise + fresh * chance.standard_normal(runs)
+        noise = autocorrelation * noise + fresh * rng.standard_normal(runs)
 
 
 def _no_difference(runs: int) -> dict[str, float]:
@@ -101,7 +101,7 @@ def _edge(runs: int, autocorrelation: float) -> dict[str, float]:
 
 
 def _turned(runs: int, before: int = 3_000, after: int = 600) -> dict[str, float]:
-    """Return how soon those close that were open when the edge turned."""
+    """Return how soon the gates that were open when the edge reversed close."""
 
     def both() -> Iterator[Floats]:
         yield from made(3, runs, before, EDGE)
@@ -114,7 +114,7 @@ def _turned(runs: int, before: int = 3_000, after: int = 600) -> dict[str, float
 
 
 def _step_us(steps: int, block: int = 100) -> float:
-    """Return the median over blocks of steps, so that what else the machine does counts little."""
+    """Return the median over blocks of steps, which is robust to other load on the machine."""
     differences = np.random.default_rng(5).normal(EDGE, SD, steps).tolist()
     now, took = Gate(), []
     for start in range(0, steps, block):

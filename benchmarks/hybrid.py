@@ -1,4 +1,4 @@
-"""What a policy costs in process: a decision with its nudges, one on its answer, and a whole library call."""
+"""In-process cost of a policy: a decision with nudges, a decision on its answer, and a library call."""
 
 from time import perf_counter_ns
 from typing import Any
@@ -30,7 +30,7 @@ class Book:
         self.call()
 
     def call(self) -> int:
-        """Let three new signals be sized, and the policy be asked about each; return ns."""
+        """Size three new signals, asking the policy about each; return ns."""
         self.now_ns += SECOND_NS
         signals = [
             {
@@ -51,7 +51,7 @@ class Book:
         return perf_counter_ns() - began
 
     def decision(self, way: Any) -> int:
-        """Decide on what is known; return ns."""
+        """Decide on the current state; return ns."""
         trigger = Trigger("signal", "bench", way=way, cell=CELLS[0])
         began = perf_counter_ns()
         decide(self.state, "main", trigger)
@@ -75,7 +75,7 @@ def _breaker_round() -> int:
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return µs of decisions and calls with and without a policy, their differences, and each over the yardstick."""
+    """Return µs of decisions and calls with and without a policy, their differences, and ratios to the yardstick."""
     runs, repeats = (1, 5) if quick else (7, 201)
     rules, hybrid = Book(asks=False), Book(asks=True)
     found: dict[str, list[float]] = {name: [] for name in ("yardstick", "rules", "nudged", "answer", "call", "asking")}

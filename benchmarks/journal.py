@@ -1,4 +1,4 @@
-"""Journal → allocations: one worker beside a bare loop with the same fold, one that forwards, and stock Faust."""
+"""Journal to allocations: one worker against a bare loop with the same fold, a forwarding loop, and stock Faust."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from benchmarks.rig import Course, entries, race, ratios, spread
 
 TARGETS = {"bare": 0.7, "forward": 0.15, "stock": 5.0}
 COUNTS = {"worker": 20_000, "bare": 20_000, "forward": 60_000, "stock": 3_000}
-"""Entries that each works off: enough to take it a second or more, but for the fastest."""
+"""Entries per contestant: enough for about a second or more, except for the fastest."""
 
 
 async def run(kind: str, *, quick: bool = False, cells: int = 1, contestants: tuple[str, ...] = tuple(COUNTS)) -> Any:

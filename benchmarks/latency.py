@@ -1,4 +1,4 @@
-"""Signal → allocation at 500 a second: the worker beside a bare relay with the same two hops."""
+"""Signal-to-allocation latency at 500 signals/s: the worker against a relay with the same two hops."""
 
 import asyncio
 import statistics
@@ -21,7 +21,7 @@ PORTFOLIOS = 10
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
-    """Return p50 and p99 in ms from `send` to the consumer's hands, and the worker's over the relay's."""
+    """Return p50 and p99 in ms from `send` to receipt by the consumer, and the ratios of worker to relay."""
     runs, seconds = (1, 2.0) if quick else (5, 8.0)
     took: dict[str, list[tuple[float, float]]] = {"worker": [], "relay": []}
     async with broker(kind) as (connection, folder):
@@ -44,7 +44,7 @@ async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
 
 
 class Client:
-    """Sends signals at their times, and takes the time until each is answered."""
+    """Sends signals at a fixed rate, and measures the time until each is answered."""
 
     def __init__(self, at: Lane, producer: Any, consumer: Any, per_second: int = PER_SECOND) -> None:
         self.at, self.producer, self.consumer, self.per_second = at, producer, consumer, per_second
@@ -53,7 +53,7 @@ class Client:
         self.took: list[float] = []
 
     async def measure(self, seconds: float) -> tuple[float, float]:
-        """Return p50 and p99 in ms, once the first answers have come and things are warm."""
+        """Return p50 and p99 in ms, measured after a warm-up."""
         reading = asyncio.create_task(self.read())
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -70,7 +70,7 @@ class Client:
         return 1e3 * found[49], 1e3 * found[98]
 
     async def send(self, seconds: float) -> None:
-        """Send for so long, a burst at a time."""
+        """Send for `seconds`, in bursts."""
         began = time.perf_counter()
         for number in range(int(seconds * self.per_second)):
             body = signal(self.number, time.time_ns(), PORTFOLIOS)
@@ -81,12 +81,12 @@ class Client:
                 await asyncio.sleep(max(0.0, began + number / self.per_second - time.perf_counter()))
 
     async def answered(self) -> None:
-        """Return when nothing is under way."""
+        """Wait until every signal is answered."""
         while self.sent_at:
             await asyncio.sleep(0.01)
 
     async def read(self) -> None:
-        """Take answers as they come."""
+        """Record answers as they arrive."""
         while True:
             for records in (await self.consumer.getmany(timeout_ms=100)).values():
                 now = time.perf_counter()
@@ -95,7 +95,7 @@ class Client:
 
 @asynccontextmanager
 async def talking(at: Lane, per_second: int = PER_SECOND) -> AsyncIterator[Client]:
-    """Yield a client at work on a lane."""
+    """Yield a started client on a lane."""
     producer = AIOKafkaProducer(**at.connection.options(), acks="all")
     consumer = AIOKafkaConsumer(**at.connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
     await producer.start()
@@ -111,7 +111,7 @@ async def talking(at: Lane, per_second: int = PER_SECOND) -> AsyncIterator[Clien
 
 
 def _id(value: bytes) -> str:
-    """Return the signal's id: of an allocation, or of what the relay brings, a signal or the price before them."""
+    """Return the signal id of an allocation, or of a record forwarded by the relay."""
     fields = orjson.loads(value)
     trigger = fields.get("trigger")
     return str(fields.get("signal_id") if trigger is None else trigger["id"])

@@ -1,4 +1,4 @@
-"""One decision in process, warm, and where its time goes; beside json.dumps of the allocation in the same run."""
+"""Time of one warm in-process decision and of its parts, with json.dumps of the allocation as baseline."""
 
 import json
 import statistics
@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "render: fields": (allocation, "fields"),
     "read back": (phases, "PositionSizingDecision"),
 }
-"""Part → where it is called from. They nest: fold holds all below it but the last, decide and render their own."""
+"""Part → (module it is called from, name). Parts nest: fold contains all below it except the last."""
 
 
 def _signal(number: int) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _signal(number: int) -> dict[str, Any]:
 
 
 class Warm:
-    """A library object that has decided before."""
+    """A warmed-up library object."""
 
     def __init__(self, calls: int) -> None:
         self.layer3 = Layer3Phase1(portfolio_value=100_000, enable_metrics=False)
@@ -65,12 +65,12 @@ class Warm:
             self.call()
 
     def call(self) -> Any:
-        """Decide once more."""
+        """Make one decision."""
         self.number += 1
         return self.layer3.calculate_position(_signal(self.number), None, 43_500.0)
 
     def times(self, calls: int) -> tuple[float, float]:
-        """Return median µs of a call and of json.dumps of what came out, taken in turn."""
+        """Return median µs of a call and of json.dumps of its result, measured alternately."""
         took, dumped = [], []
         for _ in range(calls):
             began = perf_counter_ns()
@@ -83,7 +83,7 @@ class Warm:
         return statistics.median(took) / 1e3, statistics.median(dumped) / 1e3
 
     def part(self, module: Any, name: str, calls: int) -> float:
-        """Return median µs that a call spends in a part. One part is timed at a time, so that none pays for others."""
+        """Return the median µs a call spends in a part. Parts are timed one at a time, to avoid mutual overhead."""
         with _timed(module, name) as spent:
             per_call = []
             for _ in range(calls):
@@ -95,7 +95,7 @@ class Warm:
 
 @contextmanager
 def _timed(module: Any, name: str) -> Iterator[list[int]]:
-    """Note the ns of each call of a module's function while the context lasts."""
+    """Record the ns of each call of a module's function while the context is open."""
     plain: Callable[..., Any] = getattr(module, name)
     spent: list[int] = []
 

@@ -1,8 +1,8 @@
-"""Signal → the rules' allocation with a policy that is well, slow, crawling or dead, and none: nobody may wait for it.
+"""Latency of the rules' allocation with a healthy, slow, crawling, dead or no policy: it must not depend on the policy.
 
-well: answers at once. slow: after 5 s, which is the timeout. crawling: after 2 s, so that the breaker never opens and
-all places are taken all the time. dead: breaks every connection. off: no decision asks. Each is the reference endpoint
-in a process of its own, or none.
+well: answers immediately. slow: after 5 s, the timeout. crawling: after 2 s, so the breaker never opens and all
+in-flight slots stay occupied. dead: drops every connection. off: no policy is asked. Each endpoint is the reference
+server in its own process.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from benchmarks.latency import talking
 from benchmarks.rig import broker, contestant, lane, preload, prices, ratios, spread
 
 TARGETS = {"p50": 1.10, "p99": 1.25}
-"""Slowest over quickest case, at most."""
+"""Largest allowed ratio of the slowest to the fastest case."""
 PER_SECOND = 100
 CASES: Mapping[str, tuple[str, ...] | None] = {
     "well": (),
@@ -28,11 +28,11 @@ CASES: Mapping[str, tuple[str, ...] | None] = {
     "dead": ("--dead",),
     "off": None,
 }
-"""Case → options of the endpoint; None: nobody is asked."""
+"""Case → options of the endpoint; None: no policy."""
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
-    """Return p50 and p99 in ms by case, and the slowest of the asking cases over the quickest, run by run."""
+    """Return p50 and p99 in ms by case, and the ratios of the cases to `well`, run by run."""
     runs, seconds = (1, 2.0) if quick else (7, 20.0)
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
     async with broker(kind) as (connection, folder):
@@ -64,13 +64,13 @@ async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
 
 
 def _apart(values: Mapping[str, list[float]]) -> float:
-    """Return the largest median of the cases of the issue over the least: well, slow, dead."""
+    """Return the ratio of the largest to the smallest median among well, slow and dead."""
     medians = [statistics.median(values[name]) for name in ("well", "slow", "dead")]
     return max(medians) / min(medians)
 
 
 def _asking(url: str | None) -> dict[str, Any]:
-    """Return the settings of decisions that ask at a URL."""
+    """Return the settings to ask a policy at a URL; none for None."""
     return {} if url is None else {"rl": {"enabled": True, "endpoint": url}}
 
 
@@ -82,7 +82,7 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 
 @asynccontextmanager
 async def _endpoint(options: tuple[str, ...] | None) -> AsyncIterator[str | None]:
-    """Serve the reference policy in a process of its own."""
+    """Serve the reference policy in its own process; yield its URL."""
     if options is None:
         yield None
         return
@@ -106,7 +106,7 @@ async def _endpoint(options: tuple[str, ...] | None) -> AsyncIterator[str | None
         found = re.search(r"http://[0-9.:]+", first)
         if found is None:
             raise ValueError(first)
-        draining = asyncio.create_task(_drain(process.stderr))  # a full pipe would stop it, and `wait` with it
+        draining = asyncio.create_task(_drain(process.stderr))  # a full pipe would block the server
         yield found[0]
     finally:
         process.kill()

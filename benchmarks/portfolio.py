@@ -1,7 +1,6 @@
-"""The portfolio engines: the Kelly program beside Clarabel, stage 10 and stage 9 whole, medians in one process.
+"""The portfolio engines: the Kelly program against Clarabel, and stages 9 and 10; medians in one process.
 
-Symbols are correlated at .3 to .9, caps and gross active. Where Clarabel is
-not installed it says so and leaves its column out.
+Symbols are correlated at 0.3 to 0.9, with caps and gross limit active. Without Clarabel its column is left out.
 """
 
 import importlib
@@ -22,7 +21,7 @@ RHOS = (0.3, 0.6, 0.9)
 
 
 def world(n: int, seed: int) -> dict[str, Any]:
-    """Return n symbols that move together, each claimed well enough to bind the caps, and all of them the budget."""
+    """Return n correlated symbols with claims strong enough that the caps and the gross limit bind."""
     rng = np.random.default_rng(seed)
     sigma = rng.uniform(0.01, 0.08, n)
     factors = 0.4 * rng.normal(size=(n, 3))
@@ -38,7 +37,7 @@ def world(n: int, seed: int) -> dict[str, Any]:
 
 
 def median_us(calls: Iterable[Callable[[], Any]], repeats: int = 7) -> float:
-    """Return the median over the calls of each one's median time."""
+    """Return the median over the calls of each call's median time, µs."""
     medians = []
     for call in calls:
         call()
@@ -52,12 +51,12 @@ def median_us(calls: Iterable[Callable[[], Any]], repeats: int = 7) -> float:
 
 
 def program(at: dict[str, Any]) -> Callable[[], Any]:
-    """Return a call that solves the Kelly program."""
+    """Return a function that solves the Kelly program."""
     return lambda: kelly_program.solution(at["pull"], at["M"], at["caps"], at["gross"], hedges=False)
 
 
 def clarabel_program(clarabel: Any, at: dict[str, Any]) -> Callable[[], Any]:
-    """Return a call that solves it by Clarabel, its matrices already built."""
+    """Return a function that solves it with Clarabel, with prebuilt matrices."""
     sparse = importlib.import_module("scipy.sparse")
     n, side = len(at["x"]), np.sign(at["x"])
     P = sparse.csc_matrix(np.triu(at["M"] * np.outer(side, side)) * 1e3)
@@ -70,7 +69,7 @@ def clarabel_program(clarabel: Any, at: dict[str, Any]) -> Callable[[], Any]:
 
 
 def stage_10(at: dict[str, Any]) -> Callable[[], Any]:
-    """Return a call of the whole stage, from nets in cents to shares."""
+    """Return a function that runs stage 10, from nets in cents to shares."""
     n = len(at["x"])
     names = tuple(f"S{i:03}" for i in range(n))
     nets = {name: int(1e7 * each) for name, each in zip(names, at["x"].tolist(), strict=True)}
@@ -81,7 +80,7 @@ def stage_10(at: dict[str, Any]) -> Callable[[], Any]:
 
 
 def stage_9(strategies: int, symbols: int) -> Callable[[], Any]:
-    """Return a call that aggregates the cells of all strategies on all symbols."""
+    """Return a function that aggregates the cells of all strategies on all symbols."""
     cells = [(f"j{j:02}", f"S{i:03}") for j in range(strategies) for i in range(symbols)]
     cents = [(-1) ** k * 1_000_000 for k in range(len(cells))]
     names = [f"j{j:02}" for j in range(strategies)]
@@ -90,14 +89,14 @@ def stage_9(strategies: int, symbols: int) -> Callable[[], Any]:
 
 
 def outcome(strategies: int) -> Callable[[], Any]:
-    """Return a call that takes one outcome into the weights."""
+    """Return a function that updates the weights with one outcome."""
     params = EnsembleParams()
     weights = ensemble.begin([f"j{j:02}" for j in range(strategies)])
     return lambda: ensemble.observe(weights, "j01", 0.4, params)
 
 
 def bound(at: dict[str, Any]) -> dict[str, float]:
-    """Return what is active in an answer."""
+    """Return which constraints are active in a solution."""
     found = program(at)()
     sizes = abs(found.weights)
     return {
@@ -109,7 +108,7 @@ def bound(at: dict[str, Any]) -> dict[str, float]:
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return medians in microseconds, each beside its target and the yardstick."""
+    """Return medians in µs with their targets and the yardstick."""
     count = 4 if quick else 60
     try:
         clarabel = importlib.import_module("clarabel")

@@ -1,4 +1,4 @@
-"""What one event costs as portfolios grow: the fold alone, and the whole worker."""
+"""Cost of one event by number of portfolios: the fold alone, and the whole worker."""
 
 import statistics
 from time import perf_counter_ns
@@ -14,7 +14,7 @@ CURVE = (1, 10, 100, 1_000)
 
 
 def fold_us(portfolios: int, count: int = 6_000) -> float:
-    """Return the median µs that the fold of one signal takes, the second half of them."""
+    """Return the median µs to fold one signal, over the second half of the signals."""
     fold = SizingFold(0)
     fold.fold(Stored(0, None, genesis(new_journal_id(1), 1, DecisionParams(), START_NS)))
     took = []
@@ -27,7 +27,7 @@ def fold_us(portfolios: int, count: int = 6_000) -> float:
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
-    """Return, by number of portfolios, µs a fold, events a second of a worker, and what both are of one portfolio's."""
+    """Return µs per fold and worker events/s by number of portfolios, and both relative to one portfolio."""
     runs, count = (1, 3_000) if quick else (3, 15_000)
     courses = {
         str(portfolios): Course("worker", "journal", entries(count, portfolios), "allocations", count)

@@ -1,7 +1,7 @@
-"""Restart: from the start of a worker's process to the first allocation, with 1,000 portfolios, and where time goes.
+"""Restart: time from process start to the first allocation with 1,000 portfolios, and its stages.
 
-Cold: the local store is gone, and comes back from the changelogs. Warm: it is there. A tail of the journal that no
-checkpoint holds is folded in both. The stages are told by the worker itself, run here with a stopwatch in it.
+Cold: the local store is missing and is restored from the changelogs. Warm: it exists. Both fold a tail of the journal
+that is not in a checkpoint. The stages are timed inside the worker.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ PORTFOLIOS: Final = 1_000
 PARTITIONS: Final = 12
 CELLS: Final = 5
 TAIL: Final = 2_000
-"""Entries that no checkpoint holds."""
+"""Journal entries after the last checkpoint."""
 TARGET_S: Final = 10.0
 """Warm."""
 MODULE: Final = ("-m", "benchmarks.restart")
@@ -47,13 +47,13 @@ def _settings(at: Lane) -> Settings:
 
 
 def _entry(number: int, now_ns: int) -> tuple[int, bytes]:
-    """Return a signal's journal entry, and the partition it belongs to."""
+    """Return (partition, journal entry) of a signal."""
     fields = rig.signal(number, now_ns, PORTFOLIOS, CELLS)
     return partition_of(fields["portfolio_id"].encode(), PARTITIONS), journal.internal("signal", fields, now_ns)
 
 
 async def _append(at: Lane, first: int, count: int) -> None:
-    """Journal so many signals, behind a price of every symbol in every partition."""
+    """Append `count` signals to the journal, after a price of every symbol in every partition."""
     now_ns = time.time_ns()
     lines: dict[int, list[OutgoingRecord]] = {
         partition: [OutgoingRecord(None, prices(now_ns))] for partition in range(PARTITIONS)
@@ -71,7 +71,7 @@ async def _append(at: Lane, first: int, count: int) -> None:
 
 
 async def _run(path: Path, allocations: int) -> dict[str, float]:
-    """Start a worker; return its stages once it has published so many allocations, and stop it."""
+    """Start a worker, stop it after `allocations` allocations, and return the times of its stages, s."""
     began = time.monotonic()
     command = [sys.executable, *MODULE, str(path), repr(began), str(allocations)]
     process = await asyncio.create_subprocess_exec(
@@ -82,7 +82,7 @@ async def _run(path: Path, allocations: int) -> dict[str, float]:
             line = await process.stdout.readline() if process.stdout else b""
             process.send_signal(signal.SIGTERM)
             if await process.wait():
-                msg = f"the worker ended with {process.returncode}"
+                msg = f"the worker stopped with exit code {process.returncode}"
                 raise RuntimeError(msg)
     finally:
         if process.returncode is None:
@@ -92,7 +92,7 @@ async def _run(path: Path, allocations: int) -> dict[str, float]:
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
-    """Return seconds to the first allocation, cold and warm, and of each stage of it."""
+    """Return seconds to the first allocation and per stage, cold and warm."""
     runs, tail = (1, 200) if quick else (3, TAIL)
     async with broker(kind) as (connection, folder):
         at = Lane(connection, Names("restart"), folder)
@@ -140,13 +140,13 @@ def _whole(stages: dict[str, float]) -> float:
 
 # -- the worker with a stopwatch ---------------------------------------------------------------------------------------
 class Stopwatch:
-    """When each stage ended for the last time, on the clock that all processes share."""
+    """The time each stage last ended, on the system-wide monotonic clock."""
 
     def __init__(self, began: float) -> None:
         self.began, self.ended = began, dict.fromkeys(STAGES, began)
 
     def after(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that calls, and notes the stage."""
+        """Wrap `call` so that the end of `stage` is recorded after it."""
 
         def noted(*given: Any, **named: Any) -> Any:
             found = call(*given, **named)
@@ -159,7 +159,7 @@ class Stopwatch:
         self.ended[stage] = time.monotonic()
 
     def stages(self) -> dict[str, float]:
-        """Return seconds of each stage, and of the processor that the worker has used."""
+        """Return seconds per stage, and the processor time used by the worker."""
         times = [self.began, *(self.ended[stage] for stage in STAGES)]
         took = {stage: max(0.0, end - before) for stage, before, end in zip(STAGES, times, times[1:], strict=False)}
         return took | {CPU: time.process_time()}

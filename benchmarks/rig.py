@@ -1,4 +1,4 @@
-"""A broker, a log to work off, contestants as processes of their own, and a consumer that counts what comes out."""
+"""Benchmark rig: a broker, a preloaded log, contestants in separate processes, and a consumer that counts outputs."""
 
 import asyncio
 import json
@@ -33,16 +33,16 @@ PATIENCE_S = 180.0
 
 
 class Lane(NamedTuple):
-    """One prefix on one broker: the topics that one contestant works on."""
+    """One topic prefix on one broker, used by one contestant."""
 
     connection: Connection
     names: Names
     folder: Path
     extra: Mapping[str, Any] = MappingProxyType({})
-    """Sections of the settings that win over those below."""
+    """Sections that override the default settings below."""
 
     def settings(self) -> Settings:
-        """Return a worker's settings for it."""
+        """Return the worker settings of the lane."""
         return Settings.model_validate(
             {
                 "kafka": {
@@ -60,7 +60,7 @@ class Lane(NamedTuple):
 
 @asynccontextmanager
 async def broker(kind: str) -> AsyncIterator[tuple[Connection, Path]]:
-    """Run a broker, "embedded" or "kafka", while the context lasts."""
+    """Run a broker, "embedded" or "kafka", while the context is open."""
     with tempfile.TemporaryDirectory(prefix=f"himari-bench-{kind}-") as name:
         folder = Path(name)
         process = (apache_kafka if kind == "kafka" else embedded)(folder)
@@ -73,7 +73,7 @@ async def broker(kind: str) -> AsyncIterator[tuple[Connection, Path]]:
 
 
 async def lane(connection: Connection, folder: Path, extra: Mapping[str, Any] = MappingProxyType({})) -> Lane:
-    """Lay the topics of a new prefix, and begin its journal; `extra` are sections of the settings."""
+    """Create the topics of a new prefix and its journal; `extra` are sections of the settings."""
     made = Lane(connection, Names(f"b{uuid4().hex[:8]}"), folder, extra)
     settings = made.settings()
     await admin.apply(connection, made.names, 1)
@@ -95,7 +95,7 @@ async def preload(to: Lane, topic: str, values: Sequence[bytes]) -> None:
 
 
 def entries(count: int, portfolios: int = 10, cells: int = 1) -> list[bytes]:
-    """Return journal entries: a price of every symbol, then so many signals, a millisecond apart."""
+    """Return journal entries: a price of every symbol, then `count` signals, one millisecond apart."""
     found = [prices(START_NS)]
     for number in range(count):
         now_ns = START_NS + number * 1_000_000
@@ -117,7 +117,7 @@ def prices(now_ns: int, symbols: Sequence[str] = SYMBOLS) -> bytes:
 
 
 def signal(number: int, now_ns: int, portfolios: int, cells: int = 1) -> dict[str, Any]:
-    """Return one of a mix of signals over portfolios, each of which has so many cells, a symbol each."""
+    """Return signal `number` of a mix over portfolios with `cells` cells each, one symbol per cell."""
     return {
         "signal_id": f"s-{number}",
         "portfolio_id": f"p{number % portfolios}",
@@ -155,7 +155,7 @@ async def contestant(at: Lane, name: str) -> AsyncIterator[asyncio.subprocess.Pr
 
 
 class Course(NamedTuple):
-    """What a contestant works off, and where its outputs are counted."""
+    """A contestant's input, and where its outputs are counted."""
 
     contestant: str
     source: str
@@ -163,11 +163,11 @@ class Course(NamedTuple):
     target: str
     outputs: int
     skip: int = 0
-    """Records that the target holds before."""
+    """Records in the target before the start."""
 
 
 async def race(kind: str, runs: int, courses: Mapping[str, Course]) -> dict[str, list[float]]:
-    """Return outputs per second by name of the course, run by run; within a run they take turns."""
+    """Return outputs/s by course, one value per run; the courses alternate within a run."""
     found: dict[str, list[float]] = {name: [] for name in courses}
     async with broker(kind) as (connection, folder):
         for _ in range(runs):
@@ -177,7 +177,7 @@ async def race(kind: str, runs: int, courses: Mapping[str, Course]) -> dict[str,
 
 
 async def _rate(at: Lane, course: Course) -> float:
-    """Return outputs per second as a consumer sees them: from the first chunk it gets to the last record."""
+    """Return outputs/s as seen by a consumer, from its first batch to the last record."""
     await preload(at, course.source, course.values)
     consumer = AIOKafkaConsumer(
         **at.connection.options(),
@@ -208,10 +208,10 @@ async def _rate(at: Lane, course: Course) -> float:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return median, least and most."""
+    """Return median, minimum and maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def ratios(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    """Return the spread of one over the other, run by run."""
+    """Return the spread of the ratios, run by run."""
     return spread([a / b for a, b in zip(one, other, strict=True)])

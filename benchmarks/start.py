@@ -1,4 +1,4 @@
-"""Start: `himari demo`, from the start of its process to the first allocation that it reads back."""
+"""Start: time of `himari demo` from process start to the first allocation it reads."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from streams.demo.statistics import DemoStatistics
 
 TARGET_S = 8.0
 SECONDS = 5
-"""Length of the demo's live part; the first allocation comes at its beginning."""
+"""Length of the demo's live run."""
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 class Noted(DemoStatistics):
-    """The demo's tally, kept where it can be read at the end. Its clock is monotonic, the same for all processes."""
+    """The demo's statistics, accessible after the run. The monotonic clock is shared by all processes."""
 
     all: list["Noted"] = []  # noqa: RUF012 (a process has one demo)
 
@@ -42,7 +42,7 @@ class Noted(DemoStatistics):
 
 
 def main() -> None:
-    """Run a demo, and print when its first allocation was read."""
+    """Run a demo, and print the time its first allocation was read."""
     runner.DemoStatistics = Noted  # type: ignore[assignment, attr-defined]
     uvloop.run(runner.run(runner.Options(SECONDS, (), 7, kafka=False, as_json=True)))
     print(json.dumps({"first_at": Noted.all[0].first_at}))

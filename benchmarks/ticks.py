@@ -1,4 +1,4 @@
-"""Ticks → steps: the worker's market beside a bare loop with the same fold, per tick, 1 and 100 ticks a message."""
+"""Ticks to steps: the worker's market stage against a bare loop with the same fold, at 1 and 100 ticks per message."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from benchmarks.rig import START_NS, SYMBOLS, Course, race, ratios, spread
 TARGET = 0.5
 TICKS_PER_STEP = 100
 COUNTS = {1: 60_000, 100: 1_000_000}
-"""Ticks, by ticks a message."""
+"""Ticks per message → number of ticks."""
 
 
 def messages(count: int, each: int) -> list[bytes]:
-    """Return price messages of `each` ticks, a hundred ticks to a step of one second."""
+    """Return price messages of `each` ticks, with `TICKS_PER_STEP` ticks per one-second step."""
     found = []
     for first in range(0, count, each):
         ticks = [
@@ -30,7 +30,7 @@ def messages(count: int, each: int) -> list[bytes]:
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
-    """Return ticks per second of worker and bare loop, and their ratio, by ticks a message."""
+    """Return ticks/s of worker and bare loop, and their ratio, by ticks per message."""
     courses = {}
     for each, count in COUNTS.items():
         ticks = count // 10 if quick else count

@@ -22,7 +22,7 @@ WARM_BARS = 60
 
 
 class Size(NamedTuple):
-    """How many signals of how many strategies on how many symbols."""
+    """Size of a decision, and its target."""
 
     strategies: int
     symbols: int
@@ -34,20 +34,20 @@ SIZES = (Size(2, 2, 3, 80.0), Size(20, 10, 50, 400.0), Size(1, 200, 200, 4_000.0
 
 
 class Book:
-    """A portfolio in the library, its correlations warm."""
+    """A library portfolio with warmed-up correlations."""
 
     def __init__(self, size: Size) -> None:
-        self.chance = np.random.default_rng(1)
+        self.rng = np.random.default_rng(1)
         cells = [(j, i) for j in range(size.strategies) for i in range(size.symbols)]
-        chosen = self.chance.permutation(len(cells))[: size.signals]
+        chosen = self.rng.permutation(len(cells))[: size.signals]
         self.cells = [(f"s{cells[k][0]:02d}", f"C{cells[k][1]:03d}-USD") for k in chosen.tolist()]
         self.prices = {f"C{i:03d}-USD": 100.0 + i for i in range(size.symbols)}
         self.layer3 = Layer3Phase2Portfolio(portfolio_value=1_000_000, enable_metrics=False)
         self.now_ns = START_NS
         for _ in range(WARM_BARS):
             self.now_ns += HOUR_NS
-            shared = self.chance.normal(0.0, 0.01)
-            own = self.chance.normal(0.0, 0.01, size.symbols).tolist()
+            shared = self.rng.normal(0.0, 0.01)
+            own = self.rng.normal(0.0, 0.01, size.symbols).tolist()
             returns = {symbol: shared + each for symbol, each in zip(self.prices, own, strict=True)}
             self.layer3.update_correlations(returns, self.now_ns)
         self.call()
@@ -71,14 +71,14 @@ class Book:
         ]
 
     def call(self) -> int:
-        """Let all signals be sized in one call; return ns."""
+        """Size all signals in one call; return ns."""
         signals = self.signals()
         began = perf_counter_ns()
         self.layer3.process_multi_strategy_signals(signals, None, self.prices)
         return perf_counter_ns() - began
 
     def decision(self) -> int:
-        """Decide afresh on what is known, stages 1 to 14; return ns."""
+        """Run stages 1 to 14 on the current state; return ns."""
         state = self.layer3._core.state  # noqa: SLF001 (what is timed is inside)
         trigger = Trigger("signal", "bench", mode="full", cell=self.cells[0])
         began = perf_counter_ns()
@@ -93,7 +93,7 @@ def product_us(repeats: int = 101) -> float:
 
 
 def portfolios(number: int, symbols: int, count: int) -> dict[str, float]:
-    """Return folds a second over so many portfolios, each with a cell on each symbol, and the memory of one."""
+    """Return folds/s over `number` portfolios with a cell on each symbol, and the memory per portfolio."""
     fold = SizingFold(0)
     fold.fold(Stored(0, None, genesis(new_journal_id(1), 1, DecisionParams(), START_NS)))
     names = [f"C{i:03d}-USD" for i in range(symbols)]
@@ -145,7 +145,7 @@ def median_us(once: Callable[[], int], repeats: int) -> float:
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return µs of a decision and of a whole call by size, each over the yardstick, and the cost of many portfolios."""
+    """Return µs per decision and per call by size, ratios to the yardstick, and the cost of many portfolios."""
     runs, repeats = (1, 5) if quick else (5, 61)
     report: dict[str, Any] = {}
     books = {size: Book(size) for size in SIZES}

@@ -1,8 +1,8 @@
-"""`audit verify` beside the worker that made what it verifies: on one core, and on two.
+"""Speed of `audit verify` against the worker that produced the journal, on one core and on two.
 
-A rate is entries a second, from the first that are done to the last: what a process takes to start is left out on
-every side, as a long journal leaves it out. The same per second of processor time says what a core would do that has
-nothing else to do, the steadier number where others use the machine too; of two processes it is the slower one's.
+A rate is in entries per second between the first and the last completed entries; process start-up is excluded on all
+sides, since it is negligible for a long journal. Rates per second of processor time show what an idle core would do,
+and are steadier on a shared machine; for two processes it is the slower one's.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Rate(NamedTuple):
 
 
 async def run(kind: str, *, quick: bool = False) -> dict[str, Any]:
-    """Return entries a second live and verified, run by run in turns, and the ratios."""
+    """Return entries/s of worker and verification, in alternating runs, and the ratios."""
     runs, count = (1, 3_000) if quick else (RUNS, COUNT)
     found: dict[str, list[Rate]] = {"live": [], "one": [], "two": []}
     journaled = entries(count, PORTFOLIOS)
@@ -78,13 +78,13 @@ async def preload(at: Lane, values: list[bytes]) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the processor time that a process has taken; the system has to have a /proc."""
+    """Return the processor time of a process, s; needs /proc."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 async def worked(at: Lane, count: int) -> Rate:
-    """Return allocations a second of a worker, as the log's end shows them: nobody reads them meanwhile."""
+    """Return allocations/s of a worker, from the end offset of the topic; no consumer reads it meanwhile."""
     place = TopicPartition(at.names.topic("allocations"), 0)
     consumer = AIOKafkaConsumer(**at.connection.options(), enable_auto_commit=False)
     await consumer.start()
@@ -103,24 +103,24 @@ async def worked(at: Lane, count: int) -> Rate:
 
 
 async def verified(at: Lane, processes: int, count: int) -> Rate:
-    """Return entries a second of `audit verify` in so many processes."""
+    """Return entries/s of `audit verify` with `processes` processes."""
     path = at.folder / f"{at.names.prefix}.yaml"
     command = [sys.executable, "-m", "benchmarks.verify", str(path), str(processes)]
     root = Path(__file__).parents[1]
     done = await asyncio.to_thread(subprocess.run, command, cwd=root, stdout=subprocess.PIPE, check=True)
-    told = json.loads(done.stdout)
-    return Rate(told["rate"], (count - CHUNK) / max(told["cpu_s"]))
+    report = json.loads(done.stdout)
+    return Rate(report["rate"], (count - CHUNK) / max(report["cpu_s"]))
 
 
 def main(path: str, processes: int) -> None:
-    """Verify, and print how many entries a second."""
-    told: list[tuple[float, int]] = []
+    """Verify, and print the rate."""
+    counted: list[tuple[float, int]] = []
     settings = load(Path(path)).settings
-    found = verify(settings, processes=processes, told=lambda more: told.append((time.perf_counter(), more)))
+    found = verify(settings, processes=processes, on_progress=lambda more: counted.append((time.perf_counter(), more)))
     if not found.verdict.ok or not found.verdict.checked:
         sys.exit(f"not verified: {found.verdict}")
-    done = sum(more for _, more in told[1:])
-    print(json.dumps({"rate": done / found.processes / (told[-1][0] - told[0][0]), "cpu_s": found.cpu_s}))
+    done = sum(more for _, more in counted[1:])
+    print(json.dumps({"rate": done / found.processes / (counted[-1][0] - counted[0][0]), "cpu_s": found.cpu_s}))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""What a paper execution engine knows of one portfolio: positions, orders, cash. No clock, no chance, no broker."""
+"""A paper account: positions, orders and cash of one portfolio. No clock, no randomness, no broker."""
 
 from typing import Any, NamedTuple
 
 
 class Order(NamedTuple):
-    """What a symbol is to become."""
+    """The target of one symbol."""
 
     quantity: float
     sequence: int
-    """The allocation that asked for it first."""
+    """Sequence of the first allocation that requested it."""
     due_s: float
-    """When it is filled."""
+    """Fill time, s."""
 
 
 class Account:
-    """What one portfolio holds, has on order and owns in cash. It is told prices and moments; it looks up neither."""
+    """Positions, open orders and cash of one portfolio. The caller supplies prices and times."""
 
     def __init__(self, cash: float, prices: dict[str, float], fee_ratio: float = 0.0) -> None:
         self.cash, self.prices, self.fee_ratio = cash, prices, fee_ratio
@@ -25,12 +25,12 @@ class Account:
         self.fills = 0
         self.traded_usd = 0.0
         self.allocations: dict[str, int] = {}
-        """By the kind of their trigger."""
+        """Count by kind of trigger."""
         self.asked_usd: dict[str, float] = {}
-        """Sum of |change of a target|, by the kind of the trigger."""
+        """Sum of |change of target|, by kind of trigger."""
 
     def take(self, allocation: dict[str, Any], due_s: float) -> None:
-        """Replace all orders by those of an allocation, due at `due_s`; what is unmanaged stays as it is."""
+        """Replace all orders by those of an allocation, due at `due_s`; unmanaged symbols are left alone."""
         self.sequence = allocation["sequence"]
         kind = allocation["trigger"]["kind"]
         unmanaged = allocation.get("unmanaged", ())
@@ -57,11 +57,11 @@ class Account:
             self.orders[symbol] = before._replace(quantity=quantity, sequence=self.sequence)
 
     def due(self, now_s: float) -> list[str]:
-        """Return the symbols whose order is due and can be priced."""
+        """Return the symbols with a due order and a known price."""
         return [name for name, each in self.orders.items() if each.due_s <= now_s and name in self.prices]
 
     def fill(self, symbol: str, share: float = 1.0, rest_due_s: float = 0.0) -> None:
-        """Trade a share of an order at the present price; the rest stays on order until `rest_due_s`."""
+        """Fill a share of an order at the current price; the rest stays open until `rest_due_s`."""
         order, now = self.orders.pop(symbol), self.held.get(symbol, 0.0)
         after = order.quantity if share >= 1.0 else now + (order.quantity - now) * share
         usd = abs(after - now) * self.prices[symbol]
@@ -76,18 +76,18 @@ class Account:
 
     @property
     def applied(self) -> int:
-        """The last allocation of which, and of those before it, nothing is on order any more."""
+        """The last sequence up to which no order is open."""
         return min((order.sequence - 1 for order in self.orders.values()), default=self.sequence)
 
     @property
     def equity(self) -> float | None:
-        """Cash and what the positions are worth, None while one of them has no price."""
+        """Cash plus market value of the positions; None while a position has no price."""
         if not self.held.keys() <= self.prices.keys():
             return None
         return self.cash + sum(quantity * self.prices[symbol] for symbol, quantity in self.held.items())
 
     def report(self, portfolio: str, now_ns: int) -> dict[str, Any]:
-        """Return a message for `positions`; an equity that is not known is left out."""
-        told = {"portfolio_id": portfolio, "timestamp_ns": now_ns, "quantities": dict(self.held)}
+        """Return a message for `positions`, without equity if it is unknown."""
+        fields = {"portfolio_id": portfolio, "timestamp_ns": now_ns, "quantities": dict(self.held)}
         equity = self.equity
-        return {**told, "as_of_sequence": self.applied} | ({} if equity is None else {"equity": round(equity, 2)})
+        return {**fields, "as_of_sequence": self.applied} | ({} if equity is None else {"equity": round(equity, 2)})

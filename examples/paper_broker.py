@@ -1,14 +1,14 @@
-"""A paper execution engine: trades what allocations ask for at the last price, and reports as an engine should.
+"""A paper execution engine: fills allocations at the last price, and reports positions and outcomes.
 
     python -m examples.paper_broker --bootstrap localhost:9092 --delay 2 --partial 0.3 --seconds 600 --json
 
-It reads `allocations` by the reader's rule (sequence and hash chain), from its start on, and keeps its books in memory
-alone. It publishes `positions` after fills, or every so often, and `outcomes` of the claims that it acted on when their
-horizon is over (of signals that have a `signal_id`).
+It reads `allocations` by the reader's rule (sequence and hash chain) from the time it starts, and keeps its books in
+memory only. It publishes `positions` after fills or at an interval, and `outcomes` of the claims it acted on once their
+horizon is over (for signals with a `signal_id`).
 
-The rule for whoever reports positions: equity, quantities and `as_of_sequence` are of one moment. After a report with
-`as_of_sequence` N, every order of allocations up to N is filled or given up: none of them changes the position any
-more. An order whose target a later allocation repeats is still an order of the first one that asked for it.
+The rule for reporting positions: equity, quantities and `as_of_sequence` belong to one moment. After a report with
+`as_of_sequence` N, every order of allocations up to N is filled or cancelled, so none of them changes the position any
+more. An order whose target is repeated by a later allocation still belongs to the first one that requested it.
 """
 
 import argparse
@@ -36,15 +36,15 @@ from streams.kafka.login import connect
 from streams.reports.allocation_reader import AllocationReader
 
 PRICES_BACK = 2_000
-"""Records of each partition of `prices` that are read from before the start."""
+"""Records per partition of `prices` read from before the start."""
 
 
 class PaperBroker:
-    """Accounts of all portfolios, moved by what comes from Kafka and by the clock."""
+    """The accounts of all portfolios, updated from Kafka and by the clock."""
 
     def __init__(self, options: argparse.Namespace, names: Names, producer: Any) -> None:
         self.options, self.names, self.producer = options, names, producer
-        self.chance = random.Random(options.seed)  # noqa: S311 delays and fates, no secrets
+        self.rng = random.Random(options.seed)  # noqa: S311 delays and faults, no secrets
         self.reader = AllocationReader()
         self.prices: dict[str, float] = {}
         self.claims = Claims(self.prices)
@@ -54,7 +54,7 @@ class PaperBroker:
         self.counts = dict.fromkeys(("signals", "refused", "reports", "lost", "doubled", "outcomes"), 0)
 
     def price(self, value: bytes) -> None:
-        """Take the prices of one record; the worker makes a dead letter of one that cannot be taken."""
+        """Update prices from one record; an invalid one becomes a dead letter in the worker."""
         try:
             ticks = wire.decode_prices(value, place="prices")
         except InvalidMessage:
@@ -63,7 +63,7 @@ class PaperBroker:
         self.prices.update((tick["symbol"], tick["price"]) for tick in ticks)
 
     def signal(self, value: bytes) -> None:
-        """Take a signal, for its horizon alone."""
+        """Record a signal's horizon."""
         self.counts["signals"] += 1
         try:
             self.claims.signal(wire.decode(TacticalSignal, value, place="signals"))
@@ -71,7 +71,7 @@ class PaperBroker:
             self.counts["refused"] += 1
 
     def allocation(self, value: bytes) -> None:
-        """Take an allocation once; a fork or a gap ends the run."""
+        """Apply an allocation once; a fork or a gap ends the run."""
         taken = self.reader.take(value)
         if taken is None or self.options.portfolio not in {None, taken.fields["portfolio_id"]}:
             return
@@ -83,39 +83,39 @@ class PaperBroker:
         self.claims.take(taken.fields)
 
     def delay(self) -> float:
-        """Return how long the next fill takes."""
-        return self.options.delay * (self.chance.random() if self.options.random_delay else 1.0)
+        """Return the delay of the next fill, s."""
+        return self.options.delay * (self.rng.random() if self.options.random_delay else 1.0)
 
     async def trade(self) -> None:
-        """Fill what is due, report what changed, or everything where it is time."""
+        """Fill due orders; report changed accounts, or all of them at the report interval."""
         now_s = time.monotonic()
         periodic = self.options.report_every
-        tell_all = bool(periodic) and now_s >= self.next_report_s
-        if tell_all:
+        report_all = bool(periodic) and now_s >= self.next_report_s
+        if report_all:
             self.next_report_s = now_s + periodic
         for portfolio, account in self.accounts.items():
             due = account.due(now_s)
             for symbol in due:
-                whole = self.chance.random() >= self.options.partial
-                account.fill(symbol, 1.0 if whole else self.chance.uniform(0.1, 0.9), now_s + self.delay())
-            if tell_all or (due and not periodic):
+                whole = self.rng.random() >= self.options.partial
+                account.fill(symbol, 1.0 if whole else self.rng.uniform(0.1, 0.9), now_s + self.delay())
+            if report_all or (due and not periodic):
                 await self.report(portfolio, account)
 
     async def report(self, portfolio: str, account: Account) -> None:
-        """Publish what a portfolio holds; some reports are lost, some come twice."""
+        """Publish a portfolio's positions; some reports are lost, some duplicated."""
         now_ns = self.reported_ns[portfolio] = max(time.time_ns(), self.reported_ns.get(portfolio, 0) + 1)
-        told = account.report(portfolio, now_ns)
-        if self.chance.random() < self.options.lose:
+        message = account.report(portfolio, now_ns)
+        if self.rng.random() < self.options.lose:
             self.counts["lost"] += 1
             return
-        again = self.chance.random() < self.options.double
+        again = self.rng.random() < self.options.double
         self.counts["reports"] += 1
         self.counts["doubled"] += again
         for _ in range(1 + again):
-            await self.send("positions", portfolio, told)
+            await self.send("positions", portfolio, message)
 
     async def settle(self) -> None:
-        """Publish what became of the claims whose horizon is over."""
+        """Publish the outcomes of claims whose horizon is over."""
         for outcome in self.claims.due(time.time_ns()):
             self.counts["outcomes"] += 1
             await self.send("outcomes", outcome["portfolio_id"], outcome)
@@ -125,7 +125,7 @@ class PaperBroker:
         await self.producer.send_and_wait(self.names.topic(topic), orjson.dumps(message), key=key.encode())
 
     def summary(self) -> dict[str, Any]:
-        """Return what was asked for, what was traded and what was told."""
+        """Return what was requested, traded and reported."""
         accounts = self.accounts.values()
         kinds = sorted({kind: None for account in accounts for kind in account.allocations})
         return {
@@ -141,7 +141,7 @@ class PaperBroker:
 
 
 async def places(consumer: Any, connection: Any, names: Names) -> dict[str, str]:
-    """Let a consumer begin at the end of its topics, of prices a little before; return their logical names."""
+    """Position a consumer at the end of its topics, for prices a little earlier; return their logical names."""
     every = await read.places_of(connection, map(names.topic, ("prices", "signals", "allocations")))
     found = [place for partitions in every.values() for place in partitions]
     consumer.assign(found)
@@ -153,7 +153,7 @@ async def places(consumer: Any, connection: Any, names: Names) -> dict[str, str]
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Trade for so long, and return what came of it."""
+    """Trade for `options.seconds`; return the summary."""
     overrides = {"kafka.bootstrap_servers": options.bootstrap, "topics.prefix": options.prefix}
     given = {name: value for name, value in overrides.items() if value}
     settings = load(options.config, dict(os.environ), given).settings
@@ -183,27 +183,27 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Trade on paper what allocations ask for, and report positions.")
+    parser = argparse.ArgumentParser(description="Paper-trade allocations, and report positions and outcomes.")
     add = parser.add_argument
-    add("--config", metavar="FILE", help="settings of himari: broker, login, prefix of the topics")
-    add("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings")
-    add("--prefix", help="prefix of the topics; wins over the settings")
-    add("--portfolio", help="trade this portfolio alone; otherwise all")
+    add("--config", metavar="FILE", help="himari settings file: broker, login, topic prefix")
+    add("--bootstrap", metavar="HOST:PORT", help="Kafka broker; overrides the settings file")
+    add("--prefix", help="topic prefix; overrides the settings file")
+    add("--portfolio", help="trade only this portfolio (default: all)")
     add("--delay", type=float, default=0.0, metavar="S", help="seconds from an allocation to its fills")
-    add("--random-delay", action="store_true", help="let a fill take anything up to --delay")
-    add("--partial", type=float, default=0.0, metavar="P", help="probability that a fill is a part; the rest follows")
-    add("--fee", type=float, default=0.0, metavar="RATIO", help="fee, as a ratio of what is traded")
-    add("--report-every", type=float, default=0.0, metavar="S", help="report so often; otherwise after fills")
+    add("--random-delay", action="store_true", help="draw each delay between 0 and --delay")
+    add("--partial", type=float, default=0.0, metavar="P", help="probability of a partial fill; the rest follows later")
+    add("--fee", type=float, default=0.0, metavar="RATIO", help="fee, as a ratio of the traded amount")
+    add("--report-every", type=float, default=0.0, metavar="S", help="report interval (default: after fills)")
     add("--lose", type=float, default=0.0, metavar="P", help="probability that a report is lost")
-    add("--double", type=float, default=0.0, metavar="P", help="probability that a report comes twice")
-    add("--seed", type=int, default=7, help="of the delays, parts and losses")
-    add("--seconds", type=float, default=float("inf"), metavar="N", help="how long; otherwise until it is stopped")
+    add("--double", type=float, default=0.0, metavar="P", help="probability that a report is sent twice")
+    add("--seed", type=int, default=7, help="seed of delays, partial fills and faults")
+    add("--seconds", type=float, default=float("inf"), metavar="N", help="run time (default: until stopped)")
     add("--json", action="store_true", help="print the summary as one JSON object")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    """Trade, then say what came of it."""
+    """Trade, then print the summary."""
     chosen = options()
     found = asyncio.run(run(chosen))
     print(json.dumps(found) if chosen.json else "\n".join(f"{name}: {value}" for name, value in found.items()))

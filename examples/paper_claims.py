@@ -1,4 +1,4 @@
-"""The claims that a paper execution engine acts on, until their horizon is over and their outcome is known."""
+"""Claims that the paper execution engine has acted on, until their outcome is known."""
 
 import heapq
 from typing import Any
@@ -9,7 +9,7 @@ SECOND_NS = 1_000_000_000
 
 
 class Claims:
-    """The claims that were acted on, until their horizon is over."""
+    """Open claims, until their horizon is over."""
 
     def __init__(self, prices: dict[str, float]) -> None:
         self.prices = prices
@@ -18,13 +18,13 @@ class Claims:
         self.pending: list[tuple[float, str, dict[str, Any]]] = []
 
     def signal(self, signal: TacticalSignal) -> None:
-        """Remember for how long a signal claims something."""
+        """Record a signal's horizon."""
         if signal.signal_id is not None:
             self.horizons[signal.signal_id] = signal.horizon_s
             self._schedule(signal.signal_id)
 
     def take(self, allocation: dict[str, Any]) -> None:
-        """Remember the claim of an allocation that a signal called for, if it is acted on."""
+        """Record the claim of a signal's allocation, if it has a position and a price."""
         trigger = allocation["trigger"]
         if trigger["kind"] == "signal" and allocation.get("position_size_usd") and allocation["symbol"] in self.prices:
             self.acted[trigger["id"]] = allocation
@@ -46,13 +46,13 @@ class Claims:
 
     def _outcome(self, name: str, allocation: dict[str, Any], now_ns: int) -> dict[str, Any]:
         same = {field: allocation[field] for field in ("portfolio_id", "strategy_id", "symbol", "decision_id")}
-        told = allocation["diagnostics"]
+        diagnostics = allocation["diagnostics"]
         held_s = (now_ns - allocation["timestamp_ns"]) / SECOND_NS
-        realised = self.prices[allocation["symbol"]] / told["price"] - 1.0
+        realised = self.prices[allocation["symbol"]] / diagnostics["price"] - 1.0
         return {
             **same,
             "signal_id": name,
-            "side": told["side"],
+            "side": diagnostics["side"],
             "realized_return": realised,
             "holding_s": held_s,
             "timestamp_ns": now_ns,

@@ -1,4 +1,4 @@
-"""Size a signal without Kafka, let a cascade cut it, and let the outcome teach."""
+"""Size a signal without Kafka, cut it in a cascade, and learn from its outcome."""
 
 from himari import Layer3Phase1
 
@@ -13,7 +13,7 @@ signal = {
     "risk_score": 0.2,
     "regime": "ranging",
     "timestamp_ns": NOW_NS,
-    "expected_return": 0.01,  # over horizon_s, an hour unless told otherwise
+    "expected_return": 0.01,  # over horizon_s, default one hour
     "predicted_volatility": 0.02,
 }
 crash = {"symbol": "BTC-USD", "timestamp_ns": NOW_NS + HOUR_NS, "funding_rate": 0.004, "oi_change_pct": -0.12}

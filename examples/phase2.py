@@ -1,4 +1,4 @@
-"""Size several strategies on several coins at once, and see what they share."""
+"""Size several strategies on several coins jointly."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ def claim(strategy: str, symbol: str, side: str = "buy") -> dict[str, object]:
 
 def main() -> None:
     with Layer3Phase2Portfolio(portfolio_value=100_000, max_position_pct=0.15, max_strategy_pct=0.40) as layer3:
-        for hour in range(100):  # Bitcoin and Ether move together, Solana for itself
+        for hour in range(100):  # Bitcoin and Ether move together, Solana independently
             shared, own = (0.01 if hour % 3 else -0.02), (0.015 if hour % 2 else -0.015)
             bar = {"BTC-USD": shared, "ETH-USD": shared + own / 10, "SOL-USD": own}
             layer3.update_correlations(bar, NOW_NS + hour * HOUR_NS)

@@ -1,4 +1,4 @@
-"""Let a policy advise beside the rules: it is scored on every outcome, and nudges nothing until it has earned that."""
+"""Run a policy next to the rules: it is scored on every outcome, and may nudge sizes only once its gate opens."""
 
 from himari import Layer3Phase3Hybrid
 
@@ -24,7 +24,7 @@ def signal(number: int) -> dict[str, object]:
 
 
 def outcome(number: int) -> dict[str, object]:
-    """Return what became of a signal within its hour: it gains 2.4 % or loses 1.6 %."""
+    """Return a signal's outcome after one hour: a gain of 2.4 % or a loss of 1.6 %."""
     return {
         "signal_id": f"s-{number}",
         "strategy_id": "momentum",
@@ -45,7 +45,7 @@ def main() -> None:
         print(f"gate:   {compared['status']} after {compared['decisions']} decisions, breaker {compared['breaker']}")
         advantage, lower = 1e4 * compared["advantage"], 1e4 * compared["lower"]
         print(f"        advantage {advantage:+.2f} bp a decision, at least {lower:+.2f}")
-        print("Shown: the rules decide, the policy is measured beside them, and its gate opens on evidence alone.")
+        print("Shown: the rules decide, the policy is scored next to them, and its gate opens on evidence alone.")
 
 
 if __name__ == "__main__":

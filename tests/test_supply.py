@@ -67,7 +67,7 @@ def test_all_licences_at_run_time_are_permissive_or_known_and_accepted():
         ("AGPL-3.0-only OR LicenseRef-Commercial", False),
         ("MPL-2.0 AND (Apache-2.0 OR MIT)", False),
         ("BSD-2-Clause AND Apache-2.0 WITH LLVM-exception", True),
-        ("none that it names", False),
+        ("not stated", False),
     ],
 )
 def test_an_expression_is_permissive_if_what_binds_is(expression, permissive):

@@ -1,4 +1,4 @@
-"""`python -m tools.generate_docs` writes what the docs say of the topology and the metrics, from the data that runs."""
+"""`python -m tools.generate_docs` generates docs/topology.md and the table of docs/metrics.md from the code."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from streams.stages.topology import TOPOLOGY, Stage
 
 FOLDER: Final = Path(__file__).parents[1] / "docs"
 DEAD_LETTERS: Final = f"TOPIC{DLQ}"
-"""Stands for all dead-letter topics in the drawing."""
+"""Represents all dead-letter topics in the drawing."""
 DAY_MS: Final = 24 * HOUR_MS
 
 HEAD: Final = """# Topology
@@ -42,13 +42,13 @@ def topology() -> str:
 
 
 def metrics(page: str) -> str:
-    """Return `docs/metrics.md` with its table as it has to be, the prose above it as it is."""
+    """Return `docs/metrics.md` with a generated table and its prose unchanged."""
     table = families.markdown()
     return page[: page.index(table.partition("\n")[0])] + table
 
 
 def files() -> dict[Path, str]:
-    """Return what the folder has to hold."""
+    """Return path → content of the generated pages."""
     page = FOLDER / "metrics.md"
     return {FOLDER / "topology.md": topology(), page: metrics(page.read_text(encoding="utf-8"))}
 

@@ -1,11 +1,12 @@
-"""What the package brings along at run time: a bill of materials, its licences, and known holes in it.
+"""The package's run-time dependencies: bill of materials, licences, and known vulnerabilities.
 
     python tools/supply.py sbom build/sbom.cdx.json
     python tools/supply.py licences
     python tools/supply.py audit
 
-The bill is CycloneDX 1.6, of the versions that are installed; the same packages give the same bytes. The audit asks a
-vulnerability service through pip-audit; where none is reached it says so loudly, and fails if HIMARI_AUDIT=required.
+The bill is CycloneDX 1.6 and lists the installed versions; the same packages give the same bytes. The audit queries a
+vulnerability service through pip-audit. If the service is unreachable it prints NOT AUDITED, and fails if
+HIMARI_AUDIT=required.
 """
 
 import json
@@ -21,7 +22,7 @@ from packaging.requirements import Requirement
 
 PACKAGE: Final = "himari-layer3"
 LOCK: Final = Path(__file__).parents[1] / "requirements-dev.lock"
-"""What runs and what develops; `requirements.lock` is the part of it that runs."""
+"""Run-time and development dependencies; `requirements.lock` is the run-time part."""
 
 SPDX: Final = {
     "apache 2": "Apache-2.0",
@@ -33,7 +34,7 @@ SPDX: Final = {
     "mit": "MIT",
     "mit license": "MIT",
 }
-"""What packages without an SPDX expression say, and what they mean by it."""
+"""Licence names of packages without an SPDX expression → SPDX id."""
 PERMISSIVE: Final = frozenset(
     {
         "0BSD",
@@ -52,11 +53,11 @@ PERMISSIVE: Final = frozenset(
 ALLOWED: Final = {
     "orjson": "MPL-2.0 AND (Apache-2.0 OR MIT)",
 }
-"""Known and accepted: MPL-2.0 asks only that changed files of the library itself stay open; we change none."""
+"""Accepted licences: MPL-2.0 requires only that modified files of the library stay open; none are modified."""
 
 
 def closure(package: str = PACKAGE) -> dict[str, metadata.Distribution]:
-    """Return all installed distributions that a package needs at run time, itself too, by normalised name."""
+    """Return a package and all its installed run-time dependencies, by normalised name."""
     found: dict[str, metadata.Distribution] = {}
     seen: dict[tuple[str, frozenset[str]], None] = {}
     waiting = [(package, frozenset[str]())]
@@ -74,13 +75,13 @@ def closure(package: str = PACKAGE) -> dict[str, metadata.Distribution]:
 
 
 def normal(name: str) -> str:
-    """Return a name as package registries compare it."""
+    """Return the normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 # -- licences --------------------------------------------------------------------------------------------------------
 def licence(found: metadata.Distribution) -> str:
-    """Return a distribution's licence as an SPDX expression, or what it says where that is none."""
+    """Return a distribution's licence as an SPDX expression, otherwise its own wording."""
     about: Any = found.metadata
     expression = about.get("License-Expression")
     if expression:
@@ -89,11 +90,11 @@ def licence(found: metadata.Distribution) -> str:
     for said in ((about.get("License") or "").split("\n")[0], *classifiers):
         if said in PERMISSIVE or said.lower() in SPDX:
             return SPDX.get(said.lower(), str(said))
-    return ", ".join(map(str, classifiers)) or "none that it names"
+    return ", ".join(map(str, classifiers)) or "not stated"
 
 
 def permits(expression: str) -> bool:
-    """Return whether an SPDX expression leaves only permissive licences, whichever of its ORs is chosen for us."""
+    """Return whether an SPDX expression is permissive: all terms of an AND, or one alternative of an OR."""
     either = [part.strip(" ()") for part in re.split(r"\bOR\b", expression)]
     if len(either) > 1 and "(" not in expression:
         return any(permits(part) for part in either)
@@ -101,7 +102,7 @@ def permits(expression: str) -> bool:
 
 
 def not_permissive() -> dict[str, str]:
-    """Return what is needed at run time under a licence that is neither permissive nor known and accepted."""
+    """Return the run-time dependencies whose licence is neither permissive nor in `ALLOWED`."""
     named = {name: licence(found) for name, found in closure().items()}
     return {name: said for name, said in named.items() if not permits(said) and ALLOWED.get(name) != said}
 
@@ -148,9 +149,9 @@ def _needs(found: metadata.Distribution, known: dict[str, metadata.Distribution]
     return sorted(_purl(name, known[name]) for name in names if name in known)
 
 
-# -- known holes -----------------------------------------------------------------------------------------------------
+# -- vulnerabilities -------------------------------------------------------------------------------------------------
 def audited(report: dict[str, Any], *, required: bool) -> tuple[int, list[str]]:
-    """Return the exit code and the lines that a report of pip-audit leads to."""
+    """Return the exit code and the output lines for a pip-audit report."""
     packages = report["dependencies"]
     skipped = [each["name"] for each in packages if "skip_reason" in each]
     lines = [
@@ -161,13 +162,13 @@ def audited(report: dict[str, Any], *, required: bool) -> tuple[int, list[str]]:
     if lines:
         return 1, lines
     if skipped:
-        told = f"NOT AUDITED: {len(skipped)} of {len(packages)} packages are unknown to the vulnerability service"
-        return int(required), [f"{told}, or it is out of reach"]
+        message = f"NOT AUDITED: {len(skipped)} of {len(packages)} packages are unknown to the vulnerability service"
+        return int(required), [f"{message}, or it is unreachable"]
     return 0, [f"{len(packages)} packages audited, no known vulnerability"]
 
 
 def audit() -> int:
-    """Ask a vulnerability service about every version that is locked."""
+    """Query a vulnerability service for every locked version."""
     words = ["-m", "pip_audit", "-r", str(LOCK), "--disable-pip", "--require-hashes", "--timeout", "5", "-f", "json"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)  # noqa: S603
     required = os.environ.get("HIMARI_AUDIT") == "required"
@@ -175,13 +176,13 @@ def audit() -> int:
         code, lines = audited(json.loads(done.stdout), required=required)
     except ValueError:
         said = done.stderr.strip().splitlines()[-1:] or ["no answer"]
-        code, lines = int(required), [f"NOT AUDITED: the vulnerability service is out of reach: {said[0][:200]}"]
+        code, lines = int(required), [f"NOT AUDITED: the vulnerability service is unreachable: {said[0][:200]}"]
     print(*lines, sep="\n", file=sys.stderr)
     return code
 
 
 def main(arguments: list[str]) -> int:
-    """Do what is asked; return the exit code."""
+    """Run a subcommand; return the exit code."""
     match arguments:
         case ["sbom", path]:
             Path(path).parent.mkdir(parents=True, exist_ok=True)

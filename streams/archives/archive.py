@@ -1,4 +1,4 @@
-"""An archive as an audit reads it: records and checkpoints, each file seen to be the one that was archived."""
+"""Reads an archive: records and checkpoints, with the hash of every file checked."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ LOCK: Final = ".lock"
 
 
 class Archive:
-    """A folder that `journal archive` has written.
+    """A folder written by `himari journal archive`.
 
     Raises:
-        NotFound: it is none.
+        NotFound: the folder is not an archive.
         VerificationMismatch: its manifest was changed.
     """
 
@@ -31,14 +31,14 @@ class Archive:
         return [Mark(each.offset, each.outputs, each.now_ns, "archive") for each in found]
 
     def end(self, topic: str, partition: int) -> int:
-        """Return the offset after the last record of a topic's partition, 0: none."""
+        """Return the offset after the last record of a topic's partition; 0: none."""
         return self.manifest.end(topic, partition)
 
     def checkpoint(self, partition: int, offset: int) -> Checkpoint:
         """Return the checkpoint at an entry.
 
         Raises:
-            VerificationMismatch: there is none, or it is not the one that was archived.
+            VerificationMismatch: it is missing, or its file was changed.
         """
         found = next((each for each in self.manifest.snapshots.get(partition, ()) if each.offset == offset), None)
         if found is None:
@@ -47,20 +47,20 @@ class Archive:
         name = f"{found.file}, the checkpoint of journal {partition} at entry {offset},"
         self._same(found.file, found.sha256, name)
         checkpoint = read_checkpoint(self.folder / found.file)
-        told = (checkpoint.offset, checkpoint.outputs, f"{checkpoint.digest:064x}", checkpoint.now_ns)
+        stated = (checkpoint.offset, checkpoint.outputs, f"{checkpoint.digest:064x}", checkpoint.now_ns)
         if (
-            told != (offset, found.outputs, found.digest, found.now_ns)
+            stated != (offset, found.outputs, found.digest, found.now_ns)
             or digest(checkpoint.records) != checkpoint.digest
         ):
-            msg = f"{name} does not hold what it says"
+            msg = f"{name} does not match its manifest entry"
             raise VerificationMismatch(msg)
         return checkpoint
 
     def chunks(self, topic: str, partition: int, first: int, end: int) -> Iterator[Sequence[ArchivedRecord]]:
-        """Yield records from `first` to before `end`, as far as they are archived.
+        """Yield the archived records from `first` to before `end`.
 
         Raises:
-            VerificationMismatch: a file is not the one that was archived.
+            VerificationMismatch: a file was changed.
         """
         for segment in self.manifest.segments.get((topic, partition), ()):
             if segment.last >= first and segment.first < end:
@@ -73,18 +73,18 @@ class Archive:
         self._same(segment.file, segment.sha256, name)
         records = read_records(self.folder / segment.file)
         if [each.offset for each in records] != list(range(segment.first, segment.last + 1)):
-            msg = f"{name} does not hold each offset once"
+            msg = f"{name} does not contain each offset exactly once"
             raise VerificationMismatch(msg)
         return records
 
     def _same(self, file: str, wanted: str, name: str) -> None:
         found = sha256(self.folder / file, name)
         if found != wanted:
-            msg = f"{name} was changed: its sha256 is {found}, not {wanted}"
+            msg = f"{name} was changed: its sha256 must be {wanted}, was {found}"
             raise VerificationMismatch(msg)
 
     def strays(self) -> list[str]:
-        """Return files below the folder that the manifest does not name."""
+        """Return the files in the folder that are not in the manifest."""
         known = {NAME, LOCK, *self.manifest.files}
         there = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
         return sorted(name for name in there if name not in known)

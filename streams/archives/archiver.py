@@ -1,4 +1,4 @@
-"""Closed stretches of the journal into an archive: verified first, then written, then named in the manifest."""
+"""Archives closed journal segments: each is verified, then written, then added to the manifest."""
 
 import fcntl
 import hashlib
@@ -14,43 +14,43 @@ from streams.archives.archive import LOCK, Archive
 from streams.archives.files import ArchivedRecord, checkpoint_file, content, records_file, write
 from streams.archives.manifest import Manifest, Segment, Snapshot, segment_name, snapshot_name
 from streams.audits.refold import GENESIS, Checkpoint
-from streams.audits.segment import Chunks, SegmentAudit, together
+from streams.audits.segment import Chunks, SegmentAudit, combine
 from streams.journal import entries as journal
 from streams.processing.ports import Record
 
 ENTRIES: Final = 20_000
-"""Journal entries to a segment: some 100 MB of memory while one is written."""
+"""Journal entries per segment; writing one takes about 100 MB of memory."""
 
 
 class RecordSource(Protocol):
-    """Where records are read; each has a `timestamp`, in ms."""
+    """A source of records; each has a `timestamp` in ms since 1970."""
 
     def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Sequence[Any]]:
         """Yield the records of a topic's partition from `first` to before `end`."""
 
 
 class Closed(NamedTuple):
-    """How much of a partition may be archived: nothing of it will change, and all that it decides is published."""
+    """The part of a partition that can be archived: immutable, and all its decisions published."""
 
     entries: int
-    """The journal entry before which it ends."""
+    """End journal entry, exclusive."""
     outputs: int
-    """End of `allocations`."""
+    """End offset of `allocations`, exclusive."""
 
 
 class ArchivedSegment(NamedTuple):
-    """What was added for one stretch."""
+    """One segment added to the archive."""
 
     partition: int
     first: int
     last: int
     allocations: int
-    """Records of `allocations`."""
+    """Number of records of `allocations`."""
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let nobody else write to an archive meanwhile. Raises: SizingError where somebody does, or nobody can."""
+    """Hold the archive's write lock. Raises: SizingError if another process holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOCK).open("w") as file:
@@ -59,27 +59,27 @@ def alone(folder: Path) -> Iterator[None]:
                 half.unlink()
             yield
     except BlockingIOError as error:
-        msg = f"{folder}: another process is archiving there"
+        msg = f"{folder}: another process is writing to this archive"
         raise SizingError(msg) from error
 
 
 class Archiver:
-    """Adds what is closed of a partition to an archive, a segment at a time.
+    """Adds the closed part of a partition to an archive, segment by segment.
 
-    `entries` to a segment; `rest`: what does not fill one becomes a shorter one. A segment is in the archive once the
-    manifest names it; what a run that was broken off left beside it is written again by the next.
+    `entries`: size of a segment; `rest`: also archive a shorter last one. A segment belongs to the archive once it is
+    in the manifest; files left by an interrupted run are rewritten by the next.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, entries: int = ENTRIES, rest: bool = False) -> None:
         self.folder, self.manifest, self.entries, self.rest = folder, manifest, entries, rest
 
     async def partition(
-        self, source: RecordSource, partition: int, closed: Closed, told: Callable[[int], None] = lambda _: None
+        self, source: RecordSource, partition: int, closed: Closed, on_progress: Callable[[int], None] = lambda _: None
     ) -> list[ArchivedSegment]:
-        """Archive what is closed of a partition; return what was added.
+        """Archive the closed part of a partition; return the added segments.
 
         Raises:
-            VerificationMismatch: something of it does not verify: neither that nor what follows is archived.
+            VerificationMismatch: a segment does not verify; it and all later ones are not archived.
         """
         start = self._start(partition)
         published = _Published(source.chunks("allocations", partition, start.outputs, closed.outputs))
@@ -90,7 +90,7 @@ class Archiver:
             end = start.offset + 1 + size
             entries = await _read(source, partition, start.offset + 1, end)
             outputs = await published.until(end)
-            checkpoint = await _verified(partition, start, entries, outputs, told)
+            checkpoint = await _verified(partition, start, entries, outputs, on_progress)
             self._keep(partition, entries, outputs, checkpoint)
             found.append(ArchivedSegment(partition, start.offset + 1, checkpoint.offset, len(outputs)))
             start = checkpoint
@@ -103,7 +103,7 @@ class Archiver:
     def _keep(
         self, partition: int, entries: list[ArchivedRecord], outputs: list[ArchivedRecord], checkpoint: Checkpoint
     ) -> None:
-        """Write the files of one stretch, then their lines."""
+        """Write the files of one segment, then add them to the manifest."""
         lines: list[Segment | Snapshot] = [
             self._segment(topic, partition, records)
             for topic, records in (("allocations", outputs), (journal.TOPIC, entries))
@@ -126,14 +126,14 @@ class Archiver:
 
 
 class _Published:
-    """`allocations`, read on from stretch to stretch."""
+    """Reads `allocations` across segments."""
 
     def __init__(self, chunks: AsyncIterator[Sequence[Any]]) -> None:
         self._chunks = chunks
         self._left: list[ArchivedRecord] = []
 
     async def until(self, end: int) -> list[ArchivedRecord]:
-        """Return the next records, up to the first that was decided at journal entry `end` or later."""
+        """Return the next records, up to the first one decided at journal entry `end` or later."""
         found: list[ArchivedRecord] = []
         while True:
             for place, record in enumerate(self._left):
@@ -149,7 +149,7 @@ class _Published:
 
 
 def _entry(record: ArchivedRecord) -> int:
-    """Return the journal entry of an allocation; a record that is none stays where it stands."""
+    """Return the journal entry of an allocation; -1 for any other record, which stays in its current segment."""
     try:
         return int(orjson.loads(record.value or b"")["journal"]["offset"])
     except (KeyError, TypeError, ValueError):
@@ -157,7 +157,7 @@ def _entry(record: ArchivedRecord) -> int:
 
 
 def kept(record: Any) -> ArchivedRecord:
-    """Return a consumed record as it is archived."""
+    """Return a consumed record in archived form."""
     headers = tuple((name, bytes(value)) for name, value in record.headers)
     return ArchivedRecord(record.offset, record.timestamp, record.key, record.value, headers)
 
@@ -178,22 +178,22 @@ async def _verified(
     start: Checkpoint,
     entries: list[ArchivedRecord],
     outputs: list[ArchivedRecord],
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> Checkpoint:
-    """Return the checkpoint after a stretch. Raises: VerificationMismatch where it does not verify."""
-    stretch = SegmentAudit(partition, start, told=told)
-    found = await stretch.verify(_one(entries), _one(outputs))
-    verdict = together(partition, [found], entries[-1].offset)
+    """Return the checkpoint after a segment. Raises: VerificationMismatch if it does not verify."""
+    segment = SegmentAudit(partition, start, on_progress=on_progress)
+    found = await segment.verify(_one(entries), _one(outputs))
+    verdict = combine(partition, [found], entries[-1].offset)
     if not verdict.ok:
-        msg = f"not archived from journal {partition}:{entries[0].offset} on: {verdict.first_mismatch}"
+        msg = f"journal {partition} not archived from entry {entries[0].offset} on: {verdict.first_mismatch}"
         raise VerificationMismatch(msg)
     summary = found.summary
     if summary.offset != entries[-1].offset:
-        told_of = "; ".join(verdict.others) or "its fold ended early"
-        msg = f"not archived from journal {partition}:{entries[0].offset} on: {told_of}"
+        reason = "; ".join(verdict.others) or "the fold stopped early"
+        msg = f"journal {partition} not archived from entry {entries[0].offset} on: {reason}"
         raise VerificationMismatch(msg)
     place = outputs[-1].offset + 1 if outputs else start.outputs
-    return Checkpoint(summary.offset, summary.digest, summary.entry, place, summary.meta, stretch.refold.records())
+    return Checkpoint(summary.offset, summary.digest, summary.entry, place, summary.meta, segment.refold.records())
 
 
 async def _one(records: Sequence[Record]) -> Chunks:

@@ -1,4 +1,4 @@
-"""Is an archive whole? Its chain, every file, every offset, and every checkpoint against a clean fold."""
+"""Checks an archive: its hash chain, files, offsets, and every checkpoint by replay."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,15 +21,15 @@ ProgressCallback = Callable[[int], None]
 
 
 class ArchiveCheck(NamedTuple):
-    """What was looked at, and what was found."""
+    """The result of a check."""
 
     head: str
-    """Hash of the manifest's last line."""
+    """Hash of the last line of the manifest."""
     segments: int
     checkpoints: int
     records: int
     verdict: Verdict
-    """Of the fold, where there was one."""
+    """Result of the replay, if there was one."""
     findings: list[str]
 
     def report(self) -> dict[str, Any]:
@@ -38,22 +38,22 @@ class ArchiveCheck(NamedTuple):
 
 
 class ArchiveJob(NamedTuple):
-    """A stretch of an archive, for another process."""
+    """A segment of an archive to verify in another process."""
 
     folder: str
     piece: Piece
 
-    def __call__(self, told: ProgressCallback) -> SegmentResult:
-        """Verify it."""
-        return asyncio.run(_verified(Archive(Path(self.folder)), self.piece, told))
+    def __call__(self, on_progress: ProgressCallback) -> SegmentResult:
+        """Verify the segment."""
+        return asyncio.run(_verified(Archive(Path(self.folder)), self.piece, on_progress))
 
 
-async def _verified(archive: Archive, piece: Piece, told: ProgressCallback) -> SegmentResult:
+async def _verified(archive: Archive, piece: Piece, on_progress: ProgressCallback) -> SegmentResult:
     number = piece.partition
     start = GENESIS if piece.start.offset < 0 else archive.checkpoint(number, piece.start.offset)
     entries = _chunks(archive, journal.TOPIC, number, start.offset + 1, piece.end)
     published = _chunks(archive, "allocations", number, start.outputs, piece.outputs_end)
-    return await SegmentAudit(number, start, piece.part, told=told).verify(entries, published)
+    return await SegmentAudit(number, start, piece.part, on_progress=on_progress).verify(entries, published)
 
 
 async def _chunks(archive: Archive, topic: str, partition: int, first: int, end: int) -> Chunks:
@@ -62,7 +62,7 @@ async def _chunks(archive: Archive, topic: str, partition: int, first: int, end:
 
 
 def pieces(archive: Archive) -> list[Piece]:
-    """Return the stretches between an archive's checkpoints."""
+    """Return the segments between an archive's checkpoints."""
     found = []
     for partition in range(archive.manifest.partitions):
         marks, end = archive.marks(partition), archive.end(journal.TOPIC, partition)
@@ -78,15 +78,16 @@ def check(
     fold: bool = True,
     head: str | None = None,
     processes: int = 1,
-    begun: ProgressCallback = lambda _: None,
-    told: ProgressCallback = lambda _: None,
+    on_total: ProgressCallback = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
 ) -> ArchiveCheck:
-    """Return what an archive is worth, files first; `fold`: also fold it again, checkpoint by checkpoint.
+    """Check an archive: its files first, then with `fold` every checkpoint by replay.
 
-    `head`: a hash that the archive had as its head once, and must still hold.
+    `head`: an earlier head hash that the manifest must still contain. `on_total` and `on_progress` get the number of
+    entries to fold, and of entries folded since the last call.
 
     Raises:
-        NotFound: there is no archive.
+        NotFound: the folder is not an archive.
     """
     try:
         archive = Archive(folder)
@@ -95,7 +96,7 @@ def check(
     manifest = archive.manifest
     findings = [] if head is None or head in manifest.hashes else [f"no line of the manifest has the hash {head}"]
     findings += [
-        f"{name} is not in the manifest: it lost its tail, or a run was broken off" for name in archive.strays()
+        f"{name} is not in the manifest: its tail is lost, or a run was interrupted" for name in archive.strays()
     ]
     segments = [each for kept in manifest.segments.values() for each in kept]
     for segment in segments:
@@ -106,8 +107,8 @@ def check(
     verdict = Verdict()
     if fold and not findings:
         parts = pieces(archive)
-        begun(entries_of(parts))
-        found = side_by_side([ArchiveJob(str(folder), piece) for piece in parts], processes, told)
+        on_total(entries_of(parts))
+        found = side_by_side([ArchiveJob(str(folder), piece) for piece in parts], processes, on_progress)
         verdict = concluded(parts, found, {}, archive)
         findings += [verdict.first_mismatch or "it does not verify"] if not verdict.ok or verdict.pending else []
     records = sum(each.last - each.first + 1 for each in segments)
@@ -117,11 +118,11 @@ def check(
 
 
 def _whole(archive: Archive, segment: Segment) -> None:
-    """Read a segment through. Raises: VerificationMismatch."""
+    """Read a segment in full. Raises: VerificationMismatch."""
     records: Sequence[ArchivedRecord] = archive.segment(segment)
     if content(records) != segment.content:
         where = f"{segment.topic} {segment.partition}:{segment.first} to {segment.last}"
-        msg = f"{segment.file}, {where}, does not hold the records that were archived"
+        msg = f"{segment.file}, {where}, records differ from those archived"
         raise VerificationMismatch(msg)
 
 

@@ -1,7 +1,6 @@
-"""What an archive keeps in Parquet: records as they stood in their partitions, and checkpoints of state.
+"""The Parquet files of an archive: records as in their partitions, and checkpoints of state.
 
-A file is there whole or not at all. Parquet is an open format with its own description inside; zstd is what it is
-compressed with.
+Files are written atomically, and compressed with zstd.
 """
 
 import hashlib
@@ -18,27 +17,27 @@ from schemas.errors import SizingError, VerificationMismatch
 from streams.audits.refold import Checkpoint
 from streams.processing.ports import Headers
 
-NO_PYARROW: Final = "archives need pyarrow, which the extra 'parquet' brings: pip install 'himari-layer3[parquet]'"
+NO_PYARROW: Final = "archives need pyarrow; install it with: pip install 'himari-layer3[parquet]'"
 LEVEL: Final = 6
 META: Final = b"himari.checkpoint"
 _LONG: Final = Struct("<q")
 
 
 class ArchivedRecord(NamedTuple):
-    """One record of a partition, with all that Kafka kept of it."""
+    """One record of a partition, with everything Kafka stored."""
 
     offset: int
     timestamp: int
-    """ms since 1970, as the producer or the broker said."""
+    """ms since 1970, set by the producer or the broker."""
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
 
 
 def arrow() -> tuple[Any, Any]:
-    """Return pyarrow and its Parquet. Raises: SizingError where it is not installed."""
+    """Return pyarrow and its Parquet module. Raises: SizingError if it is not installed."""
     try:
-        import pyarrow as pa  # noqa: PLC0415 an optional extra, and slow to load
+        import pyarrow as pa  # noqa: PLC0415 optional and slow to import
         from pyarrow import parquet  # noqa: PLC0415 likewise
     except ImportError as error:
         raise SizingError(NO_PYARROW) from error
@@ -47,7 +46,7 @@ def arrow() -> tuple[Any, Any]:
 
 # -- bytes -------------------------------------------------------------------------------------------------------------
 def content(records: Iterable[ArchivedRecord]) -> str:
-    """Return the sha256 (hex) of records, whatever file they stand in: each field with its length before it."""
+    """Return the sha256 (hex) of records, independent of the file format; each field is prefixed by its length."""
     found = hashlib.sha256()
     for record in records:
         found.update(_LONG.pack(record.offset) + _LONG.pack(record.timestamp))
@@ -60,7 +59,7 @@ def content(records: Iterable[ArchivedRecord]) -> str:
 
 
 def sha256(path: Path, name: str) -> str:
-    """Return the sha256 (hex) of a file. Raises: VerificationMismatch where it is gone."""
+    """Return the sha256 (hex) of a file. Raises: VerificationMismatch if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -70,15 +69,15 @@ def sha256(path: Path, name: str) -> str:
 
 
 def write(path: Path, value: bytes) -> None:
-    """Put a file in its place, whole, on the disk and not only on its way there."""
+    """Write a file atomically and durably: to a temporary name, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
         file.write(value)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
-    with suppress(OSError):  # some file systems know no such thing
+    temporary.replace(path)
+    with suppress(OSError):  # not all file systems support fsync of a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -88,7 +87,7 @@ def write(path: Path, value: bytes) -> None:
 
 # -- records -----------------------------------------------------------------------------------------------------------
 def records_file(records: Sequence[ArchivedRecord]) -> bytes:
-    """Return the bytes of a file of records."""
+    """Return the bytes of a Parquet file of records."""
     pa, _ = arrow()
     header = pa.struct([("name", pa.string()), ("value", pa.binary())])
     columns = {
@@ -104,7 +103,7 @@ def records_file(records: Sequence[ArchivedRecord]) -> bytes:
 
 
 def read_records(path: Path) -> list[ArchivedRecord]:
-    """Return the records of a file whose hash was seen to be right."""
+    """Return the records of a file; its hash must be checked first."""
     _, parquet = arrow()
     table = parquet.read_table(path)
     columns = [table.column(name).to_pylist() for name in ("offset", "timestamp_ms", "key", "value", "headers")]
@@ -116,7 +115,7 @@ def read_records(path: Path) -> list[ArchivedRecord]:
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 def checkpoint_file(checkpoint: Checkpoint) -> bytes:
-    """Return the bytes of a file of a checkpoint: a row a record; the rest is said in the file's own metadata."""
+    """Return the bytes of a Parquet file of a checkpoint: one row per record, the rest in the file's metadata."""
     pa, _ = arrow()
     rows = sorted(checkpoint.records.items())
     columns = {
@@ -124,24 +123,27 @@ def checkpoint_file(checkpoint: Checkpoint) -> bytes:
         "key": pa.array([key for (_, key), _ in rows], pa.binary()),
         "value": pa.array([value for _, value in rows], pa.binary()),
     }
-    told = {
+    stated = {
         "digest": f"{checkpoint.digest:064x}",
         "entry": checkpoint.entry,
         "meta": checkpoint.meta,
         "offset": checkpoint.offset,
         "outputs": checkpoint.outputs,
     }
-    return _parquet(pa.table(columns).replace_schema_metadata({META: orjson.dumps(told, option=orjson.OPT_SORT_KEYS)}))
+    return _parquet(
+        pa.table(columns).replace_schema_metadata({META: orjson.dumps(stated, option=orjson.OPT_SORT_KEYS)})
+    )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint of a file whose hash was seen to be right."""
+    """Return the checkpoint of a file; its hash must be checked first."""
     _, parquet = arrow()
     table = parquet.read_table(path)
-    told = orjson.loads(table.schema.metadata[META])
+    stated = orjson.loads(table.schema.metadata[META])
     columns = [table.column(name).to_pylist() for name in ("table", "key", "value")]
     records = {(name, key): value for name, key, value in zip(*columns, strict=True)}
-    return Checkpoint(told["offset"], int(told["digest"], 16), told["entry"], told["outputs"], told["meta"], records)
+    digest = int(stated["digest"], 16)
+    return Checkpoint(stated["offset"], digest, stated["entry"], stated["outputs"], stated["meta"], records)
 
 
 def _parquet(table: Any) -> bytes:

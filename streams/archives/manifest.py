@@ -1,7 +1,7 @@
-"""The manifest of an archive: a line for each file, and in each line the hash of the line before.
+"""The manifest of an archive: one line per file, each with the hash of the previous line.
 
-Lines are only ever added. The hash of the last one, the head, stands for the whole archive: note it elsewhere, and
-nobody changes or shortens what it stood for.
+Lines are only appended. The hash of the last line, the head, identifies the whole archive: record it elsewhere to
+detect later changes or truncation.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ CHECKPOINT: Final = "checkpoint"
 
 
 class Segment(NamedTuple):
-    """A file of records: all of one partition from one offset to another."""
+    """A file with all records of one partition between two offsets."""
 
     topic: str
     """Logical name."""
@@ -29,47 +29,47 @@ class Segment(NamedTuple):
     first: int
     last: int
     file: str
-    """Below the archive's folder."""
+    """Path relative to the archive's folder."""
     sha256: str
     """Of the file."""
     content: str
-    """Of the records, whatever file they stand in."""
+    """sha256 of the records, independent of the file format."""
     first_ms: int
     last_ms: int
-    """Kafka's times of the first and of the last record."""
+    """Kafka timestamps of the first and the last record, ms since 1970."""
 
 
 class Snapshot(NamedTuple):
-    """A file of a checkpoint."""
+    """A file with a checkpoint."""
 
     partition: int
     offset: int
-    """The last journal entry that is folded in."""
+    """Last journal entry folded in."""
     outputs: int
-    """Place in `allocations`: none of an entry above `offset` lies before it."""
+    """Offset in `allocations` before which there are no allocations of entries above `offset`."""
     now_ns: int
-    """Journal time there."""
+    """Journal time at `offset`, ns since 1970."""
     digest: str
-    """Σ sha256 of the records, hex."""
+    """Sum of the records' sha256, hex."""
     file: str
     sha256: str
 
 
 def segment_name(topic: str, partition: int, first: int) -> str:
-    """Return the name of a segment's file."""
+    """Return the path of a segment's file."""
     return f"{topic}/{partition}/{first:020}.parquet"
 
 
 def snapshot_name(partition: int, offset: int) -> str:
-    """Return the name of a checkpoint's file."""
+    """Return the path of a checkpoint's file."""
     return f"checkpoints/{partition}/{offset:020}.parquet"
 
 
 class Manifest:
-    """The lines, read and seen to chain.
+    """The lines of a manifest, with the hash chain checked.
 
     Raises:
-        NotFound: there is no archive.
+        NotFound: the folder is not an archive.
         VerificationMismatch: a line was changed, or one is missing.
     """
 
@@ -82,21 +82,21 @@ class Manifest:
         self.journal_id, self.partitions, self.decision_version = "", 0, 0
         path = folder / NAME
         if not path.is_file():
-            msg = f"{folder} is no archive: there is no {NAME} in it"
+            msg = f"{folder} is not an archive: it has no {NAME}"
             raise NotFound(msg)
         text = path.read_bytes()
         if not text.endswith(b"\n"):
-            msg = f"{NAME} does not end with a whole line: it lost its tail"
+            msg = f"{NAME} does not end with a complete line: its tail is lost"
             raise VerificationMismatch(msg)
         for line in text.split(b"\n")[:-1]:
             self._take(line)
 
     @classmethod
     def begun(cls, folder: Path, journal_id: str, partitions: int, decision_version: int) -> "Manifest":
-        """Begin an archive of a journal, or go on with it.
+        """Create an archive of a journal, or open the existing one.
 
         Raises:
-            VerificationMismatch: the archive there is of another journal, or spoiled.
+            VerificationMismatch: the existing archive belongs to another journal, or is damaged.
         """
         if not (folder / NAME).exists():
             head = {
@@ -122,16 +122,16 @@ class Manifest:
 
     @property
     def files(self) -> list[str]:
-        """Return the names of all files, in the order in which they came."""
+        """Return the paths of all files, in the order they were added."""
         return [orjson.loads(line)["file"] for line in self.lines[1:]]
 
     def end(self, topic: str, partition: int) -> int:
-        """Return the offset after the last record of a topic's partition, 0: none."""
+        """Return the offset after the last record of a topic's partition; 0: none."""
         segments = self.segments.get((topic, partition))
         return segments[-1].last + 1 if segments else 0
 
     def add(self, found: Sequence[Segment | Snapshot]) -> None:
-        """Add lines, all or none."""
+        """Append lines atomically."""
         lines, previous = list(self.lines), self.head
         for each in found:
             kind = SEGMENT if isinstance(each, Segment) else CHECKPOINT
@@ -151,23 +151,23 @@ class Manifest:
             readers = {"archive": self._begin, SEGMENT: self._segment, CHECKPOINT: self._snapshot}
             read = readers[kind] if ours and (kind == "archive") == (not self.lines) else readers[""]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            msg = f"{place} is no line of a manifest"
+            msg = f"{place} is not a valid manifest line"
             raise VerificationMismatch(msg) from error
         if previous != self.head:
             before = f"{NAME}:{len(self.lines)} has hash {self.head or 'none'}"
-            msg = f"{place} does not follow: {before}, and it follows {previous or 'none'}"
+            msg = f"{place} breaks the chain: {before}, but it follows {previous or 'none'}"
             raise VerificationMismatch(msg)
         try:
             read(place, fields)
         except (KeyError, TypeError) as error:
-            msg = f"{place} lacks a field, or has another one: {error}"
+            msg = f"{place} has a missing or unknown field: {error}"
             raise VerificationMismatch(msg) from error
         self.lines.append(line)
         self.hashes.append(_hash(line))
 
     def _begin(self, _place: str, fields: Mapping[str, Any]) -> None:
         if fields["format"] != FORMAT:
-            msg = f"{NAME} is of format {fields['format']}, known is {FORMAT}"
+            msg = f"{NAME}: format must be {FORMAT}, was {fields['format']}"
             raise VerificationMismatch(msg)
         self.journal_id, self.partitions = fields["journal_id"], fields["partitions"]
         self.decision_version = fields["decision_version"]
@@ -177,7 +177,7 @@ class Manifest:
         wanted = self.end(segment.topic, segment.partition)
         if segment.first != wanted or segment.last < segment.first:
             where = f"{segment.topic} {segment.partition}"
-            msg = f"{place}: {where} must go on at {wanted}, goes from {segment.first} to {segment.last}"
+            msg = f"{place}: {where} must continue at {wanted}, was {segment.first} to {segment.last}"
             raise VerificationMismatch(msg)
         _named(place, segment.file, segment_name(segment.topic, segment.partition, segment.first))
         self.segments.setdefault((segment.topic, segment.partition), []).append(segment)
@@ -187,7 +187,7 @@ class Manifest:
         last, outputs = self.end("journal", snapshot.partition) - 1, self.end("allocations", snapshot.partition)
         if (snapshot.offset, snapshot.outputs) != (last, outputs):
             there = f"{snapshot.offset} and {snapshot.outputs}"
-            msg = f"{place}: the checkpoint must stand at {last} and {outputs}, stands at {there}"
+            msg = f"{place}: the checkpoint must be at {last} and {outputs}, was at {there}"
             raise VerificationMismatch(msg)
         _named(place, snapshot.file, snapshot_name(snapshot.partition, snapshot.offset))
         self.snapshots.setdefault(snapshot.partition, []).append(snapshot)
@@ -195,7 +195,7 @@ class Manifest:
 
 def _named(place: str, found: str, wanted: str) -> None:
     if found != wanted:
-        msg = f"{place}: the file must be {wanted}, is {found}"
+        msg = f"{place}: file must be {wanted}, was {found}"
         raise VerificationMismatch(msg)
 
 

@@ -1,1 +1,1 @@
-"""The audit of allocations: folded again from the journal, compared with what was published, in parts side by side."""
+"""The audit: replays the journal, in parallel segments, and compares the result with the published allocations."""

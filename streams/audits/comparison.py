@@ -1,7 +1,7 @@
-"""What was decided beside what was published, in one pass: the bytes, the order, and the hash chain.
+"""Compares recomputed with published allocations in one pass: bytes, order, and hash chain.
 
-Both sides come as they stand in their logs and wait for each other here, so that memory holds what is apart and not
-what is long. Of what was met, 16 bytes of each hash are kept: a copy may come again at any time.
+Both sides arrive in log order and are matched here, so memory grows with the distance between the two, not with the
+length of the log. Of each matched allocation 16 bytes of its hash are kept, to recognise later copies.
 """
 
 import hashlib
@@ -14,33 +14,33 @@ DIGEST_BYTES: Final = 16
 
 
 class Verdict(NamedTuple):
-    """What an audit found; verdicts of several partitions add up."""
+    """The result of an audit; verdicts of several partitions can be added."""
 
     checked: int = 0
     mismatched: int = 0
     chain_broken: int = 0
     repeats: int = 0
     pending: int = 0
-    """Decided, and at the journal's end: not yet published when the audit read."""
+    """Decided at the journal's end, and not yet published when the audit read the topic."""
     first_mismatch: str | None = None
     journal_broken: int = 0
-    """Entries that are missing or cannot be folded: the partition is not verified from there on."""
+    """Journal entries missing or impossible to fold; the partition is not verified beyond them."""
     checkpoints_broken: int = 0
-    """Checkpoints that are not what the journal leads to."""
+    """Checkpoints that differ from the replayed state."""
     entries: int = 0
-    """Of the journal, folded."""
+    """Journal entries folded."""
     unchecked: int = 0
-    """Copies of what was decided before the place where the audit began."""
+    """Copies of allocations decided before the start of the audit."""
     others: tuple[str, ...] = ()
-    """Stretches of the journal that other decision versions decided, and what checks them."""
+    """Journal segments of other decision versions, and how to verify them."""
 
     @property
     def ok(self) -> bool:
-        """Return whether nothing is wrong."""
+        """Whether there is no finding."""
         return not (self.mismatched or self.chain_broken or self.journal_broken or self.checkpoints_broken)
 
     def __add__(self, other: "Verdict") -> "Verdict":  # type: ignore[override]
-        """Return both together."""
+        """Return the sum of both."""
         return Verdict(
             self.checked + other.checked,
             self.mismatched + other.mismatched,
@@ -61,26 +61,26 @@ class Verdict(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """An allocation as the journal gives it."""
+    """An allocation recomputed from the journal."""
 
     sequence: int
     value: bytes
     hash: str
     """sha256 (hex)."""
     previous: str
-    """Hash of the one before."""
+    """Hash of the portfolio's previous allocation."""
     offset: int
     """Journal offset of its entry."""
 
 
 class Foreign(NamedTuple):
-    """A published allocation that another stretch of the journal decides: (portfolio, sequence) and what it is."""
+    """A published allocation that belongs to another journal segment."""
 
     portfolio: bytes
     sequence: int
     digest: bytes
     place: int
-    """In `allocations`."""
+    """Offset in `allocations`."""
 
 
 class _AuditedPortfolio:
@@ -90,39 +90,39 @@ class _AuditedPortfolio:
 
     def __init__(self) -> None:
         self.first = 0
-        """The first sequence that is decided, 0: none yet."""
+        """First decided sequence; 0: none yet."""
         self.decided, self.decided_hash = 0, ""
         self.last, self.last_hash = -1, ""
-        """The last sequence that was published; -1: not known yet."""
+        """Last published sequence; -1: not known yet."""
         self.queue: deque[Decided] = deque()
-        """Decided and not met yet, in order."""
+        """Decided and not yet matched, in order."""
         self.missing: dict[int, Decided] = {}
-        """Decided, and a later one was published before it."""
+        """Decided, but a later sequence was published first."""
         self.ahead: dict[int, tuple[int, bytes]] = {}
-        """Published, and not decided yet: place and value."""
+        """Published and not yet decided: (offset, value)."""
         self.digests = bytearray()
 
     def digest(self, sequence: int) -> bytes:
-        """Return the head of the hash of what was decided."""
+        """Return the first bytes of a decided allocation's hash."""
         place = DIGEST_BYTES * (sequence - self.first)
         return bytes(self.digests[place : place + DIGEST_BYTES])
 
 
 class PartitionAudit:
-    """One partition of `allocations` against what the journal decides for it after the entry `start`."""
+    """Compares one partition of `allocations` with the decisions of the journal after entry `start`."""
 
     def __init__(self, partition: int, start: int = -1) -> None:
         self.partition, self.start = partition, start
         self.checked = self.mismatched = self.chain_broken = self.repeats = 0
         self.finding: str | None = None
-        """The first one."""
+        """The first finding."""
         self.finding_at = 0
-        """Journal offset that it is about."""
+        """Journal offset of the first finding."""
         self.foreign: list[Foreign] = []
         self.waiting = 0
-        """How many decided ones are not met yet."""
+        """Number of decided allocations not yet matched."""
         self.last_offset = -1
-        """Newest journal offset whose decision was met."""
+        """Newest journal offset whose decision was matched."""
         self._portfolios: dict[bytes, _AuditedPortfolio] = {}
 
     def _chain(self, portfolio: bytes) -> _AuditedPortfolio:
@@ -135,7 +135,7 @@ class PartitionAudit:
 
     # -- decided -----------------------------------------------------------------------------------------------------
     def decide(self, portfolio: bytes, sequence: int, value: bytes, value_hash: str, offset: int) -> None:
-        """Take the next allocation that the journal gives a portfolio."""
+        """Add the next recomputed allocation of a portfolio."""
         chain = self._portfolios.get(portfolio) or self._chain(portfolio)
         if not chain.first:
             chain.first, chain.decided_hash = sequence, orjson.loads(value)["previous_hash"]
@@ -154,7 +154,7 @@ class PartitionAudit:
 
     # -- published ---------------------------------------------------------------------------------------------------
     def take(self, place: int, key: bytes | None, value: bytes) -> bool:
-        """Take the next record of the topic; return False where it is ahead of what is decided."""
+        """Add the next published record; return False if its decision has not been recomputed yet."""
         chain = self._portfolios.get(key) if key else None
         if chain is not None and chain.queue:
             head = chain.queue[0]
@@ -168,13 +168,13 @@ class PartitionAudit:
         return self._judge(place, key, value)
 
     def _judge(self, place: int, key: bytes | None, value: bytes) -> bool:
-        """Take a record that is not the next one as it was decided."""
+        """Judge a record that is not the expected next one."""
         fields = _fields(value)
         if fields is None:
-            return self._breaks(f"{self._at(place)} is no allocation", self.last_offset)
+            return self._breaks(f"{self._at(place)} is not an allocation", self.last_offset)
         portfolio, sequence, entry = fields["portfolio_id"].encode(), fields["sequence"], fields["journal"]["offset"]
         if key not in {None, portfolio}:
-            return self._breaks(f"{self._at(place)} is keyed {key!r}, and of portfolio {portfolio!r}", entry)
+            return self._breaks(f"{self._at(place)} has key {key!r}, but portfolio {portfolio!r}", entry)
         if self.start < 0 and sequence < 1:
             return self._breaks(f"{self._at(place)}: {_named(fields)} must be at least 1", entry)
         chain = self._chain(portfolio)
@@ -193,7 +193,7 @@ class PartitionAudit:
         return True
 
     def _follow(self, place: int, chain: _AuditedPortfolio, fields: dict[str, Any], value: bytes) -> bool:
-        """Take one that goes on with its chain, or leaves a gap in it; return False where it is not decided yet."""
+        """Handle a record that continues its chain or leaves a gap; return False if it is not decided yet."""
         sequence, previous, entry = fields["sequence"], fields["previous_hash"], fields["journal"]["offset"]
         if chain.last >= 0 and sequence > chain.last + 1:
             self._breaks(f"{self._at(place)}: {_named(fields)} must be sequence {chain.last + 1}", entry)
@@ -220,10 +220,10 @@ class PartitionAudit:
         self.mismatched += 1
         fields, own = orjson.loads(value), orjson.loads(decided.value)
         at = f"journal {self.partition}:{decided.offset}, {self._at(place)}"
-        text = f"{own['portfolio_id']} sequence {decided.sequence}, {at}: has other bytes"
+        text = f"{own['portfolio_id']} sequence {decided.sequence}, {at}: bytes differ"
         if fields["inputs_hash"] != own["inputs_hash"]:
             first = min(before + 1, decided.offset)
-            text = f"{text}; it was not decided on the entries of journal {self.partition}:{first} to {decided.offset}"
+            text = f"{text}; it was not decided from journal {self.partition}:{first} to {decided.offset}"
         self._find(text, decided.offset)
 
     def _recognise(self, place: int, fields: dict[str, Any], *, equal: bool) -> None:
@@ -235,23 +235,23 @@ class PartitionAudit:
 
     # -- the end -----------------------------------------------------------------------------------------------------
     def finish(self, before: int | None = None) -> None:
-        """Take that nothing more comes; what is published of entries from `before` on is not this audit's."""
+        """End the input. Published decisions of entries at or after `before` are outside this audit."""
         left = [(place, value) for chain in self._portfolios.values() for place, value in chain.ahead.values()]
         for place, value in sorted(left):
             fields = orjson.loads(value)
             entry = fields["journal"]["offset"]
             if before is None or entry < before:
                 self.mismatched += 1
-                self._find(f"{self._at(place)}: {_named(fields)}: published, but the journal does not decide it", entry)
+                self._find(f"{self._at(place)}: {_named(fields)}: published, but not in the journal", entry)
 
     def missing(self) -> list[tuple[bytes, Decided]]:
-        """Return what was decided and not met, by journal offset."""
+        """Return decided but unmatched allocations, by journal offset."""
         found = [(name, each) for name, chain in self._portfolios.items() for each in chain.missing.values()]
         found += [(name, each) for name, chain in self._portfolios.items() for each in chain.queue]
         return sorted(found, key=lambda pair: (pair[1].offset, pair[0]))
 
     def digests(self) -> dict[bytes, tuple[int, bytes]]:
-        """Return by portfolio the first sequence decided, and the heads of the hashes from it on."""
+        """Return per portfolio the first decided sequence, and the truncated hashes from there."""
         return {name: (chain.first, bytes(chain.digests)) for name, chain in self._portfolios.items() if chain.first}
 
     def _at(self, place: int) -> str:
@@ -268,7 +268,7 @@ class PartitionAudit:
 
 
 def _fields(value: bytes) -> dict[str, Any] | None:
-    """Return the fields of an allocation, None where it is none."""
+    """Return the fields of an allocation, None if the value is not one."""
     try:
         fields = orjson.loads(value)
         texts = {type(fields[name]) for name in ("portfolio_id", "previous_hash", "inputs_hash")}

@@ -1,4 +1,4 @@
-"""How an audit is divided: stretches between checkpoints, and shares of a partition's portfolios."""
+"""Divides an audit into pieces: segments between checkpoints, and shares of a partition's portfolios."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -11,14 +11,14 @@ FOR_EVER_NS: Final = 1 << 63
 
 
 class Mark(NamedTuple):
-    """A checkpoint, by its place; what it holds is read where it is needed."""
+    """The position of a checkpoint; its contents are read when needed."""
 
     offset: int
-    """The last entry that is folded in; -1: Genesis has still to come."""
+    """Last entry folded in; -1: before Genesis."""
     outputs: int
-    """Place in `allocations`: none of an entry above `offset` lies before it."""
+    """Offset in `allocations` before which there are no allocations of entries above `offset`."""
     now_ns: int
-    """Journal time there."""
+    """Journal time at `offset`, ns since 1970."""
     where: Where
 
 
@@ -26,21 +26,21 @@ BEGINNING: Final = Mark(-1, 0, 0, "genesis")
 
 
 class Ends(NamedTuple):
-    """How far one partition is read, and what its workers say of it."""
+    """The readable range of one partition, and its workers' progress."""
 
     journal: int
     outputs: int
-    """End of `allocations`, seen before the journal's."""
+    """End of `allocations`, read before that of the journal."""
     progress: int = -1
-    """The entry up to which the workers have published everything."""
+    """Entry up to which the workers have published everything."""
     marks: Sequence[Mark] = ()
-    """Checkpoints from which a fold may go on, oldest first."""
+    """Checkpoints to start from, oldest first."""
     first: int = 0
-    """The first entry that can be read."""
+    """First readable entry."""
 
 
 class Range(NamedTuple):
-    """What of the journal is asked for: an entry of one partition, or a time of all."""
+    """The requested range: entries of one partition, or times in all."""
 
     since_ns: int = 0
     until_ns: int = FOR_EVER_NS
@@ -49,22 +49,22 @@ class Range(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """One stretch of one partition, for one share of its portfolios."""
+    """One segment of one partition, for one share of its portfolios."""
 
     partition: int
     start: Mark
     end: int
-    """The entry before which it ends."""
+    """End entry, exclusive."""
     outputs_end: int
     open_end: bool
-    """Whether everything that is published up to `outputs_end` must come out of it."""
+    """Whether everything published up to `outputs_end` must follow from the journal up to `end`."""
     part: Part
     until_ns: int | None
     probe: int
 
 
 def planned(partition: int, ends: Ends, wanted: Range, portfolio: str | None) -> list[Piece]:
-    """Return the stretches of a partition: from the nearest checkpoint at or before what is asked for, on."""
+    """Return the segments of a partition, starting at the nearest checkpoint at or before the requested range."""
     marks = [BEGINNING, *ends.marks]
     end = ends.journal if wanted.until is None else min(wanted.until, ends.journal)
     usable = [mark for mark in marks if mark.offset + 1 >= ends.first and mark.offset < end] or [BEGINNING]
@@ -92,7 +92,7 @@ def planned(partition: int, ends: Ends, wanted: Range, portfolio: str | None) ->
 
 
 def _begin(usable: Sequence[Mark], wanted: Range) -> Mark:
-    """Return the nearest checkpoint at or before what is asked for; where nothing is, the beginning."""
+    """Return the nearest checkpoint at or before the start of the range; the beginning if no start is given."""
     if wanted.since:
         usable = [mark for mark in usable if mark.offset < wanted.since] or usable[:1]
     elif wanted.since_ns:
@@ -103,7 +103,7 @@ def _begin(usable: Sequence[Mark], wanted: Range) -> Mark:
 
 
 def shared(pieces: Sequence[Piece], processes: int) -> list[Piece]:
-    """Return the pieces so that several processes have as much to do each: long ones by shares of their portfolios."""
+    """Return the pieces balanced over several processes: long ones are split by shares of their portfolios."""
     total = sum(piece.end - piece.start.offset for piece in pieces)
     found = []
     for piece in pieces:
@@ -116,12 +116,12 @@ def shared(pieces: Sequence[Piece], processes: int) -> list[Piece]:
 
 
 def entries_of(pieces: Sequence[Piece]) -> int:
-    """Return how many entries are folded, those of shares once a share."""
+    """Return the number of entries to fold; each share of a segment counts its entries."""
     return sum(piece.end - piece.start.offset - 1 for piece in pieces)
 
 
 def by_partition(pieces: Sequence[Piece]) -> Mapping[int, list[int]]:
-    """Return by partition which pieces are its own, in the order of the journal."""
+    """Return the indexes of each partition's pieces, in journal order."""
     found: dict[int, list[int]] = {}
     for place in sorted(range(len(pieces)), key=lambda place: (pieces[place].start.offset, pieces[place].part.number)):
         found.setdefault(pieces[place].partition, []).append(place)

@@ -1,4 +1,4 @@
-"""Jobs side by side, in processes of their own, that tell how far they are."""
+"""Runs jobs in parallel processes that report their progress."""
 
 import gc
 import multiprocessing
@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 LOOK_S: Final = 0.1
 YOUNG: Final = 50_000
-"""Objects that are made before the collector looks: a fold makes many, and no circles."""
+"""Garbage collection threshold: a fold allocates many objects, but no reference cycles."""
 
 ProgressCallback = Callable[[int], None]
 Result_co = TypeVar("Result_co", covariant=True)
@@ -17,64 +17,64 @@ Result = TypeVar("Result")
 
 
 class Job(Protocol[Result_co]):
-    """Something to be done elsewhere; it goes there as it is, so it must be plain values."""
+    """A job for another process; it must pickle."""
 
-    def __call__(self, told: ProgressCallback) -> Result_co:
-        """Do it; tell how much more is done."""
-
-
-_TELL: list[Any] = []
-"""The way back, in a process of the pool. What is put there is in the pipe when `put` returns: a job's counts are
-there before its result is, which a queue that a thread empties does not promise."""
+    def __call__(self, on_progress: ProgressCallback) -> Result_co:
+        """Do the work; call `on_progress` with the amount of newly completed work."""
 
 
-def side_by_side(jobs: Sequence[Job[Result]], processes: int, told: ProgressCallback) -> list[Result]:
-    """Return what each job comes to, in their order; one process is this one. The first that fails ends all."""
+_PROGRESS: list[Any] = []
+"""The progress queue, in a process of the pool. `put` returns when the count is in the pipe, so a job's counts arrive
+before its result; a queue flushed by a thread does not guarantee that."""
+
+
+def side_by_side(jobs: Sequence[Job[Result]], processes: int, on_progress: ProgressCallback) -> list[Result]:
+    """Return the jobs' results in order. One process means this one. The first failure stops all jobs."""
     if processes <= 1 or len(jobs) <= 1:
-        return [job(told) for job in jobs]
+        return [job(on_progress) for job in jobs]
     context = multiprocessing.get_context("spawn")
-    way = context.SimpleQueue()
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _begin, (way,))
+    queue = context.SimpleQueue()
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _begin, (queue,))
     try:
         futures = [pool.submit(_done, job) for job in jobs]
-        _watch(futures, way, told)
+        _watch(futures, queue, on_progress)
         return [future.result() for future in futures]
     except BaseException:
-        for process in list(pool._processes.values()):  # noqa: SLF001 nobody waits for hours of work in vain
+        for process in list(pool._processes.values()):  # noqa: SLF001 do not wait for hours of useless work
             process.terminate()
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        _drain(way, told)
+        _drain(queue, on_progress)
 
 
-def _watch(futures: Sequence[Future[Any]], way: Any, told: ProgressCallback) -> None:
-    """Return when all are done, or one has failed."""
+def _watch(futures: Sequence[Future[Any]], queue: Any, on_progress: ProgressCallback) -> None:
+    """Return when all jobs are done; raise if one failed."""
     left = set(futures)
     while left:
         done, left = wait(left, LOOK_S, FIRST_COMPLETED)
-        _drain(way, told)
+        _drain(queue, on_progress)
         for future in done:
             future.result()
 
 
-def _drain(way: Any, told: ProgressCallback) -> None:
-    while not way.empty():
-        told(way.get())
+def _drain(queue: Any, on_progress: ProgressCallback) -> None:
+    while not queue.empty():
+        on_progress(queue.get())
 
 
-def _begin(way: Any) -> None:
+def _begin(queue: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     calm()
-    _TELL.append(way)
+    _PROGRESS.append(queue)
 
 
 def calm() -> None:
-    """Let the garbage collector look seldom, and never at what is loaded."""
+    """Make garbage collection rare, and exclude all objects that exist now."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 50)
 
 
 def _done(job: Job[Result]) -> Result:
-    return job(_TELL[0].put)
+    return job(_PROGRESS[0].put)

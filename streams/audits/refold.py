@@ -1,4 +1,4 @@
-"""The journal folded again, for the portfolios of one part; entries of the others move the time and the hash alone."""
+"""Replays the journal for one part of the portfolios; entries of other portfolios only advance time and hash."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,28 +20,28 @@ from streams.processing.ports import Record, RecordKey
 from streams.stages.sizing import FoldObserver
 
 PASSED_OVER: Final = "passed-over"
-"""The topic that is adopted where an entry of somebody else's portfolio stands: the one order that does nothing."""
+"""Topic of the no-op `adopt` entry that replaces entries of portfolios outside the part."""
 PASSED: Final = {"topic": PASSED_OVER, "epoch": 0}
 _MODULUS: Final = 1 << 256
 
 
 class Checkpoint(NamedTuple):
-    """The state of one journal partition at an entry, from which a fold may go on."""
+    """The state of one journal partition at an entry, from which a fold can continue."""
 
     offset: int
-    """The last entry that is folded in; -1: none."""
+    """Last entry folded in; -1: none."""
     digest: int
-    """Of all records."""
+    """Digest of all records: sum of their sha256."""
     entry: str
     """Fingerprint of the entry at `offset`."""
     outputs: int
-    """Place in `allocations`: none of an entry above `offset` lies before it."""
+    """Offset in `allocations` before which there are no allocations of entries above `offset`."""
     meta: Mapping[str, Any] | None
     records: Mapping[RecordKey, bytes]
 
     @property
     def now_ns(self) -> int:
-        """Journal time, 0 before Genesis."""
+        """Journal time, ns since 1970; 0 before Genesis."""
         return self.meta["now_ns"] if self.meta else 0
 
 
@@ -49,7 +49,7 @@ GENESIS: Final = Checkpoint(-1, 0, "", 0, None, {})
 
 
 def restored(partition: int, checkpoint: Checkpoint) -> State:
-    """Return the state of a checkpoint; what is done to it leaves the checkpoint as it is."""
+    """Return the state of a checkpoint; changing the state does not change the checkpoint."""
     state = State(partition)
     if checkpoint.meta is not None:
         records = {_named(key): value for key, value in checkpoint.records.items()}
@@ -62,7 +62,7 @@ def _named(key: RecordKey) -> tuple[str, Key]:
 
 
 class Summary(NamedTuple):
-    """What a fold has come to, in a form that adds up over parts."""
+    """The end of a fold; the digests of several parts add up."""
 
     offset: int
     digest: int
@@ -71,10 +71,11 @@ class Summary(NamedTuple):
 
 
 class Refold:
-    """The fold of one journal partition, from a checkpoint on.
+    """The fold of one journal partition, starting at a checkpoint.
 
-    Raises: VerificationMismatch where an entry is missing, stands under another key, or cannot be folded;
-    AnotherVersion where another decision version goes on.
+    Raises:
+        VerificationMismatch: an entry is missing, has the wrong key, or cannot be folded.
+        AnotherVersion: another decision version continues the journal.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Refold:
         self.offset, self.entry = start.offset, start.entry
         self.state = State(partition)
         self._touched: dict[tuple[str, Key], None] = {}
-        """Every record that the state has, or had."""
+        """Every record the state has or had."""
         self._mine: dict[bytes | None, bool] = {}
         if start.meta is not None:
             kept = start.records if part.whole else {k: v for k, v in start.records.items() if part.keeps(k)}
@@ -92,7 +93,7 @@ class Refold:
             self._touched.update(dict.fromkeys(map(_named, kept)))
 
     def fold(self, record: Record) -> FoldResult:
-        """Fold the next entry; return what it led to, for the portfolios of this part and perhaps for more."""
+        """Fold the next entry; return the result, which may include portfolios outside this part."""
         place = f"journal {self.partition}:{self.offset + 1}"
         if record.offset != self.offset + 1:
             msg = f"{place} is missing, next is offset {record.offset}"
@@ -121,7 +122,7 @@ class Refold:
         return found
 
     def _read(self, record: Record) -> Journaled:
-        """Return an entry as the engine folds it, having seen that it stands under the key that it was given."""
+        """Return an entry as the engine folds it, after checking its record key."""
         raw = record.value or b""
         fields = orjson.loads(raw)
         kind, key = fields["kind"], record.key
@@ -131,20 +132,20 @@ class Refold:
         if kind in ENTRIES_OF_ONE:
             portfolio = entry.body.get("portfolio_id", "main").encode()
             if key not in {None, portfolio}:
-                msg = f"its key is {key!r}, its portfolio {portfolio!r}"
+                msg = f"key is {key!r}, but portfolio is {portfolio!r}"
                 raise ValueError(msg)
             if not self.mine(portfolio):
                 return _passed(record.offset, fields, raw)
         return entry
 
-    # -- where it stands ---------------------------------------------------------------------------------------------
+    # -- the state ---------------------------------------------------------------------------------------------------
     def records(self) -> dict[RecordKey, bytes]:
-        """Return the records of the state, as a checkpoint holds them."""
+        """Return the records of the state, as in a checkpoint."""
         found = {(table, encode_key(key)): self.state.encode(table, key) for table, key in self._touched}
         return {key: value for key, value in found.items() if value is not None}
 
     def meta(self) -> dict[str, Any] | None:
-        """Return what `progress` carries of this state."""
+        """Return the metadata that `progress` stores for this state."""
         if self.state.progress is None:
             return None
         meta = asdict(self.state.progress)
@@ -152,14 +153,14 @@ class Refold:
         return meta
 
     def summary(self, last: Record | None) -> Summary:
-        """Return what the state adds to a checkpoint at this entry; `last` is the entry, None: nothing was folded."""
+        """Return this part's share of a checkpoint at entry `last`; None if nothing was folded."""
         terms = (term(key, value) for key, value in self.records().items() if self.part.counts(key))
         entry = self.entry if last is None else fingerprint(last)
         return Summary(self.offset, sum(terms) % _MODULUS, entry, self.meta())
 
 
 def _passed(offset: int, fields: dict[str, Any], raw: bytes) -> Journaled:
-    """Return an entry of somebody else's portfolio: what is shared of it, and nothing to be done."""
+    """Return the no-op replacement of an entry of another part's portfolio."""
     source = fields["source"] or {"topic": "", "epoch": 0, "partition": 0, "offset": 0}
     where = (source["topic"], source["epoch"], source["partition"], source["offset"])
     return Journaled(offset, "adopt", *where, fields["journaled_at_ns"], PASSED, raw)

@@ -1,4 +1,4 @@
-"""One stretch of one journal partition, verified: folded from a checkpoint, compared on the way."""
+"""Verifies one segment of a journal partition: folds it from a checkpoint, and compares as it goes."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from time import process_time
@@ -14,40 +14,40 @@ from streams.processing.ports import Record
 from streams.stages.sizing import FoldObserver
 
 Chunks = AsyncIterator[Sequence[Record]]
-"""Records of a partition in order, some at a time."""
+"""Records of a partition in order, in batches."""
 
 CHUNK: Final = 500
-"""Entries that are folded before what they decided is compared."""
+"""Entries folded between two comparisons."""
 
 
 class SegmentResult(NamedTuple):
-    """What one stretch came to; several of a partition are put together by `together`."""
+    """The result of one segment; `combine` merges those of a partition."""
 
     verdict: Verdict
     missing: list[tuple[bytes, Decided]]
-    """Decided here and not met here."""
+    """Decided in this segment and not matched in it."""
     foreign: list[Foreign]
-    """Published here and decided in another stretch."""
+    """Published in this segment and decided in another."""
     digests: dict[bytes, tuple[int, bytes]]
     last_offset: int
-    """Journal offset of the newest decision that was met, -1: none."""
+    """Journal offset of the newest matched decision; -1: none."""
     summary: Summary
-    """Where the fold has come to."""
+    """State at the end of the fold."""
     probed: Summary | None
-    """Where it stood at the entry that it was asked about."""
+    """State at the probed entry."""
     broken: bool
-    """Whether it ended before it should."""
+    """Whether the fold stopped early at a finding."""
     finding_at: int
-    """Journal offset of what was found first."""
+    """Journal offset of the first finding."""
     cpu_s: float
-    """Processor time that all took but the first `CHUNK` entries, with which things are loaded."""
+    """Processor time without the first `CHUNK` entries, which include loading code."""
 
 
 class SegmentAudit:
-    """Folds the journal and meets what was published, in step.
+    """Folds the journal and compares it with the published allocations in step.
 
-    `probe`: an entry at which the state is looked at. `until_ns`: end before the first entry whose journal time is at
-    or past it. `told`: called with how many entries were folded since the last call.
+    `probe`: an entry at which to record the state. `until_ns`: stop before the first entry at or after this journal
+    time. `on_progress`: called with the number of entries folded since the last call.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class SegmentAudit:
         probe: int = -1,
         until_ns: int | None = None,
         observe: FoldObserver | None = None,
-        told: Callable[[int], None] = lambda _: None,
+        on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.refold = Refold(partition, start, part, observe)
         self.comparison = PartitionAudit(partition, start.offset)
-        self.probe, self.until_ns, self.told = probe, until_ns, told
+        self.probe, self.until_ns, self.on_progress = probe, until_ns, on_progress
         self.probed: Summary | None = None
         self.entries = 0
         self.others: tuple[str, ...] = ()
-        """Stretches before and after that other decision versions decided."""
+        """Segments before and after that belong to other decision versions."""
         self._began_s = 0.0
         self._last: Record | None = None
         self._ended = False
         self._ready: Iterator[Record] = iter(())
-        """What was read of `allocations` and not looked at."""
+        """Records of `allocations` read and not yet compared."""
 
     async def verify(self, entries: Chunks, published: Chunks, *, open_end: bool = True) -> SegmentResult:
-        """Fold `entries`, from the start's offset on; compare with `published`, from the start's `outputs` on.
+        """Fold `entries`, starting after the checkpoint; compare with `published`, starting at its `outputs`.
 
-        `open_end`: both are read to their ends, so that nothing more may be published. Otherwise the entries end where
-        somebody wanted them to, and what is published of later ones is not looked at.
+        `open_end`: both are read to their ends, so any further published record is a finding. Otherwise the entries
+        end at a requested position, and records of later decisions are ignored.
         """
         finding = ""
         try:
@@ -123,16 +123,16 @@ class SegmentAudit:
                     self.probed = refold.summary(record)
         finally:
             self.entries += folded
-            self.told(folded)
+            self.on_progress(folded)
 
     def _is_past(self, record: Record) -> bool:
-        """Return whether an entry stands at or past the end that was asked for."""
+        """Return whether an entry is at or after the requested end."""
         return self.until_ns is not None and bool(
             orjson.loads(record.value or b"{}")["journaled_at_ns"] >= self.until_ns
         )
 
     async def _catch_up(self, published: Chunks) -> None:
-        """Look at what was published until all that was decided is met, or one comes that is not decided yet."""
+        """Compare published records until all decisions are matched, or one appears that is not decided yet."""
         comparison = self.comparison
         while comparison.waiting:
             record = await self._next(published)
@@ -140,7 +140,7 @@ class SegmentAudit:
                 return
 
     async def _next(self, published: Chunks) -> Record | None:
-        """Return the next record of `allocations` that is of this part, None at the end."""
+        """Return the next record of `allocations` in this part, None at the end."""
         mine = self.refold.mine
         while True:
             for record in self._ready:
@@ -177,20 +177,21 @@ class SegmentAudit:
         )
 
 
-def together(partition: int, stretches: Sequence[SegmentResult], acknowledged: int = -1) -> Verdict:
-    """Return the verdict on a partition whose stretches, in order, were verified apart.
+def combine(partition: int, segments: Sequence[SegmentResult], acknowledged: int = -1) -> Verdict:
+    """Return the verdict on a partition from the results of its segments, in order.
 
-    What one decided and another one saw published is met here. What nobody saw is missing, or pending where nothing
-    that was decided later is published. All up to the entry `acknowledged` was published, say the workers.
+    Allocations decided in one segment and published in another are matched here. An unmatched decision is missing, or
+    pending if nothing decided later is published. `acknowledged`: entry up to which the workers report to have
+    published.
     """
-    ordered = sorted(stretches, key=lambda found: found.finding_at if found.verdict.first_mismatch else 0)
+    ordered = sorted(segments, key=lambda found: found.finding_at if found.verdict.first_mismatch else 0)
     verdict = sum((found.verdict for found in ordered), Verdict())
-    missing = {(name, each.sequence): each for found in stretches for name, each in found.missing}
-    last_offset = max((found.last_offset for found in stretches), default=-1)
+    missing = {(name, each.sequence): each for found in segments for name, each in found.missing}
+    last_offset = max((found.last_offset for found in segments), default=-1)
     last_offset = max(last_offset, acknowledged)
-    for each in (foreign for found in stretches for foreign in found.foreign):
+    for each in (foreign for found in segments for foreign in found.foreign):
         decided = missing.pop((each.portfolio, each.sequence), None)
-        digest = _digest(stretches, each.portfolio, each.sequence)
+        digest = _digest(segments, each.portfolio, each.sequence)
         named = f"allocations {partition}:{each.place}: {each.portfolio.decode()} sequence {each.sequence}"
         if digest is None:
             verdict += Verdict(unchecked=1)
@@ -199,7 +200,7 @@ def together(partition: int, stretches: Sequence[SegmentResult], acknowledged: i
         else:
             verdict += Verdict(checked=1) if decided else Verdict(repeats=1)
     for (name, sequence), lost in sorted(missing.items(), key=lambda item: (item[1].offset, item[0])):
-        if lost.offset > last_offset and not stretches[-1].broken:
+        if lost.offset > last_offset and not segments[-1].broken:
             verdict += Verdict(pending=1)
         else:
             text = f"{name.decode()} sequence {sequence}, journal {partition}:{lost.offset}: is missing"
@@ -207,8 +208,8 @@ def together(partition: int, stretches: Sequence[SegmentResult], acknowledged: i
     return verdict
 
 
-def _digest(stretches: Sequence[SegmentResult], portfolio: bytes, sequence: int) -> bytes | None:
-    for found in stretches:
+def _digest(segments: Sequence[SegmentResult], portfolio: bytes, sequence: int) -> bytes | None:
+    for found in segments:
         first, digests = found.digests.get(portfolio, (0, b""))
         place = DIGEST_BYTES * (sequence - first)
         if first and 0 <= place < len(digests):

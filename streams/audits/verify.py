@@ -1,9 +1,9 @@
-"""Audit: every allocation is computed again from the journal, and compared byte for byte."""
+"""The audit of one partition: recompute every allocation from the journal, and compare byte for byte."""
 
 from collections.abc import AsyncIterable, Iterable, Sequence
 
 from streams.audits.comparison import Verdict
-from streams.audits.segment import Chunks, SegmentAudit, together
+from streams.audits.segment import Chunks, SegmentAudit, combine
 from streams.audits.shards import Part
 from streams.processing.ports import Record
 from streams.stages.sizing import FoldObserver
@@ -18,13 +18,13 @@ async def verify(
     portfolio: str | None = None,
     observe: FoldObserver | None = None,
 ) -> Verdict:
-    """Fold one journal partition from Genesis and compare what it decides with what was published.
+    """Fold one journal partition from Genesis and compare its decisions with the published ones.
 
-    `published` is the partition of `allocations`, read after the journal's end was fixed or before: decisions past the
-    last published one are pending, not wrong.
+    `published` is the partition of `allocations`, read at any time: decisions after the last published one count as
+    pending, not as missing.
     """
-    stretch = SegmentAudit(partition, part=Part(portfolio=portfolio), observe=observe)
-    return together(partition, [await stretch.verify(_singly(entries), _at_once(published))])
+    segment = SegmentAudit(partition, part=Part(portfolio=portfolio), observe=observe)
+    return combine(partition, [await segment.verify(_singly(entries), _at_once(published))])
 
 
 async def _singly(records: AsyncIterable[Record]) -> Chunks:

@@ -1,4 +1,4 @@
-"""Which entries of a journal partition belong to which decision version, and where this one's proof begins."""
+"""Which entries of a journal partition belong to which decision version, and where this version starts."""
 
 from collections.abc import AsyncIterable, Mapping
 from typing import Final, NamedTuple
@@ -12,35 +12,35 @@ from streams.processing.checkpoint import digest, fingerprint
 from streams.processing.ports import Record
 
 SIGNS: Final = (b'"kind":"engine"', b'"kind":"genesis"')
-"""In the bytes of each entry that says which version decides from there on."""
+"""One of these is in the bytes of every entry that names the decision version from there on."""
 
 
 class VersionSpan(NamedTuple):
-    """Entries that one version decided."""
+    """The journal entries of one decision version."""
 
     first: int
     last: int | None
-    """None: the journal's end is not known to be its end."""
+    """None: open-ended."""
     version: int
     package: str
-    """Version of the package, "" where nobody has told."""
+    """Package version, "" if unknown."""
 
     def __str__(self) -> str:
-        """Return it for people, with what verifies it."""
+        """Return a description that says how to verify the span."""
         end = "on" if self.last is None else f"to {self.last}"
         which = f"=={self.package}" if self.package else f", a release of decision version {self.version}"
         return (
-            f"entries from {self.first} {end} are of decision version {self.version}: not checked here. "
+            f"entries from {self.first} {end} have decision version {self.version}: not checked here. "
             f"To check them: pip install himari-layer3{which}; himari audit verify"
         )
 
 
 class Begun(NamedTuple):
-    """Where this version's part of a partition begins."""
+    """The start of this version's entries in a partition."""
 
     start: Checkpoint
     others: tuple[VersionSpan, ...]
-    """Before it, in order."""
+    """Spans before it, in order."""
 
 
 async def begun(
@@ -49,13 +49,13 @@ async def begun(
     version: int = DECISION_VERSION,
     migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS,
 ) -> Begun:
-    """Return where a version begins in a journal partition, of which `entries` are read as far as that needs.
+    """Return where a version starts in a journal partition; `entries` are read only as far as needed.
 
     Raises:
-        AnotherVersion: nowhere.
-        VerificationMismatch: the state handed over to it does not have its digest.
+        AnotherVersion: the partition has no entries of this version.
+        VerificationMismatch: the handed-over state does not match its digest.
     """
-    wait = HandoverReader(version)
+    reader = HandoverReader(version)
     marks: dict[int, str] = {}
     async for record in entries:
         raw = record.value or b""
@@ -65,19 +65,19 @@ async def begun(
         if entry.kind == "genesis" and entry.body["decision_version"] == version:
             return Begun(GENESIS, ())
         marks[record.offset] = fingerprint(record)
-        left = wait.take(entry)
+        left = reader.take(entry)
         if left is not None:
             mine = taken_over(f"journal partition {partition}", left, version, migrations)
             start = Checkpoint(mine.offset, digest(mine.records), marks[mine.offset], 0, mine.meta, mine.records)
-            return Begun(start, _stretches(wait)[:-1])
-    told = "; ".join(map(str, _stretches(wait))) or "it holds no Genesis"
-    msg = f"journal partition {partition} has nothing of decision version {version}: {told}"
+            return Begun(start, _spans(reader)[:-1])
+    found = "; ".join(map(str, _spans(reader))) or "it has no Genesis entry"
+    msg = f"journal partition {partition} has no entries of decision version {version}: {found}"
     raise AnotherVersion(msg)
 
 
-def _stretches(wait: HandoverReader) -> tuple[VersionSpan, ...]:
-    ends = [first - 1 for first, _, _ in wait.versions[1:]]
+def _spans(reader: HandoverReader) -> tuple[VersionSpan, ...]:
+    ends = [first - 1 for first, _, _ in reader.versions[1:]]
     return tuple(
         VersionSpan(first, last, number, package)
-        for (first, number, package), last in zip(wait.versions, [*ends, None], strict=True)
+        for (first, number, package), last in zip(reader.versions, [*ends, None], strict=True)
     )

@@ -1,7 +1,7 @@
-"""The command line: data on stdout, progress and logs on stderr, an exit code that says what went wrong.
+"""The command line: data on stdout, progress and logs on stderr, one exit code for each kind of error.
 
-0 ok · 1 failure · 2 usage · 3 not found · 4 verification mismatch · 5 invalid input or config · 6 a dependency is out
-of reach · 130 interrupted.
+0 ok · 1 failure · 2 usage · 3 not found · 4 verification mismatch · 5 invalid input or config · 6 dependency
+unreachable · 130 interrupted.
 """
 
 import importlib
@@ -37,23 +37,23 @@ GROUPS = {
         "journal": "streams.cli.journal:journal",
     },
 }
-"""What one does → its commands, and where each is; imported when it is called, so that `himari` alone is quick."""
+"""Section of the help → commands → `module:attribute`. Modules are imported on use, which keeps startup fast."""
 SHORT_HELP_CHARS = 200
 COMMANDS = {name: place for commands in GROUPS.values() for name, place in commands.items()}
 
 CHATTY = ("aiokafka", "faust", "mode")
-"""Libraries that log what they try again; what matters of it reaches the user as an error of ours."""
+"""Libraries that log every retry. A failure that matters reaches the user as a `SizingError`."""
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is asked for."""
+    """A command group that imports each command on first use."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """Return the commands' names."""
+        """Return the command names."""
         return sorted(COMMANDS)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command."""
+        """Import and return a command; None if there is no such command."""
         if name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[name].partition(":")
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands grouped by what one does with them."""
+        """Write the commands, grouped by task."""
         for title, commands in GROUPS.items():
             rows = []
             for name in commands:
@@ -73,18 +73,18 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.option("--config", type=click.Path(dir_okay=False), help="Settings file (YAML).")
-@click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")
+@click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; overrides the settings file.")
 @click.version_option(package_name="himari-layer3")
 @click.pass_context
 def cli(ctx: click.Context, config: str | None, bootstrap: str | None) -> None:
-    """HIMARI OPUS V2 Layer 3: how much to hold, provably."""
+    """HIMARI OPUS V2 Layer 3: position sizing with verifiable decisions."""
     ctx.obj = {"config": config, "bootstrap": bootstrap}
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; an expected error is one line on stderr and its own exit code."""
+    """Run a command. An expected error prints one line on stderr and sets its exit code."""
     for library in CHATTY:
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:

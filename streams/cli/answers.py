@@ -1,4 +1,4 @@
-"""What the journal partitions said to an order: shown, and made an exit code."""
+"""The answers of the journal partitions to an order, printed and turned into an exit code."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 TAKEN: Final = frozenset({"applied", "no_op"})
-"""The answers of a partition on which the order is in force."""
+"""Answers that mean the order is in force on the partition."""
 REFUSED, UNANSWERED = 1, 6
 """Exit codes."""
 
@@ -18,9 +18,9 @@ def show(answers: Mapping[int, str]) -> None:
 
 
 def leave(answers: Mapping[int, str], missing: Sequence[int]) -> None:
-    """End the command, on stderr why, unless the order is in force on every partition that was asked.
+    """Exit with an error, explained on stderr, unless the order is in force on every partition asked.
 
-    Exit 6 where a partition did not answer, else 1 where one refused.
+    Exit code 6 if a partition did not answer, otherwise 1 if one refused.
     """
     refused: dict[str, list[int]] = {}
     for partition, answer in sorted(answers.items()):

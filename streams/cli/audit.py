@@ -1,4 +1,4 @@
-"""`himari audit`: compute again what was published, and compare."""
+"""`himari audit`: recompute published allocations from the journal, and compare."""
 
 import asyncio
 import sys
@@ -35,15 +35,19 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def audit() -> None:
-    """Compute allocations again from the journal."""
+    """Verify, explain and export decisions by recomputing them from the journal."""
 
 
 @audit.command()
-@click.option("--portfolio", help="Only this portfolio's allocations.")
-@click.option("--from", "since", type=PLACE, help="From the checkpoint before a time, P:OFFSET or DECISION_ID on.")
-@click.option("--to", "until", type=PLACE, help="Before this time, entry or decision.")
-@click.option("--archive", type=FOLDER, help="Begin in this archive; the cluster has the rest.")
-@click.option("--processes", type=click.IntRange(1), help="Processes; by default the cores, one for a short journal.")
+@click.option("--portfolio", help="Verify only this portfolio's allocations.")
+@click.option(
+    "--from", "since", type=PLACE, help="Start at the last checkpoint before this time, P:OFFSET or DECISION_ID."
+)
+@click.option("--to", "until", type=PLACE, help="Stop before this time, P:OFFSET or DECISION_ID.")
+@click.option("--archive", type=FOLDER, help="Read archived segments from here, the rest from the cluster.")
+@click.option(
+    "--processes", type=click.IntRange(1), help="Processes to use (default: one per core; one for a short journal)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
 def verify(
@@ -57,7 +61,10 @@ def verify(
     *,
     as_json: bool,
 ) -> None:
-    """Compare every allocation with the journal, byte for byte, and its hash chain. Exit 4 where one differs."""
+    """Recompute every allocation from the journal and compare it byte for byte; check the hash chain.
+
+    Exit 4 if anything differs.
+    """
     settings = loaded(config, bootstrap).settings
     wanted = asked(since, until, portfolio)
     with progress_bar("verifying", shown=not as_json) as bar:
@@ -66,8 +73,8 @@ def verify(
             wanted,
             archive=None if archive is None else str(archive),
             processes=processes,
-            begun=bar.begun,
-            told=bar.told,
+            on_total=bar.start,
+            on_progress=bar.advance,
         )
     verdict = found.verdict
     if as_json:
@@ -75,15 +82,15 @@ def verify(
         report = {**verdict.report(), "first_entries": starts, "processes": found.processes}
         sys.stdout.write(orjson.dumps(report, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
     else:
-        click.echo(f"{told(verdict)}{since_when(found.starts)}")
+        click.echo(f"{render(verdict)}{since_when(found.starts)}")
     click.get_current_context().exit((AnotherVersion.exit_code if verdict.others else 0) if verdict.ok else 4)
 
 
 def asked(since: JournalMark | None, until: JournalMark | None, portfolio: str | None) -> VerificationRequest:
-    """Return what is to be verified. Raises: click.UsageError where two partitions are named."""
+    """Return the verification request. Raises: click.UsageError if --from and --to name two partitions."""
     named = {place.partition for place in (since, until) if place is not None and place.partition is not None}
     if len(named) > 1:
-        raise click.UsageError("--from and --to must name one partition")
+        raise click.UsageError("--from and --to must name the same partition")
     wanted = Range()
     if since is not None:
         wanted = wanted._replace(since_ns=since.at_ns, since=since.offset)
@@ -95,15 +102,15 @@ def asked(since: JournalMark | None, until: JournalMark | None, portfolio: str |
 
 
 def since_when(starts: Mapping[int, Mark]) -> str:
-    """Return where an audit began, "" where it was the beginning."""
+    """Return where an audit started, "" if at the beginning of the journal."""
     begun = [f"{partition}:{mark.offset + 1}" for partition, mark in starts.items() if mark.offset >= 0]
-    return f" (from the checkpoints before {', '.join(begun)} on)" if begun else ""
+    return f" (starting at the checkpoints before {', '.join(begun)})" if begun else ""
 
 
-def told(verdict: Verdict) -> str:
-    """Return a verdict in one line, and one for each stretch that is another decision version's."""
+def render(verdict: Verdict) -> str:
+    """Return a verdict as one line, plus one for each journal segment of another decision version."""
     if verdict.ok:
-        found = f"verified: {verdict.checked} allocations computed again from the journal, every byte the same"
+        found = f"verified: {verdict.checked} allocations recomputed from the journal, all bytes identical"
         return "\n".join([found, *(f"NOT checked: {each}" for each in verdict.others)])
     return (
         f"NOT verified: of {verdict.checked} allocations {verdict.mismatched} differ, "
@@ -112,7 +119,7 @@ def told(verdict: Verdict) -> str:
 
 
 def _broken(verdict: Verdict) -> str:
-    """Return what is wrong beside the allocations, in words that go on."""
+    """Return findings beyond the allocations, as a continuation of the sentence."""
     found = f", the journal is broken in {verdict.journal_broken} places" if verdict.journal_broken else ""
     return f"{found}, {verdict.checkpoints_broken} checkpoints are wrong" if verdict.checkpoints_broken else found
 
@@ -120,8 +127,8 @@ def _broken(verdict: Verdict) -> str:
 @audit.command()
 @click.argument("decision_id")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--html", "html", type=FILE, help="Write one self-contained page, waterfalls drawn.")
-@click.option("--archive", type=FOLDER, help="Compute from the nearest checkpoint of this archive on.")
+@click.option("--html", "html", type=FILE, help="Write a self-contained HTML page with waterfall charts.")
+@click.option("--archive", type=FOLDER, help="Start at the nearest checkpoint in this archive.")
 @common
 def explain(
     decision_id: str,
@@ -132,31 +139,31 @@ def explain(
     *,
     as_json: bool,
 ) -> None:
-    """Show what led to a decision: inputs and their places, each stage and its reason, limits, what bound.
+    """Explain a decision: its inputs and their sources, each sizing stage with its reason, the limits and what bound.
 
-    The decision is computed again from the journal. Exit 4 where other bytes are published, 3 where nobody knows it.
+    The decision is recomputed from the journal. Exit 4 if the published bytes differ, 3 if the decision is unknown.
     """
     name = parse(decision_id)
     settings = loaded(config, bootstrap).settings
     found, known = asyncio.run(evidence.decision(_source(settings, archive), name))
-    told_of = account(name, found, known)
+    explanation = account(name, found, known)
     if html is not None:
-        _page(html, page(told_of))
-    _report(told_of, text_report.lines(told_of), as_json=as_json)
-    click.get_current_context().exit(0 if agrees(told_of["verification"]) else 4)
+        _page(html, page(explanation))
+    _report(explanation, text_report.lines(explanation), as_json=as_json)
+    click.get_current_context().exit(0 if agrees(explanation["verification"]) else 4)
 
 
 @audit.command()
+@click.option("--config", "file", type=FILE, required=True, help="Settings file whose decision settings are tried.")
+@click.option("--portfolio", help="Compare only this portfolio's decisions.")
 @click.option(
-    "--config", "file", type=FILE, required=True, help="Settings file: its decision sections from Genesis on."
+    "--from", "since", type=INSTANT, default=0, help="Start time, inclusive: ISO 8601 (UTC), or ns since 1970."
 )
-@click.option("--portfolio", help="Only this portfolio's decisions.")
-@click.option("--from", "since", type=INSTANT, default=0, help="From this time on: ISO 8601 (UTC), or ns since 1970.")
-@click.option("--to", "until", type=INSTANT, default=NEVER_NS, help="Before this time.")
+@click.option("--to", "until", type=INSTANT, default=NEVER_NS, help="End time, exclusive.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--html", "html", type=FILE, help="Write one self-contained page with a chart.")
-@click.option("--archive", type=FOLDER, help="Begin at the checkpoint of this archive before --from.")
-@click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")
+@click.option("--html", "html", type=FILE, help="Write a self-contained HTML page with a chart.")
+@click.option("--archive", type=FOLDER, help="Start at the last checkpoint before --from in this archive.")
+@click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; overrides the settings file.")
 def whatif(
     file: Path,
     archive: Path | None,
@@ -168,25 +175,26 @@ def whatif(
     *,
     as_json: bool,
 ) -> None:
-    """Fold the journal as it is and with other decision settings; show which decisions change, and what binds instead.
+    """Replay the journal with other decision settings; show which decisions change, and what binds instead.
 
-    The broker is that of `himari --config` where that is given, else of FILE.
+    The other settings apply from the start of the replay. The broker is that of `himari --config FILE` if given,
+    otherwise that of this command's --config.
     """
     params = load(file).settings.decision()
     chosen = (click.get_current_context().obj or {}).get("config")
     settings = loaded(chosen or str(file), bootstrap).settings
     work = evidence.differences(_source(settings, archive), params, portfolio, since, until)
-    told_of = asyncio.run(work).told()
+    report = asyncio.run(work).as_dict()
     if html is not None:
-        _page(html, differences(told_of))
-    _report(told_of, text_report.differences(told_of), as_json=as_json)
+        _page(html, differences(report))
+    _report(report, text_report.differences(report), as_json=as_json)
 
 
 @audit.command()
 @click.argument("decision_id")
-@click.option("-o", "--output", type=FILE, required=True, metavar="FILE.zip", help="Where to write it.")
+@click.option("-o", "--output", type=FILE, required=True, metavar="FILE.zip", help="File to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--archive", type=FOLDER, help="Compute from the nearest checkpoint of this archive on.")
+@click.option("--archive", type=FOLDER, help="Start at the nearest checkpoint in this archive.")
 @common
 def bundle(
     decision_id: str,
@@ -197,23 +205,23 @@ def bundle(
     *,
     as_json: bool,
 ) -> None:
-    """Write a decision with its journal and a verifier that needs neither Kafka nor a worker.
+    """Export a decision as a self-verifying bundle: its journal and a verifier that needs neither Kafka nor a worker.
 
-    It is written whatever it proves. Exit 4 where the decision does not come out of its journal again.
+    The bundle is written even if verification fails. Exit 4 if the recomputed decision differs.
     """
     name = parse(decision_id)
     settings = loaded(config, bootstrap).settings
     found = asyncio.run(evidence.bundle(_source(settings, archive), name))
-    with whole(output) as place:
-        found.write(place)
+    with whole(output) as path:
+        found.write(path)
     finding = found.finding()
-    told_of = {
+    report = {
         "decision_id": decision_id,
         "file": str(output),
         "entries": len(found.entries),
         "finding": finding or None,
     }
-    _report(told_of, text_report.bundled(told_of), as_json=as_json)
+    _report(report, text_report.bundled(report), as_json=as_json)
     click.get_current_context().exit(4 if finding else 0)
 
 

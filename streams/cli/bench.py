@@ -1,4 +1,4 @@
-"""`himari bench`: the benchmarks of a checkout."""
+"""`himari bench`: run the benchmarks (source checkout only)."""
 
 import asyncio
 import importlib
@@ -15,7 +15,7 @@ from schemas.errors import NotFound
 ROOT = Path(__file__).parents[2]
 ON_A_BROKER = ("journal", "ticks", "latency", "policy", "portfolios", "verify")
 ON_KAFKA = ("restart",)
-"""On Apache Kafka only, and so only with --kafka or by name."""
+"""Need Apache Kafka: run only with --kafka or when named."""
 SPREAD = {"median", "min", "max"}
 NAMES = ("library", "correlation", "portfolio", "together", "hybrid", "gate", "start", *ON_A_BROKER, *ON_KAFKA)
 
@@ -23,12 +23,15 @@ NAMES = ("library", "correlation", "portfolio", "together", "hybrid", "gate", "s
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
 @click.option("--kafka/--no-kafka", default=False, help="Also on Apache Kafka (needs Java 17).")
-@click.option("--quick", is_flag=True, help="One short run of each: does it work, not how fast.")
+@click.option("--quick", is_flag=True, help="One short run each: checks that they work, not how fast.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(names: tuple[str, ...], *, kafka: bool, quick: bool, as_json: bool) -> None:
-    """Run the benchmarks NAMES, or all; medians of several runs beside a yardstick in the same run."""
+    """Run the benchmarks NAMES (default: all). Reports medians of several runs, each with a baseline.
+
+    The baseline is measured in the same run, so that ratios hold on a busy machine.
+    """
     if not (ROOT / "benchmarks").is_dir():
-        msg = "the benchmarks are part of a checkout, not of the installed package"
+        msg = "the benchmarks are part of the source checkout, not of the installed package"
         raise NotFound(msg)
     sys.path.insert(0, str(ROOT))
     report: dict[str, Any] = {}

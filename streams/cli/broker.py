@@ -1,4 +1,4 @@
-"""`himari broker`: a broker in the foreground, for trying things out."""
+"""`himari broker`: a local broker in the foreground, for development."""
 
 import asyncio
 import tempfile
@@ -11,10 +11,12 @@ from streams.kafka.broker import embedded, running
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65_535), default=9092, show_default=True)
-@click.option("--kafka", is_flag=True, help="A one-node Apache Kafka (needs Java 17), not the embedded broker.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=9092, show_default=True, help="Port to listen on.")
+@click.option(
+    "--kafka", is_flag=True, help="Run a one-node Apache Kafka (needs Java 17) instead of the embedded broker."
+)
 def broker(port: int, *, kafka: bool) -> None:
-    """Run a broker on 127.0.0.1 until it is interrupted."""
+    """Run a local broker on 127.0.0.1 until interrupted. For development, not for production."""
     with tempfile.TemporaryDirectory(prefix="himari-broker-") as folder:
         process = (apache_kafka if kafka else embedded)(Path(folder), port)
         with running(process) as started:

@@ -1,4 +1,4 @@
-"""What every command takes from the options before it: settings, and the way to the broker."""
+"""Shared by all commands: the common options, the settings and the broker connection."""
 
 import os
 from collections.abc import Callable
@@ -16,16 +16,17 @@ from streams.processing.clock import ENVIRONMENT, Clock
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let --config and --bootstrap stand after the command as well."""
-    command = click.option("--bootstrap", metavar="HOST:PORT", help="Kafka broker; wins over the settings.")(command)
+    """Accept --config and --bootstrap after the command name too."""
+    bootstrap_help = "Kafka broker; overrides the settings file."
+    command = click.option("--bootstrap", metavar="HOST:PORT", help=bootstrap_help)(command)
     return click.option("--config", type=click.Path(dir_okay=False), help="Settings file (YAML).")(command)
 
 
 def loaded(config: str | None = None, bootstrap: str | None = None) -> Loaded:
-    """Return the settings of a command, and where each came from.
+    """Return the settings of the running command, and the origin of each value.
 
     Raises:
-        ConfigurationException: file, environment or command line say something that is not acceptable.
+        ConfigurationException: the file, the environment or the command line has an invalid value.
     """
     chosen = click.get_current_context().obj or {}
     path = config or chosen.get("config")
@@ -35,20 +36,20 @@ def loaded(config: str | None = None, bootstrap: str | None = None) -> Loaded:
 
 
 def connection(settings: Settings) -> Connection:
-    """Return the way to the broker, login and all.
+    """Return the broker connection, including TLS and SASL options.
 
     Raises:
-        ConfigurationException: a file or a variable of the login cannot be used.
+        ConfigurationException: a file or variable with credentials cannot be used.
     """
     return connect(settings)
 
 
 def names(settings: Settings) -> Names:
-    """Return the topics' names on the broker."""
+    """Return the topic names on the broker."""
     return Names(settings.topics.prefix)
 
 
 def clock() -> Clock:
-    """Return the clock of the workers beside which a command runs: the wall's, unless the environment names another."""
+    """Return the clock the workers use: the wall clock, unless the environment variable names another one."""
     text = os.environ.get(ENVIRONMENT)
     return Clock.parse(text) if text else Clock()

@@ -1,4 +1,4 @@
-"""`himari config`: check settings, show where each comes from, compare two files."""
+"""`himari config`: validate, show, compare and apply settings."""
 
 import asyncio
 import json
@@ -24,10 +24,10 @@ from streams.stages.control import settings_order
 
 
 class _Group(click.Group):
-    """A group that says what is wrong in one line, also when it runs by itself."""
+    """A command group that reports expected errors in one line, even when invoked on its own."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an expected error is one line on stderr and its own exit code."""
+        """Run a command. An expected error prints one line on stderr and sets its exit code."""
         try:
             return super().invoke(ctx)
         except SizingError as error:
@@ -41,7 +41,7 @@ def _json(value: object) -> None:
 
 @click.group(cls=_Group)
 def config() -> None:
-    """Check, show and compare settings."""
+    """Validate, show, compare and apply settings."""
 
 
 @config.command()
@@ -49,7 +49,7 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @common
 def validate(file: str | None, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Check FILE (or --config, or the defaults) together with the environment; exit 5 where it cannot be used."""
+    """Validate FILE (or --config, or the defaults) together with the environment. Exit 5 if invalid."""
     try:
         found = loaded(file or config, bootstrap)
     except ConfigurationException as error:
@@ -65,16 +65,16 @@ def validate(file: str | None, config: str | None, bootstrap: str | None, *, as_
 
 
 @config.command()
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("--origin", is_flag=True, help="Show where each value comes from.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @common
 def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bool) -> None:
-    """Show every setting as it is in force for this process."""
+    """Show every setting as this process reads it: defaults, file, environment and options."""
     found = loaded(config, bootstrap)
     tree = found.settings.model_dump()
     if as_json:
-        told = {"settings": tree, "settings_hash": settings_hash(decision_tree(found.settings))}
-        _json(told | {"origin": found.origin} if origin else told)
+        shown = {"settings": tree, "settings_hash": settings_hash(decision_tree(found.settings))}
+        _json(shown | {"origin": found.origin} if origin else shown)
         return
     values = {key: json.dumps(value, ensure_ascii=False) for key, value in leaves(tree).items()}
     width = max(len(f"{key}: {value}") for key, value in values.items())
@@ -85,8 +85,8 @@ def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bo
 
 @config.command("apply")
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--allow-removals", is_flag=True, help="Let settings go back to their defaults together.")
-@click.option("--reason", default="config apply", show_default=True, help="Goes into the journal.")
+@click.option("--allow-removals", is_flag=True, help="Allow FILE to reset settings to their defaults by omitting them.")
+@click.option("--reason", default="config apply", show_default=True, help="Reason, recorded in the journal.")
 @click.option("--wait", is_flag=True, help="Wait until every journal partition has answered.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds to wait.")
 @common
@@ -100,30 +100,30 @@ def apply_settings(
     wait: bool,
     allow_removals: bool,
 ) -> None:
-    """Put FILE's decision settings in force through the journal; exit 6 where partitions do not answer.
+    """Apply FILE's decision settings through the journal. With --wait, exit 6 if a partition does not answer.
 
-    Exit 5 where settings in force would go back to their defaults together, because FILE does not name them: it is
-    empty, lacks a whole section, or lacks two settings or more. --allow-removals says that this is meant.
+    Exit 5 if FILE would reset settings in force to their defaults by omitting them: it is empty, lacks a whole
+    section, or lacks two or more settings. Use --allow-removals if that is intended.
     """
     settings = loaded(config, bootstrap).settings
     asked_for = load(file)
     wanted = decision_tree(asked_for.settings)
-    way, topics = connection(settings), names(settings)
+    cluster, topics = connection(settings), names(settings)
 
     async def work() -> OrderAnswers:
-        base = await settings_in_force(way, topics)
+        base = await settings_in_force(cluster, topics)
         removal = None if allow_removals else of_decisions(base, asked_for)
         if removal is not None:
             raise refusal(file, removal)
         payload = {"base_hash": settings_hash(base), "hash": settings_hash(wanted), "tree": wanted}
         order = settings_order(payload, reason, "config apply", time.time_ns())
         if not wait:
-            await give(way, topics, order)
+            await give(cluster, topics, order)
             return OrderAnswers({}, [])
-        return await give_and_wait(way, topics, order, timeout)
+        return await give_and_wait(cluster, topics, order, timeout)
 
     answers, missing = asyncio.run(work())
-    click.echo(f"asked for decision settings {settings_hash(wanted)[:12]}")
+    click.echo(f"requested decision settings {settings_hash(wanted)[:12]}")
     show_answers(answers)
     leave(answers, missing)
 
@@ -133,7 +133,7 @@ def apply_settings(
 @click.argument("b", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def diff(a: Path, b: Path, *, as_json: bool) -> None:
-    """Show where two files lead to other settings, defaults included, the environment left out."""
+    """Compare the settings of two files, defaults included; the environment is ignored."""
     changes = differences(load(a).settings.model_dump(), load(b).settings.model_dump())
     if as_json:
         _json({"differences": [{"key": key, "a": before, "b": after} for key, before, after in changes]})
@@ -141,4 +141,4 @@ def diff(a: Path, b: Path, *, as_json: bool) -> None:
     for key, before, after in changes:
         click.echo(f"{key}: {json.dumps(before)} → {json.dumps(after)}")
     if not changes:
-        click.echo(f"{os.fspath(a)} and {os.fspath(b)} lead to the same settings", err=True)
+        click.echo(f"{os.fspath(a)} and {os.fspath(b)} give the same settings", err=True)

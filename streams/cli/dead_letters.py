@@ -1,4 +1,4 @@
-"""`himari dlq`: dead letters, what was wrong with them, and their way back."""
+"""`himari dlq`: list, inspect and replay dead letters."""
 
 import asyncio
 import sys
@@ -29,14 +29,14 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@click.option("--topic", help="Only this input topic's.")
-@click.option("--code", help="Only with this himari.error.code.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each line.")
+@click.option("--topic", help="Only dead letters of this input topic.")
+@click.option("--code", help="Only dead letters with this himari.error.code.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @common
 def list_letters(
     config: str | None, bootstrap: str | None, topic: str | None, code: str | None, *, as_json: bool
 ) -> None:
-    """List dead letters by time: topic, partition, offset, code, field, message."""
+    """List dead letters in time order: topic, partition, offset, code, field, message."""
     asked = SOURCES if topic is None else (_source(topic),)
     settings = loaded(config, bootstrap).settings
     found = asyncio.run(kafka.letters(connection(settings), names(settings), asked))
@@ -53,7 +53,7 @@ def list_letters(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
 def show(topic: str, partition: int, offset: int, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Show all of the dead letter at TOPIC PARTITION OFFSET: key, headers and value."""
+    """Show the dead letter at TOPIC PARTITION OFFSET: key, headers and value."""
     source = _source(topic)
     settings = loaded(config, bootstrap).settings
     letter = asyncio.run(kafka.one(connection(settings), names(settings), source, partition, offset))
@@ -68,10 +68,10 @@ def show(topic: str, partition: int, offset: int, config: str | None, bootstrap:
 @click.argument("topic")
 @click.argument("partition", type=click.IntRange(min=0), required=False)
 @click.argument("offset", type=click.IntRange(min=0), required=False)
-@click.option("--code", help="Only with this himari.error.code.")
-@click.option("--again", "once_more", is_flag=True, help="Also what was replayed before.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each line.")
+@click.option("--code", help="Only dead letters with this himari.error.code.")
+@click.option("--again", "once_more", is_flag=True, help="Include dead letters that were replayed before.")
+@click.option("--dry-run", is_flag=True, help="Report what would be replayed, and send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @common
 def replay(
     topic: str,
@@ -85,30 +85,31 @@ def replay(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Send the dead letter at TOPIC PARTITION OFFSET, or all of TOPIC, back to the topic it came from.
+    """Send the dead letter at TOPIC PARTITION OFFSET, or all of TOPIC, back to its input topic.
 
-    What would be refused again is kept (exit 5), and so is what was replayed before (exit 1 where it is named).
+    A record that would be refused again is kept (exit 5). One that was replayed before is skipped; exit 1 if it was
+    named by its offset.
     """
     if partition is not None and offset is None:
         msg = "Give TOPIC PARTITION OFFSET, or TOPIC alone."
         raise click.UsageError(msg)
     source = _source(topic)
     settings = loaded(config, bootstrap).settings
-    way, topics = connection(settings), names(settings)
+    cluster, topics = connection(settings), names(settings)
 
     async def work() -> list[dict[str, Any]]:
         if partition is None or offset is None:
-            found = _coded(await kafka.letters(way, topics, [source]), code)
+            found = _coded(await kafka.letters(cluster, topics, [source]), code)
         else:
-            found = _coded([await kafka.one(way, topics, source, partition, offset)], code)
+            found = _coded([await kafka.one(cluster, topics, source, partition, offset)], code)
         if not found:
             return []
-        before = {} if once_more else await kafka.replayed_before(way, topics, source, found[0].timestamp_ms)
-        judged = await _judged(way, topics, [letter for letter in found if letter.place not in before])
+        before = {} if once_more else await kafka.replayed_before(cluster, topics, source, found[0].timestamp_ms)
+        judged = await _judged(cluster, topics, [letter for letter in found if letter.place not in before])
         if not dry_run:
-            count = len(await read.places(way, topics.topic(source)))
+            count = len(await read.places(cluster, topics.topic(source)))
             sent = [letter for letter in found if letter.place in judged and judged[letter.place][0] == WOULD]
-            places = await kafka.send_back(way, topics, [again(letter, count) for letter in sent])
+            places = await kafka.send_back(cluster, topics, [again(letter, count) for letter in sent])
             judged |= {letter.place: (REPLAYED, f"as {at}") for letter, at in zip(sent, places, strict=True)}
         known = {place: (BEFORE, f"as {at}") for place, at in before.items()}
         return [_row(letter, *{**known, **judged}[letter.place]) for letter in found]
@@ -116,18 +117,18 @@ def replay(
     _report(asyncio.run(work()), named=offset is not None, as_json=as_json)
 
 
-async def _judged(way: Connection, topics: Names, found: Sequence[Letter]) -> dict[str, tuple[str, str]]:
-    """Return what becomes of each letter, by its place: whether it would be taken now, in order, and why not."""
-    count = len(await read.places(way, topics.topic("journal")))
+async def _judged(cluster: Connection, topics: Names, found: Sequence[Letter]) -> dict[str, tuple[str, str]]:
+    """Return (status, detail) of each letter by its place: whether a replay in this order would be accepted now."""
+    count = len(await read.places(cluster, topics.topic("journal")))
     now_ns = clock().now_ns()
     journaled = {letter.place: entries(letter, now_ns, count, number) for number, letter in enumerate(found)}
     wanted = sorted(_partitions(journaled.values()))
-    trial = Trial(dict(zip(wanted, await folded_all(way, topics, wanted), strict=True)))
+    trial = Trial(dict(zip(wanted, await folded_all(cluster, topics, wanted), strict=True)))
     judged = {}
     for letter in found:
         verdict = trial.verdict(journaled[letter.place])
         if letter.why is None:
-            judged[letter.place] = (KEPT, "no dead letter of ours: its headers do not say where it came from")
+            judged[letter.place] = (KEPT, "not a dead letter of himari: its headers do not name a source record")
         elif verdict.objection:
             judged[letter.place] = (KEPT, verdict.objection)
         else:
@@ -136,7 +137,7 @@ async def _judged(way: Connection, topics: Names, found: Sequence[Letter]) -> di
 
 
 def _partitions(journaled: Iterable[Sequence[Send]]) -> set[int]:
-    """Return the journal partitions whose state a trial needs."""
+    """Return the journal partitions whose state the trial needs."""
     return {send.partition or 0 for sends in journaled if not refused(sends) for send in sends}
 
 
@@ -147,12 +148,12 @@ def _row(letter: Letter, status: str, detail: str) -> dict[str, Any]:
 def _report(rows: Sequence[Mapping[str, Any]], *, named: bool, as_json: bool) -> None:
     for row in rows:
         _print(row) if as_json else click.echo(f"{row['place']} {row['status']}: {row['detail']}".removesuffix(": "))
-    said = [row["status"] for row in rows]
-    counts = [f"{said.count(status)} {status}" for status in (REPLAYED, WOULD, BEFORE, KEPT) if status in said]
+    statuses = [row["status"] for row in rows]
+    counts = [f"{statuses.count(each)} {each}" for each in (REPLAYED, WOULD, BEFORE, KEPT) if each in statuses]
     click.echo(", ".join(counts) or "no dead letters", err=True)
-    if KEPT in said:
+    if KEPT in statuses:
         click.get_current_context().exit(5)
-    if named and BEFORE in said:
+    if named and BEFORE in statuses:
         click.get_current_context().exit(1)
 
 
@@ -161,10 +162,10 @@ def _coded(found: Sequence[Letter], code: str | None) -> Sequence[Letter]:
 
 
 def _source(topic: str) -> str:
-    """Return the input topic that is meant: "signals" and "signals.dlq" are the same. Raises: NotFound."""
+    """Return the input topic of `topic`; "signals" and "signals.dlq" name the same one. Raises: NotFound."""
     source = topic.removesuffix(DLQ)
     if source not in SOURCES:
-        msg = f"{topic} has no dead letters; there are {', '.join(SOURCES)}"
+        msg = f"{topic} has no dead letters; choose one of {', '.join(SOURCES)}"
         raise NotFound(msg)
     return source
 

@@ -1,4 +1,4 @@
-"""`himari demo`: the main job, all at once."""
+"""`himari demo`: the whole pipeline on a simulated or historical market."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import uvloop
 
 from schemas.errors import SizingError
 from streams.audits.verify import Verdict
-from streams.cli.audit import told
+from streams.cli.audit import render
 from streams.demo.runner import Options, run
 from streams.worker.run import leave
 
@@ -19,21 +19,23 @@ DAYS = ("week_before", "on_the_day")
 
 
 @click.command()
-@click.option("--seconds", type=click.IntRange(5, 3600), default=40, show_default=True, help="Length of the live part.")
+@click.option(
+    "--seconds", type=click.IntRange(5, 3600), default=40, show_default=True, help="Length of the live run, in seconds."
+)
 @click.option(
     "--data",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Candle file (.csv, .csv.gz); several are one market.",
+    help="Candle file (.csv, .csv.gz) to run instead of the simulated market; repeat it for several symbols.",
 )
-@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Of the simulated market.")
-@click.option("--kafka", is_flag=True, help="On Apache Kafka (needs Java 17), the worker a process of its own.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Seed of the simulated market.")
+@click.option("--kafka", is_flag=True, help="Use Apache Kafka (needs Java 17) and run the worker as its own process.")
 @click.option(
     "--rl",
     metavar="mock|URL",
-    help="Ask a policy about each signal; URLs that end in /predict speak the mission's JSON.",
+    help="Ask a policy about each signal. A URL that ends in /predict gets plain JSON, any other one OIP v2.",
 )
-@click.option("--no-open", is_flag=True, help="Open no page.")
+@click.option("--no-open", is_flag=True, help="No effect; kept for compatibility.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.argument("more", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def demo(
@@ -47,26 +49,29 @@ def demo(
     no_open: bool,
     as_json: bool,
 ) -> None:
-    """Broker, topics, worker, market and signals; verifies every allocation at the end. Further FILES follow --data."""
+    """Run broker, worker and a market with signals in one command, then verify every allocation.
+
+    Without --data the market is simulated. Further candle files may follow as arguments.
+    """
     del no_open
     files = (*data, *more)
     if rl is not None and files:
-        msg = "history is fed faster than a policy can be asked"
-        raise click.BadOptionUsage("rl", f"--rl goes with the simulated market only: {msg}")
+        msg = "history is replayed faster than a policy can answer"
+        raise click.BadOptionUsage("rl", f"--rl requires the simulated market: {msg}")
     if rl is not None and rl != "mock" and not rl.startswith(("http://", "https://")):
         raise click.BadOptionUsage("rl", f"--rl must be mock or a URL, was {rl!r}")
     summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl)))
     if as_json:
         sys.stdout.write(orjson.dumps(summary).decode() + "\n")
     else:
-        _tell(summary)
+        _print(summary)
     audit = summary["audit"]
     if audit["mismatched"] or audit["chain_broken"]:
         click.get_current_context().exit(4)
 
 
 async def _run(options: Options) -> dict[str, Any]:
-    """Run the demo; after an error leave at once: a crashed worker's threads would hold the process."""
+    """Run the demo. On an error exit at once: threads of a failed worker would keep the process alive."""
     try:
         return await run(options)
     except SizingError as error:
@@ -74,47 +79,48 @@ async def _run(options: Options) -> dict[str, Any]:
         leave(error.exit_code)
 
 
-def _tell(summary: dict[str, Any]) -> None:
+def _print(summary: dict[str, Any]) -> None:
     latency = summary["latency_ms"]
     click.echo(f"{summary['signals']} signals on {', '.join(summary['symbols'])}; {summary['allocations']} allocations")
     if latency["p50"] is not None:
-        click.echo(f"signal to allocation: {latency['p50']} ms median, {latency['p99']} ms at the 99th percentile")
+        quantiles = f"{latency['p50']} ms median, {latency['p99']} ms at the 99th percentile"
+        click.echo(f"signal to allocation: {quantiles} of {latency['count']} live signals")
     click.echo(f"{summary['dead_letters']} dead letters, {summary['sequence_gaps']} sequence gaps")
     data = summary["data"]
     if data["rows"]:
-        click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} doubled rows")
+        click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} duplicate rows")
     for each in _worst(summary["cascade"]["levels"]):
         click.echo(f"worst cascade of {each['symbol']}: {each['level']}, score {each['score']}, {each['time']}")
     ratio = summary["cascade"]["hours_above_monitor_ratio"]
     if ratio is not None and data["rows"]:
         click.echo(f"{ratio:.2%} of hours above MONITOR")
-    for line in _whole(summary["portfolio"], summary["correlation"]):
+    for line in _portfolio(summary["portfolio"], summary["correlation"]):
         click.echo(line)
     if summary["policy"] is not None:
         click.echo(_policy(summary["policy"]))
-    click.echo(told(Verdict(**summary["audit"])))
+    click.echo(render(Verdict(**summary["audit"])))
 
 
-def _whole(portfolio: dict[str, Any], correlation: dict[str, Any] | None) -> Iterator[str]:
-    """Yield what there is to say of the portfolio, and of the day on which the coins fell together."""
+def _portfolio(portfolio: dict[str, Any], correlation: dict[str, Any] | None) -> Iterator[str]:
+    """Yield the lines about the portfolio, and about the day of the cascade."""
     yield f"strategies {', '.join(portfolio['strategies'])}; at most {portfolio['largest_gross_ratio']:.1%} in use"
     if portfolio["bound"]:
         levels = ", ".join(f"{level} {count}" for level, count in portfolio["bound"].items())
-        yield f"allocations that a cap bound: {levels}; most often {portfolio['most_often']}"
+        yield f"allocations limited by a cap: {levels}; most often {portfolio['most_often']}"
     if portfolio["mean_diversification"] is not None:
         yield (
-            f"diversification ratio {portfolio['mean_diversification']:.2f} in the mean; "
-            f"the portfolio stage took at most {portfolio['largest_penalty']:.0%} of a symbol's size"
+            f"mean diversification ratio {portfolio['mean_diversification']:.2f}; "
+            f"the portfolio stage cut a symbol's size by at most {portfolio['largest_penalty']:.0%}"
         )
     if correlation is not None:
         before, on_the_day = ("unknown" if correlation[name] is None else f"{correlation[name]:.2f}" for name in DAYS)
-        yield f"mean correlation on {correlation['day']}: {on_the_day}, in the week before {before}"
+        yield f"mean correlation on {correlation['day']}: {on_the_day}, in the week before: {before}"
 
 
 def _policy(policy: dict[str, Any]) -> str:
-    """Return what became of the questions, and what the answers would have been worth."""
+    """Return how the questions were answered, and the mean advantage of the answers."""
     answers = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in policy["answers"].items())
-    worth = "" if policy["advantage"] is None else f", {1e4 * policy['advantage']:+.2f} bp a decision"
+    worth = "" if policy["advantage"] is None else f", {1e4 * policy['advantage']:+.2f} bp per decision"
     return (
         f"policy asked {policy['asked']} times: {answers}; mode {policy['mode']}, gate {policy['gate']}, "
         f"breaker {policy['breaker']}, {policy['scored']} scored{worth}"
@@ -122,7 +128,7 @@ def _policy(policy: dict[str, Any]) -> str:
 
 
 def _worst(levels: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return of each symbol the moment of its highest score."""
+    """Return the highest-scored reading of each symbol."""
     worst: dict[str, dict[str, Any]] = {}
     for each in levels:
         if each["score"] > worst.get(each["symbol"], {"score": 0.0})["score"]:

@@ -1,4 +1,4 @@
-"""`himari export`: weights and decisions as tables."""
+"""`himari export`: write strategy weights or decisions as a table."""
 
 import asyncio
 import sys
@@ -23,33 +23,35 @@ NEVER_NS = 2**63
 
 
 class Wanted(NamedTuple):
-    """What is to be exported."""
+    """The selection to export."""
 
     table: ExportTable
     portfolio: str | None
     since_ns: int
-    """The first instant that counts."""
+    """Inclusive."""
     until_ns: int
-    """The first one that does not."""
+    """Exclusive."""
 
 
 class Exported(NamedTuple):
-    """What was."""
+    """Counts of a finished export."""
 
     rows: int
     allocations: int
     without_rows: int
-    """Allocations that gave none: for weights, those decided by ratio, or before there were weights."""
+    """Allocations without rows. For weights: those scaled by ratio, or decided before weights existed."""
 
 
 @click.command()
 @click.argument("what", type=click.Choice(sorted(TABLES)))
-@click.option("--csv", "csv_path", metavar="FILE", help="Write CSV; - is stdout, which is also the default.")
+@click.option("--csv", "csv_path", metavar="FILE", help="Write CSV; - is stdout (default).")
 @click.option("--parquet", "parquet_path", metavar="FILE", help="Write Parquet (needs the extra 'parquet').")
-@click.option("--portfolio", help="Only this portfolio.")
-@click.option("--from", "since", type=INSTANT, default=0, help="From this time on: ISO 8601 (UTC), or ns since 1970.")
-@click.option("--to", "until", type=INSTANT, default=NEVER_NS, help="Before this time.")
-@click.option("--json", "as_json", is_flag=True, help="Report as one JSON object on stdout; needs a file.")
+@click.option("--portfolio", help="Export only this portfolio.")
+@click.option(
+    "--from", "since", type=INSTANT, default=0, help="Start time, inclusive: ISO 8601 (UTC), or ns since 1970."
+)
+@click.option("--to", "until", type=INSTANT, default=NEVER_NS, help="End time, exclusive.")
+@click.option("--json", "as_json", is_flag=True, help="Print a report as one JSON object on stdout; needs a file.")
 @common
 def export(
     what: str,
@@ -63,7 +65,7 @@ def export(
     *,
     as_json: bool,
 ) -> None:
-    """Write the strategies' weights, or the decisions, as a table: one row a cell, or a symbol, of each allocation."""
+    """Export strategy weights (one row per strategy and symbol) or decisions (one row per symbol) as a table."""
     if csv_path and parquet_path:
         raise click.UsageError("--csv and --parquet exclude each other")
     path = parquet_path or csv_path or STDOUT
@@ -77,7 +79,7 @@ def export(
     if as_json:
         sys.stdout.write(orjson.dumps({**found._asdict(), "file": path}).decode() + "\n")
     else:
-        click.echo(_told(found, what, path), err=True)
+        click.echo(_summary(found, what, path), err=True)
 
 
 @contextmanager
@@ -93,10 +95,10 @@ def _opened(path: str, table: ExportTable, *, parquet: bool) -> Iterator[Write]:
 
 
 async def _export(found: Stream, wanted: Wanted, write: Write) -> Exported:
-    """Write the rows of the allocations that are wanted, in batches.
+    """Write the rows of the selected allocations in batches.
 
     Raises:
-        NotFound: the portfolio that was named has no allocation at all.
+        NotFound: the named portfolio has no allocation.
     """
     rows: list[ExportRow] = []
     seen = count = written = empty = 0
@@ -118,10 +120,10 @@ async def _export(found: Stream, wanted: Wanted, write: Write) -> Exported:
     return Exported(written + len(rows), count, empty)
 
 
-def _told(found: Exported, what: str, path: str) -> str:
+def _summary(found: Exported, what: str, path: str) -> str:
     line = f"{found.rows} rows of {found.allocations} allocations"
     if path != STDOUT:
         line = f"{line} in {path}"
     if found.without_rows:
-        line = f"{line}; {found.without_rows} have no {what}: nothing held, decided by ratio, or of decision version 1"
+        line = f"{line}; {found.without_rows} have no {what}: nothing held, scaled by ratio, or of decision version 1"
     return line

@@ -1,4 +1,4 @@
-"""Places in the journal on the command line: a time, an entry, or a decision."""
+"""Positions in the journal on the command line: a time, an entry or a decision."""
 
 import re
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ ENTRY: Final = re.compile(r"([0-9]{1,4}):([0-9]{1,18})", re.ASCII)
 
 
 class JournalMark(NamedTuple):
-    """A time of all partitions, or an entry of one."""
+    """A time in all partitions, or one entry of one partition."""
 
     at_ns: int = 0
     partition: int | None = None
@@ -21,7 +21,7 @@ class JournalMark(NamedTuple):
 
 
 class JournalPlace(click.ParamType):
-    """A time as `Instant` takes it, PARTITION:OFFSET, or a decision's id.
+    """A time (see `Instant`), PARTITION:OFFSET, or a decision id.
 
     >>> PLACE.convert("3:17", None, None)
     JournalMark(at_ns=0, partition=3, offset=17)
@@ -32,7 +32,7 @@ class JournalPlace(click.ParamType):
     name = "place"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> JournalMark:
-        """Return the place; a usage error where the text is none."""
+        """Return the position; fail with a usage error if the text is none."""
         if isinstance(value, JournalMark):
             return value
         text = str(value)

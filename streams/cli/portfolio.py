@@ -1,4 +1,4 @@
-"""`himari portfolio`: how a portfolio stands."""
+"""`himari portfolio`: the current state of a portfolio."""
 
 import asyncio
 import sys
@@ -9,12 +9,12 @@ import orjson
 from streams.cli.common import clock, common, connection, loaded, names
 from streams.kafka.allocations import AllocationFields, newest
 from streams.kafka.state_snapshot import folded
-from streams.reports.portfolio import told, view
+from streams.reports.portfolio import render, view
 
 
 @click.group()
 def portfolio() -> None:
-    """Look at portfolios."""
+    """Show a portfolio's targets, budgets and trading states."""
 
 
 @portfolio.command()
@@ -22,7 +22,7 @@ def portfolio() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
 def show(portfolio_id: str, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Show a portfolio's newest allocation, how full its budgets are, its trading states, and how fresh it all is."""
+    """Show a portfolio's newest allocation, budget use, trading states and data ages."""
     settings = loaded(config, bootstrap).settings
 
     async def work() -> AllocationFields:
@@ -34,5 +34,5 @@ def show(portfolio_id: str, config: str | None, bootstrap: str | None, *, as_jso
     if as_json:
         sys.stdout.write(orjson.dumps(shown).decode() + "\n")
         return
-    for line in told(shown):
+    for line in render(shown):
         click.echo(line)

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on stderr, where somebody looks."""
+"""Progress bar of a long command, on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,26 +9,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class ProgressBar:
-    """Told how much there is, and how much of it is done."""
+    """Progress of one task; prints nothing if `progress` is None."""
 
     def __init__(self, progress: Progress | None, what: str) -> None:
         self._progress = progress
         self._task: Any = None if progress is None else progress.add_task(what, total=None)
 
-    def begun(self, total: int) -> None:
-        """Take how much there is."""
+    def start(self, total: int) -> None:
+        """Set the total."""
         if self._progress is not None:
             self._progress.update(self._task, total=total)
 
-    def told(self, more: int) -> None:
-        """Take that so much more is done."""
+    def advance(self, more: int) -> None:
+        """Add completed work."""
         if self._progress is not None:
             self._progress.advance(self._task, more)
 
 
 @contextmanager
 def progress_bar(what: str, *, shown: bool = True) -> Iterator[ProgressBar]:
-    """Give a bar; it is silent where nobody asked for it, or stderr is no terminal."""
+    """Yield a progress bar; it is silent unless `shown` and stderr is a terminal."""
     console = Console(stderr=True)
     if not shown or not console.is_terminal:
         yield ProgressBar(None, what)

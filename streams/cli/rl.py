@@ -1,4 +1,4 @@
-"""`himari rl`: a policy endpoint to try things with, whether an endpoint fits, and policy against rules."""
+"""`himari rl`: serve a reference policy, check a policy endpoint, compare policy and rules."""
 
 import asyncio
 import json
@@ -17,25 +17,39 @@ from streams.kafka.state_snapshot import folded_all
 from streams.policy.conformance import Probe, Report
 from streams.policy.http_transport import Link
 from streams.policy.reference_server import HOST, MODEL, WRONGS, Endpoint, Switches, serve
-from streams.policy.report import rows, told
+from streams.policy.report import render, rows
 
-OUT_OF_REACH = 6
+UNREACHABLE = 6
 
 
 @click.group()
 def rl() -> None:
-    """The policy that may nudge: an endpoint to try, and a probe of yours."""
+    """Check a policy endpoint, serve a reference one, and compare policy with rules."""
 
 
 @rl.command("serve")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8888, show_default=True, help="0: any free one.")
-@click.option("--protocol", type=click.Choice(["oip", "predict", "both"]), default="both", show_default=True)
-@click.option("--model", default=MODEL, show_default=True, help="Name of the model (oip).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of its weights.")
-@click.option("--slow", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Answer so late.")
-@click.option("--wrong", type=click.Choice(WRONGS), help="Let this be wrong with every answer.")
-@click.option("--dead", is_flag=True, help="Break every connection.")
-@click.option("--error-rate", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Answer so many with 500.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8888,
+    show_default=True,
+    help="Port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["oip", "predict", "both"]),
+    default="both",
+    show_default=True,
+    help="Protocol to serve: Open Inference Protocol v2, POST /predict, or both.",
+)
+@click.option("--model", default=MODEL, show_default=True, help="Model name (oip).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random weights.")
+@click.option("--slow", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Delay every answer.")
+@click.option("--wrong", type=click.Choice(WRONGS), help="Break every answer in this way.")
+@click.option("--dead", is_flag=True, help="Drop every connection.")
+@click.option(
+    "--error-rate", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Share of questions answered with 500."
+)
 def serve_(
     port: int,
     protocol: str,
@@ -47,9 +61,9 @@ def serve_(
     *,
     dead: bool,
 ) -> None:
-    """Serve the reference policy on 127.0.0.1 until interrupted: a small transformer, untrained: it answers noise.
+    """Serve the reference policy on 127.0.0.1 until interrupted: a small untrained transformer that answers noise.
 
-    For trying the way to a policy, the breaker and the gate; not for money.
+    Use it to test the policy client, the circuit breaker and the gate. Never trade on its answers.
     """
     switches = Switches(slow, wrong, dead, error_rate)  # type: ignore[arg-type]
     endpoint = Endpoint(seed=seed, protocol=protocol, switches=switches, model=model)  # type: ignore[arg-type]
@@ -60,7 +74,7 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
     try:
         listening = await serve(endpoint, port)
     except OSError as error:
-        raise PortTaken(f"port {port} on {HOST} is taken: {error.strerror}") from error
+        raise PortTaken(f"port {port} on {HOST} is in use: {error.strerror}") from error
     click.echo(f"himari: untrained reference policy on {listening.url}, and {listening.url}/predict", err=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,14 +87,25 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
 
 
 @rl.command()
-@click.option("--url", required=True, help="Of the endpoint; for predict with its path.")
-@click.option("--protocol", type=click.Choice(["oip", "predict"]), help="Default: predict where the URL ends so.")
-@click.option("--model", default=MODEL, show_default=True, help="Name of the model (oip).")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0.001), default=None, metavar="SECONDS")
+@click.option("--url", required=True, help="Endpoint; for predict, include the path.")
 @click.option(
-    "--count", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Questions for the latency."
+    "--protocol",
+    type=click.Choice(["oip", "predict"]),
+    help="Protocol of the endpoint (default: predict if the URL ends in it, else oip).",
 )
-@click.option("--token-env", metavar="NAME", help="Variable with a bearer token.")
+@click.option("--model", default=MODEL, show_default=True, help="Model name (oip).")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.001),
+    default=None,
+    metavar="SECONDS",
+    help="Timeout of one question (default: rl.timeout_sec).",
+)
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Questions to measure latency with."
+)
+@click.option("--token-env", metavar="NAME", help="Environment variable that holds a bearer token.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(
     url: str,
@@ -92,37 +117,37 @@ def check(
     *,
     as_json: bool,
 ) -> None:
-    """Probe an endpoint, and say what fits and what does not; exit 1 where something does not, 6 out of reach."""
+    """Check that a policy endpoint conforms, and measure its latency. Exit 1 if it does not, 6 if unreachable."""
     chosen = protocol or ("predict" if url.rstrip("/").endswith("predict") else "oip")
-    patience_s = timeout_s or Settings().rl.timeout_sec
+    chosen_s = timeout_s or Settings().rl.timeout_sec
     link = Link(url.rstrip("/"), token=os.environ.get(token_env) if token_env else None)
-    report = asyncio.run(Probe(link, chosen, model=model, timeout_s=patience_s, count=count).report())
-    click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _told(report))
-    sys.exit(0 if report.fits else 1 if report.reachable else OUT_OF_REACH)
+    report = asyncio.run(Probe(link, chosen, model=model, timeout_s=chosen_s, count=count).report())
+    click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _render(report))
+    sys.exit(0 if report.fits else 1 if report.reachable else UNREACHABLE)
 
 
 @rl.command()
-@click.option("--portfolio", help="Of this one alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each portfolio.")
+@click.option("--portfolio", help="Report only this portfolio.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per portfolio.")
 @common
 def report(portfolio: str | None, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Show what the policy's sizes have earned beside the rules' on the same outcomes, and how the gate stands."""
+    """Compare what the policy's and the rules' sizes earned on the same outcomes, and show the gate's status."""
     settings = loaded(config, bootstrap).settings
 
     async def work() -> list[State]:
-        way, topics = connection(settings), names(settings)
-        partitions = len(await places(way, topics))
-        return await folded_all(way, topics, range(partitions))
+        cluster, topics = connection(settings), names(settings)
+        partitions = len(await places(cluster, topics))
+        return await folded_all(cluster, topics, range(partitions))
 
     found = [row for row in rows(asyncio.run(work())) if portfolio in {None, row["portfolio_id"]}]
     if portfolio is not None and not found:
-        raise NotFound(f"portfolio {portfolio} asks no policy, and was never scored")
-    for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else told(found):
+        raise NotFound(f"portfolio {portfolio} does not use a policy and has no scored decisions")
+    for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else render(found):
         click.echo(line)
 
 
-def _told(report: Report) -> str:
+def _render(report: Report) -> str:
     lines = [f"{report.url} ({report.protocol})"]
     lines += [f"  {each.name:<12} {each.verdict:<13} {each.detail}" for each in report.findings]
-    lines.append("fits" if report.fits else "does not fit" if report.reachable else "out of reach")
+    lines.append("fits" if report.fits else "does not fit" if report.reachable else "unreachable")
     return "\n".join(lines)

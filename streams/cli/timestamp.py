@@ -1,4 +1,4 @@
-"""Points in time on the command line."""
+"""Timestamps on the command line."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,12 +9,12 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Instant(click.ParamType):
-    """ISO 8601 (UTC where no offset is given) or whole nanoseconds since 1970; becomes nanoseconds since 1970."""
+    """A time as ISO 8601 (UTC unless an offset is given) or whole ns since 1970, converted to ns since 1970."""
 
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return ns since 1970; a usage error where the text is no time."""
+        """Return ns since 1970; fail with a usage error if the text is not a time."""
         if isinstance(value, int):
             return value
         text = str(value)

@@ -1,4 +1,4 @@
-"""`himari topics`, `publish` and `tail`: topics and what is in them, from the command line."""
+"""`himari topics`, `publish` and `tail`: manage topics, and write and read their records."""
 
 import asyncio
 import sys
@@ -26,14 +26,14 @@ from streams.stages.ingest import INTAKES
 
 @click.group()
 def topics() -> None:
-    """Create, compare and adopt topics."""
+    """Create and check topics, accept a recreated one, print ACLs."""
 
 
 @topics.command("apply")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
 def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Create the topics that are missing, grow those that may, and begin the journal."""
+    """Create missing topics, add partitions where allowed, and initialise the journal."""
     settings = loaded(config, bootstrap).settings
     partitions = settings.topics.partitions
     value = genesis(new_journal_id(), partitions, settings.decision(), time.time_ns())
@@ -51,14 +51,14 @@ def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) ->
     for name in applied.grown:
         click.echo(f"added partitions to {name}")
     grown = f", {len(applied.grown)} grown" if applied.grown else ""
-    click.echo(f"{len(applied.created)} topics created{grown}; journal {'begun' if begun else 'was begun before'}")
+    click.echo(f"{len(applied.created)} topics created{grown}; journal {'initialised' if begun else 'already exists'}")
 
 
 @topics.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @common
 def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
-    """Compare the broker's topics with what the settings ask for."""
+    """Compare the topics on the broker with the settings. Exit 6 if they differ."""
     settings = loaded(config, bootstrap).settings
     wanted = settings.topics
     found = asyncio.run(admin.check(connection(settings), names(settings), wanted.partitions, wanted.replication))
@@ -67,7 +67,7 @@ def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
     else:
         for difference in found.differences:
             click.echo(str(difference))
-        click.echo(found.advice or "all topics are as declared")
+        click.echo(found.advice or "all topics match the settings")
     if found.differences:
         click.get_current_context().exit(6)
 
@@ -76,18 +76,18 @@ def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
 @click.argument("topic")
 @common
 def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
-    """Accept that an input TOPIC was created anew: its offsets begin again. Stop the workers first."""
+    """Accept that an input TOPIC was recreated and its offsets restart at 0. Stop the workers first."""
     settings = loaded(config, bootstrap).settings
     epoch = asyncio.run(sources.adopt(connection(settings), names(settings), topic, time.time_ns()))
-    click.echo(f"{topic} is in epoch {epoch}; start the workers again")
+    click.echo(f"{topic} is now in epoch {epoch}; restart the workers")
 
 
 @topics.command()
 @click.argument("role")
-@click.option("--principal", required=True, metavar="User:NAME", help="Who gets the rights.")
+@click.option("--principal", required=True, metavar="User:NAME", help="Principal to grant the ACLs to.")
 @common
 def rights(role: str, principal: str, config: str | None, bootstrap: str | None) -> None:
-    """Print the kafka-acls commands that give a ROLE the least rights that it needs (docs/security.md)."""
+    """Print the kafka-acls commands that grant a ROLE the minimal rights it needs (see docs/security.md)."""
     settings = loaded(config, bootstrap).settings
     for line in lines(names(settings), role, principal, settings.kafka.bootstrap_servers):
         click.echo(line)
@@ -96,12 +96,12 @@ def rights(role: str, principal: str, config: str | None, bootstrap: str | None)
 @click.command()
 @click.argument("topic")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--keep-going", is_flag=True, help="Send the good lines although others are bad.")
+@click.option("--keep-going", is_flag=True, help="Publish the valid lines even if others are invalid.")
 @common
 def publish(topic: str, file: BinaryIO, config: str | None, bootstrap: str | None, *, keep_going: bool) -> None:
-    """Publish JSON lines to an input TOPIC, each validated first."""
+    """Validate JSON lines from FILE (default: stdin) and publish them to an input TOPIC. Exit 5 if any is invalid."""
     if topic not in {*INTAKES, "prices"}:
-        msg = f"{topic} takes no input; there are {', '.join([*INTAKES, 'prices'])}"
+        msg = f"{topic} is not an input topic; choose one of {', '.join([*INTAKES, 'prices'])}"
         raise NotFound(msg)
     settings = loaded(config, bootstrap).settings
     good, bad = _sorted_out(topic, file)
@@ -128,10 +128,10 @@ def _sorted_out(topic: str, file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], 
 
 
 def _key(topic: str, raw: bytes) -> bytes:
-    """Validate a record; return the key that it is published under.
+    """Validate a record; return its key.
 
     Raises:
-        InvalidMessage: it would be dead-lettered.
+        InvalidMessage: the worker would send it to the dead-letter topic.
     """
     if topic == "prices":
         return str(wire.decode_prices(raw, place=topic)[0]["symbol"]).encode()
@@ -143,8 +143,9 @@ def _key(topic: str, raw: bytes) -> bytes:
     return b""
 
 
-async def _publish(way: Connection, topics_names: Names, topic: str, lines: list[tuple[bytes, bytes]]) -> None:
-    async with _client(AIOKafkaProducer(**way.options(), acks="all", enable_idempotence=False), way) as producer:
+async def _publish(cluster: Connection, topics_names: Names, topic: str, lines: list[tuple[bytes, bytes]]) -> None:
+    producer = AIOKafkaProducer(**cluster.options(), acks="all", enable_idempotence=False)
+    async with _client(producer, cluster):
         name = topics_names.topic(topic)
         with allowed("write", name):
             pending = [await producer.send(name, value, key=key) for key, value in lines]
@@ -153,10 +154,10 @@ async def _publish(way: Connection, topics_names: Names, topic: str, lines: list
 
 @click.command()
 @click.argument("topic")
-@click.option("--from-beginning", is_flag=True, help="Begin with the first record there is.")
-@click.option("--max", "most", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest record.")
+@click.option("--max", "most", type=click.IntRange(min=1), help="Stop after this many records.")
 @click.option("--portfolio", help="Only records of this portfolio.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print the raw record values.")
 @common
 def tail(
     topic: str,
@@ -168,9 +169,9 @@ def tail(
     from_beginning: bool,
     as_json: bool,
 ) -> None:
-    """Follow a TOPIC."""
+    """Print the records of a TOPIC as they arrive."""
     if topic not in {each.name for each in TOPICS}:
-        msg = f"{topic} is no topic of ours; there are {', '.join(each.name for each in TOPICS)}"
+        msg = f"{topic} is not a topic of himari; choose one of {', '.join(each.name for each in TOPICS)}"
         raise NotFound(msg)
     settings = loaded(config, bootstrap).settings
 
@@ -187,13 +188,13 @@ def tail(
     asyncio.run(work())
 
 
-async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> AsyncIterator[Any]:
+async def _follow(cluster: Connection, topic: str, *, from_beginning: bool) -> AsyncIterator[Any]:
     start = "earliest" if from_beginning else "latest"
-    consumer = AIOKafkaConsumer(**way.options(), auto_offset_reset=start, enable_auto_commit=False)
-    async with _client(consumer, way) as started:
+    consumer = AIOKafkaConsumer(**cluster.options(), auto_offset_reset=start, enable_auto_commit=False)
+    async with _client(consumer, cluster) as started:
         places = await read.partitions(started, topic)
         if not places:
-            msg = f"{topic}: no such topic on {way.bootstrap}; run: himari topics apply"
+            msg = f"{topic}: no such topic on {cluster.bootstrap}; run: himari topics apply"
             raise TopicsUnfit(msg)
         started.assign(places)
         with allowed("read", topic):
@@ -202,9 +203,9 @@ async def _follow(way: Connection, topic: str, *, from_beginning: bool) -> Async
 
 
 @asynccontextmanager
-async def _client(client: Any, way: Connection) -> AsyncIterator[Any]:
+async def _client(client: Any, cluster: Connection) -> AsyncIterator[Any]:
     try:
-        await reach(client, way)
+        await reach(client, cluster)
         yield client
     finally:
         await client.stop()

@@ -1,4 +1,4 @@
-"""`himari worker`: one process of the group."""
+"""`himari worker`: run one worker process of the consumer group."""
 
 import asyncio
 import logging
@@ -17,13 +17,20 @@ from streams.worker.worker import prepare
 
 
 @click.command()
-@click.option("--drain", is_flag=True, help="Fold all there is, hand the journal over to another version, and stop.")
-@click.option("--to", "to_version", type=click.IntRange(min=1), help="Decision version to hand over to; the next one.")
+@click.option(
+    "--drain", is_flag=True, help="Process the journal to its end, hand it over to another decision version, and stop."
+)
+@click.option(
+    "--to",
+    "to_version",
+    type=click.IntRange(min=1),
+    help="With --drain: decision version to hand over to (default: next).",
+)
 @common
 def worker(config: str | None, bootstrap: str | None, to_version: int | None, *, drain: bool) -> None:
-    """Run a worker until it is interrupted; health on 6066, metrics on 9090, on this machine alone by default."""
+    """Run a worker until interrupted. Health on port 6066, metrics on port 9090, on localhost by default."""
     if to_version is not None and not drain:
-        msg = "--to goes with --drain"
+        msg = "--to requires --drain"
         raise click.UsageError(msg)
     found = loaded(config, bootstrap)
     logging.basicConfig(
@@ -52,7 +59,7 @@ async def _run(found: Loaded, path: str | None) -> NoReturn:
 
 
 async def _announce(not_ready: object) -> None:
-    """Say on stderr when decisions begin."""
+    """Print a line on stderr when the worker starts to decide."""
     while callable(not_ready) and not_ready():
         await asyncio.sleep(0.1)
     click.echo("himari: worker ready", err=True)

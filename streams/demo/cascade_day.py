@@ -1,6 +1,6 @@
-"""Correlation of candles on one day and in the week before: what a cascade does to diversification.
+"""Mean correlation on one day and in the week before: what a cascade does to diversification.
 
-Plain Pearson correlations of hourly log returns, nothing smoothed, nothing shrunk.
+Pearson correlations of hourly log returns, without smoothing or shrinkage.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +14,20 @@ from streams.history.candles import Candles
 from streams.processing.clock import SECOND_NS
 
 KNOWN_DAY = date(2021, 5, 19)
-"""Of all days of 2020 to 2022 the one that fell most; shown where the data has it."""
+"""The largest one-day fall of 2020 to 2022; preferred if the data covers it."""
 HOUR_NS = 3_600 * SECOND_NS
 DAY_HOURS, WEEK_DAYS = 24, 7
 HOURS_MIN = 12
-"""Hours that a pair has in common, or it says nothing."""
+"""Common hours a pair needs to count."""
 
 Returns = Mapping[int, float]
-"""Hour since 1970 in which a return came about → log return."""
+"""Hour since 1970 → log return over that hour."""
 
 
 def report(files: Sequence[Candles], worst: date | None) -> dict[str, Any] | None:
-    """Return the mean pairwise correlation on the known day, else on `worst`, and in the week before.
+    """Return the mean pairwise correlation on `KNOWN_DAY`, else on `worst`, and in the week before.
 
-    None where there are no two coins on such a day; a mean is None where no pair has twelve hours in common.
+    None if neither day has a pair with `HOURS_MIN` common hours; the week's mean is None if the week has none.
     """
     returns = [hourly(each) for each in files]
     for day in filter(None, (KNOWN_DAY, worst)):
@@ -39,13 +39,13 @@ def report(files: Sequence[Candles], worst: date | None) -> dict[str, Any] | Non
 
 
 def hourly(candles: Candles) -> dict[int, float]:
-    """Return the log return of each hour whose close and whose last close are known; an hour is (start, end]."""
+    """Return the log return of each hour with a known close and previous close; an hour is (start, end]."""
     closes = {(candles.end_ns(candle) - 1) // HOUR_NS: candle.close for candle in candles.rows}
     return {hour: log(close / closes[hour - 1]) for hour, close in closes.items() if hour - 1 in closes}
 
 
 def mean_of_pairs(returns: Sequence[Returns], first: date, days: int) -> float | None:
-    """Return the mean correlation of all pairs over so many UTC days; None where no pair is known."""
+    """Return the mean correlation of all pairs over `days` UTC days; None if no pair has enough hours."""
     start = int(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp()) * SECOND_NS // HOUR_NS
     pairs = list(_pairs(returns, range(start, start + days * DAY_HOURS)))
     return round(fmean(pairs), 4) if pairs else None

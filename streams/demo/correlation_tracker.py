@@ -1,7 +1,6 @@
-"""How the demo's coins move together: the engines' estimate, made here of the prices that the demo sends.
+"""The demo's correlation panel: the engines' estimate, computed from the prices the demo sends.
 
-The worker is not asked: it may be another process, and what it knows is its own. From the same prices the same numbers
-come, to the bit.
+It does not query the worker, which may be another process. The same prices give bit-identical numbers.
 """
 
 from collections import deque
@@ -17,50 +16,50 @@ from streams.history.feed import FeedEvent
 from streams.processing.clock import SECOND_NS
 
 
-class Together(NamedTuple):
-    """How coins move together."""
+class CorrelationView(NamedTuple):
+    """Pairwise correlations at one moment."""
 
     symbols: tuple[str, ...]
-    """Ascending."""
+    """Sorted."""
     rows: tuple[tuple[float, ...], ...]
     """Raw correlations in [-1, 1]; 1 on the diagonal."""
 
     @property
     def mean(self) -> float | None:
-        """Mean of all pairs; None where there is no pair."""
+        """Mean over all pairs; None without a pair."""
         pairs = [rho for i, row in enumerate(self.rows) for rho in row[:i]]
         return sum(pairs) / len(pairs) if pairs else None
 
 
-class Heat:
-    """Correlations of bar returns, from prices in event-time order; one bar behind, as bars are."""
+class CorrelationTracker:
+    """Correlations of bar returns, from prices in event-time order. Lags by one bar: only closed bars count."""
 
     def __init__(self, params: DecisionParams) -> None:
-        """Gather bars as wide as the settings say."""
+        """Use the bar width and correlation settings of `params`."""
         self._params = params.risk_management.correlation
         self._width_ns = params.market.bar_s * SECOND_NS
         self._moments = moments.begin()
         self._waiting: deque[FeedEvent] = deque()
         self._bar = -1
         self._closes: dict[str, float] = {}
-        """Of the running bar."""
+        """Closes of the open bar, by symbol."""
         self._before: dict[str, float] = {}
-        """Of each symbol's last closed bar."""
+        """Close of each symbol's last closed bar."""
         self._loaded = False
-        self._seen: Together | None = None
+        self._seen: CorrelationView | None = None
 
     def load(self) -> None:
-        """Compile what correlations need, or load it, off the event loop; until then `at` shows nothing."""
+        """Compile the correlation code or load it from the cache, off the event loop; until then `at` is None."""
         aggregation.warm()
         self._loaded = True
 
     def sent(self, event: FeedEvent) -> None:
-        """Take note of a record that is sent; only prices count."""
+        """Record an event that is sent; only prices count."""
         if event.topic == "prices":
             self._waiting.append(event)
 
-    def at(self, now_ns: int) -> Together | None:
-        """Return what the bars that were over at `now_ns` say; None before there are two coins. Time goes forward."""
+    def at(self, now_ns: int) -> CorrelationView | None:
+        """Return the correlations of the bars closed by `now_ns`, which must not decrease; None below two coins."""
         if not self._loaded:
             return None
         bars = self._bar
@@ -68,7 +67,7 @@ class Heat:
             self._take(self._waiting.popleft())
         if self._bar != bars and len(self._moments.symbols) > 1:
             matrix = correlation.raw(self._moments, self._params)
-            self._seen = Together(self._moments.symbols, tuple(map(tuple, matrix.tolist())))
+            self._seen = CorrelationView(self._moments.symbols, tuple(map(tuple, matrix.tolist())))
         return self._seen
 
     def _take(self, event: FeedEvent) -> None:
@@ -80,7 +79,7 @@ class Heat:
         self._closes[fields["symbol"]] = fields["price"]
 
     def _close(self) -> None:
-        """Let the running bar move the correlations."""
+        """Close the open bar and update the correlations."""
         returns = {symbol: ln(p / self._before[symbol]) for symbol, p in self._closes.items() if symbol in self._before}
         self._before |= self._closes
         self._closes.clear()

@@ -1,11 +1,11 @@
-"""What the live table shows: the latest decision of each cell, what is in force now, and the news. No drawing here."""
+"""The model behind the live table: each cell's latest decision, what is in force, and recent events. Draws nothing."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from engines.pipeline.caps import Limits
-from streams.demo.correlation_tracker import Together
+from streams.demo.correlation_tracker import CorrelationView
 from streams.reports.portfolio import budgets
 
 CellKey = tuple[str, str, str]
@@ -13,14 +13,14 @@ CellKey = tuple[str, str, str]
 
 NEWS_MAX = 6
 TOGETHER_NS = 1_800_000_000_000
-"""The same said of several symbols within this time is one piece of news."""
+"""Equal events of several symbols within this time are shown as one."""
 TRAIL_MAX = 12
-"""Posteriors that are remembered of each cell."""
+"""Calibrations kept per cell."""
 CALM = "MONITOR"
 
 
 class StageStep(NamedTuple):
-    """What one stage left of a cell."""
+    """A cell's size before and after one stage."""
 
     before: int
     """Signed size, cents."""
@@ -29,7 +29,7 @@ class StageStep(NamedTuple):
 
     @property
     def taken(self) -> int:
-        """Return the cents that the stage took, negative where it added."""
+        """Return the cents the stage removed; negative if it added."""
         return abs(self.before) - abs(self.after)
 
 
@@ -37,25 +37,25 @@ class DecisionRow(NamedTuple):
     """The latest decision about one cell."""
 
     side: int
-    """+1 long, -1 short, 0 neither."""
+    """+1 long, -1 short, 0 flat."""
     steps: Mapping[str, StageStep]
-    """By stage, in their order."""
+    """By stage, in pipeline order."""
     final: int
     """Signed size, cents."""
     level: str
     """Cascade recommendation."""
     why: str
-    """The stage that took most, or the reason."""
+    """Reason for a zero size, otherwise the stage that removed most."""
     trail: tuple[float, ...]
     """The cell's last calibrations b, newest last."""
     timestamp_ns: int
 
 
 class StrategyWeights(NamedTuple):
-    """How a portfolio weighs its strategies."""
+    """A portfolio's strategy weights and their drift."""
 
     weights: Mapping[str, float]
-    """Of those that were live when they were last weighed; sums to 1."""
+    """Weights of the strategies live at the last weighting; they sum to 1."""
     drift: float
     """Total variation from the slow reference, in [0, 1]."""
     alert: bool
@@ -63,22 +63,22 @@ class StrategyWeights(NamedTuple):
 
 
 class PolicyStatus(NamedTuple):
-    """How the policy stood at the last allocation."""
+    """The policy's status at the last allocation."""
 
     mode: str
     gate: str
     decisions: int
-    """Outcomes that both paths were scored on."""
+    """Outcomes scored for both policy and rules."""
     advantage: float
-    """Mean of what its sizes earned more, a decision, as a share of the value."""
+    """Mean extra return of the policy's sizes per decision, as a ratio of portfolio value."""
     lower: float
     upper: float
     answers: Mapping[str, int]
-    """Questions about forecasts that stand, by status."""
+    """Questions about live forecasts, by status."""
 
 
 class News(NamedTuple):
-    """Something that somebody watching would not want to miss."""
+    """An event worth showing."""
 
     time_ns: int
     subjects: tuple[str, ...]
@@ -86,52 +86,52 @@ class News(NamedTuple):
     grave: bool
 
 
-class Board:
-    """A model of recent allocations and alerts; the feeder of the table sets the counters and calls `take`."""
+class Dashboard:
+    """Recent allocations and alerts. The caller sets the counters and passes records to `take` and `alert`."""
 
     def __init__(self, title: str = "", limits: Limits | None = None) -> None:
-        """Show nothing yet; budgets are known where `limits` are given."""
+        """Start empty; budgets are shown only if `limits` are given."""
         self.title = title
         self.limits = limits
         self.rows: dict[CellKey, DecisionRow] = {}
         self.targets: dict[tuple[str, str], float] = {}
         """Net target in force, USD, by (portfolio, symbol)."""
         self.levels: dict[tuple[str, int], str] = {}
-        """Cascade level in force by (symbol, side), as alerts tell it."""
+        """Cascade level in force by (symbol, side), from alerts."""
         self.regimes: dict[tuple[str, str], str] = {}
         """Confirmed regime by (portfolio, symbol)."""
         self.values: dict[str, tuple[float, float]] = {}
         """(value, gross) in USD by portfolio."""
         self.budgets: dict[str, dict[str, dict[str, float]]] = {}
-        """What is held of what may be, by portfolio, level (position, strategy, portfolio) and name."""
+        """Ratio of held to allowed, by portfolio, level (position, strategy, portfolio) and name."""
         self.strategies: dict[str, StrategyWeights] = {}
         """By portfolio."""
-        self.correlations: Together | None = None
+        self.correlations: CorrelationView | None = None
         self.policy: PolicyStatus | None = None
         self.breaker = ""
-        """Status of the policy's circuit breaker, as the last alert told it."""
+        """Status of the policy's circuit breaker, from the last alert."""
         self.latest = ""
-        """The portfolio that was decided last."""
+        """Portfolio of the newest decision."""
         self.news: deque[News] = deque(maxlen=NEWS_MAX)
         self.signals = 0
         self.allocations = 0
         self.dead_letters = 0
         self.lag = 0
-        """Journal entries that are not folded yet."""
+        """Signals sent and not yet answered."""
         self.now_ns = 0
         self.done = 0.0
         self.total: float | None = None
-        """What `done` counts towards; None draws no progress bar."""
+        """Total for `done`; None draws no progress bar."""
 
     def take(self, allocation: Mapping[str, Any]) -> None:
-        """Take an allocation's fields."""
+        """Update from an allocation's fields."""
         portfolio, now_ns = allocation["portfolio_id"], allocation["timestamp_ns"]
         self.allocations += 1
         self.now_ns = max(self.now_ns, now_ns)
         self.values[portfolio] = (allocation["portfolio_value"], allocation["total_allocated_usd"])
         shown = {key: value for key, value in self.targets.items() if key[0] != portfolio}
         self.targets = shown | {(portfolio, symbol): usd for symbol, usd in allocation["allocations"].items()}
-        self._take_whole(portfolio, allocation)
+        self._take_portfolio(portfolio, allocation)
         self.policy = _policy(allocation["rl"])
         symbol, regime = allocation.get("symbol"), allocation.get("current_regime")
         if symbol is None:
@@ -142,10 +142,10 @@ class Board:
             was = self.regimes.get((portfolio, symbol), regime)
             self.regimes[portfolio, symbol] = regime
             if was != regime:
-                self._tell(now_ns, symbol, f"regime {_words(was)} → {_words(regime)}", grave=regime == "crisis")
+                self._add_news(now_ns, symbol, f"regime {_words(was)} → {_words(regime)}", grave=regime == "crisis")
 
-    def _take_whole(self, portfolio: str, allocation: Mapping[str, Any]) -> None:
-        """Take what an allocation says of its portfolio: budgets by level, and weights where strategies were live."""
+    def _take_portfolio(self, portfolio: str, allocation: Mapping[str, Any]) -> None:
+        """Update budgets, strategy weights and drift of a portfolio."""
         self.latest = portfolio
         known = self.strategies.get(portfolio)
         weights = allocation["strategy_weights"] or (known.weights if known else {})
@@ -162,26 +162,26 @@ class Board:
             }
 
     def alert(self, alert: Mapping[str, Any]) -> None:
-        """Take an alert's fields; those of kind `cascade` say which level is in force."""
+        """Update from an alert's fields; a `cascade` alert sets the level in force."""
         time_ns = alert.get("timestamp_ns", self.now_ns)
         subject, grave = alert["subject"], alert["severity"] == "critical"
         if alert["kind"] == "breaker":
             self.breaker = (alert.get("result") or "").partition(",")[0]
-            self._tell(time_ns, subject, f"breaker {_words(self.breaker)}", grave=grave)
+            self._add_news(time_ns, subject, f"breaker {_words(self.breaker)}", grave=grave)
             return
         if alert["kind"] != "cascade":
-            self._tell(time_ns, subject, _words(alert["kind"]), grave=grave)
+            self._add_news(time_ns, subject, _words(alert["kind"]), grave=grave)
             return
         symbol, _, word = subject.partition(":")
         level = alert.get("result") or CALM
         self.levels[symbol, -1 if word == "short" else 1] = level
-        self._tell(time_ns, symbol, f"cascade, {word} side: {level}", grave=grave)
+        self._add_news(time_ns, symbol, f"cascade, {word} side: {level}", grave=grave)
 
     def level(self, symbol: str, row: DecisionRow) -> str:
-        """Return the cascade level in force for a row: the latest alert's, else its decision's."""
+        """Return the cascade level in force for a row: from the latest alert, else from its decision."""
         return self.levels.get((symbol, row.side or 1), row.level)
 
-    def _tell(self, time_ns: int, subject: str, text: str, *, grave: bool) -> None:
+    def _add_news(self, time_ns: int, subject: str, text: str, *, grave: bool) -> None:
         for index, known in enumerate(self.news):
             if known.text == text and abs(time_ns - known.time_ns) <= TOGETHER_NS:
                 if subject not in known.subjects:
@@ -226,7 +226,7 @@ def _row(allocation: Mapping[str, Any], before: DecisionRow | None) -> DecisionR
 
 
 def _why(allocation: Mapping[str, Any], steps: Mapping[str, StageStep], final: int) -> str:
-    """Return the reason of a zero, else the stage that took most with what it says."""
+    """Return the reason for a zero size, else the reason of the stage that removed most."""
     if allocation["trigger"]["kind"] == "expiry":
         return "forecast expired"
     for name, step in steps.items():

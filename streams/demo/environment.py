@@ -1,4 +1,4 @@
-"""The stage of the demo: topics, a journal, and what is needed to talk to them."""
+"""The demo's environment: topics, a journal, and a producer."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ PARTITIONS = 2
 
 
 class DemoEnvironment:
-    """A broker with topics and a journal, and what is needed to talk to it."""
+    """Topics and a journal on a broker, and a producer to write to them."""
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self.settings = settings
@@ -29,8 +29,8 @@ class DemoEnvironment:
         self.seed = seed
         self.producer: Any = None
 
-    async def lay(self, start_ns: int) -> None:
-        """Create the topics and begin the journal."""
+    async def create(self, start_ns: int) -> None:
+        """Create the topics and initialise the journal at `start_ns`."""
         await admin.apply(self.connection, self.names, PARTITIONS)
         value = genesis(new_journal_id(self.seed), PARTITIONS, self.settings.decision(), start_ns)
         await begin(self.connection, self.names, PARTITIONS, value)
@@ -40,7 +40,7 @@ class DemoEnvironment:
         await reach(self.producer, self.connection)
 
     async def publish(self, sends: Iterable[Send]) -> None:
-        """Publish, partition by partition, and wait for the acknowledgements."""
+        """Publish partition by partition, and wait for the acknowledgements."""
         by_place: dict[TopicPartition, list[OutgoingRecord]] = {}
         for send in sends:
             partition = partition_of(send.key or b"", PARTITIONS) if send.partition is None else send.partition
@@ -50,10 +50,10 @@ class DemoEnvironment:
             await append(self.producer, place, lines)
 
     async def send(self, events: Sequence[FeedEvent]) -> None:
-        """Publish events to their input topics; prices of one moment go in one message a partition."""
+        """Publish events to their input topics."""
         await self.publish(Send(event.topic, None, event.key, event.value) for event in events)
 
     async def close(self) -> None:
-        """Let go of the broker."""
+        """Close the producer."""
         if self.producer is not None:
             await self.producer.stop()

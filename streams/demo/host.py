@@ -1,4 +1,4 @@
-"""The demo's worker: in this process on the embedded broker, a process of its own on Apache Kafka."""
+"""Runs the demo's worker: in this process on the embedded broker, as a separate process on Apache Kafka."""
 
 import asyncio
 import json
@@ -16,20 +16,32 @@ from streams.worker.worker import prepare
 
 
 class RunningWorker:
-    """The demo's worker: in this process on the embedded broker, a process of its own on Apache Kafka."""
+    """A worker in this process or in a separate one, and the clock of the demo's market."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.task: asyncio.Task[int] | None = None
         self.process: asyncio.subprocess.Process | None = None
-        self.asked = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.clock_runs = False
+
+    def now_ns(self) -> int:
+        """Return the market's time; frozen at the start until `start_clock`."""
+        return self.clock.now_ns() if self.clock_runs else self.clock.start_ns
+
+    def start_clock(self) -> Clock:
+        """Start the market's clock now, and return it. A separate process got a fixed start time with its launch."""
+        if self.process is None:
+            self.clock = Clock.scaled(self.clock.start_ns, self.clock.factor)
+        self.clock_runs = True
+        return self.clock
 
     def check(self) -> None:
-        """Return while it runs.
+        """Return if the worker is running.
 
         Raises:
             KeyboardInterrupt: it was interrupted.
-            SizingError: it ended by itself; the reason is on stderr.
+            SizingError: it stopped by itself; the reason is on stderr.
         """
         code = None
         if self.task is not None and self.task.done():
@@ -39,12 +51,12 @@ class RunningWorker:
         if code == 0:
             raise KeyboardInterrupt
         if code is not None:
-            msg = f"the worker ended with exit code {code}"
+            msg = f"the worker stopped with exit code {code}"
             raise SizingError(msg)
 
     async def stop(self) -> None:
-        """Stop it as an operator would, and wait."""
-        self.asked.set()
+        """Stop the worker as SIGTERM does, and wait for it."""
+        self.stopping.set()
         if self.task is not None:
             await self.task
         if self.process is not None and self.process.returncode is None:
@@ -53,38 +65,34 @@ class RunningWorker:
 
 
 @asynccontextmanager
-async def hosted(stage: DemoEnvironment, clock: Clock, folder: Path, *, apart: bool) -> AsyncIterator[RunningWorker]:
-    """Start a worker, `apart` in a process of its own; it is ready when this returns. A live clock begins then."""
+async def hosted(
+    environment: DemoEnvironment, clock: Clock, folder: Path, *, apart: bool
+) -> AsyncIterator[RunningWorker]:
+    """Start a worker and wait until it is ready; `apart` runs it as a separate process. Stops it on exit."""
     started = RunningWorker(clock)
     try:
         if apart:
-            await _start_process(started, stage, folder)
+            await _start_process(started, environment, folder)
         else:
-            await _start_here(started, stage)
+            await _start_here(started, environment)
         yield started
     finally:
         with suppress(Exception):
             await started.stop()
 
 
-async def _start_here(started: RunningWorker, stage: DemoEnvironment) -> None:
-    """Start a worker in this process; the clock stands still until it is ready."""
-    opened = False
-    made = await prepare(
-        stage.settings, stage.connection, lambda: started.clock.now_ns() if opened else started.clock.start_ns
-    )
-    started.task = asyncio.create_task(made.run(started.asked))
+async def _start_here(started: RunningWorker, environment: DemoEnvironment) -> None:
+    made = await prepare(environment.settings, environment.connection, started.now_ns)
+    started.task = asyncio.create_task(made.run(started.stopping))
     while made.not_ready():
         started.check()
         await asyncio.sleep(0.02)
-    started.clock = Clock.scaled(started.clock.start_ns, started.clock.factor)
-    opened = True
 
 
-async def _start_process(started: RunningWorker, stage: DemoEnvironment, folder: Path) -> None:
+async def _start_process(started: RunningWorker, environment: DemoEnvironment, folder: Path) -> None:
     path = folder / "demo.yaml"
-    path.write_text(json.dumps(stage.settings.model_dump(exclude_defaults=True)))
-    environment = {**os.environ, ENVIRONMENT: str(started.clock)}
+    path.write_text(json.dumps(environment.settings.model_dump(exclude_defaults=True)))
+    variables = {**os.environ, ENVIRONMENT: str(started.clock)}
     started.process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -92,7 +100,7 @@ async def _start_process(started: RunningWorker, stage: DemoEnvironment, folder:
         "worker",
         "--config",
         str(path),
-        env=environment,
+        env=variables,
         stderr=asyncio.subprocess.PIPE,
     )
     if started.process.stderr is None:

@@ -1,4 +1,4 @@
-"""The demo: broker, topics, worker, market and signals in one command, and the proof at the end."""
+"""The demo: broker, topics, worker, market and signals in one command, and an audit at the end."""
 
 import asyncio
 import tempfile
@@ -17,8 +17,8 @@ from engines.pipeline.caps import Limits
 from engines.state.partition import State
 from schemas.errors import SizingError
 from streams.demo import cascade_day
-from streams.demo.correlation_tracker import Heat
-from streams.demo.dashboard import Board
+from streams.demo.correlation_tracker import CorrelationTracker
+from streams.demo.dashboard import Dashboard
 from streams.demo.environment import PARTITIONS, DemoEnvironment
 from streams.demo.host import RunningWorker, hosted
 from streams.demo.screen import Screen
@@ -40,12 +40,12 @@ FACTOR = 3_600
 FEED_CHUNK = 2_000
 DRAIN_S = 20.0
 PROCESS_START_S = 12
-"""What a worker process is given to start before the live market opens."""
+"""Wall seconds a separate worker process gets to start before the live market opens."""
 REFRESH_S = 0.2
 
 
 class Options(NamedTuple):
-    """What the command line asks for."""
+    """The demo's command-line options."""
 
     seconds: int
     data: tuple[Path, ...]
@@ -53,14 +53,14 @@ class Options(NamedTuple):
     kafka: bool
     as_json: bool
     rl: str | None = None
-    """`mock`, or the URL of a policy."""
+    """`mock`, or the URL of a policy; None asks no policy."""
 
 
 async def run(options: Options) -> dict[str, Any]:
-    """Run the whole of it; return the summary.
+    """Run the demo; return its summary.
 
     Raises:
-        SizingError: something did not start, or the worker died.
+        SizingError: broker or worker did not start, or the worker stopped.
     """
     files = [candles.read(path) for path in options.data]
     summary: dict[str, Any]
@@ -71,10 +71,12 @@ async def run(options: Options) -> dict[str, Any]:
         broker.start()
         await broker.ready()
         settings = _settings(broker, folder, files, options.rl)
-        stage = DemoEnvironment(settings, options.seed)
-        stack.push_async_callback(stage.close)
-        board = Board(_title(options), _limits(settings))
-        show = await (_history(stage, options, board, files) if files else _live(stage, options, board))
+        environment = DemoEnvironment(settings, options.seed)
+        stack.push_async_callback(environment.close)
+        dashboard = Dashboard(_title(options), _limits(settings))
+        show = await (
+            _history(environment, options, dashboard, files) if files else _live(environment, options, dashboard)
+        )
         summary = await show(stack, folder)
     return summary
 
@@ -85,7 +87,7 @@ def _title(options: Options) -> str:
 
 
 def _settings(broker: BrokerProcess, folder: Path, files: list[Candles], rl: str | None) -> Settings:
-    """Return the demo's settings: a market of hours is not stale after two minutes."""
+    """Return the demo's settings; prices may be as old as two candles, since they come hourly."""
     width_s = max((each.width_s for each in files), default=3600)
     return Settings.model_validate(
         {
@@ -103,7 +105,7 @@ def _settings(broker: BrokerProcess, folder: Path, files: list[Candles], rl: str
 
 
 def _policy(rl: str) -> dict[str, Any]:
-    """Return how the policy is asked; a deadline of five wall seconds is five hours of the demo's market."""
+    """Return the policy settings; the deadline of five wall seconds is five hours of the demo's market."""
     asked: dict[str, Any] = {"enabled": True, "mode": "live", "deadline_s": 5.0 * FACTOR}
     if rl == "mock":
         return {**asked, "protocol": "mock"}
@@ -111,170 +113,181 @@ def _policy(rl: str) -> dict[str, Any]:
 
 
 def _limits(settings: Settings) -> Limits:
-    """Return what a portfolio may hold, as the worker will say."""
+    """Return the portfolio limits that the settings give."""
     state = State(0)
     state.use(settings.decision())
     return cache.limits(state)
 
 
-# -- the two shows -------------------------------------------------------------------------------------------------
-async def _live(stage: DemoEnvironment, options: Options, board: Board) -> Callable[..., Any]:
-    """Weeks of history through the feeder, then a live market for so many seconds."""
+# -- the two modes -------------------------------------------------------------------------------------------------
+async def _live(environment: DemoEnvironment, options: Options, dashboard: Dashboard) -> Callable[..., Any]:
+    """Replay weeks of simulated history through the feeder, then run a live market for `options.seconds`.
+
+    The live clock starts when worker, reader and correlation panel have processed the history: a signal sent while
+    they still work through it would wait for them, and its latency would measure the start-up.
+    """
     simulation = Simulation(options.seed, hours=options.seconds)
 
     async def show(stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
-        await stage.lay(simulation.history_start_ns)
-        tally = DemoStatistics(board, Heat(stage.settings.decision()))
-        loading = asyncio.create_task(asyncio.to_thread(tally.heat.load))
-        feeder = _feeder(stage, simulation.history_start_ns)
+        await environment.create(simulation.history_start_ns)
+        stats = DemoStatistics(dashboard, CorrelationTracker(environment.settings.decision()))
+        loading = asyncio.create_task(asyncio.to_thread(stats.correlations.load))
+        feeder = _feeder(environment, simulation.history_start_ns)
         past = list(simulation.history())
-        await _feed(stage, feeder, past, tally)
-        await stage.publish(feeder.close())
+        await _feed(environment, feeder, past, stats)
+        await environment.publish(feeder.close())
         head_start_ns = PROCESS_START_S * SECOND_NS if options.kafka else 0
         clock = Clock(simulation.live_start_ns, FACTOR, time.time_ns() + head_start_ns)
-        worker = await stack.enter_async_context(hosted(stage, clock, folder, apart=options.kafka))
-        await stack.enter_async_context(_watching(stage, tally, board))
-        clock = worker.clock
-        with Screen(board) as screen:
-            drawing = asyncio.create_task(_draw(screen, tally))
-            await _play(stage, worker, clock, simulation.live(), tally)
-            await _drain(worker, tally)
-            await loading
+        worker = await stack.enter_async_context(hosted(environment, clock, folder, apart=options.kafka))
+        await stack.enter_async_context(_watching(environment, stats, dashboard))
+        await loading
+        await _drain(worker, stats)
+        with Screen(dashboard) as screen:
+            _look(screen, stats)
+            drawing = asyncio.create_task(_draw(screen, stats))
+            await _play(environment, worker, worker.start_clock(), simulation.live(), stats)
+            await _drain(worker, stats)
             drawing.cancel()
-            _look(screen, tally)
+            _look(screen, stats)
         await worker.stop()
-        return await _summary(stage, tally, [])
+        return await _summary(environment, stats, [])
 
     return show
 
 
-async def _history(stage: DemoEnvironment, options: Options, board: Board, files: list[Candles]) -> Callable[..., Any]:
-    """Real candles in event time, as fast as the machine goes."""
+async def _history(
+    environment: DemoEnvironment, options: Options, dashboard: Dashboard, files: list[Candles]
+) -> Callable[..., Any]:
+    """Replay candle files in event time, as fast as the machine allows."""
     events = list(strategies.feed(files))
-    board.total = float(len(events))
+    dashboard.total = float(len(events))
 
     async def show(stack: AsyncExitStack, folder: Path) -> dict[str, Any]:
         start_ns = events[0].time_ns
-        await stage.lay(start_ns)
-        tally = DemoStatistics(board, Heat(stage.settings.decision()))
-        loading = asyncio.create_task(asyncio.to_thread(tally.heat.load))
+        await environment.create(start_ns)
+        stats = DemoStatistics(dashboard, CorrelationTracker(environment.settings.decision()))
+        loading = asyncio.create_task(asyncio.to_thread(stats.correlations.load))
         clock = Clock(start_ns, 1, time.time_ns())
-        worker = await stack.enter_async_context(hosted(stage, clock, folder, apart=options.kafka))
-        await stack.enter_async_context(_watching(stage, tally, board))
-        feeder = _feeder(stage, start_ns)
-        with Screen(board) as screen:
-            drawing = asyncio.create_task(_draw(screen, tally))
-            await _feed(stage, feeder, events, tally, board, worker)
-            await stage.publish(feeder.close())
-            await _drain(worker, tally)
+        worker = await stack.enter_async_context(hosted(environment, clock, folder, apart=options.kafka))
+        await stack.enter_async_context(_watching(environment, stats, dashboard))
+        feeder = _feeder(environment, start_ns)
+        with Screen(dashboard) as screen:
+            drawing = asyncio.create_task(_draw(screen, stats))
+            await _feed(environment, feeder, events, stats, dashboard, worker)
+            await environment.publish(feeder.close())
+            await _drain(worker, stats)
             await loading
             drawing.cancel()
-            _look(screen, tally)
+            _look(screen, stats)
         await worker.stop()
-        return await _summary(stage, tally, files)
+        return await _summary(environment, stats, files)
 
     return show
 
 
-def _feeder(stage: DemoEnvironment, start_ns: int) -> Feeder:
-    return Feeder(PARTITIONS, PARTITIONS, stage.settings.decision(), start_ns)
+def _feeder(environment: DemoEnvironment, start_ns: int) -> Feeder:
+    return Feeder(PARTITIONS, PARTITIONS, environment.settings.decision(), start_ns)
 
 
 async def _feed(
-    stage: DemoEnvironment,
+    environment: DemoEnvironment,
     feeder: Feeder,
     events: Sequence[FeedEvent],
-    tally: DemoStatistics,
-    board: Board | None = None,
+    stats: DemoStatistics,
+    dashboard: Dashboard | None = None,
     worker: RunningWorker | None = None,
 ) -> None:
-    """Send history to the journal, chunk by chunk."""
+    """Write history to the journal in chunks."""
     for first in range(0, len(events), FEED_CHUNK):
         chunk = events[first : first + FEED_CHUNK]
-        await stage.publish(send for sends in feeder.feed(chunk) for send in sends)
+        await environment.publish(send for sends in feeder.feed(chunk) for send in sends)
         for event in chunk:
-            tally.sent(event, None)
-        if board is not None:
-            board.done = float(first + len(chunk))
-            board.lag = tally.signals - len(tally.answered)
+            stats.sent(event, None)
+        if dashboard is not None:
+            dashboard.done = float(first + len(chunk))
+            dashboard.lag = stats.signals - len(stats.answered)
         if worker is not None:
             worker.check()
-            while board is not None and tally.signals - len(tally.answered) > 10 * FEED_CHUNK:
+            while dashboard is not None and stats.signals - len(stats.answered) > 10 * FEED_CHUNK:
                 worker.check()
                 await asyncio.sleep(0.01)
 
 
 async def _play(
-    stage: DemoEnvironment, worker: RunningWorker, clock: Clock, events: Iterable[FeedEvent], tally: DemoStatistics
+    environment: DemoEnvironment,
+    worker: RunningWorker,
+    clock: Clock,
+    events: Iterable[FeedEvent],
+    stats: DemoStatistics,
 ) -> None:
     """Send each event when the clock shows its time."""
     due: list[FeedEvent] = []
     for event in events:
         if event.time_ns > clock.now_ns() and due:
-            await _send_now(stage, due, tally)
+            await _send_now(environment, due, stats)
             due = []
         wait_s = clock.wall_s_until(event.time_ns)
         if wait_s > 0:
             worker.check()
             await asyncio.sleep(wait_s)
         due.append(event)
-    await _send_now(stage, due, tally)
+    await _send_now(environment, due, stats)
 
 
-async def _send_now(stage: DemoEnvironment, due: list[FeedEvent], tally: DemoStatistics) -> None:
+async def _send_now(environment: DemoEnvironment, due: list[FeedEvent], stats: DemoStatistics) -> None:
     at = time.monotonic()
     for event in due:
-        tally.sent(event, at)
-    await stage.send(due)
+        stats.sent(event, at)
+    await environment.send(due)
 
 
-async def _drain(worker: RunningWorker, tally: DemoStatistics) -> None:
-    """Wait until every signal is answered.
+async def _drain(worker: RunningWorker, stats: DemoStatistics) -> None:
+    """Wait until every signal has an allocation.
 
     Raises:
-        SizingError: some are not after `DRAIN_S` without progress.
+        SizingError: no progress for `DRAIN_S` seconds.
     """
     last, since = -1, time.monotonic()
-    while len(tally.answered) < tally.signals:
+    while len(stats.answered) < stats.signals:
         worker.check()
-        if len(tally.answered) != last:
-            last, since = len(tally.answered), time.monotonic()
+        if len(stats.answered) != last:
+            last, since = len(stats.answered), time.monotonic()
         if time.monotonic() - since > DRAIN_S:
-            msg = f"{tally.signals - len(tally.answered)} of {tally.signals} signals were not answered"
+            msg = f"{stats.signals - len(stats.answered)} of {stats.signals} signals were not answered"
             raise SizingError(msg)
         await asyncio.sleep(0.05)
 
 
-async def _draw(screen: Screen, tally: DemoStatistics) -> None:
+async def _draw(screen: Screen, stats: DemoStatistics) -> None:
     while True:
-        _look(screen, tally)
+        _look(screen, stats)
         await asyncio.sleep(REFRESH_S)
 
 
-def _look(screen: Screen, tally: DemoStatistics) -> None:
-    """Draw what is known at the board's time."""
-    tally.board.correlations = tally.heat.at(tally.board.now_ns)
+def _look(screen: Screen, stats: DemoStatistics) -> None:
+    """Draw the dashboard at its current time."""
+    stats.dashboard.correlations = stats.correlations.at(stats.dashboard.now_ns)
     screen.refresh()
 
 
 # -- watching ------------------------------------------------------------------------------------------------------
 @asynccontextmanager
-async def _watching(stage: DemoEnvironment, tally: DemoStatistics, board: Board) -> AsyncIterator[None]:
-    """Read allocations, alerts and dead letters as any consumer would."""
+async def _watching(environment: DemoEnvironment, stats: DemoStatistics, dashboard: Dashboard) -> AsyncIterator[None]:
+    """Read allocations, alerts and dead letters with a consumer while the context is open."""
     topics = ("allocations", "alerts", "signals.dlq", "outcomes.dlq", "prices.dlq", "cascade-indicators.dlq")
-    logical = {stage.names.topic(topic): topic for topic in topics}
+    logical = {environment.names.topic(topic): topic for topic in topics}
     consumer = AIOKafkaConsumer(
-        **stage.connection.options(), auto_offset_reset="earliest", enable_auto_commit=False, fetch_max_wait_ms=50
+        **environment.connection.options(), auto_offset_reset="earliest", enable_auto_commit=False, fetch_max_wait_ms=50
     )
-    await reach(consumer, stage.connection)
+    await reach(consumer, environment.connection)
     consumer.assign([TopicPartition(topic, partition) for topic in logical for partition in range(PARTITIONS)])
 
     async def watch() -> None:
         while True:
             for place, records in (await consumer.getmany(timeout_ms=200)).items():
                 for record in records:
-                    tally.took(logical[place.topic], record.value or b"")
-            board.lag = max(0, tally.signals - len(tally.answered))
+                    stats.took(logical[place.topic], record.value or b"")
+            dashboard.lag = max(0, stats.signals - len(stats.answered))
 
     watching = asyncio.create_task(watch())
     try:
@@ -287,8 +300,8 @@ async def _watching(stage: DemoEnvironment, tally: DemoStatistics, board: Board)
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-async def _summary(stage: DemoEnvironment, tally: DemoStatistics, files: list[Candles]) -> dict[str, Any]:
-    """Verify every allocation, and return what there is to report; a candle of a file is named by its opening."""
+async def _summary(environment: DemoEnvironment, stats: DemoStatistics, files: list[Candles]) -> dict[str, Any]:
+    """Verify every allocation and return the summary. Candles are identified by their opening time."""
     hours, answers = CascadeHours(files[0].width_s if files else 0), PolicyAnswers()
 
     def of_the_market_too(entry: Journaled, folded: FoldResult, elapsed_ns: int) -> None:
@@ -298,18 +311,18 @@ async def _summary(stage: DemoEnvironment, tally: DemoStatistics, files: list[Ca
     def observers(partition: int) -> FoldObserver:
         return answers.observe if partition else of_the_market_too
 
-    verdict = await verify_cluster(stage.connection, stage.names, PARTITIONS, observers=observers)
+    verdict = await verify_cluster(environment.connection, environment.names, PARTITIONS, observers=observers)
     return {
-        "signals": tally.signals,
+        "signals": stats.signals,
         "allocations": verdict.checked,
-        "dead_letters": tally.dead_letters,
-        "sequence_gaps": tally.sequence_gaps,
-        "latency_ms": tally.latency_ms(),
+        "dead_letters": stats.dead_letters,
+        "sequence_gaps": stats.sequence_gaps,
+        "latency_ms": stats.latency_ms(),
         "audit": verdict.report(),
-        "symbols": sorted(tally.symbols),
+        "symbols": sorted(stats.symbols),
         "cascade": hours.report(),
-        "portfolio": tally.portfolio.report(),
-        "policy": answers.report(tally.board),
+        "portfolio": stats.portfolio.report(),
+        "policy": answers.report(stats.dashboard),
         "correlation": cascade_day.report(files, hours.worst_day()),
         "data": candles.found(files)._asdict(),
         "dashboard_url": None,

@@ -1,4 +1,4 @@
-"""The live table: the board drawn for a terminal, as wide as it is; a plain line now and then where there is none."""
+"""The live table: the dashboard drawn on a terminal, or a plain line at intervals where there is none."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,19 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.demo import panels
-from streams.demo.dashboard import CALM, Board, CellKey, DecisionRow, News, StageStep
-from streams.demo.terminal import Ink, column
+from streams.demo.dashboard import CALM, CellKey, Dashboard, DecisionRow, News, StageStep
+from streams.demo.terminal import Terminal, column
 
 ROWS_MAX = 24
 WIDE, MEDIUM = 160, 98
-"""Widths of a terminal from which on every stage has a column, and from which on regimes and calibrations have one."""
+"""Minimum terminal widths to show a column per stage, and to show the regime and calibration columns."""
 PLAIN_EVERY_S = 5.0
 
 STAGES = (
     ("kelly", "kelly"),
     ("conformal", "conf."),
     ("risk_score", "risk"),
-    ("sentiment", "mood"),
+    ("sentiment", "sent."),
     ("regime", "regime"),
     ("cascade", "casc."),
     ("drawdown", "draw."),
@@ -52,121 +52,125 @@ Justify = Literal["left", "right"]
 
 
 class Picture:
-    """A board as a rich renderable; looks at nothing but the board and the console's size and encoding."""
+    """A dashboard as a rich renderable; depends only on the dashboard and the console's size and encoding."""
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
+    def __init__(self, dashboard: Dashboard) -> None:
+        self.dashboard = dashboard
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        yield draw(self.board, Ink(options.max_width, options.max_height, options.ascii_only))
+        yield draw(self.dashboard, Terminal(options.max_width, options.max_height, options.ascii_only))
 
 
-def draw(board: Board, ink: Ink) -> RenderableType:
-    """Return the whole picture."""
-    parts: list[RenderableType] = [_header(board, ink)]
-    if board.total:
-        parts.append(_progress(board, ink))
-    parts += [Text(), _table(board, ink), Text()]
-    inner = ink._replace(width=ink.width - 2)
-    whole = panels.draw(board, inner, inner.height - _lines(board))
+def draw(dashboard: Dashboard, terminal: Terminal) -> RenderableType:
+    """Return the complete display."""
+    parts: list[RenderableType] = [_header(dashboard, terminal)]
+    if dashboard.total:
+        parts.append(_progress(dashboard, terminal))
+    parts += [Text(), _table(dashboard, terminal), Text()]
+    inner = terminal._replace(width=terminal.width - 2)
+    whole = panels.draw(dashboard, inner, inner.height - _lines(dashboard))
     if whole is not None:
         parts += [whole, Text()]
-    parts.append(_news(board, ink))
+    parts.append(_news(dashboard, terminal))
     return Padding(Group(*parts), (0, 1))
 
 
-def _lines(board: Board) -> int:
-    """Return how many lines all takes but the panels."""
-    shown = _shown(board)
-    table = 2 + len(shown) + len({key[:2] for key in shown}) + (len(board.rows) > len(shown))
-    return 2 + bool(board.total) + 1 + table + 2 + len(board.news)
+def _lines(dashboard: Dashboard) -> int:
+    """Return the number of lines without the panels."""
+    shown = _shown(dashboard)
+    table = 2 + len(shown) + len({key[:2] for key in shown}) + (len(dashboard.rows) > len(shown))
+    return 2 + bool(dashboard.total) + 1 + table + 2 + len(dashboard.news)
 
 
-def line(board: Board) -> str:
-    """Return the board as one plain line, for logs and pipes."""
+def line(dashboard: Dashboard) -> str:
+    """Return the dashboard as one plain line, for logs and pipes."""
     parts = [
-        _when(board.now_ns),
-        f"{board.signals} signals",
-        f"{board.allocations} allocations",
-        f"{board.dead_letters} dead letters",
-        f"lag {board.lag}",
+        _when(dashboard.now_ns),
+        f"{dashboard.signals} signals",
+        f"{dashboard.allocations} allocations",
+        f"{dashboard.dead_letters} dead letters",
+        f"lag {dashboard.lag}",
     ]
-    if board.total:
-        parts.append(f"{min(1.0, board.done / board.total):.0%} done")
-    for portfolio, (value, gross) in sorted(board.values.items()):
+    if dashboard.total:
+        parts.append(f"{min(1.0, dashboard.done / dashboard.total):.0%} done")
+    for portfolio, (value, gross) in sorted(dashboard.values.items()):
         parts.append(f"{portfolio} {gross / value:.0%} in use")
-    mean = None if board.correlations is None else board.correlations.mean
+    mean = None if dashboard.correlations is None else dashboard.correlations.mean
     if mean is not None:
         parts.append(f"correlation {mean:.2f}")
-    if board.policy is not None:
-        parts.append(f"policy {board.policy.mode}, gate {board.policy.gate}")
-    cut = sorted({f"{symbol} {level}" for (symbol, _), level in board.levels.items() if level != CALM})
+    if dashboard.policy is not None:
+        parts.append(f"policy {dashboard.policy.mode}, gate {dashboard.policy.gate}")
+    cut = sorted({f"{symbol} {level}" for (symbol, _), level in dashboard.levels.items() if level != CALM})
     return ", ".join(parts + cut)
 
 
 # -- header and footer ---------------------------------------------------------------------------------------------
-def _header(board: Board, ink: Ink) -> RenderableType:
+def _header(dashboard: Dashboard, terminal: Terminal) -> RenderableType:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     grid.add_column(no_wrap=True, justify="right")
-    name = Text.assemble(ink.text("HIMARI", "bold deep_sky_blue1"), ink.text(" layer 3", "grey70"))
-    if board.title:
-        name.append_text(ink.text(f" · {board.title}", "grey50"))
-    grid.add_row(name, ink.text(_when(board.now_ns), "bold"))
-    grid.add_row(_counters(board, ink), _in_use(board, ink))
+    name = Text.assemble(terminal.text("HIMARI", "bold deep_sky_blue1"), terminal.text(" layer 3", "grey70"))
+    if dashboard.title:
+        name.append_text(terminal.text(f" · {dashboard.title}", "grey50"))
+    grid.add_row(name, terminal.text(_when(dashboard.now_ns), "bold"))
+    grid.add_row(_counters(dashboard, terminal), _in_use(dashboard, terminal))
     return grid
 
 
-def _counters(board: Board, ink: Ink) -> Text:
+def _counters(dashboard: Dashboard, terminal: Terminal) -> Text:
     counters = (
-        ("signals", board.signals, "bold"),
-        ("allocations", board.allocations, "bold"),
-        ("dead letters", board.dead_letters, "bold red3" if board.dead_letters else "grey50"),
-        ("lag", board.lag, "grey50" if board.lag < 100 else "bold yellow3"),
+        ("signals", dashboard.signals, "bold"),
+        ("allocations", dashboard.allocations, "bold"),
+        ("dead letters", dashboard.dead_letters, "bold red3" if dashboard.dead_letters else "grey50"),
+        ("lag", dashboard.lag, "grey50" if dashboard.lag < 100 else "bold yellow3"),
     )
     shown = Text(overflow="ellipsis", no_wrap=True)
     for name, count, style in counters:
-        shown.append_text(ink.text(f"{count:,}", style)).append_text(ink.text(f" {name}   ", "grey50"))
+        shown.append_text(terminal.text(f"{count:,}", style)).append_text(terminal.text(f" {name}   ", "grey50"))
     return shown
 
 
-def _in_use(board: Board, ink: Ink) -> Text:
-    """Return how much of the portfolios' value is allocated, as a bar of ten."""
-    value, gross = (sum(each) for each in zip(*board.values.values(), strict=True)) if board.values else (0.0, 0.0)
+def _in_use(dashboard: Dashboard, terminal: Terminal) -> Text:
+    """Return the allocated share of the portfolios' value as a bar of ten glyphs."""
+    value, gross = (
+        (sum(each) for each in zip(*dashboard.values.values(), strict=True)) if dashboard.values else (0.0, 0.0)
+    )
     share = gross / value if value else 0.0
     return Text.assemble(
-        ink.text("in use ", "grey50"), ink.gauge(share, "deep_sky_blue1"), ink.text(f" {share:4.0%}", "bold")
+        terminal.text("in use ", "grey50"),
+        terminal.gauge(share, "deep_sky_blue1"),
+        terminal.text(f" {share:4.0%}", "bold"),
     )
 
 
-def _progress(board: Board, ink: Ink) -> RenderableType:
+def _progress(dashboard: Dashboard, terminal: Terminal) -> RenderableType:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
-    total = board.total or 1.0
-    bar = ProgressBar(total=total, completed=min(board.done, total), complete_style="deep_sky_blue1")
-    grid.add_row(bar, ink.text(f"{min(1.0, board.done / total):.0%}", "grey70"))
+    total = dashboard.total or 1.0
+    bar = ProgressBar(total=total, completed=min(dashboard.done, total), complete_style="deep_sky_blue1")
+    grid.add_row(bar, terminal.text(f"{min(1.0, dashboard.done / total):.0%}", "grey70"))
     return grid
 
 
-def _news(board: Board, ink: Ink) -> RenderableType:
+def _news(dashboard: Dashboard, terminal: Terminal) -> RenderableType:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for each in reversed(board.news):
-        grid.add_row(*_told(each, ink))
+    for each in reversed(dashboard.news):
+        grid.add_row(*_news_row(each, terminal))
     return grid
 
 
-def _told(news: News, ink: Ink) -> tuple[Text, Text, Text]:
+def _news_row(news: News, terminal: Terminal) -> tuple[Text, Text, Text]:
     style = "bold red3" if news.grave else "grey70"
-    when = ink.text(_when(news.time_ns)[5:-4], "grey50")
-    return when, ink.text(news.text, style), ink.text(" ".join(news.subjects), "grey70")
+    when = terminal.text(_when(news.time_ns)[5:-4], "grey50")
+    return when, terminal.text(news.text, style), terminal.text(" ".join(news.subjects), "grey70")
 
 
 # -- the table -----------------------------------------------------------------------------------------------------
-def _table(board: Board, ink: Ink) -> RenderableType:
+def _table(dashboard: Dashboard, terminal: Terminal) -> RenderableType:
     table = Table(
         box=box.SIMPLE_HEAD,
         expand=True,
@@ -175,96 +179,96 @@ def _table(board: Board, ink: Ink) -> RenderableType:
         border_style="grey30",
         show_edge=False,
     )
-    for name, justify, ratio in _columns(ink):
+    for name, justify, ratio in _columns(terminal):
         table.add_column(name, justify=justify, ratio=ratio, no_wrap=True, overflow="ellipsis")
-    shown = _shown(board)
+    shown = _shown(dashboard)
     for index, key in enumerate(shown):
         follows = index > 0 and shown[index - 1][:2] == key[:2]
         ends = index + 1 == len(shown) or shown[index + 1][:2] != key[:2]
-        table.add_row(*_cells(board, key, ink, follows=follows), end_section=ends and index + 1 < len(shown))
-    hidden = len(board.rows) - len(shown)
-    return Group(table, ink.text(f"and {hidden} more cells", "grey50")) if hidden else table
+        table.add_row(*_cells(dashboard, key, terminal, follows=follows), end_section=ends and index + 1 < len(shown))
+    hidden = len(dashboard.rows) - len(shown)
+    return Group(table, terminal.text(f"and {hidden} more cells", "grey50")) if hidden else table
 
 
-def _shown(board: Board) -> list[CellKey]:
-    """Return the cells that were decided last, sorted."""
-    newest = sorted(board.rows, key=lambda key: -board.rows[key].timestamp_ns)[:ROWS_MAX]
+def _shown(dashboard: Dashboard) -> list[CellKey]:
+    """Return the most recently decided cells, sorted."""
+    newest = sorted(dashboard.rows, key=lambda key: -dashboard.rows[key].timestamp_ns)[:ROWS_MAX]
     return sorted(newest)
 
 
-def _columns(ink: Ink) -> Iterator[tuple[str, Justify, int | None]]:
-    """Yield name, justification and ratio of each column that fits."""
+def _columns(terminal: Terminal) -> Iterator[tuple[str, Justify, int | None]]:
+    """Yield (name, justification, ratio) of each column that fits."""
     yield from (("symbol", "left", None), ("strategy", "left", None), ("", "left", None))
-    if ink.width >= WIDE:
+    if terminal.width >= WIDE:
         yield from ((title, "right", None) for _, title in STAGES)
     else:
         yield ("stages", "left", None)
     yield from (("final $", "right", None), ("target $", "right", None), ("cascade", "left", None))
-    if ink.width >= MEDIUM:
+    if terminal.width >= MEDIUM:
         yield from (("regime", "left", None), ("true share", "left", None))
     yield ("why", "left", 1)
 
 
-def _cells(board: Board, key: CellKey, ink: Ink, *, follows: bool) -> Iterator[Text]:
+def _cells(dashboard: Dashboard, key: CellKey, terminal: Terminal, *, follows: bool) -> Iterator[Text]:
     portfolio, symbol, strategy = key
-    row = board.rows[key]
-    several = len(board.values) > 1
-    yield ink.text("" if follows else f"{portfolio} {symbol}" if several else symbol, "bold")
-    yield ink.text(strategy, "grey70")
-    yield _side(row, ink)
-    if ink.width >= WIDE:
-        yield from (_left(row.steps.get(stage), ink) for stage, _ in STAGES)
+    row = dashboard.rows[key]
+    several = len(dashboard.values) > 1
+    yield terminal.text("" if follows else f"{portfolio} {symbol}" if several else symbol, "bold")
+    yield terminal.text(strategy, "grey70")
+    yield _side(row, terminal)
+    if terminal.width >= WIDE:
+        yield from (_left(row.steps.get(stage), terminal) for stage, _ in STAGES)
     else:
-        yield _waterfall(row, ink)
-    yield ink.text(_money(row.final), "bold" if row.final else "grey50")
-    target = board.targets.get((portfolio, symbol), 0.0)
-    yield ink.text("" if follows else _money(round(100.0 * target)), "bold deep_sky_blue1" if target else "grey50")
-    yield Text().append_text(ink.text(*LEVELS[board.level(symbol, row)]))
-    if ink.width >= MEDIUM:
-        regime = board.regimes.get((portfolio, symbol), "")
-        yield ink.text("" if follows else REGIMES.get(regime, (regime, ""))[0], REGIMES.get(regime, ("", ""))[1])
-        yield _trail(row.trail, ink)
-    yield ink.text(row.why, "grey70")
+        yield _waterfall(row, terminal)
+    yield terminal.text(_money(row.final), "bold" if row.final else "grey50")
+    target = dashboard.targets.get((portfolio, symbol), 0.0)
+    yield terminal.text("" if follows else _money(round(100.0 * target)), "bold deep_sky_blue1" if target else "grey50")
+    yield Text().append_text(terminal.text(*LEVELS[dashboard.level(symbol, row)]))
+    if terminal.width >= MEDIUM:
+        regime = dashboard.regimes.get((portfolio, symbol), "")
+        yield terminal.text("" if follows else REGIMES.get(regime, (regime, ""))[0], REGIMES.get(regime, ("", ""))[1])
+        yield _trail(row.trail, terminal)
+    yield terminal.text(row.why, "grey70")
 
 
-def _side(row: DecisionRow, ink: Ink) -> Text:
-    return ink.text(
+def _side(row: DecisionRow, terminal: Terminal) -> Text:
+    return terminal.text(
         *(("▲", "spring_green3") if row.side > 0 else ("▼", "light_coral") if row.side else ("·", "grey50"))
     )
 
 
-def _left(step: StageStep | None, ink: Ink) -> Text:
-    """Return what a stage left, in colour where it took or added; a dot where it left all."""
+def _left(step: StageStep | None, terminal: Terminal) -> Text:
+    """Return a stage's output size, coloured if it changed it; a dot if it did not."""
     if step is None or not (step.before or step.after):
         return Text()
     if not step.before:
-        return ink.text(_short(step.after))
+        return terminal.text(_short(step.after))
     if not step.taken:
-        return ink.text("·", "grey50")
+        return terminal.text("·", "grey50")
     if step.taken < 0:
-        return ink.text(_short(step.after), "spring_green3")
+        return terminal.text(_short(step.after), "spring_green3")
     share = step.taken / abs(step.before)
-    return ink.text(_short(step.after), "bold red3" if share > 0.6 else "light_coral" if share > 0.2 else "khaki3")
+    return terminal.text(_short(step.after), "bold red3" if share > 0.6 else "light_coral" if share > 0.2 else "khaki3")
 
 
-def _waterfall(row: DecisionRow, ink: Ink) -> Text:
-    """Return one bar a stage, as high as the share of the Kelly size that it left."""
+def _waterfall(row: DecisionRow, terminal: Terminal) -> Text:
+    """Return one bar per stage; its height is the remaining share of the Kelly size."""
     first = abs(row.steps["kelly"].after) if "kelly" in row.steps else 0
     shown = Text()
     for stage, _ in STAGES:
         step = row.steps.get(stage)
         share = abs(step.after) / first if step is not None and first else 0.0
         style = "grey50" if step is None or not step.taken else "light_coral" if step.taken > 0 else "spring_green3"
-        shown.append_text(ink.text(column(share), style))
+        shown.append_text(terminal.text(column(share), style))
     return shown
 
 
-def _trail(trail: tuple[float, ...], ink: Ink) -> Text:
-    """Return the calibration now, and how it came there: full height is 1, honest."""
+def _trail(trail: tuple[float, ...], terminal: Terminal) -> Text:
+    """Return the current calibration and its recent history as bars; full height is 1, fully calibrated."""
     if not trail:
         return Text()
-    shown = ink.text(f"{trail[-1]:5.2f} ".replace("-", "−"), "spring_green3" if trail[-1] > 0.4 else "light_coral")
-    return shown.append_text(ink.text("".join(column(b) for b in trail[-6:]), "grey50"))
+    shown = terminal.text(f"{trail[-1]:5.2f} ".replace("-", "−"), "spring_green3" if trail[-1] > 0.4 else "light_coral")
+    return shown.append_text(terminal.text("".join(column(b) for b in trail[-6:]), "grey50"))
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------
@@ -290,32 +294,32 @@ def _short(cents: int) -> str:
 
 # -- the screen ----------------------------------------------------------------------------------------------------
 class Screen:
-    """Shows a board while it is entered: a table that is drawn anew on a terminal, else a line now and then.
+    """Context manager that shows a dashboard: a live table on a terminal, otherwise a line at intervals.
 
-    The caller refreshes; no thread runs. The console is standard error's: data goes to standard output.
+    The caller calls `refresh`; there is no thread. Writes to stderr, since stdout carries data.
     """
 
     def __init__(
         self,
-        board: Board,
+        dashboard: Dashboard,
         console: Console | None = None,
         *,
         every_s: float = PLAIN_EVERY_S,
         wall: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Show `board`; where there is no terminal a line every `every_s` seconds by `wall`."""
-        self.board = board
+        """Show `dashboard`; without a terminal print a line every `every_s` seconds of the clock `wall`."""
+        self.dashboard = dashboard
         self.console = console or Console(stderr=True)
         self.every_s = every_s
         self.wall = wall
-        self._told_s: float | None = None
-        self._told = ""
+        self._printed_s: float | None = None
+        self._printed = ""
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(
-                Picture(self.board),
+                Picture(self.dashboard),
                 console=self.console,
                 auto_refresh=False,
                 redirect_stdout=False,
@@ -325,26 +329,26 @@ class Screen:
         return self
 
     def refresh(self) -> None:
-        """Draw the board as it is now."""
+        """Draw the dashboard."""
         if self._live is not None:
-            self._live.update(Picture(self.board), refresh=True)
+            self._live.update(Picture(self.dashboard), refresh=True)
             return
         now_s = self.wall()
-        if self._told_s is None or now_s - self._told_s >= self.every_s:
-            self._told_s = now_s
-            self._tell()
+        if self._printed_s is None or now_s - self._printed_s >= self.every_s:
+            self._printed_s = now_s
+            self._print()
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
         if self._live is None:
-            self._tell()
+            self._print()
         else:
-            self._live.update(Picture(self.board), refresh=True)
+            self._live.update(Picture(self.dashboard), refresh=True)
             self._live.stop()
 
-    def _tell(self) -> None:
-        told = line(self.board)
-        if told != self._told:
-            self._told = told
-            self.console.print(told, highlight=False, markup=False, soft_wrap=True)
+    def _print(self) -> None:
+        text = line(self.dashboard)
+        if text != self._printed:
+            self._printed = text
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the demo has seen: the board for the eyes, and the numbers of the summary."""
+"""The demo's statistics: they update the dashboard and give the numbers of the summary."""
 
 import time
 from collections import Counter
@@ -11,15 +11,15 @@ import orjson
 
 from engines.handlers.effects import CascadeReading, FoldResult, Journaled
 from schemas.vocabulary import RECOMMENDATIONS
-from streams.demo.correlation_tracker import Heat
-from streams.demo.dashboard import Board
+from streams.demo.correlation_tracker import CorrelationTracker
+from streams.demo.dashboard import Dashboard
 from streams.history.feed import FeedEvent
 from streams.processing.clock import SECOND_NS
 from streams.reports.allocation_reader import AllocationReader
 
 
 class CascadeHours:
-    """Cascade levels for longs, candle by candle, as the audit computes them again."""
+    """Cascade levels for longs, candle by candle, collected while the audit replays the journal."""
 
     def __init__(self, width_s: int) -> None:
         self.width_s = width_s
@@ -27,7 +27,7 @@ class CascadeHours:
         self.above: list[dict[str, Any]] = []
 
     def observe(self, entry: Journaled, folded: FoldResult, _elapsed_ns: int) -> None:
-        """Take what a step led to."""
+        """Collect the cascade readings of a step."""
         if entry.kind != "step":
             return
         opened_ns = ((entry.body["step"] + 1) * entry.body["step_s"] - self.width_s) * SECOND_NS
@@ -35,40 +35,40 @@ class CascadeHours:
             if look.side > 0:
                 self.seen += 1
                 if look.level:
-                    self.above.append(_told(look, opened_ns))
+                    self.above.append(_as_dict(look, opened_ns))
 
     def report(self) -> dict[str, Any]:
-        """Return the share of candles above MONITOR, and each of them by the time it opened."""
+        """Return the share of candles above MONITOR, and those candles with their opening time."""
         ratio = round(len(self.above) / self.seen, 4) if self.seen else None
         return {"hours_above_monitor_ratio": ratio, "levels": self.above}
 
     def worst_day(self) -> date | None:
-        """Return the UTC day of the highest score above MONITOR; None where there is none."""
+        """Return the UTC day of the highest score above MONITOR; None without one."""
         worst = max(self.above, key=lambda each: float(each["score"]), default=None)
         return None if worst is None else date.fromisoformat(worst["time"][:10])
 
 
 class PolicyAnswers:
-    """What became of the questions to the policy, as the audit computes it again."""
+    """Results of the questions to the policy, collected while the audit replays the journal."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.statuses: Counter[str] = Counter()
 
     def observe(self, _entry: Journaled, folded: FoldResult, _elapsed_ns: int) -> None:
-        """Take what an entry led to."""
+        """Count the questions and answers of an entry."""
         self.asked += len(folded.requests)
         self.statuses.update(note.label for note in folded.notes if note.name == "advice")
 
-    def report(self, board: Board) -> dict[str, Any] | None:
-        """Return the summary's `policy`, None where nobody was asked."""
+    def report(self, dashboard: Dashboard) -> dict[str, Any] | None:
+        """Return the summary's `policy`; None if no policy was asked."""
         if not self.asked:
             return None
-        policy = board.policy
+        policy = dashboard.policy
         return {
             "asked": self.asked,
             "answers": dict(sorted(self.statuses.items())),
-            "breaker": board.breaker or "closed",
+            "breaker": dashboard.breaker or "closed",
             "mode": None if policy is None else policy.mode,
             "gate": None if policy is None else policy.gate,
             "scored": 0 if policy is None else policy.decisions,
@@ -76,7 +76,7 @@ class PolicyAnswers:
         }
 
 
-def _told(look: CascadeReading, time_ns: int) -> dict[str, Any]:
+def _as_dict(look: CascadeReading, time_ns: int) -> dict[str, Any]:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // SECOND_NS))
     return {
         "symbol": look.symbol,
@@ -86,24 +86,24 @@ def _told(look: CascadeReading, time_ns: int) -> dict[str, Any]:
     }
 
 
-class Whole:
-    """What the allocations say of portfolios as a whole."""
+class PortfolioStatistics:
+    """Portfolio-level figures over all allocations."""
 
     def __init__(self) -> None:
         self.strategies: set[str] = set()
         self.largest_gross = 0.0
         self.largest_penalty = 0.0
         self.levels: Counter[str] = Counter()
-        """Allocations in which a cap of this level bound."""
+        """Allocations limited by a cap of this level."""
         self.caps: Counter[str] = Counter()
-        """Allocations in which this cap bound, as level:name."""
+        """Allocations limited by this cap, as level:name."""
         self.ratios: list[float] = []
-        """Diversification ratio of each allocation that holds two symbols or more."""
+        """Diversification ratio of each allocation with two or more symbols."""
 
     def take(self, fields: Mapping[str, Any]) -> None:
-        """Take an allocation's fields."""
-        spoke = fields.get("strategy_id")
-        self.strategies |= {*fields["strategy_weights"], *([spoke] if spoke else [])}
+        """Add an allocation's fields."""
+        signalling = fields.get("strategy_id")
+        self.strategies |= {*fields["strategy_weights"], *([signalling] if signalling else [])}
         self.largest_gross = max(self.largest_gross, fields["totals"]["utilization_ratio"])
         self.largest_penalty = max(self.largest_penalty, *fields["correlation_penalties"].values(), 0.0)
         bound = set(fields["bound"])
@@ -113,7 +113,7 @@ class Whole:
             self.ratios.append(fields["diversification"]["ratio"])
 
     def report(self) -> dict[str, Any]:
-        """Return the summary's `portfolio`; ratios are of the value, but the penalty, which is of a symbol's size."""
+        """Return the summary's `portfolio`. Ratios are of portfolio value; the penalty is of a symbol's size."""
         most = min(self.caps, key=lambda cap: (-self.caps[cap], cap), default=None)
         return {
             "strategies": sorted(self.strategies),
@@ -126,12 +126,12 @@ class Whole:
 
 
 class DemoStatistics:
-    """What the demo has seen: the board for the eyes, and the numbers of the summary."""
+    """Counts and latencies of the demo; updates the dashboard with every record."""
 
-    def __init__(self, board: Board, heat: Heat) -> None:
-        self.board = board
-        self.heat = heat
-        self.portfolio = Whole()
+    def __init__(self, dashboard: Dashboard, correlations: CorrelationTracker) -> None:
+        self.dashboard = dashboard
+        self.correlations = correlations
+        self.portfolio = PortfolioStatistics()
         self.reader = AllocationReader()
         self.sent_at: dict[str, float] = {}
         self.latencies_ms: list[float] = []
@@ -144,26 +144,26 @@ class DemoStatistics:
         self.first_at: float | None = None
 
     def sent(self, event: FeedEvent, at: float | None) -> None:
-        """Take note of a record that is sent; `at`: when, where latency is measured."""
-        self.heat.sent(event)
+        """Count a record that is sent; `at` is its monotonic send time in s if its latency is to be measured."""
+        self.correlations.sent(event)
         if event.topic != "signals":
             return
         fields = orjson.loads(event.value)
         self.signals += 1
-        self.board.signals = self.signals
+        self.dashboard.signals = self.signals
         self.symbols[fields["symbol"]] = None
         if at is not None:
             self.sent_at[fields["signal_id"]] = at
 
     def took(self, topic: str, value: bytes) -> None:
-        """Take a record of an output topic."""
+        """Count a record read from an output topic."""
         if topic == "alerts":
-            self.board.alert(orjson.loads(value))
+            self.dashboard.alert(orjson.loads(value))
         elif topic == "allocations":
             self._allocation(value)
         else:
             self.dead_letters += 1
-            self.board.dead_letters = self.dead_letters
+            self.dashboard.dead_letters = self.dead_letters
 
     def _allocation(self, value: bytes) -> None:
         now = time.monotonic()
@@ -175,7 +175,7 @@ class DemoStatistics:
         expected = self.portfolios.get(fields["portfolio_id"], 0) + 1
         self.sequence_gaps += fields["sequence"] != expected
         self.portfolios[fields["portfolio_id"]] = fields["sequence"]
-        self.board.take(fields)
+        self.dashboard.take(fields)
         self.portfolio.take(fields)
         if fields["trigger"]["kind"] == "signal":
             self.answered.add(fields["trigger"]["id"])
@@ -183,10 +183,10 @@ class DemoStatistics:
             if sent_at is not None:
                 self.latencies_ms.append((now - sent_at) * 1e3)
 
-    def latency_ms(self) -> dict[str, float | None]:
-        """Return the median and the 99th percentile from a signal sent to its allocation read."""
+    def latency_ms(self) -> dict[str, float | int | None]:
+        """Return median, 99th percentile and count of the ms from sending a signal to reading its allocation."""
         ordered = sorted(self.latencies_ms)
-        return {"p50": _quantile(ordered, 0.5), "p99": _quantile(ordered, 0.99)}
+        return {"p50": _quantile(ordered, 0.5), "p99": _quantile(ordered, 0.99), "count": len(ordered)}
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

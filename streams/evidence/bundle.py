@@ -1,6 +1,6 @@
-"""A decision in one file: its bytes, its journal up to it, the versions, and what computes it again anywhere.
+"""A self-verifying bundle: one decision, the journal up to it, package versions, and a verifier.
 
-The same decision gives the same file: no clock and no path goes in.
+The same decision gives the same bytes: the bundle contains no timestamps and no paths.
 """
 
 import hashlib
@@ -21,61 +21,61 @@ from streams.evidence.decision_id import DecisionName
 
 PACKAGE: Final = "himari-layer3"
 NEEDED: Final = (PACKAGE, "numba", "numpy", "orjson", "pydantic")
-"""What the verifier runs on; the versions beside which a bundle was made."""
+"""Packages the verifier needs; the bundle pins their versions."""
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""When every file in a bundle was written: the beginning of time in a ZIP."""
+"""Modification time of every file in a bundle: the earliest that ZIP can store."""
 
 README: Final = """# Decision {name}
 
-One decision of HIMARI Layer 3, and all that it takes to compute it again.
+One decision of HIMARI Layer 3, and everything needed to recompute it.
 
 | file | holds |
 |---|---|
 | decision.json | the allocation as it was published, byte for byte |
-| journal.jsonl | journal partition {partition}, entries {first} to the decision: one a line |
-{checkpoint}| bundle.json | which decision this is, sha256 of both files, versions |
-| requirements.txt | versions of the packages beside which it was made |
+| journal.jsonl | journal partition {partition}, entries {first} to the decision: one per line |
+{checkpoint}| bundle.json | the decision id, the sha256 of the data files, versions |
+| requirements.txt | package versions with which the bundle was written |
 | verify.py | the verifier: `streams/evidence/verifier.py` of himari-layer3 {package} |
 
-    pip install -r requirements.txt   # himari-layer3 from wherever you have it, of decision version {decision_version}
+    pip install -r requirements.txt   # himari-layer3 from your own source, of decision version {decision_version}
     python verify.py
 
-`ok` and exit 0: the journal gives these bytes. `differs: …` and exit 4: it does not, and this is the first difference.
-Nothing else is asked: no Kafka, no worker, no network.
+`ok` and exit 0: the journal gives exactly these bytes. `differs: …` and exit 4: it does not; the first difference is
+shown. Verification needs no Kafka, no worker and no network.
 
-What it proves: that decision.json follows from journal.jsonl by the code that you have installed. What it cannot: that
-these files are those of the cluster. Compare the sha256 that it prints with that of the allocation in your own copy of
-the topic; `inputs_hash` in it covers every byte of the journal up to it. `verify.py` came with the bundle: compare it
-with the package's own.
+It proves that decision.json follows from journal.jsonl under the code you have installed. It cannot prove that these
+files come from the cluster: compare the sha256 it prints with that of the allocation in your own copy of the topic.
+The allocation's `inputs_hash` covers every byte of the journal up to it. `verify.py` came with the bundle: compare it
+with the one in the package.
 
-The journal holds what every portfolio of the partition was sent. Give it to those who may see that.
+The journal contains the inputs of every portfolio in the partition. Share it only with people who may see them.
 """
 
 
 CHECKPOINT: Final = (
-    "| checkpoint.json | the state before that, from an archive: its digest stands in the archive's manifest |\n"
+    "| checkpoint.json | the state before the first entry, from an archive; its digest is in the archive's manifest |\n"
 )
 
 
 class Bundle(NamedTuple):
-    """A bundle before it is a file."""
+    """The contents of a bundle."""
 
     name: DecisionName
     decision: bytes
     entries: list[bytes]
     start: Checkpoint = GENESIS
-    """The state before the first of them."""
+    """State before the first entry."""
 
     def files(self) -> dict[str, bytes]:
         """Return the files by name.
 
         Raises:
-            SizingError: an entry cannot stand on one line, so it is none that a worker has written.
+            SizingError: an entry contains a line feed, so no worker wrote it.
         """
         broken = next((offset for offset, entry in enumerate(self.entries) if b"\n" in entry), None)
         if broken is not None:
             place = f"{self.name.partition}:{self.start.offset + 1 + broken}"
-            msg = f"journal {place} has a line feed in it: no worker has written it"
+            msg = f"journal {place} contains a line feed: it was not written by a worker"
             raise SizingError(msg)
         data = {"decision.json": self.decision, "journal.jsonl": b"".join(entry + b"\n" for entry in self.entries)}
         checkpoint = self.checkpoint()
@@ -91,14 +91,15 @@ class Bundle(NamedTuple):
         )
         return {
             "README.md": readme.encode(),
-            "bundle.json": orjson.dumps(self._told(data), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n",
+            "bundle.json": orjson.dumps(self._manifest(data), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+            + b"\n",
             **data,
             "requirements.txt": "".join(f"{package}=={version(package)}\n" for package in NEEDED).encode(),
             "verify.py": Path(verifier.__file__).read_bytes(),
         }
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """Return the state before the first entry as plain JSON values, None where it is nothing."""
+        """Return the state before the first entry as plain JSON values; None if the journal starts at Genesis."""
         if self.start.meta is None:
             return None
         rows = sorted(self.start.records.items())
@@ -109,7 +110,7 @@ class Bundle(NamedTuple):
             "records": [[table, b64encode(key).decode(), b64encode(value).decode()] for (table, key), value in rows],
         }
 
-    def _told(self, data: dict[str, bytes]) -> dict[str, Any]:
+    def _manifest(self, data: dict[str, bytes]) -> dict[str, Any]:
         return {
             "decision_id": str(self.name),
             "decision_version": DECISION_VERSION,
@@ -132,7 +133,7 @@ class Bundle(NamedTuple):
                 archive.writestr(place, value)
 
     def finding(self) -> str:
-        """Return why the decision does not come out of its journal again, "" where it does."""
+        """Return why the recomputed decision differs, "" if it is identical."""
         try:
             name, start = self.name, self.checkpoint()
             computed = verifier.recompute(self.entries, name.partition, name.portfolio_id, start)

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: waterfalls of sizes, sums over time. Geometry is rounded, the numbers beside it are not."""
+"""Charts as inline SVG: waterfalls of sizes, sums over time. Only the geometry is rounded, not the labels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class SeriesLine(NamedTuple):
 
 
 def waterfall(bars: Sequence[WaterfallBar], label: str) -> Markup:
-    """Return stages from the top down, each from what it took to what it left, around 0."""
+    """Return a waterfall chart: stages from top to bottom, each a bar from input to output size."""
     values = [0, *(bar.before_cents for bar in bars), *(bar.after_cents for bar in bars)]
     low, high = min(values), max(values)
     scale = (WIDTH - LEFT - RIGHT) / ((high - low) or 1)
@@ -59,7 +59,7 @@ def _bar(bar: WaterfallBar, y: int, start: float, end: float) -> list[Markup]:
 
 
 def over_time(instants: Sequence[str], bars: Sequence[int], lines: Sequence[SeriesLine], label: str) -> Markup:
-    """Return lines over bars, all in cents, one point a span of time; lines and bars share one scale from 0."""
+    """Return lines over bars in cents, one point per time bucket; lines and bars share one scale from 0."""
     top_cents = max([1, *bars, *(value for line in lines for value in line.cents)])
     span = (WIDTH - LEFT - 10) / max(1, len(instants))
 

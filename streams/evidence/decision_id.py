@@ -1,4 +1,4 @@
-"""Decisions by name: a decision's id says where in the journal it was taken."""
+"""Decision ids: the id contains the journal position at which the decision was made."""
 
 import re
 from typing import NamedTuple
@@ -9,7 +9,7 @@ FORM = re.compile(r"([A-Za-z2-7]{8})-([0-9]{1,4})-([0-9]{1,18})-(.{1,64})", re.A
 
 
 class DecisionName(NamedTuple):
-    """`{journal_id}-{partition}-{offset}-{portfolio_id}`, taken apart.
+    """The parts of `{journal_id}-{partition}-{offset}-{portfolio_id}`.
 
     >>> parse("DRIVER22-0-17-main")
     DecisionName(journal_id='DRIVER22', partition=0, offset=17, portfolio_id='main')
@@ -25,14 +25,14 @@ class DecisionName(NamedTuple):
 
 
 def parse(decision_id: str) -> DecisionName:
-    """Return the place that a decision's id names.
+    """Return the parts of a decision id.
 
     Raises:
-        NotFound: it cannot be the id of a decision.
+        NotFound: the text is not a decision id.
     """
     found = FORM.fullmatch(decision_id)
     name = found and DecisionName(found[1], int(found[2]), int(found[3]), found[4])
     if not name or str(name) != decision_id:
-        msg = f"a decision's id must be JOURNAL-PARTITION-OFFSET-PORTFOLIO, was {decision_id!r}"
+        msg = f"decision id must be JOURNAL-PARTITION-OFFSET-PORTFOLIO, was {decision_id!r}"
         raise NotFound(msg)
     return name

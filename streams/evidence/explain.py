@@ -1,4 +1,4 @@
-"""One decision explained: what led to it, each stage in and out and why, and whether it comes out again."""
+"""The explanation of one decision: inputs, each stage with its reason, limits, and whether it verifies."""
 
 import hashlib
 from collections.abc import AsyncIterable, Iterator
@@ -31,28 +31,28 @@ ExplanationFields = dict[str, Any]
 
 
 class Again(NamedTuple):
-    """A decision as the journal gives it again."""
+    """A decision recomputed from the journal."""
 
     state: State
-    """After the decision's entry, or where the fold had to end."""
+    """After the decision's entry, or where the fold stopped."""
     witness: Witness
     published: Published | None
     finding: str
-    """Why there is no decision; "" where there is one."""
+    """Why there is no decision; "" if there is one."""
 
 
 class Copies(NamedTuple):
-    """What is published under a decision's name."""
+    """The published records of a decision."""
 
     values: list[bytes]
-    """Each record of this decision; more than one where it was published again."""
+    """More than one if it was published repeatedly."""
     last_offset: int
-    """Journal offset of the newest decision that is published on the partition, -1: none."""
+    """Journal offset of the newest decision published on the partition; -1: none."""
 
 
 # -- from the cluster --------------------------------------------------------------------------------------------------
 async def again(name: DecisionName, entries: AsyncIterable[Record], start: Checkpoint = GENESIS) -> Again:
-    """Fold a journal partition from its beginning, or after a checkpoint, up to the decision's entry."""
+    """Fold a journal partition from its beginning, or from a checkpoint, up to the decision's entry."""
     state, witness = restored(name.partition, start), Witness(name.portfolio_id)
     if start.meta is not None:
         witness.resume(state, start.offset)
@@ -64,7 +64,7 @@ async def again(name: DecisionName, entries: AsyncIterable[Record], start: Check
         try:
             entry = journal.read(record.offset, record.value or b"")
             folded = apply(state, entry)
-        except Exception as error:  # noqa: BLE001 whatever a tampered entry does, it is the finding
+        except Exception as error:  # noqa: BLE001 any failure on a tampered entry is a finding
             return Again(state, witness, None, f"{place} cannot be folded: {type(error).__name__}: {error}")
         if state.progress is not None and state.progress.journal_id != name.journal_id:
             return Again(state, witness, None, f"the journal is {state.progress.journal_id}, not {name.journal_id}")
@@ -73,13 +73,13 @@ async def again(name: DecisionName, entries: AsyncIterable[Record], start: Check
         if record.offset == name.offset:
             mine = (each for each in folded.allocations if each.decision.portfolio_id == name.portfolio_id)
             found = next(mine, None)
-            return Again(state, witness, found, "" if found else f"{place} decides nothing for {name.portfolio_id}")
+            return Again(state, witness, found, "" if found else f"{place} has no decision for {name.portfolio_id}")
     end = 0 if witness.entry is None else witness.entry.offset + 1
-    return Again(state, witness, None, f"the journal partition {name.partition} ends at offset {end}")
+    return Again(state, witness, None, f"journal partition {name.partition} ends at offset {end}")
 
 
 async def copies(name: DecisionName, sequence: int | None, published: AsyncIterable[Record]) -> Copies:
-    """Return what is published under a decision's id, or at its place in its portfolio's sequence."""
+    """Return what is published under a decision's id, or at its position in its portfolio's sequence."""
     values, last = [], -1
     quoted = orjson.dumps(str(name))
     async for record in published:
@@ -97,24 +97,24 @@ async def copies(name: DecisionName, sequence: int | None, published: AsyncItera
 
 # -- the verdict -------------------------------------------------------------------------------------------------------
 def verdict(name: DecisionName, found: Again, known: Copies) -> ExplanationFields:
-    """Return whether the decision comes out again as it was published.
+    """Return whether the recomputed decision equals the published one.
 
-    `status` is equal; different; missing (decided, and later ones are published); or pending (decided, and nothing
-    later is published yet).
+    `status`: equal; different; missing (decided but not published, while later ones are); or pending (decided, and
+    nothing later is published yet).
 
     Raises:
-        NotFound: neither journal nor allocations know the decision.
+        NotFound: the decision is neither in the journal nor in the allocations.
     """
     computed = None if found.published is None else found.published.value
     if computed is None and not known.values:
-        msg = f"decision {name} is not known: {found.finding}"
+        msg = f"decision {name} not found: {found.finding}"
         raise NotFound(msg)
     status, finding = "equal", ""
     if computed is None:
-        status, finding = "different", f"it is published, but {found.finding}"
+        status, finding = "different", f"published, but {found.finding}"
     elif not known.values:
         status = "missing" if known.last_offset > name.offset else "pending"
-        finding = "the journal decides it, but it is not published"
+        finding = "in the journal, but not published"
     else:
         finding = next((text for value in known.values if (text := difference(value, computed))), "")
         status = "different" if finding else "equal"
@@ -128,18 +128,18 @@ def verdict(name: DecisionName, found: Again, known: Copies) -> ExplanationField
 
 
 def agrees(verification: ExplanationFields) -> bool:
-    """Return whether nothing is wrong with a decision: equal, or not published yet."""
+    """Return whether a decision is equal or still pending."""
     return verification["status"] in {"equal", "pending"}
 
 
-# -- the account -------------------------------------------------------------------------------------------------------
+# -- the explanation ---------------------------------------------------------------------------------------------------
 def account(name: DecisionName, found: Again, known: Copies) -> ExplanationFields:
-    """Return all that explains a decision, as plain JSON values; `decision` is null where it does not come out at all.
+    """Return the explanation of a decision as plain JSON values; `decision` is None if it cannot be recomputed.
 
     Raises:
-        NotFound: neither journal nor allocations know the decision.
+        NotFound: the decision is neither in the journal nor in the allocations.
     """
-    told: ExplanationFields = {
+    explanation: ExplanationFields = {
         "decision_id": str(name),
         "portfolio_id": name.portfolio_id,
         "journal": {"partition": name.partition, "offset": name.offset},
@@ -147,11 +147,11 @@ def account(name: DecisionName, found: Again, known: Copies) -> ExplanationField
         "decision": None,
     }
     if found.published is None:
-        return told
+        return explanation
     decision, state = found.published.decision, found.state
     fields = orjson.loads(found.published.value)
     kept = ("sequence", "basis", "final", "targets", "totals", "portfolio_value", "previous_hash", "inputs_hash")
-    told["decision"] = {
+    explanation["decision"] = {
         **{field: fields[field] for field in kept},
         "decided_at": instant(fields["timestamp_ns"]),
         "decision_version": fields["decision_version"],
@@ -163,7 +163,7 @@ def account(name: DecisionName, found: Again, known: Copies) -> ExplanationField
         "cells": list(_cells(state, decision)),
         "portfolio": fields["portfolio_waterfall"],
     }
-    return told
+    return explanation
 
 
 def _trigger(decision: Decision, witness: Witness) -> ExplanationFields:
@@ -195,7 +195,7 @@ def _inputs(state: State, decision: Decision, witness: Witness) -> ExplanationFi
         "outcomes": {
             "learnt": sum(each.outcomes for each in witness.learnt.values()),
             "cells": [
-                {"strategy_id": cell[0], "symbol": cell[1], "learnt": each.outcomes, "last": each.last.told()}
+                {"strategy_id": cell[0], "symbol": cell[1], "learnt": each.outcomes, "last": each.last.as_dict()}
                 for cell, each in sorted(witness.learnt.items())
             ],
         },
@@ -205,11 +205,11 @@ def _inputs(state: State, decision: Decision, witness: Witness) -> ExplanationFi
 
 
 def _entry(seen: Seen | None) -> ExplanationFields | None:
-    return None if seen is None else seen.told()
+    return None if seen is None else seen.as_dict()
 
 
 def _order(seen: Seen | None) -> ExplanationFields | None:
-    """Return who ordered it and why; None: Genesis."""
+    """Return who ordered it and why; None for Genesis."""
     if seen is None or seen.order is None:
         return None
     return {name: seen.order[name] for name in ("control_id", "by", "reason")}
@@ -247,7 +247,7 @@ def _reading(witness: Witness, symbol: str, name: str, seen: Seen) -> Explanatio
         "reading": name,
         "value": None if gauge is None else gauge[0],
         "at": None if gauge is None else instant(gauge[1]),
-        "entry": seen.told(),
+        "entry": seen.as_dict(),
     }
 
 
@@ -268,7 +268,7 @@ def _scopes(state: State, witness: Witness) -> Iterator[tuple[str, str, Seen | N
 
 
 def _limits(limits: Limits, value_usd: float) -> ExplanationFields:
-    """Return the limits in force, as ratios of the portfolio's value and in cents."""
+    """Return the limits in force, as ratios of portfolio value and in cents."""
     value_cents = max(0.0, 100.0 * value_usd)
     return {
         "position": {"ratio": limits.position, "cents": int(limits.position * value_cents)},
@@ -280,7 +280,7 @@ def _limits(limits: Limits, value_usd: float) -> ExplanationFields:
 
 
 def _cells(state: State, decision: Decision) -> Iterator[ExplanationFields]:
-    """Yield each cell through the stages; the steps of a cell add up to its target."""
+    """Yield each cell with its steps through the stages, which end at its target."""
     holdings, waterfall = decision.holdings, decision.waterfall
     words = trading_states(state, decision.portfolio_id, holdings.cells)
     for index, (strategy, symbol) in enumerate(holdings.cells):
@@ -309,7 +309,7 @@ def _cells(state: State, decision: Decision) -> Iterator[ExplanationFields]:
 
 
 def _detail(state: State, decision: Decision, index: int, stage: str) -> ExplanationFields:
-    """Return what a stage went by, where it has numbers of its own."""
+    """Return the numbers behind a stage's result; empty if it has none."""
     strategy, symbol = decision.holdings.cells[index]
     size, target = decision.sizes[index], decision.targets[index]
     book = decision.book
@@ -325,7 +325,7 @@ def _detail(state: State, decision: Decision, index: int, stage: str) -> Explana
 
 
 def _of_size(state: State, size: CellSize, stage: str, symbol: str) -> ExplanationFields:
-    """Return what stages 1 to 8 went by."""
+    """Return the numbers behind stages 1 to 8."""
     if size.bet is None:
         return {}
     market = state.markets.get((symbol,))

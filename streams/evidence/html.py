@@ -1,4 +1,4 @@
-"""HTML that cannot be broken into: every text is escaped unless it was made here."""
+"""HTML without injection: all text is escaped unless it is `Markup`."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -31,13 +31,13 @@ svg text { fill: var(--ink) } svg .dim { fill: var(--dim) }
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 def tag(element: str, *children: object, **attributes: Any) -> Markup:
-    """Return an element; children that are no Markup are escaped, and so is every attribute.
+    """Return an element; attributes and children other than `Markup` are escaped.
 
     >>> tag("td", "<script>", class_="n")
     '<td class="n">&lt;script&gt;</td>'
@@ -51,12 +51,12 @@ def tag(element: str, *children: object, **attributes: Any) -> Markup:
 
 
 def join(children: Iterable[object]) -> Markup:
-    """Return children one after the other, escaped where they are no Markup."""
+    """Return the concatenated children, escaped unless they are `Markup`."""
     return Markup("".join(each if isinstance(each, Markup) else html.escape(str(each)) for each in children))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Markup:
-    """Return a table; columns in `numbers` stand to the right."""
+    """Return a table; columns in `numbers` are right-aligned."""
     right = frozenset(numbers)
 
     def row(name: str, cells: Sequence[object]) -> Markup:
@@ -69,7 +69,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterab
 
 
 def document(title: str, *parts: object) -> str:
-    """Return a page that loads nothing and runs nothing."""
+    """Return a page that loads no resources and runs no scripts."""
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     head = tag(
         "head",

@@ -1,4 +1,4 @@
-"""An account of a decision, and what other settings change, each as one HTML page that needs nothing else."""
+"""The explanation of a decision and a what-if report as self-contained HTML pages."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,40 +12,40 @@ from streams.reports.weight_history import instant
 ExplanationView = Mapping[str, Any]
 
 
-def page(told: ExplanationView) -> str:
-    """Return the account of a decision, with each cell's waterfall drawn."""
-    return document(f"Decision {told['decision_id']}", *_verdict(told), *_decision(told))
+def page(view: ExplanationView) -> str:
+    """Return the explanation of a decision, with a waterfall chart per cell."""
+    return document(f"Decision {view['decision_id']}", *_verdict(view), *_decision(view))
 
 
-def _verdict(told: ExplanationView) -> Iterator[Markup]:
-    found = told["verification"]
+def _verdict(view: ExplanationView) -> Iterator[Markup]:
+    found = view["verification"]
     css = "ok" if agrees(found) else "bad"
-    yield tag("p", f"It {text_report.VERDICTS[found['status']]}.", class_=css)
+    yield tag("p", f"This decision {text_report.VERDICTS[found['status']]}.", class_=css)
     if found["finding"]:
         yield tag("p", found["finding"], class_=css)
     hashes = ", ".join(found["published_sha256"]) or "none"
     yield tag("p", f"sha256 published {hashes}; computed {found['computed_sha256']}", class_="dim")
 
 
-def _decision(told: ExplanationView) -> Iterator[Markup]:
-    decision = told["decision"]
+def _decision(view: ExplanationView) -> Iterator[Markup]:
+    decision = view["decision"]
     if decision is None:
         return
-    trigger, at = decision["trigger"], told["journal"]
-    how = "every live cell was sized afresh" if trigger["full"] else "what was held was cut by ratio"
+    trigger, at = decision["trigger"], view["journal"]
+    how = "every live cell was sized" if trigger["full"] else "held positions were scaled by ratio"
     yield tag(
         "p",
-        f"Portfolio {told['portfolio_id']}, sequence {decision['sequence']}, {decision['decided_at']}, journal "
-        f"{at['partition']}:{at['offset']}. Called for by {trigger['kind']} {trigger['id']} "
+        f"Portfolio {view['portfolio_id']}, sequence {decision['sequence']}, {decision['decided_at']}, journal "
+        f"{at['partition']}:{at['offset']}. Triggered by {trigger['kind']} {trigger['id']} "
         f"({text_report.place(trigger['entry'])}): {how}.",
     )
     yield tag("h2", "Inputs")
     rows = [(what, value, text_report.place(entry)) for what, value, entry in text_report.inputs(decision["inputs"])]
     yield table(("input", "value", "journal entry (topic·epoch·partition·offset)"), rows)
-    yield tag("h2", "Limits in force, and what bound")
+    yield tag("h2", "Limits in force")
     yield table(("limit", "USD"), list(text_report.limits(decision["limits"])), (1,))
     yield tag("p", f"Bound: {', '.join(decision['bound']) or 'no cap'}.")
-    yield tag("p", f"Left as held by the band: {', '.join(decision['kept']) or 'nothing'}.")
+    yield tag("p", f"Kept by the no-trade band: {', '.join(decision['kept']) or 'nothing'}.")
     for cell in sorted(decision["cells"], key=lambda each: not _is_triggers(each, trigger)):
         yield from _cell(cell)
     yield from _portfolio(decision)
@@ -73,7 +73,7 @@ def _cell(cell: ExplanationView) -> Iterator[Markup]:
         )
         for step in steps
     ]
-    yield table(("stage", "in", "out", "step", "why"), rows, (1, 2, 3))
+    yield table(("stage", "in", "out", "change", "reason"), rows, (1, 2, 3))
 
 
 def _portfolio(decision: ExplanationView) -> Iterator[Markup]:
@@ -91,22 +91,22 @@ def _portfolio(decision: ExplanationView) -> Iterator[Markup]:
 
 
 # -- what if -----------------------------------------------------------------------------------------------------------
-def differences(told: ExplanationView) -> str:
-    """Return what other settings would have changed, with the sums over time drawn."""
-    return document(f"What if: settings {told['settings_hash'][:16]}", *_differences(told))
+def differences(view: ExplanationView) -> str:
+    """Return a what-if report, with a chart of the changes over time."""
+    return document(f"What if: settings {view['settings_hash'][:16]}", *_differences(view))
 
 
-def _differences(told: ExplanationView) -> Iterator[Markup]:
-    changed = f"{told['changed']} of {told['decisions']} decisions change, by {text_report.money(told)} USD in sum."
+def _differences(view: ExplanationView) -> Iterator[Markup]:
+    changed = f"{view['changed']} of {view['decisions']} decisions change, by {text_report.money(view)} USD in total."
     yield tag("p", changed)
-    for remark in text_report.remarks(told):
+    for remark in text_report.remarks(view):
         yield tag("p", remark, class_="dim")
-    spans = told["over_time"]
+    spans = view["over_time"]
     if spans:
         yield tag("h2", "Over time")
         yield _over_time(spans)
         width_s = (spans[0]["end_ns"] - spans[0]["begin_ns"]) // 1_000_000_000
-        text = f"Bars: sum of absolute changes in {width_s} s. Lines: what is held in all, grey under the journal's "
+        text = f"Bars: sum of absolute changes per {width_s} s. Lines: total holdings, grey under the journal's "
         yield tag("p", f"{text}settings, blue under the file's. USD.", class_="dim")
     yield tag("h2", "By portfolio and symbol")
     rows = [
@@ -117,15 +117,15 @@ def _differences(told: ExplanationView) -> Iterator[Markup]:
             text_report.money(row),
             text_report.usd(row["change_cents"]),
         )
-        for row in told["by_symbol"]
+        for row in view["by_symbol"]
     ]
     yield table(("portfolio", "symbol", "decisions", "sum of |change| USD", "sum of changes USD"), rows, (2, 3, 4))
     yield tag("h2", "Which rule binds instead")
-    rules = [(row["rule"], row["instead"], row["changes"], text_report.money(row)) for row in told["by_rule"]]
+    rules = [(row["rule"], row["instead"], row["changes"], text_report.money(row)) for row in view["by_rule"]]
     yield table(("bound", "binds instead", "times", "sum of |change| USD"), rules, (2, 3))
-    yield tag("h2", "The biggest")
-    head = ("decision", "when", "called for by", "symbol", "was", "is", "bound", "binds instead")
-    yield table(head, _biggest(told), (4, 5))
+    yield tag("h2", "Largest changes")
+    head = ("decision", "time", "trigger", "symbol", "before", "after", "bound", "binds instead")
+    yield table(head, _biggest(view), (4, 5))
 
 
 def _over_time(spans: Sequence[ExplanationView]) -> Markup:
@@ -140,8 +140,8 @@ def _over_time(spans: Sequence[ExplanationView]) -> Markup:
     return over_time(instants, [span["change_cents"] for span in spans], lines, "Sums over time")
 
 
-def _biggest(told: ExplanationView) -> Iterator[tuple[object, ...]]:
-    for each in told["biggest"]:
+def _biggest(view: ExplanationView) -> Iterator[tuple[object, ...]]:
+    for each in view["biggest"]:
         for change in each["changes"]:
             yield (
                 each["decision_id"],

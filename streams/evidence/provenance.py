@@ -1,4 +1,4 @@
-"""Which journal entry each input of a decision came from: kept beside a fold, told when the decision has come."""
+"""Tracks, during a fold, which journal entry each input of a decision came from."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -18,26 +18,26 @@ READINGS = (
     "liquidation_volume_24h",
     "open_interest",
 )
-"""Names of a market's gauges, in their order."""
+"""Names of a market's gauges, in storage order."""
 
 CHECKPOINT = "checkpoint"
-"""Kind of what is only known to have come before a checkpoint."""
+"""Kind of an input of which only is known that it precedes a checkpoint."""
 
 Touched = Iterable[tuple[str, Key]]
 
 
 class Seen(NamedTuple):
-    """One journal entry, by its place; `order` is its body where it is an order."""
+    """One journal entry and its source; `order` is its body if it is a control order."""
 
     offset: int
     kind: str
     source: tuple[str, int, int, int] | None
-    """Topic (logical name), epoch, partition and offset of the record it was; None: our own."""
+    """(topic (logical name), epoch, partition, offset) of the source record; None for internal entries."""
     journaled_at_ns: int
     order: dict[str, Any] | None = None
 
-    def told(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
         names = ("topic", "epoch", "partition", "offset")
         return {
             "journal_offset": self.offset,
@@ -48,19 +48,19 @@ class Seen(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """What outcomes taught of one cell."""
+    """Outcomes learnt by one cell."""
 
     outcomes: int
     last: Seen
 
 
 class Witness:
-    """Remembers the newest entry behind each thing that one portfolio's decisions depend on."""
+    """The newest journal entry behind each input of one portfolio's decisions."""
 
     def __init__(self, portfolio: str) -> None:
         self.portfolio = portfolio
         self.entry: Seen | None = None
-        """The last one."""
+        """The last entry seen."""
         self.forecasts: dict[tuple[str, str], Seen] = {}
         self.regimes: dict[str, Seen] = {}
         self.learnt: dict[tuple[str, str], Learning] = {}
@@ -70,18 +70,18 @@ class Witness:
         self.settings: Seen | None = None
         self.scopes: dict[str, Seen] = {}
         self.value: Seen | None = None
-        """What last told the portfolio's equity; None: its beginning value is the settings'."""
+        """Entry that last set the portfolio's equity; None: the initial value from the settings."""
         self.positions: Seen | None = None
         self.weights: Seen | None = None
-        """What last moved the weights of its strategies."""
+        """Entry that last changed the strategy weights."""
         self.correlations: Seen | None = None
-        """The close of the last bar."""
+        """Entry that closed the last bar."""
         self._markets: dict[str, Market] = {}
         self._weights: dict[str, float] = {}
         self._hash = ""
 
     def resume(self, state: State, offset: int) -> None:
-        """Take over the state of a checkpoint: the entry behind each thing in it is at `offset` or before."""
+        """Start from a checkpoint: every input in its state comes from an entry at or before `offset`."""
         seen = self.entry = Seen(offset, CHECKPOINT, None, state.now_ns)
         own = self.portfolio
         self._markets = {symbol: market for (symbol,), market in state.markets.items()}
@@ -97,21 +97,21 @@ class Witness:
         self.learnt = {(key[1], key[2]): Learning(1, seen) for key in state.posteriors if key[0] == own}
         self.scopes = {scope: seen for record in state.scopes.values() for scope, _ in record.scopes}
         self.settings, self._hash = seen, state.settings_hash
-        told = state.book(own).value_usd != float(state.params.portfolio.initial_value_usd)
-        self.value, self.correlations = seen if told else None, seen if state.moments.symbols else None
+        reported = state.book(own).value_usd != float(state.params.portfolio.initial_value_usd)
+        self.value, self.correlations = seen if reported else None, seen if state.moments.symbols else None
         self.positions = seen if state.book(own).positions is not None else None
         strategies = state.strategies.get((own,))
         if strategies is not None:
             self._strategies(strategies, seen)
 
     def see(self, state: State, entry: Journaled, folded: FoldResult, touched: Touched) -> None:
-        """Take what one entry has led to.
+        """Record what one folded entry changed.
 
         Args:
-            state: as it is after the entry.
+            state: the state after the entry.
             entry: the entry.
-            folded: what it led to.
-            touched: (table, key) of each record that it changed.
+            folded: the result of the fold.
+            touched: (table, key) of each changed record.
         """
         source = (entry.topic, entry.epoch, entry.partition, entry.source_offset) if entry.topic else None
         order = entry.body if entry.kind == "control" else None
@@ -124,7 +124,7 @@ class Witness:
             self.settings, self._hash = seen, state.settings_hash
         for table, key in touched:
             self._touch(state, seen, table, key)
-        self._told_of_book(entry, folded, seen)
+        self._book(entry, folded, seen)
 
     def _touch(self, state: State, seen: Seen, table: str, key: Key) -> None:
         mine = key[0] == self.portfolio
@@ -143,13 +143,13 @@ class Witness:
             self.scopes[seen.order["payload"]["scope"]] = seen
 
     def _strategies(self, strategies: Strategies, seen: Seen) -> None:
-        """Tell moved weights from what else is kept of strategies."""
+        """Record changed weights; other changes of the strategies record do not count."""
         weights = dict(zip(strategies.names, strategies.weights, strict=True))
         if weights != self._weights:
             self._weights, self.weights = weights, seen
 
     def _market(self, symbol: str, market: Market, seen: Seen) -> None:
-        """Tell a new price or reading from one that stayed: a record is never changed in place."""
+        """Record new prices and readings, by object identity: records are never changed in place."""
         before = self._markets.get(symbol)
         if market.bars is not None and (before is None or market.bars is not before.bars):
             self.prices[symbol] = seen
@@ -159,7 +159,7 @@ class Witness:
                 self.readings[symbol, name] = seen
         self._markets[symbol] = market
 
-    def _told_of_book(self, entry: Journaled, folded: FoldResult, seen: Seen) -> None:
+    def _book(self, entry: Journaled, folded: FoldResult, seen: Seen) -> None:
         body = entry.body
         if entry.kind == "positions" and body["portfolio_id"] == self.portfolio:
             if not any(note.name == "older_positions" for note in folded.notes):
@@ -169,10 +169,10 @@ class Witness:
             self.value = seen if body["payload"]["portfolio_id"] == self.portfolio else self.value
 
     def readings_of(self, symbols: Iterable[str]) -> list[tuple[str, str, Seen]]:
-        """Return (symbol, name, entry) of each reading of these symbols and of the whole market."""
+        """Return (symbol, name, entry) of each reading of these symbols and of the market as a whole."""
         wanted = {*symbols, MARKET_WIDE}
         return [(symbol, name, seen) for (symbol, name), seen in sorted(self.readings.items()) if symbol in wanted]
 
     def gauge(self, symbol: str, name: str) -> tuple[float, int] | None:
-        """Return a reading and when it was taken."""
+        """Return a reading and its time, ns since 1970."""
         return self._markets[symbol].gauges[READINGS.index(name)]

@@ -1,4 +1,4 @@
-"""An account of a decision, and what other settings change, as lines for people."""
+"""The explanation of a decision and a what-if report as plain text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -8,10 +8,10 @@ from streams.reports.weight_history import instant
 ExplanationView = Mapping[str, Any]
 
 VERDICTS: Final = {
-    "equal": "comes out of the journal again, every byte the same",
-    "different": "DOES NOT come out of the journal as it was published",
+    "equal": "verified: recomputed from the journal, all bytes identical",
+    "different": "DIFFERS from what the journal gives",
     "missing": "IS MISSING: later decisions of its partition are published",
-    "pending": "is decided, and not published yet",
+    "pending": "is decided, but not published yet",
 }
 
 
@@ -26,22 +26,22 @@ def usd(cents: int) -> str:
 
 
 def number(value: Any) -> str:
-    """Return a number short enough to read, anything else as it is."""
+    """Return a float with six significant digits, any other value unchanged."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def detail(found: ExplanationView) -> str:
-    """Return what a stage went by, in one line."""
+    """Return the numbers behind a stage's result, in one line."""
     return ", ".join(f"{name} {number(value)}" for name, value in found.items() if value != "")
 
 
 def why(step: ExplanationView) -> str:
-    """Return a stage's reason and what it went by."""
+    """Return a stage's reason and the numbers behind it."""
     return "; ".join(text for text in (step["reason"], detail(step["detail"])) if text)
 
 
 def place(entry: ExplanationView | None) -> str:
-    """Return where an input came from."""
+    """Return the journal entry and source record of an input."""
     if entry is None:
         return "settings"
     source = entry["source"]
@@ -51,25 +51,25 @@ def place(entry: ExplanationView | None) -> str:
     return f"{entry['kind']} @{entry['journal_offset']}{record}"
 
 
-def verdict(told: ExplanationView) -> Iterator[str]:
-    """Yield whether a decision comes out again."""
-    found = told["verification"]
-    yield f"{told['decision_id']} {VERDICTS[found['status']]}"
+def verdict(view: ExplanationView) -> Iterator[str]:
+    """Yield whether a decision verifies."""
+    found = view["verification"]
+    yield f"{view['decision_id']} {VERDICTS[found['status']]}"
     if found["finding"]:
         yield f"  {found['finding']}"
 
 
-def lines(told: ExplanationView) -> Iterator[str]:
-    """Yield an account of a decision."""
-    yield from verdict(told)
-    decision = told["decision"]
+def lines(view: ExplanationView) -> Iterator[str]:
+    """Yield the explanation of a decision."""
+    yield from verdict(view)
+    decision = view["decision"]
     if decision is None:
         return
-    trigger, at = decision["trigger"], told["journal"]
+    trigger, at = decision["trigger"], view["journal"]
     where = f"journal {at['partition']}:{at['offset']}"
     yield f"  decided at {decision['decided_at']}, {where}, by {place(trigger['entry'])}"
-    how = "every live cell sized afresh" if trigger["full"] else "what is held cut by ratio"
-    yield f"  trigger {trigger['kind']} {trigger['id']}: {how}; held is known from {decision['basis']}"
+    how = "every live cell sized" if trigger["full"] else "held positions scaled by ratio"
+    yield f"  trigger {trigger['kind']} {trigger['id']}: {how}; holdings from {decision['basis']}"
     yield "inputs (kind @journal offset (topic·epoch·partition·offset)):"
     for what, value, entry in inputs(decision["inputs"]):
         yield f"  {what:<34} {value:<58} {place(entry)}"
@@ -121,7 +121,7 @@ def inputs(found: ExplanationView) -> Iterator[tuple[str, str, ExplanationView |
     for each in found["trading_states"]:
         yield f"trading state {each['scope']}", f"{each['state']} {ordered(each['order'])}", each["entry"]
     equity = found["equity"]
-    yield "equity", f"{equity['value_usd']:,.2f}, highest {equity['peak_usd']:,.2f}", equity["entry"]
+    yield "equity", f"{equity['value_usd']:,.2f}, peak {equity['peak_usd']:,.2f}", equity["entry"]
     if found["positions"]["known"]:
         yield "positions", "", found["positions"]["entry"]
     yield from _learnt(found)
@@ -129,7 +129,7 @@ def inputs(found: ExplanationView) -> Iterator[tuple[str, str, ExplanationView |
 
 def _learnt(found: ExplanationView) -> Iterator[tuple[str, str, ExplanationView | None]]:
     for each in found["outcomes"]["cells"]:
-        yield f"outcomes {each['strategy_id']}/{each['symbol']}", f"{each['learnt']} learnt, the last", each["last"]
+        yield f"outcomes {each['strategy_id']}/{each['symbol']}", f"{each['learnt']} learnt; the last", each["last"]
     weights = found["strategy_weights"]
     if weights["entry"] is not None:
         shares = ", ".join(f"{name} {weight:.4g}" for name, weight in weights["weights"].items())
@@ -147,34 +147,34 @@ def _forecast(each: ExplanationView) -> str:
 
 
 def ordered(order: ExplanationView | None) -> str:
-    """Return who ordered something and why; nothing where Genesis brought it."""
+    """Return who gave an order and why; "" for Genesis."""
     return "" if order is None else f"by {order['by']}: {order['reason']} ({order['control_id']})"
 
 
-def bundled(told: ExplanationView) -> Iterator[str]:
-    """Yield what a bundle is."""
-    yield f"{told['file']}: {told['decision_id']} with {told['entries']} journal entries"
+def bundled(view: ExplanationView) -> Iterator[str]:
+    """Yield a summary of a bundle."""
+    yield f"{view['file']}: {view['decision_id']} with {view['entries']} journal entries"
     yield (
-        f"  it DOES NOT verify: {told['finding']}" if told["finding"] else "  it verifies: unpack it, python verify.py"
+        f"  DOES NOT verify: {view['finding']}" if view["finding"] else "  verified; to repeat: unzip, python verify.py"
     )
 
 
 # -- what if -----------------------------------------------------------------------------------------------------------
-def differences(told: ExplanationView) -> Iterator[str]:
-    """Yield what other settings would have changed."""
-    total, changed = told["decisions"], told["changed"]
-    yield f"settings {told['settings_hash'][:16]}: {changed} of {total} decisions change, by {money(told)} USD in sum"
-    yield from remarks(told)
-    for row in told["by_symbol"]:
+def differences(view: ExplanationView) -> Iterator[str]:
+    """Yield a what-if report."""
+    total, changed = view["decisions"], view["changed"]
+    yield f"settings {view['settings_hash'][:16]}: {changed} of {total} decisions change, by {money(view)} USD in total"
+    yield from remarks(view)
+    for row in view["by_symbol"]:
         name = f"{row['portfolio_id']} {row['symbol']}"
         yield f"  {name:<32} {row['decisions']:>8} decisions {money(row):>20} USD, net {usd(row['change_cents'])}"
-    if told["by_rule"]:
+    if view["by_rule"]:
         yield "what bound → what binds instead:"
-    for row in told["by_rule"]:
+    for row in view["by_rule"]:
         yield f"  {row['rule']:<34} → {row['instead']:<34} {row['changes']:>8} times {money(row):>20} USD"
-    if told["biggest"]:
-        yield "the biggest:"
-    for each in told["biggest"]:
+    if view["biggest"]:
+        yield "largest changes:"
+    for each in view["biggest"]:
         yield f"  {each['decision_id']} {instant(each['timestamp_ns'])}, {each['trigger']}: {money(each)} USD"
         for change in each["changes"]:
             sizes = f"{usd(change['before_cents'])} ({change['rule']}) → {usd(change['after_cents'])}"
@@ -186,12 +186,12 @@ def money(row: ExplanationView) -> str:
     return usd(row["absolute_change_cents"])
 
 
-def remarks(told: ExplanationView) -> Iterator[str]:
-    """Yield what else there is to know before these sums are believed."""
-    if told["only_journal_settings"] or told["only_file_settings"]:
-        only = f"{told['only_journal_settings']} under the journal's settings alone"
-        yield f"  decisions made {only}, {told['only_file_settings']} under the file's alone"
-    if told["from_positions"]:
-        yield f"  {told['from_positions']} decisions go by positions as they were: other targets would have left others"
-    if told["refused"]:
-        yield f"  {told['refused']} inputs would be refused"
+def remarks(view: ExplanationView) -> Iterator[str]:
+    """Yield the caveats of a what-if report."""
+    if view["only_journal_settings"] or view["only_file_settings"]:
+        only = f"{view['only_journal_settings']} only under the journal's settings"
+        yield f"  decisions made {only}, {view['only_file_settings']} only under the file's"
+    if view["from_positions"]:
+        yield f"  {view['from_positions']} decisions use reported positions, which other targets would have changed"
+    if view["refused"]:
+        yield f"  {view['refused']} inputs would be refused"

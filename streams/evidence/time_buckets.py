@@ -1,27 +1,27 @@
-"""Sums over time in a bounded number of spans, whose width doubles whenever they become too many."""
+"""Sums over time in a bounded number of buckets, whose width doubles when there are too many."""
 
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 SECOND_NS: Final = 1_000_000_000
 MOST: Final = 96
-"""Spans at most."""
+"""Most buckets."""
 
 
 class Span(NamedTuple):
-    """Sums of one span of time."""
+    """Sums of one time bucket."""
 
     begin_ns: int
     end_ns: int
     change_cents: int
-    """Sum of absolute changes of the decisions in it."""
+    """Sum of the absolute changes of its decisions."""
     held_before_cents: int
-    """What all portfolios hold at its end under the journal's settings: sum of absolute nets by symbol."""
+    """Holdings of all portfolios at its end under the journal's settings: sum of absolute nets by symbol."""
     held_after_cents: int
 
 
 class Sums:
-    """Changes by span, and what each portfolio held at each span's end. Whatever the order of joining, the same.
+    """Changes per bucket, and each portfolio's holdings at the end of each bucket. Independent of the order of joins.
 
     >>> sums = Sums()
     >>> sums.add(1_500_000_000, "main", 300, 1000, 700)
@@ -32,12 +32,12 @@ class Sums:
     def __init__(self) -> None:
         self.width_s = 1
         self.changes: dict[int, int] = {}
-        """Number of the span → cents."""
+        """Bucket number → cents."""
         self.held: dict[str, dict[int, tuple[int, int]]] = {}
-        """Portfolio → span → (held before, held after) of its last decision in it."""
+        """Portfolio → bucket number → (held before, held after) of its last decision in the bucket."""
 
     def add(self, at_ns: int, portfolio: str, change_cents: int, before_cents: int, after_cents: int) -> None:
-        """Add a decision; those of a portfolio come in order of time."""
+        """Add a decision. Decisions of one portfolio must be added in time order."""
         span = at_ns // (self.width_s * SECOND_NS)
         self.changes[span] = self.changes.get(span, 0) + change_cents
         self.held.setdefault(portfolio, {})[span] = (before_cents, after_cents)
@@ -65,27 +65,27 @@ class Sums:
         self.held = {portfolio: _wider(held, 2) for portfolio, held in self.held.items()}
 
     def spans(self) -> Iterator[Span]:
-        """Yield every span from the first decision to the last."""
-        standing: dict[str, tuple[int, int]] = {}
+        """Yield every bucket from the first decision to the last."""
+        current: dict[str, tuple[int, int]] = {}
         width_ns = self.width_s * SECOND_NS
         for span in range(min(self.changes), max(self.changes) + 1) if self.changes else ():
             for portfolio, kept in self.held.items():
-                standing[portfolio] = kept.get(span, standing.get(portfolio, (0, 0)))
+                current[portfolio] = kept.get(span, current.get(portfolio, (0, 0)))
             yield Span(
                 span * width_ns,
                 (span + 1) * width_ns,
                 self.changes.get(span, 0),
-                sum(before for before, _ in standing.values()),
-                sum(after for _, after in standing.values()),
+                sum(before for before, _ in current.values()),
+                sum(after for _, after in current.values()),
             )
 
-    def told(self) -> list[dict[str, Any]]:
-        """Return the spans as plain JSON values."""
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the buckets as plain JSON values."""
         return [span._asdict() for span in self.spans()]
 
 
 def _wider(held: dict[int, tuple[int, int]], times: int) -> dict[int, tuple[int, int]]:
-    """Return the last decision of each span of so many."""
+    """Return the last decision of each bucket that is `times` as wide."""
     found: dict[int, tuple[int, int]] = {}
     for span, last in sorted(held.items()):
         found[span // times] = last

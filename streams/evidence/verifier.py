@@ -1,13 +1,13 @@
-"""Compute one allocation of HIMARI Layer 3 again from its journal, and compare it byte for byte.
+"""Recompute one allocation of HIMARI Layer 3 from its journal, and compare it byte for byte.
 
-This file is `verify.py` of a bundle that `himari audit bundle` has written, and `streams/evidence/verifier.py` of the
-package: compare the two before you believe it. It needs no Kafka and no worker, only the `engines` and `schemas` of a
-himari-layer3 of the same decision version, and Python's own library. In the folder of an unpacked bundle:
+This file is `verify.py` in a bundle written by `himari audit bundle`, and `streams/evidence/verifier.py` in the
+package: compare the two before you trust it. It needs no Kafka and no worker, only Python's standard library and the
+`engines` and `schemas` of a himari-layer3 of the same decision version. In the folder of an unpacked bundle:
 
     python verify.py
 
-Exit 0: the bytes are the same. 4: they are not, and the first difference is named. 1: this is not a whole bundle, or
-another decision version is installed.
+Exit 0: the bytes are identical. 4: they differ; the first difference is shown. 1: the bundle is incomplete, or another
+decision version is installed.
 """
 
 import base64
@@ -30,11 +30,11 @@ NOTHING = object()
 
 
 class Differs(Exception):  # noqa: N818 a finding, not an error of this program
-    """The decision does not come out again; says where."""
+    """The recomputed decision differs; the message says where."""
 
 
 def read(offset: int, raw: bytes) -> Journaled:
-    """Return a journal entry as sizing folds it."""
+    """Return a journal entry in the form the engine folds."""
     fields = _parsed(raw)
     source = fields["source"] or {"topic": "", "epoch": 0, "partition": 0, "offset": 0}
     return Journaled(
@@ -51,7 +51,7 @@ def read(offset: int, raw: bytes) -> Journaled:
 
 
 def _parsed(text: str | bytes) -> Any:
-    """Return what JSON says; whole numbers that 64 bits do not hold are floats, as the worker takes them."""
+    """Return the parsed JSON; integers beyond 64 bits become floats, as in the worker."""
     return json.loads(text, parse_int=_whole, parse_constant=_refuse)
 
 
@@ -66,10 +66,10 @@ def _refuse(name: str) -> None:
 
 
 def restore(partition: int, checkpoint: Any) -> State:
-    """Return the state of a checkpoint, None: that before the first entry.
+    """Return the state of a checkpoint; None gives the state before the first entry.
 
     Raises:
-        Differs: its records do not have the digest that it says.
+        Differs: the digest of its records is not the one it states.
     """
     state = State(partition)
     if checkpoint is None:
@@ -84,16 +84,16 @@ def restore(partition: int, checkpoint: Any) -> State:
 
 
 def _term(table: str, key: bytes, value: bytes) -> int:
-    """Return what one record adds to the digest."""
+    """Return one record's summand of the digest."""
     head = struct.pack("<II", len(table.encode()), len(key))
     return int.from_bytes(hashlib.sha256(head + table.encode() + key + value).digest(), "big")
 
 
 def recompute(entries: Iterable[bytes], partition: int, portfolio: str, checkpoint: Any = None) -> bytes:
-    """Fold the entries of a journal partition from its beginning, or after a checkpoint; return what the last decides.
+    """Fold journal entries from the beginning, or from a checkpoint; return the last entry's allocation.
 
     Raises:
-        Differs: an entry cannot be folded, or the last one decides nothing for this portfolio.
+        Differs: an entry cannot be folded, or the last one has no decision for this portfolio.
     """
     state = restore(partition, checkpoint)
     decided: list[bytes] = []
@@ -106,17 +106,17 @@ def recompute(entries: Iterable[bytes], partition: int, portfolio: str, checkpoi
         decided = [each.value for each in folded.allocations if each.decision.portfolio_id == portfolio]
         state.touched.clear()
     if not decided:
-        msg = f"the journal decides nothing for {portfolio} there"
+        msg = f"the last journal entry has no decision for {portfolio}"
         raise Differs(msg)
     return decided[0]
 
 
 def difference(published: bytes, computed: bytes) -> str:
-    """Return where two allocations first differ, by field in order of name, "" where their bytes are the same."""
+    """Return the first difference of two allocations, fields in name order; "" if the bytes are identical."""
     if published == computed:
         return ""
     try:
-        found = _apart("", json.loads(published), json.loads(computed))
+        found = _first_difference("", json.loads(published), json.loads(computed))
     except (RecursionError, ValueError):
         found = ""
     if found:
@@ -125,19 +125,19 @@ def difference(published: bytes, computed: bytes) -> str:
         (place for place, (one, other) in enumerate(zip(published, computed, strict=False)) if one != other),
         min(len(published), len(computed)),
     )
-    return f"byte {place}: the record's bytes are other ones"
+    return f"byte {place}: the bytes differ, the fields do not"
 
 
-def _apart(path: str, one: Any, other: Any) -> str:
+def _first_difference(path: str, one: Any, other: Any) -> str:
     if isinstance(one, dict) and isinstance(other, dict):
         names = sorted({*one, *other})
         pairs = [
             (f"{path}.{name}" if path else name, one.get(name, NOTHING), other.get(name, NOTHING)) for name in names
         ]
-        return next((found for pair in pairs if (found := _apart(*pair))), "")
+        return next((found for pair in pairs if (found := _first_difference(*pair))), "")
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [(f"{path}[{place}]", *pair) for place, pair in enumerate(zip(one, other, strict=True))]
-        return next((found for pair in pairs if (found := _apart(*pair))), "")
+        return next((found for pair in pairs if (found := _first_difference(*pair))), "")
     if type(one) is type(other) and one == other:
         return ""
     return f"{path or 'the record'}: published {_shown(one)}, computed {_shown(other)}"
@@ -149,38 +149,40 @@ def _shown(value: Any) -> str:
 
 
 def check(folder: Path) -> str:
-    """Return what an unpacked bundle proves.
+    """Verify an unpacked bundle; return the result in one line.
 
     Raises:
-        Differs: the decision does not come out again.
-        ValueError: the bundle is not whole, or another decision version is installed.
+        Differs: the recomputed decision differs.
+        ValueError: the bundle is incomplete, or another decision version is installed.
     """
-    told = json.loads((folder / "bundle.json").read_bytes())
-    if told["decision_version"] != DECISION_VERSION:
-        msg = f"the decision is of decision version {told['decision_version']}, installed is {DECISION_VERSION}"
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    if manifest["decision_version"] != DECISION_VERSION:
+        msg = f"the bundle has decision version {manifest['decision_version']}, installed is {DECISION_VERSION}"
         raise ValueError(msg)
-    for name in (*FILES, *(name for name in ("checkpoint.json",) if name in told["sha256"])):
+    for name in (*FILES, *(name for name in ("checkpoint.json",) if name in manifest["sha256"])):
         found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != told["sha256"][name]:
-            msg = f"{name} is not the file that was bundled: its sha256 is {found}"
+        if found != manifest["sha256"][name]:
+            msg = f"{name} was changed after bundling: its sha256 is {found}"
             raise Differs(msg)
     published = (folder / "decision.json").read_bytes()
     entries = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
-    checkpoint = json.loads((folder / "checkpoint.json").read_bytes()) if "checkpoint.json" in told["sha256"] else None
+    checkpoint = (
+        json.loads((folder / "checkpoint.json").read_bytes()) if "checkpoint.json" in manifest["sha256"] else None
+    )
     first = 0 if checkpoint is None else checkpoint["offset"] + 1
-    if len(entries) != told["offset"] + 1 - first:
-        msg = f"journal.jsonl must hold the entries {first} to {told['offset']}, holds {len(entries)}"
+    if len(entries) != manifest["offset"] + 1 - first:
+        msg = f"journal.jsonl must contain entries {first} to {manifest['offset']}, contains {len(entries)}"
         raise ValueError(msg)
-    finding = difference(published, recompute(entries, told["partition"], told["portfolio_id"], checkpoint))
+    finding = difference(published, recompute(entries, manifest["partition"], manifest["portfolio_id"], checkpoint))
     if finding:
         raise Differs(finding)
     digest = hashlib.sha256(published).hexdigest()
-    after = "" if checkpoint is None else f" after the checkpoint at entry {first - 1}, digest {checkpoint['digest']},"
-    return f"ok: {told['decision_id']} comes out of {len(entries)} journal entries{after} again, sha256 {digest}"
+    after = "" if checkpoint is None else f" after the checkpoint at entry {first - 1}, digest {checkpoint['digest']}"
+    return f"ok: {manifest['decision_id']} recomputed from {len(entries)} journal entries{after}; sha256 {digest}"
 
 
 def main(folder: Path) -> int:
-    """Say what a bundle proves; return the exit code."""
+    """Print the result of the verification; return the exit code."""
     try:
         found, code = check(folder), 0
     except Differs as finding:

@@ -1,8 +1,8 @@
-"""What other settings would have made of the same journal: which decisions change, by how much, what binds instead.
+"""What-if: which decisions other settings would change on the same journal, by how much, and what binds instead.
 
-The journal is folded twice in one pass: as it is, and with the other settings from Genesis on, every order of settings
-passed over. All else is the journal's: signals, prices, outcomes, trading states, equity and positions. Money is summed
-in whole cents.
+The journal is folded twice in one pass: once as recorded, and once with the other settings from Genesis on, ignoring
+recorded settings orders. Everything else is as recorded: signals, prices, outcomes, trading states, equity and
+positions. Money is summed in whole cents.
 """
 
 import heapq
@@ -31,7 +31,7 @@ ExplanationFields = dict[str, Any]
 
 
 class Stand(NamedTuple):
-    """What a portfolio's last decision left of one symbol, and what bound it."""
+    """One symbol's net after a portfolio's last decision, and the rule that bound it."""
 
     cents: int
     rule: str
@@ -43,7 +43,7 @@ Stands = Mapping[str, Stand]
 
 
 class SymbolChange(NamedTuple):
-    """One symbol of one decision that other settings change."""
+    """The change of one symbol in one decision."""
 
     symbol: str
     before_cents: int
@@ -53,20 +53,20 @@ class SymbolChange(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """One decision that other settings change; ordered by how much, then by place, the earlier one first."""
+    """One changed decision; ordered by size of the change, then by position (earlier ranks higher)."""
 
     cents: int
     """Sum of absolute changes."""
     earlier: tuple[int, int]
-    """Minus journal offset and partition."""
+    """(−journal offset, −partition)."""
     decision_id: str
     portfolio_id: str
     timestamp_ns: int
     trigger: str
     changes: tuple[SymbolChange, ...]
 
-    def told(self) -> ExplanationFields:
-        """Return it as plain JSON values."""
+    def as_dict(self) -> ExplanationFields:
+        """Return plain JSON values."""
         return {
             "decision_id": self.decision_id,
             "portfolio_id": self.portfolio_id,
@@ -79,32 +79,32 @@ class Changed(NamedTuple):
 
 @dataclass(slots=True)
 class WhatIfDifference:
-    """What differs; those of several partitions add up."""
+    """The differences of one or more partitions; `join` adds them up."""
 
     settings_hash: str
     since_ns: int = 0
     until_ns: int = NEVER_NS
     decisions: int = 0
-    """Looked at: made under either settings."""
+    """Decisions compared: made under either settings."""
     changed: int = 0
     only_before: int = 0
-    """Decisions that only the journal's settings make."""
+    """Decisions made only under the journal's settings."""
     only_after: int = 0
-    """Decisions that only the other settings make."""
+    """Decisions made only under the other settings."""
     from_positions: int = 0
-    """Made from positions that somebody told, which other targets would have made other ones."""
+    """Decisions based on reported positions, which other targets would have changed."""
     refused: int = 0
-    """Inputs, of all times and portfolios, that only the other settings refuse."""
+    """Inputs refused only under the other settings; counts all times and portfolios."""
     by_symbol: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """(portfolio, symbol) → decisions that change, sum of absolute changes, sum of changes; in cents."""
+    """(portfolio, symbol) → changed decisions, sum of absolute changes, sum of changes; in cents."""
     by_rule: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     """(rule, rule instead) → changes, sum of absolute changes in cents."""
     biggest: list[Changed] = field(default_factory=list)
-    """A heap of the ten that change most, the least of them first."""
+    """Min-heap of the `BIGGEST` largest changes."""
     sums: Sums = field(default_factory=Sums)
 
     def take(self, changed: Changed) -> None:
-        """Add a decision that changes."""
+        """Add a changed decision."""
         self.changed += 1
         for change in changed.changes:
             delta = change.after_cents - change.before_cents
@@ -113,13 +113,13 @@ class WhatIfDifference:
         self.push(changed)
 
     def push(self, changed: Changed) -> None:
-        """Keep a decision if it is among the ten that change most."""
+        """Keep a decision if it is among the `BIGGEST` largest changes."""
         heapq.heappush(self.biggest, changed)
         if len(self.biggest) > BIGGEST:
             heapq.heappop(self.biggest)
 
     def join(self, other: "WhatIfDifference") -> None:
-        """Add what differs on another partition."""
+        """Add the differences of another partition."""
         for name in ("decisions", "changed", "only_before", "only_after", "from_positions", "refused"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for key, counts in other.by_symbol.items():
@@ -135,8 +135,8 @@ class WhatIfDifference:
         """Return the sum of all absolute changes."""
         return sum(absolute for _, absolute, _ in self.by_symbol.values())
 
-    def told(self) -> ExplanationFields:
-        """Return it as plain JSON values."""
+    def as_dict(self) -> ExplanationFields:
+        """Return plain JSON values."""
         return {
             "settings_hash": self.settings_hash,
             "decisions": self.decisions,
@@ -162,8 +162,8 @@ class WhatIfDifference:
                     self.by_rule.items(), key=lambda item: (-item[1][1], item)
                 )
             ],
-            "biggest": [changed.told() for changed in sorted(self.biggest, reverse=True)],
-            "over_time": self.sums.told(),
+            "biggest": [changed.as_dict() for changed in sorted(self.biggest, reverse=True)],
+            "over_time": self.sums.as_list(),
         }
 
 
@@ -182,16 +182,16 @@ async def whatif(
     until_ns: int = NEVER_NS,
     start: Checkpoint = GENESIS,
 ) -> WhatIfDifference:
-    """Return what `params` would have changed of the decisions of one journal partition.
+    """Return how `params` would have changed the decisions of one journal partition.
 
     Args:
-        partition: of the journal.
-        entries: from its beginning, or after `start`.
+        partition: journal partition.
+        entries: its entries from the beginning, or after `start`.
         params: the other decision settings.
-        portfolio: count only its decisions; None: of all.
-        since_ns: count only decisions from this journal time on.
-        until_ns: and before this one.
-        start: the state from which on the other settings are in force; what was held then is held under both.
+        portfolio: count only this portfolio's decisions; None: all.
+        since_ns: count only decisions at or after this journal time.
+        until_ns: count only decisions before this journal time.
+        start: the state at which the other settings take effect; its holdings are the same under both.
 
     Raises:
         VerificationMismatch: an entry is missing, or cannot be folded.
@@ -212,7 +212,7 @@ async def whatif(
 
 
 class _Pair:
-    """One journal partition under two settings."""
+    """One journal partition, folded under two settings."""
 
     def __init__(
         self, partition: int, params: DecisionParams, difference: WhatIfDifference, start: Checkpoint = GENESIS
@@ -229,7 +229,7 @@ class _Pair:
         self._stands: tuple[dict[str, Stands], dict[str, Stands]] = (held, dict(held))
 
     def take(self, entry: Journaled, portfolio: str | None) -> None:
-        """Fold an entry under both settings, and count what differs."""
+        """Fold an entry under both settings, and record the differences."""
         folds = (self._fold(self.before, entry, 0), self._fold(self.after, self._replaced(entry), 1))
         self.difference.refused += self._refused[1] and not self._refused[0]
         inside = self.difference.since_ns <= self.before.now_ns < self.difference.until_ns
@@ -238,7 +238,7 @@ class _Pair:
                 self._compare(entry.offset, name, folds[0].get(name), folds[1].get(name))
 
     def _replaced(self, entry: Journaled) -> Journaled:
-        """Return an entry as it would be if the other settings were those of Genesis, and nobody had changed them."""
+        """Return the entry as if the other settings had been those of Genesis and never changed."""
         body = entry.body
         if entry.kind == "genesis":
             return entry._replace(body={**body, "settings": self.params.model_dump(), "settings_hash": self.hash})
@@ -278,7 +278,7 @@ class _Pair:
 
 
 def _held(state: State) -> dict[str, Stands]:
-    """Return what portfolios hold at a checkpoint."""
+    """Return each portfolio's holdings at a checkpoint."""
     nets: dict[str, dict[str, int]] = {}
     for (portfolio, _, symbol), target in state.targets.items():
         own = nets.setdefault(portfolio, {})
@@ -301,7 +301,7 @@ def _changes(before: Stands, after: Stands, decided_before: bool, decided_after:
 
 # -- one decision ------------------------------------------------------------------------------------------------------
 def stands(decision: Decision, minimum_cents: int) -> Stands:
-    """Return each symbol's net as it is published, and the rule that made it so."""
+    """Return each symbol's published net, and the rule that bound it."""
     members: dict[str, list[int]] = {}
     for index, (_, symbol) in enumerate(decision.holdings.cells):
         members.setdefault(symbol, []).append(index)
@@ -314,9 +314,9 @@ def stands(decision: Decision, minimum_cents: int) -> Stands:
 
 
 def rule(decision: Decision, symbol: str, indexes: list[int]) -> str:
-    """Return what bound a symbol: the last stage that moved one of its cells, with its reason where it has one.
+    """Return what bound a symbol: the last stage that changed one of its cells, with its reason if any.
 
-    A stage that moved nothing bound nothing. The first stage binds where no later one does.
+    If no later stage changed a cell, the first stage binds.
     """
     if symbol in decision.kept:
         return "band: kept as held"
@@ -330,7 +330,7 @@ def rule(decision: Decision, symbol: str, indexes: list[int]) -> str:
 
 
 def _named(stage: str, reasons: Mapping[int, str], indexes: list[int]) -> str:
-    """Return a stage with the reasons that it gave; a reason with numbers in it is told by its stage alone."""
+    """Return a stage with its reasons; reasons that contain digits are left out, so that equal rules group."""
     given = sorted({reasons[index] for index in indexes if reasons.get(index)})
-    told = [reason for reason in given if not any(each.isdigit() for each in reason)]
-    return f"{stage}: {', '.join(told)}" if told else stage
+    shown = [reason for reason in given if not any(each.isdigit() for each in reason)]
+    return f"{stage}: {', '.join(shown)}" if shown else stage

@@ -1,4 +1,4 @@
-"""Candle files as people have them: newest or oldest first, s, ms or µs, a coin's name in a header, gaps, doubled rows.
+"""Reads candle files in common formats: any order, times in s, ms, µs or ns, gaps, duplicate rows.
 
 Source: CryptoDataDownload's files, and `timestamp,open,high,low,close,volume` in ms.
 """
@@ -23,15 +23,15 @@ TIMES = ("unix", "timestamp", "time", "open_time", "open time", "unix timestamp"
 SYMBOLS = ("symbol", "pair", "ticker")
 PRICES = ("open", "high", "low", "close")
 PREAMBLE_LINES = 10
-"""A header further down than this is not looked for."""
+"""Lines that are searched for a header."""
 NS_PER_UNIT = ((10**11, SECOND_NS), (10**14, 1_000_000), (10**17, 1_000), (10**20, 1))
-"""A time below the first number counts the second: s, ms, µs, ns; they do not overlap between 1973 and 5138."""
+"""(upper bound, ns per unit): s, ms, µs, ns. The ranges do not overlap between 1973 and 5138."""
 TIME_MIN_NS, TIME_MAX_NS = 10**18, 41 * 10**17
 ID = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 
 
 class Candle(NamedTuple):
-    """What one symbol did from `open_ns` to `open_ns` + width. It is known at its end, not before."""
+    """One symbol from `open_ns` to `open_ns` + width. It is known at its end, not earlier."""
 
     open_ns: int
     open: float
@@ -42,14 +42,14 @@ class Candle(NamedTuple):
 
 
 class CandleFile(NamedTuple):
-    """What a file held."""
+    """Statistics of a file."""
 
     rows: int
-    """Candles, doubled ones once."""
+    """Candles without duplicates."""
     gaps: int
-    """Holes between neighbours, however many candles each swallowed."""
+    """Gaps between neighbours, each counted once whatever its length."""
     doubled: int
-    """Rows that repeated another one word for word; a row that contradicts another one is refused."""
+    """Exact duplicate rows; contradicting rows are refused."""
 
 
 class Candles(NamedTuple):
@@ -61,7 +61,7 @@ class Candles(NamedTuple):
     found: CandleFile
 
     def end_ns(self, candle: Candle) -> int:
-        """Return when a candle is over and known."""
+        """Return when a candle ends, ns since 1970."""
         return candle.open_ns + self.width_s * SECOND_NS
 
 
@@ -73,11 +73,11 @@ class _Columns(NamedTuple):
 
 
 def read(path: Path | str) -> Candles:
-    """Return the candles of a `.csv` or `.csv.gz` file; the symbol is a column's, else the file name's.
+    """Return the candles of a `.csv` or `.csv.gz` file; the symbol comes from a column, else from the file name.
 
     Raises:
-        InvalidPriceException: a row cannot be used; its text names file and line, rule and value.
-        ConfigurationException: the file as a whole cannot be: unreadable, no header, no symbol, fewer than two candles.
+        InvalidPriceException: a row is invalid; the text names file and line, rule and value.
+        ConfigurationException: the file is invalid: unreadable, no header, no symbol, fewer than two candles.
     """
     path = Path(path)
     lines = list(_lines(path))
@@ -98,7 +98,7 @@ def read(path: Path | str) -> Candles:
 
 
 def found(candles: Iterable[Candles]) -> CandleFile:
-    """Return what several files held together."""
+    """Return the summed statistics of several files."""
     each = [one.found for one in candles]
     return CandleFile(sum(one.rows for one in each), sum(one.gaps for one in each), sum(one.doubled for one in each))
 
@@ -147,7 +147,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(path: Path, lines: list[tuple[int, list[str]]]) -> tuple[int, _Columns, dict[str, int]]:
-    """Return where the header is, its columns (that of the volume yet to be chosen), and the volumes by coin."""
+    """Return the index of the header, its columns (volume still open), and the volume columns by coin."""
     for index, (_, row) in enumerate(lines[:PREAMBLE_LINES]):
         names = [cell.lower() for cell in row]
         time = next((names.index(name) for name in TIMES if name in names), None)
@@ -161,7 +161,7 @@ def _header(path: Path, lines: list[tuple[int, list[str]]]) -> tuple[int, _Colum
 
 
 def _symbol(path: Path, lines: list[tuple[int, list[str]]], columns: _Columns) -> str:
-    """Return the symbol as it is written in the column, else what the file's name begins with."""
+    """Return the symbol from its column, else from the file name."""
     if columns.symbol is None or not lines:
         return _named(path)
     line, first = lines[0]
@@ -181,7 +181,7 @@ def _named(path: Path) -> str:
 
 
 def _volume(path: Path, volumes: dict[str, int], symbol: str) -> int:
-    """Return the column of the volume in coins: `volume`, or the one that bears the name of the symbol's coin."""
+    """Return the column of the volume in coins: `volume`, or the one named after the symbol's coin."""
     named = [coin for coin in volumes if not coin or symbol.lower().startswith(coin)]
     if not named:
         rule = f"must have a volume in coins of {symbol}, has {', '.join(map(repr, volumes)) or 'none'}"
@@ -216,7 +216,7 @@ def _cell(path: Path, line: int, row: list[str], index: int, name: str) -> str:
 
 
 def _time(path: Path, line: int, text: str) -> int:
-    """Return a time in ns; its unit is told by its size, row by row: some files change it half way."""
+    """Return a time in ns. The unit follows from the magnitude, row by row, since some files change it midway."""
     whole, _, fraction = text.partition(".")
     if not (whole.isascii() and whole.isdecimal()) or fraction.strip("0"):
         _refuse(path, line, "wrong_type", "time", "must be a whole number of s, ms or µs since 1970", text)
@@ -259,7 +259,7 @@ def _spacing(path: Path, rows: list[Candle], numbered: dict[int, tuple[int, Cand
         raise ConfigurationException(str(path), "", f"candles must be whole seconds wide, were {width_ns} ns")
     for before, after in pairwise(rows):
         if after.open_ns - before.open_ns < width_ns:
-            rule = f"must lie {width_ns // SECOND_NS} s or more after the candle before"
+            rule = f"must be {width_ns // SECOND_NS} s or more after the previous candle"
             late_s = (after.open_ns - before.open_ns) / SECOND_NS
             _refuse(path, numbered[after.open_ns][0], "inconsistent", "time", rule, f"{late_s:g} s")
     return width_ns, sum(count for distance, count in distances.items() if distance > width_ns)

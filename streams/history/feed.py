@@ -1,4 +1,4 @@
-"""What a feeder sends: records for the input topics, each with the moment at which it is sent."""
+"""Feed events: records for the input topics, each with its send time."""
 
 import heapq
 from collections.abc import Iterable, Iterator
@@ -9,11 +9,11 @@ import orjson
 SECOND_NS = 1_000_000_000
 
 ORDER = ("prices", "outcomes", "cascade-indicators", "signals")
-"""What is sent first of one moment: what is known before what is made of it."""
+"""Send order of events at the same time: data before the signals derived from it."""
 
 
 class FeedEvent(NamedTuple):
-    """One record and when it is sent; no time inside `value` lies after `time_ns`."""
+    """One record and its send time; no time inside `value` is later than `time_ns`."""
 
     time_ns: int
     topic: str
@@ -21,21 +21,21 @@ class FeedEvent(NamedTuple):
     key: bytes
     """The symbol."""
     value: bytes
-    """JSON, validated by nobody yet: ingest does that, as with anybody's records."""
+    """JSON, not yet validated; ingest validates it like any other record."""
 
 
 def event(time_ns: int, topic: str, symbol: str, fields: dict[str, Any]) -> FeedEvent:
-    """Return a record of `fields`, whose `timestamp_ns` is the moment of sending unless they give one."""
+    """Return a record of `fields`; `timestamp_ns` defaults to the send time."""
     return FeedEvent(time_ns, topic, symbol.encode(), orjson.dumps({"timestamp_ns": time_ns, **fields}))
 
 
 def in_order(feeds: Iterable[Iterable[FeedEvent]]) -> Iterator[FeedEvent]:
-    """Yield the events of several feeds, each already in order, by time; of one moment, by `ORDER`, then by feed."""
+    """Merge sorted feeds by time; ties by `ORDER`, then by feed."""
     return heapq.merge(*feeds, key=_rank)
 
 
 def sort(events: Iterable[FeedEvent]) -> list[FeedEvent]:
-    """Return events by time; of one moment, by `ORDER`, then as they came."""
+    """Return events sorted by time; ties by `ORDER`, then in input order."""
     return sorted(events, key=_rank)
 
 

@@ -1,7 +1,7 @@
-"""The feeder: history goes through ingest and market in process, in event-time order, straight to the journal.
+"""The feeder: runs history through ingest and market in process, in event-time order, directly into the journal.
 
-Its clock is the event time. What it feeds is epoch 0 of the sources; `close` opens epoch 1, in which the live topics
-begin at their own offset 0.
+Its clock is the event time. Its records belong to epoch 0 of the sources; `close` opens epoch 1, in which the live
+topics start at offset 0.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,12 +21,12 @@ LIVE_EPOCH = 1
 
 
 class Feeder:
-    """Turns events into what is to be published: journal entries, and dead letters."""
+    """Turns events into records to publish: journal entries and dead letters."""
 
     def __init__(self, partitions: int, price_partitions: int, params: DecisionParams, start_ns: int) -> None:
-        """Feed journals of `partitions`; symbols are spread over `price_partitions` as `prices` will spread them.
+        """Feed a journal of `partitions` partitions; symbols map to `price_partitions` as in the topic `prices`.
 
-        `params`: the settings in force.
+        `params`: the decision settings in force. `start_ns`: initial time of the clock.
         """
         self.partitions = partitions
         self.clock = ManualClock(start_ns)
@@ -37,7 +37,7 @@ class Feeder:
         ]
 
     def feed(self, events: Iterable[FeedEvent]) -> Iterator[list[Send]]:
-        """Yield, event by event, what it leads to; steps are closed when the clock is past them."""
+        """Yield the records of each event; steps are closed when the clock has passed them."""
         for event in events:
             self.clock.move_to(max(self.clock.now_ns(), event.time_ns))
             sends = self._elapsed()

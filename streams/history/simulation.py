@@ -1,12 +1,12 @@
 """A simulated market for the demo: five coins, seeded, with regimes, fat tails, one liquidation cascade, and signals.
 
-Every coin has two strategies whose calibration is known, so that one sees sizing find it out: `informed` (of what it
-claims .8 comes true) and `noise` (nothing does). History comes as hourly candles with a signal now and then; the live
-part as ticks every five minutes with twenty signals an hour. The cascade comes after a rally in which the informed are
-long, as crowds are: price −15 … −20 % in half an hour on heavy volume, open interest falls, funding turns against
-longs, coins flow to the exchanges. It is a shock that no forecast knows of.
+Every coin has two strategies with known calibration, which sizing has to learn: `informed` (80 % of its claims come
+true) and `noise` (none do). History consists of hourly candles with occasional signals, the live part of ticks every
+five minutes with twenty signals per hour. The cascade follows a rally in which `informed` is long: prices fall by 15 to
+20 % in half an hour on heavy volume, open interest falls, funding turns against longs, and coins flow to exchanges.
+No forecast anticipates it.
 
-All chance is one numpy PCG64: the same seed gives the same bytes.
+All randomness comes from one numpy PCG64 generator: the same seed gives the same bytes.
 """
 
 import math
@@ -23,7 +23,7 @@ from streams.history.feed import SECOND_NS, FeedEvent, event, sort
 from streams.history.strategies import outcome
 
 LIVE_START_NS = 1_767_225_600 * SECOND_NS
-"""2026-01-01 00:00 UTC: where the demo's clock begins."""
+"""2026-01-01 00:00 UTC: start of the live part."""
 HOUR_S = 3_600
 STEP_S = 300
 STEPS_PER_HOUR = HOUR_S // STEP_S
@@ -31,24 +31,24 @@ HOUR_ROOT = math.sqrt(STEPS_PER_HOUR)
 HOURS_PER_WEEK = 168
 HORIZON_S = 3_600
 SIGNAL_EVERY_S = 180
-"""Over all cells: twenty an hour."""
+"""Over all cells: twenty per hour."""
 HISTORY_SIGNAL_HOURS = 8
-"""A cell speaks up once in so many hours of history."""
+"""Hours between a cell's signals in history."""
 FEED_DELAY_S = 30
-"""Readings of a moment come this long after its tick."""
+"""Delay of cascade readings after their tick."""
 
 
 class Coin(NamedTuple):
-    """One coin's character."""
+    """Parameters of one coin."""
 
     symbol: str
     price: float
     scale: float
-    """Volatility against the market's."""
+    """Volatility relative to the market's."""
     drop: float
-    """What the cascade takes, a ratio."""
+    """Price fall in the cascade, a ratio."""
     volume: float
-    """Coins an hour in calm."""
+    """Normal volume, coins per hour."""
     interest: float
     """Open interest in USD."""
 
@@ -63,52 +63,52 @@ COINS = (
 SYMBOLS = tuple(coin.symbol for coin in COINS)
 
 CALIBRATION: Mapping[str, float] = MappingProxyType({"informed": 0.8, "noise": 0.0})
-"""Strategy id → b: the share of what it claims that is true."""
+"""Strategy id → calibration b: the share of its claimed return that comes true."""
 CELLS = tuple((strategy, k) for k in range(len(COINS)) for strategy in CALIBRATION)
 CLAIM_SD = 0.4
 """Standard deviation of a signed claim, in volatilities over the horizon."""
 CROWD_CLAIM = 0.6
-"""The informed claim at least this in the rally before the cascade."""
+"""Minimum claim of `informed` in the rally before the cascade, in volatilities over the horizon."""
 
 
-class Weather(NamedTuple):
-    """What one regime is like."""
+class RegimeProfile(NamedTuple):
+    """Parameters of one regime."""
 
     drift: float
-    """An hour, a ratio, for a coin of scale 1."""
+    """Per hour, a ratio, for a coin of scale 1."""
     volatility: float
-    """An hour."""
+    """Per hour, a ratio."""
     hours: float
-    """Mean stay."""
+    """Mean duration."""
     risk_score: float
 
 
-WEATHERS: Mapping[Regime, Weather] = MappingProxyType(
+PROFILES: Mapping[Regime, RegimeProfile] = MappingProxyType(
     {
-        "ranging": Weather(0.0, 0.007, 9.0, 0.25),
-        "trending_up": Weather(0.0012, 0.007, 7.0, 0.20),
-        "trending_down": Weather(-0.0012, 0.008, 6.0, 0.40),
-        "high_volatility": Weather(0.0, 0.013, 4.0, 0.60),
-        "crisis": Weather(0.0, 0.018, 0.0, 0.90),
+        "ranging": RegimeProfile(0.0, 0.007, 9.0, 0.25),
+        "trending_up": RegimeProfile(0.0012, 0.007, 7.0, 0.20),
+        "trending_down": RegimeProfile(-0.0012, 0.008, 6.0, 0.40),
+        "high_volatility": RegimeProfile(0.0, 0.013, 4.0, 0.60),
+        "crisis": RegimeProfile(0.0, 0.018, 0.0, 0.90),
     }
 )
-REGIMES = tuple(WEATHERS)
+REGIMES = tuple(PROFILES)
 RANGING, UP, DOWN, HIGH, CRISIS = range(len(REGIMES))
 MISLABELLED = 0.08
-"""Share of signals whose strategy sees another regime than there is."""
+"""Share of signals that report a wrong regime."""
 CORRELATION = 0.65
 TAIL_DEGREES = 5.0
 TAIL_MAX = 4.0
 
 FALL = (0.08, 0.17, 0.30, 0.25, 0.15, 0.05)
-"""Shares of the drop by step; the first step begins with an hour, so one bar holds all of it."""
+"""Shares of the drop by step; the first step starts on the hour, so one bar contains all of it."""
 RALLY_HOURS = 3
 CRISIS_HOURS = 3
 AFTERMATH_HOURS = 5
 REBOUND = 0.35
-"""Share of the drop that comes back during crisis and aftermath."""
+"""Share of the drop recovered during crisis and aftermath."""
 CASCADE_VOLUME = 25.0
-"""Volume in the fall, in calm volumes."""
+"""Volume in the fall, in normal volumes."""
 CASCADE_HALF_LIFE_H = 1.5
 
 Array = NDArray[np.float64]
@@ -116,7 +116,7 @@ Array = NDArray[np.float64]
 
 
 class Paths(NamedTuple):
-    """What the market did and will do; step k ends at `times_ns[k + 1]`."""
+    """The market's paths; step k ends at `times_ns[k + 1]`."""
 
     times_ns: NDArray[np.int64]
     """(steps + 1,)"""
@@ -127,9 +127,9 @@ class Paths(NamedTuple):
     regimes: NDArray[np.int64]
     """(steps,), index into `REGIMES`"""
     returns: Array
-    """(steps, coins), log, without the shock: what a forecast could know of"""
+    """(steps, coins), log returns without the cascade: what a forecast can predict"""
     volatility: Array
-    """(steps, coins), true standard deviation of those"""
+    """(steps, coins), true standard deviation of `returns`"""
     distress: Array
     """(steps,), 0 calm to 1 in the fall"""
 
@@ -143,7 +143,7 @@ class Simulation:
     """
 
     def __init__(self, seed: int, hours: int = 40, weeks: int = 4, portfolio_id: str = "main") -> None:
-        """Draw it all: `weeks` of history before `LIVE_START_NS`, then `hours` live (wall seconds at 3,600-fold)."""
+        """Draw `weeks` of history before `LIVE_START_NS`, then `hours` live (one wall second each in the demo)."""
         self.portfolio_id = portfolio_id
         self.first_live = weeks * HOURS_PER_WEEK * STEPS_PER_HOUR
         self.fall_step = self.first_live + max(1, round(0.45 * hours)) * STEPS_PER_HOUR
@@ -158,11 +158,11 @@ class Simulation:
         self._live = self._draw_live()
 
     def history(self) -> Iterator[FeedEvent]:
-        """Yield the weeks before: hourly candles, sparse signals with their outcomes; all before `live_start_ns`."""
+        """Yield the history: hourly candles, sparse signals and their outcomes, all before `live_start_ns`."""
         return iter(self._history)
 
     def live(self) -> Iterator[FeedEvent]:
-        """Yield the live part, to be sent when the clock shows each event's time."""
+        """Yield the live part; each event is to be sent at its time."""
         return iter(self._live)
 
     # -- history ---------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Simulation:
         return event(int(self.paths.times_ns[step + 1]), "prices", SYMBOLS[k], fields)
 
     def _readings(self, step: int, k: int) -> FeedEvent:
-        """Return what the feeds read: near nothing in calm, against longs in distress."""
+        """Return cascade readings: near normal in calm, against longs in distress."""
         distress = float(self.paths.distress[step])
         funding, interest, whales, netflow, liquidations = map(float, self._rng.standard_normal(5))
         coins_left = COINS[k].interest * (1.0 - 0.30 * distress)
@@ -242,10 +242,10 @@ class Simulation:
         return events
 
     def _claim(self, strategy: str, k: int, step: int) -> float:
-        """Return a signed claim f, in volatilities: the slope of what will come on f is the strategy's calibration.
+        """Return a signed claim f, in volatilities; regressing the future return on f gives the calibration b.
 
-        With z = N(0, 1) what will come, f = b·τ²·z + τ·√(1 − b²τ²)·η has E[z | f] = b·f and variance τ². The shock is
-        not in z; before it the crowd leans long.
+        With z = N(0, 1) the future return, f = b·τ²·z + τ·√(1 − b²τ²)·η has E[z | f] = b·f and variance τ². The
+        cascade is not part of z; before it `informed` is long.
         """
         b, eta = CALIBRATION[strategy], float(self._rng.standard_normal())
         coming = slice(step, step + STEPS_PER_HOUR)
@@ -256,7 +256,7 @@ class Simulation:
         return 0.0 if abs(claim) < 0.02 else max(-1.5, min(1.5, claim))
 
     def _volatility(self, k: int, step: int) -> float:
-        """Return the standard deviation over the horizon as one knows it at its beginning."""
+        """Return the standard deviation over the horizon, as known at its start."""
         return float(self.paths.volatility[min(step, len(self.paths.volatility) - 1), k]) * HOUR_ROOT
 
     def _signal(self, strategy: str, k: int, step: int, time_ns: int, claim: float) -> dict[str, Any]:
@@ -264,7 +264,7 @@ class Simulation:
         confidence = 0.55 + 0.35 * size / (0.5 + size)
         volatility = self._volatility(k, step)
         seen = self._seen(step)
-        mood, sureness = self._mood(k, step)
+        sentiment, sentiment_confidence = self._sentiment(k, step)
         return {
             "signal_id": f"{strategy}/{SYMBOLS[k]}/{time_ns // SECOND_NS}",
             "portfolio_id": self.portfolio_id,
@@ -272,40 +272,40 @@ class Simulation:
             "symbol": SYMBOLS[k],
             "action": _action(claim),
             "confidence": round(confidence, 4),
-            "risk_score": round(min(1.0, WEATHERS[seen].risk_score + 0.1 * float(self._rng.random())), 4),
+            "risk_score": round(min(1.0, PROFILES[seen].risk_score + 0.1 * float(self._rng.random())), 4),
             "regime": seen,
             "timestamp_ns": time_ns,
             "expected_return": round(size * volatility / round(confidence, 4), 9),
             "predicted_volatility": round(volatility, 9),
             "horizon_s": HORIZON_S,
-            "sentiment_score": mood,
-            "sentiment_confidence": sureness,
+            "sentiment_score": sentiment,
+            "sentiment_confidence": sentiment_confidence,
             "sentiment_timestamp_ns": time_ns - time_ns % (HOUR_S * SECOND_NS),
         }
 
     def _seen(self, step: int) -> Regime:
-        """Return the regime as the strategy sees it: that of the step that is over, or now and then another one."""
-        chance, which = self._rng.random(2)
-        if chance < MISLABELLED:
+        """Return the regime a signal reports: that of the previous step, or sometimes a wrong one."""
+        draw, which = self._rng.random(2)
+        if draw < MISLABELLED:
             return REGIMES[int(which * CRISIS)]
         return REGIMES[int(self.paths.regimes[max(0, step - 1)])]
 
-    def _mood(self, k: int, step: int) -> tuple[float, float]:
-        """Return sentiment and its confidence: the mood follows the last six hours' price."""
-        noise, sureness = self._rng.random(2)
+    def _sentiment(self, k: int, step: int) -> tuple[float, float]:
+        """Return sentiment in [0, 1] and its confidence; sentiment follows the price of the last six hours."""
+        noise, confidence = self._rng.random(2)
         prices = self.paths.prices[:, k]
         rise = float(np.log(prices[step] / prices[max(0, step - 6 * STEPS_PER_HOUR)])) / 0.02
-        mood = 0.5 + 0.4 * rise / (1.0 + abs(rise)) + 0.1 * (float(noise) - 0.5)
-        return round(min(1.0, max(0.0, mood)), 4), round(0.6 + 0.35 * float(sureness), 4)
+        score = 0.5 + 0.4 * rise / (1.0 + abs(rise)) + 0.1 * (float(noise) - 0.5)
+        return round(min(1.0, max(0.0, score)), 4), round(0.6 + 0.35 * float(confidence), 4)
 
 
 # -- the paths -----------------------------------------------------------------------------------------------------
 def _draw(rng: np.random.Generator, first_live: int, steps: int, fall: int) -> Paths:
     regimes = _regimes(rng, steps, fall)
     scale = np.array([coin.scale for coin in COINS])
-    weather = np.array([(each.drift, each.volatility) for each in WEATHERS.values()])[regimes] / STEPS_PER_HOUR
-    volatility = weather[:, 1:] * HOUR_ROOT * scale
-    drift = weather[:, :1] * scale
+    profiles = np.array([(each.drift, each.volatility) for each in PROFILES.values()])[regimes] / STEPS_PER_HOUR
+    volatility = profiles[:, 1:] * HOUR_ROOT * scale
+    drift = profiles[:, :1] * scale
     common, own = rng.standard_normal((steps, 1)), rng.standard_normal((steps, len(COINS)))
     noise = CORRELATION**0.5 * common + (1.0 - CORRELATION) ** 0.5 * own
     returns = drift + volatility * noise * _tails(rng, steps)
@@ -318,14 +318,14 @@ def _draw(rng: np.random.Generator, first_live: int, steps: int, fall: int) -> P
 
 
 def _regimes(rng: np.random.Generator, steps: int, fall: int) -> NDArray[np.int64]:
-    """Return the regime of each step: a Markov chain, but for the cascade, which has its own script."""
-    stay = np.array([1.0 - 1.0 / (each.hours * STEPS_PER_HOUR) if each.hours else 0.0 for each in WEATHERS.values()])
-    chances = rng.random((steps, 2))
+    """Return the regime of each step: a Markov chain, overwritten around the cascade."""
+    stay = np.array([1.0 - 1.0 / (each.hours * STEPS_PER_HOUR) if each.hours else 0.0 for each in PROFILES.values()])
+    draws = rng.random((steps, 2))
     regimes = np.empty(steps, dtype=np.int64)
     now = RANGING
     for step in range(steps):
-        if chances[step, 0] >= stay[now]:
-            now = (now + 1 + int(chances[step, 1] * (CRISIS - 1))) % CRISIS
+        if draws[step, 0] >= stay[now]:
+            now = (now + 1 + int(draws[step, 1] * (CRISIS - 1))) % CRISIS
         regimes[step] = now
     crisis, aftermath = fall + CRISIS_HOURS * STEPS_PER_HOUR, AFTERMATH_HOURS * STEPS_PER_HOUR
     regimes[max(0, fall - RALLY_HOURS * STEPS_PER_HOUR) : fall] = UP
@@ -335,13 +335,13 @@ def _regimes(rng: np.random.Generator, steps: int, fall: int) -> NDArray[np.int6
 
 
 def _tails(rng: np.random.Generator, steps: int) -> Array:
-    """Return one factor a step, for all coins: Student-t tails of unit variance, cut off."""
+    """Return one factor per step for all coins: Student-t tails of unit variance, clipped."""
     factor: Array = np.sqrt((TAIL_DEGREES - 2.0) / rng.chisquare(TAIL_DEGREES, (steps, 1)))
     return np.clip(factor, 0.0, TAIL_MAX)
 
 
 def _shock(steps: int, fall: int) -> tuple[Array, Array]:
-    """Return the cascade's log returns, (steps, coins), and the distress, (steps,)."""
+    """Return (log returns of the cascade, (steps, coins); distress, (steps,))."""
     shock, distress = np.zeros((steps, len(COINS))), np.zeros(steps)
     drop = np.log1p(-np.array([coin.drop for coin in COINS]))
     back = (CRISIS_HOURS + AFTERMATH_HOURS) * STEPS_PER_HOUR
@@ -357,7 +357,7 @@ def _shock(steps: int, fall: int) -> tuple[Array, Array]:
 
 
 def _volumes(rng: np.random.Generator, noise: Array, volatility: Array, distress: Array) -> Array:
-    """Return coins traded in each step: more where the price moves, far more in distress."""
+    """Return coins traded per step: more when the price moves, far more in distress."""
     calm = np.array([coin.volume for coin in COINS]) / STEPS_PER_HOUR
     busy = 0.6 + 0.5 * np.abs(noise) * (volatility / volatility.min(axis=0)) ** 0.5
     flood = 1.0 + (CASCADE_VOLUME - 1.0) * distress[:, None] ** 2
@@ -373,5 +373,5 @@ def _action(claim: float) -> str:
 
 
 def _significant(value: float) -> float:
-    """Return six significant digits: what an exchange would print, and the same on every machine."""
+    """Round to six significant digits, as exchanges quote; the result is the same on every machine."""
     return float(f"{value:.6g}")

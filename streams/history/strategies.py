@@ -1,12 +1,12 @@
-"""Two honest signal sources on candles: momentum and mean reversion. They see a candle when it is over, never before.
+"""Two signal sources on candles without look-ahead: momentum and mean reversion.
 
-They are examples, not advice: each claims a fixed share of what its score says, and sizing finds out how much of that
-is true. On real candles an hour's edge is smaller than the costs of a round trip, so they look twelve candles ahead.
+They are examples, not advice: each claims a fixed share of its score, and sizing learns how much of that comes true.
+An hour's edge is smaller than the cost of a round trip, so they forecast twelve candles ahead.
 
-Readings for `cascade-indicators` are not made of candles: price and volume are all that candles know, and sizing takes
-both from its own bars; so nothing needs sending. Sentiment is omitted: nobody knows it.
+They send no `cascade-indicators`: candles contain only price and volume, which sizing takes from its own bars. They
+send no sentiment, since candles contain none.
 
-Only exact operations (+ − × ÷ √): the same file gives the same bytes on every machine.
+Only exact operations (+ − × ÷ √) are used: the same file gives the same bytes on every machine.
 """
 
 from collections import deque
@@ -22,9 +22,9 @@ from streams.history.feed import SECOND_NS, FeedEvent, event, in_order
 WARMUP = 48
 """Candles before the first signal."""
 HORIZON = 12
-"""Candles that a claim is about."""
+"""Horizon of a claim, in candles."""
 REACTION_NS = SECOND_NS
-"""A signal is made this long after its candle's end: by then the candle's step is in the journal."""
+"""Delay of a signal after its candle's end; by then the candle's step is in the journal."""
 CLAIMED_PER_SCORE = 0.10
 """Claimed return for a score of 1, in volatilities over the horizon."""
 SCORE_MAX = 4.0
@@ -34,15 +34,15 @@ DECAY = 0.97
 """Of the variance of a candle's return."""
 SLOW_DECAY = 0.995
 CLIP = 25.0
-"""A squared return enters at most at this many variances."""
+"""A squared return is clipped at this many variances."""
 FAST, SLOW = 24, 96
 """Spans of the two drifts, in candles."""
 CRISIS_RATIO, HIGH_RATIO = 1.6, 1.3
-"""Volatility against its own slow mean: the first in 1 % of the hours of two years, the second in 6 %."""
+"""Volatility over its slow mean; exceeded in 1 % and 6 % of the hours of two years."""
 
 
 class Tape(NamedTuple):
-    """What one symbol's candles up to now say; folded candle by candle."""
+    """Running statistics of one symbol's candles."""
 
     candles: int
     close: float
@@ -63,12 +63,12 @@ class Tape(NamedTuple):
 
     @property
     def strain(self) -> float:
-        """Volatility against its own slow mean; 1 is usual."""
+        """Volatility over its slow mean; 1 is normal."""
         return self.volatility / max(sqrt(self.slow_variance), VOLATILITY_MIN)
 
 
 def step(tape: Tape | None, candle: Candle) -> Tape:
-    """Take one candle; return what is known now. A return across a gap counts as one candle's, clipped."""
+    """Add one candle; return the updated statistics. A return across a gap counts as one candle's, clipped."""
     if tape is None:
         return Tape(1, candle.close, candle.open_ns, 0.0, 0.0, 0.0, 0.0, candle.close)
     r = candle.close / tape.close - 1.0
@@ -88,12 +88,12 @@ def step(tape: Tape | None, candle: Candle) -> Tape:
 
 # -- the scores ----------------------------------------------------------------------------------------------------
 def momentum(tape: Tape) -> float:
-    """Return the recent drift in its own standard deviations: what rose will rise."""
+    """Return the recent drift in standard deviations: buys what has risen."""
     return _drift(tape.fast, FAST, tape)
 
 
 def reversion(tape: Tape) -> float:
-    """Return how far the price lies below its mean, in its own standard deviations: what fell will rise."""
+    """Return how far the price is below its mean, in standard deviations: buys what has fallen."""
     distance = 1.0 - tape.close / tape.mean_close
     return distance / (tape.volatility * sqrt(FAST) / 2.0)
 
@@ -101,11 +101,11 @@ def reversion(tape: Tape) -> float:
 STRATEGIES: Mapping[str, Callable[[Tape], float]] = MappingProxyType(
     {"momentum": momentum, "mean-reversion": reversion}
 )
-"""Strategy id → score: signed, about 1 in size where there is something to say."""
+"""Strategy id → signed score; about 1 in magnitude for a clear signal."""
 
 
 def regime(tape: Tape) -> Regime:
-    """Return the regime that the candles show."""
+    """Return the regime classified from the candles."""
     trend = _drift(tape.slow, SLOW, tape)
     if tape.strain > CRISIS_RATIO and tape.fast < 0:
         return "crisis"
@@ -121,7 +121,7 @@ def _share(span: int) -> float:
 
 
 def _drift(mean: float, span: int, tape: Tape) -> float:
-    """Return a mean return in the standard deviations that it would have without any drift."""
+    """Return a mean return in units of its standard deviation without drift."""
     share = _share(span)
     return mean / (tape.volatility * sqrt(share / (2.0 - share)))
 
@@ -130,7 +130,7 @@ def _drift(mean: float, span: int, tape: Tape) -> float:
 def signal(
     strategy_id: str, symbol: str, tape: Tape, time_ns: int, horizon_s: int, width_s: int, portfolio_id: str = "main"
 ) -> dict[str, Any]:
-    """Return the fields of a strategy's TacticalSignal on what is known at `time_ns`."""
+    """Return the fields of a strategy's TacticalSignal at `time_ns`."""
     score = max(-SCORE_MAX, min(SCORE_MAX, STRATEGIES[strategy_id](tape)))
     size = abs(score)
     volatility = tape.volatility * sqrt(horizon_s / width_s)
@@ -174,21 +174,21 @@ def _action(score: float) -> str:
 
 # -- the feed ------------------------------------------------------------------------------------------------------
 class _Open(NamedTuple):
-    """A signal whose outcome is awaited."""
+    """A signal whose outcome is pending."""
 
     said: dict[str, Any]
     close: float
     end_ns: int
-    """End of the candle that settles it."""
+    """End of the settling candle, ns since 1970."""
 
 
 def feed(
     candles: Sequence[Candles], portfolio_id: str = "main", horizon: int = HORIZON, *, prices: bool = True
 ) -> Iterator[FeedEvent]:
-    """Yield, over all files in event-time order, what the candles bring: prices, outcomes, signals.
+    """Yield prices, outcomes and signals of all files in event-time order.
 
-    A signal is made one second after its candle's end, and settled by the close `horizon` candles later; where a gap
-    swallowed that candle nobody knows the outcome and none is sent. `prices` False leaves the ticks out.
+    A signal is sent one second after its candle's end, and settled by the close `horizon` candles later. If that
+    candle is missing, no outcome is sent. `prices=False` omits the ticks.
     """
     return in_order(_symbol(each, portfolio_id, horizon, prices=prices) for each in candles)
 

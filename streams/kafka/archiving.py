@@ -31,8 +31,8 @@ async def archive(
     *,
     entries: int,
     rest: bool,
-    begun: ProgressCallback = lambda _: None,
-    told: ProgressCallback = lambda _: None,
+    on_total: ProgressCallback = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
 ) -> tuple[str, list[ArchivedSegment]]:
     """Archive all entries up to the workers' last checkpoint, whose outputs are all published.
 
@@ -47,12 +47,12 @@ async def archive(
         known = await _beginning(connection, names, partitions, folder)
         manifest = Manifest.begun(folder, known, partitions, DECISION_VERSION)
         found, _ = await ends(connection, names, list(range(partitions)), Archive(folder))
-        begun(sum(max(0, found[n].progress + 1 - manifest.end(journal.TOPIC, n)) for n in found))
+        on_total(sum(max(0, found[n].progress + 1 - manifest.end(journal.TOPIC, n)) for n in found))
         archiver, log = Archiver(folder, manifest, entries=entries, rest=rest), ClusterLog(connection, names)
         added: list[ArchivedSegment] = []
         for number, each in found.items():
             closed = Closed(min(each.progress + 1, each.journal), each.outputs)
-            added += await archiver.partition(log, number, closed, told)
+            added += await archiver.partition(log, number, closed, on_progress)
         return manifest.head, added
 
 
@@ -63,7 +63,7 @@ async def _beginning(connection: Connection, names: Names, partitions: int, fold
 
 
 async def against(
-    connection: Connection, names: Names, folder: Path, told: ProgressCallback = lambda _: None
+    connection: Connection, names: Names, folder: Path, on_progress: ProgressCallback = lambda _: None
 ) -> list[str]:
     """Return where an archive and the cluster differ: in records that both hold, or by a gap between them.
 
@@ -72,7 +72,7 @@ async def against(
     archived, findings = Archive(folder), list[str]()
     for partition in range(archived.manifest.partitions):
         for topic in (journal.TOPIC, "allocations"):
-            findings += await _differs(connection, names, archived, topic, partition, told)
+            findings += await _differs(connection, names, archived, topic, partition, on_progress)
         try:
             await live_checkpoint(connection, names, partition)
         except VerificationMismatch as error:
@@ -81,7 +81,7 @@ async def against(
 
 
 async def _differs(
-    connection: Connection, names: Names, archive: Archive, topic: str, partition: int, told: ProgressCallback
+    connection: Connection, names: Names, archive: Archive, topic: str, partition: int, on_progress: ProgressCallback
 ) -> list[str]:
     place = TopicPartition(names.topic(topic), partition)
     first, end = await read.first_offset(connection, place), archive.end(topic, partition)
@@ -94,7 +94,7 @@ async def _differs(
         ]
     async with aclosing(chunks(connection, place.topic, partition, first, end)) as found:
         async for ours, theirs in _paired(archive, topic, partition, first, end, found):
-            told(1)
+            on_progress(1)
             if ours != theirs:
                 return [f"{place.topic}[{partition}]@{ours.offset} is not the record that was archived"]
     return []

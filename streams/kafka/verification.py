@@ -57,15 +57,15 @@ class VerificationJob(NamedTuple):
     archive: str | None
     piece: Piece
 
-    def __call__(self, told: ProgressCallback) -> SegmentResult:
+    def __call__(self, on_progress: ProgressCallback) -> SegmentResult:
         """Verify the piece."""
-        return asyncio.run(_verified(connect(self.settings), Names(self.settings.topics.prefix), self, told))
+        return asyncio.run(_verified(connect(self.settings), Names(self.settings.topics.prefix), self, on_progress))
 
 
 async def _verified(
-    connection: Connection, names: Names, job: VerificationJob, told: ProgressCallback
+    connection: Connection, names: Names, job: VerificationJob, on_progress: ProgressCallback
 ) -> SegmentResult:
-    return await verified(connection, names, job.piece, _archive(job.archive), told)
+    return await verified(connection, names, job.piece, _archive(job.archive), on_progress)
 
 
 def _archive(folder: str | None) -> ArchivedPartition | None:
@@ -78,7 +78,7 @@ async def verified(
     names: Names,
     piece: Piece,
     kept: ArchivedPartition | None = None,
-    told: ProgressCallback = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
     observe: FoldObserver | None = None,
 ) -> SegmentResult:
     """Verify one segment of one partition.
@@ -90,7 +90,13 @@ async def verified(
     partition, log = piece.partition, ClusterLog(connection, names, kept)
     start, others = await _begun(partition, await _start(connection, names, piece, kept), log, piece.end)
     segment = SegmentAudit(
-        partition, start, piece.part, probe=piece.probe, until_ns=piece.until_ns, observe=observe, told=told
+        partition,
+        start,
+        piece.part,
+        probe=piece.probe,
+        until_ns=piece.until_ns,
+        observe=observe,
+        on_progress=on_progress,
     )
     segment.others = others
     entries = log.chunks(journal.TOPIC, partition, start.offset + 1, piece.end)
@@ -292,12 +298,12 @@ def verify(
     *,
     archive: str | None = None,
     processes: int | None = None,
-    begun: ProgressCallback = lambda _: None,
-    told: ProgressCallback = lambda _: None,
+    on_total: ProgressCallback = lambda _: None,
+    on_progress: ProgressCallback = lambda _: None,
 ) -> Audited:
     """Verify what is asked for; `processes` None: one per core, or one if there are few entries.
 
-    `begun` is called with the number of entries, `told` with the number of entries folded since the last call.
+    `on_total` gets the number of entries, `on_progress` the number folded since the last call.
 
     Raises:
         BrokerUnreachable, TopicsUnfit: the journal cannot be read.
@@ -312,8 +318,8 @@ def verify(
         pieces = shared(pieces, processes)
     if processes == 1 and entries_of(pieces) >= WORTH_IT:
         calm()
-    begun(entries_of(pieces))
-    found = side_by_side([VerificationJob(settings, archive, piece) for piece in pieces], processes, told)
+    on_total(entries_of(pieces))
+    found = side_by_side([VerificationJob(settings, archive, piece) for piece in pieces], processes, on_progress)
     places = by_partition(pieces)
     starts = {partition: pieces[own[0]].start for partition, own in places.items()}
     return Audited(concluded(pieces, found, progress, kept), starts, processes, [each.cpu_s for each in found])

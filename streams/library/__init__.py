@@ -1,4 +1,4 @@
-"""The core without Kafka: one class for each phase, for programs that size in their own process."""
+"""Position sizing without Kafka: one class per phase, for use inside another program."""
 
 from streams.library.hybrid import Layer3Phase3Hybrid
 from streams.library.phases import Layer3Phase1, Layer3Phase2Portfolio

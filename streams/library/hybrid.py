@@ -1,7 +1,7 @@
-"""The mission's third class: the portfolio, and a policy that may nudge it.
+"""Phase 3: the portfolio of phase 2, plus a policy that may nudge its sizes.
 
-The rules' allocation is there before anybody is asked. An answer that counts revises it; whatever goes wrong with the
-policy, the rules' allocation stands.
+The rules decide before the policy is asked. A valid answer can revise the allocation; if the policy fails in any way,
+the rules' allocation remains in force.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ Cascades = CascadeIndicators | Mapping[str, Any] | Sequence[CascadeIndicators | 
 
 
 class Layer3Phase3Hybrid(Library):
-    """Several strategies and symbols, and a policy that is asked about each signal.
+    """Sizes several strategies and symbols, and asks a policy about each signal.
 
-    In mode `shadow`, the default, its answers are scored and change nothing; in mode `live` they nudge sizes as soon
-    as the evidence has opened the gate.
+    In mode `shadow` (default) answers are scored but change nothing. In mode `live` they nudge sizes once the evidence
+    has opened the gate.
 
     >>> layer3 = Layer3Phase3Hybrid(portfolio_value=100_000, enable_rl=True, use_mock_rl=True, enable_metrics=False)
     >>> signal = {
@@ -57,21 +57,21 @@ class Layer3Phase3Hybrid(Library):
         enable_hot_reload: bool = True,
         config: str | Path | None = None,
     ) -> None:
-        """Take the settings of a file, if one is named; an argument given here wins over it.
+        """Load settings from `config`, if given; other arguments override it.
 
         Args:
             portfolio_value: equity, USD.
-            enable_rl: whether the policy is asked at all; without it this is the portfolio alone.
-            use_mock_rl: a seeded policy in process, for tests.
-            rl_endpoint: URL of a policy that speaks the mission's protocol.
-            rl_timeout_sec: seconds that it may take.
-            rl_mode: how far it may act; shadow where nothing is said.
-            enable_metrics: whether metrics are kept.
-            enable_hot_reload: whether a change of the file is taken.
+            enable_rl: whether to ask the policy; if not, this is phase 2.
+            use_mock_rl: use a seeded in-process policy, for tests.
+            rl_endpoint: URL of a policy that speaks the `predict` protocol (docs/hybrid.md).
+            rl_timeout_sec: timeout of one question, s.
+            rl_mode: how far the policy may act; default shadow.
+            enable_metrics: whether to collect metrics.
+            enable_hot_reload: whether to apply changes of the settings file.
             config: settings file.
 
         Raises:
-            ConfigurationException: a setting is not acceptable.
+            ConfigurationException: a setting is invalid.
         """
         protocol = "mock" if use_mock_rl else None if rl_endpoint is None else "predict"
         chosen = {
@@ -92,16 +92,16 @@ class Layer3Phase3Hybrid(Library):
         cascade: Cascades,
         prices: Mapping[str, float],
     ) -> EnsembleAllocation:
-        """Return the allocation of several signals of one portfolio, after the policy's answers where they count.
+        """Return the allocation of one or more signals of one portfolio, including the policy's answers if they apply.
 
         Args:
-            signals: one at least, all of one portfolio.
-            cascade: readings of one symbol or of the market, several of them, or None.
-            prices: by symbol.
+            signals: at least one, all of the same portfolio.
+            cascade: readings of one symbol or of the market, a sequence of them, or None.
+            prices: price by symbol.
 
         Raises:
             InvalidSignalException, InvalidCascadeIndicatorsException, InvalidPriceException: place, rule and value;
-                nothing of the call is taken then.
+                the call then has no effect.
         """
         folded = self._size(of_one_portfolio(signals), readings(cascade), prices)
         asked = [RlRequest.model_validate(each) for each in folded.requests]
@@ -117,7 +117,7 @@ class Layer3Phase3Hybrid(Library):
         cascade: Cascades,
         prices: Mapping[str, float],
     ) -> EnsembleAllocation:
-        """As `process_signals`, but other tasks go on while the policy is asked."""
+        """Like `process_signals`, without blocking the event loop while the policy is asked."""
         folded = self._size(of_one_portfolio(signals), readings(cascade), prices)
         asked = [RlRequest.model_validate(each) for each in folded.requests]
         if self._own is None or not asked:
@@ -127,17 +127,17 @@ class Layer3Phase3Hybrid(Library):
         return self._revised(folded, outcomes)
 
     def set_rl_mode(self, mode: PolicyMode, reason: str = "") -> None:
-        """Say how far the policy may act; evidence that had closed the gate is put aside, and collected anew."""
+        """Set how far the policy may act. If the gate was closed, its evidence is reset."""
         now_ns = self._core.now_ns
         self._feed("control", mode_order(mode, "all", reason, "library", now_ns, f"rl-{mode}-{now_ns}"), now_ns)
 
     def get_performance_comparison(self, portfolio_id: str = "main") -> dict[str, Any]:
-        """Return policy against rules (see the portfolio's), and how the policy's breaker stands."""
+        """Return the comparison of policy and rules (see `Library`), plus the status of the circuit breaker."""
         breaker = self._desk.status()
         return {**super().get_performance_comparison(portfolio_id), "breaker": breaker.status}
 
     def stop(self) -> None:
-        """Stop at once: questions on their way are given up."""
+        """Stop immediately; questions in flight are cancelled."""
         super().stop()
         if self._own is not None:
             self._own.stop(self._desk.adapter.close())
@@ -158,7 +158,7 @@ class Layer3Phase3Hybrid(Library):
         return list(await asyncio.gather(*map(self._desk.answer, asked)))
 
     def _revised(self, folded: FoldResult, outcomes: Sequence[Outcome]) -> EnsembleAllocation:
-        """Journal the answers, all of them one entry; return the newest allocation of this call."""
+        """Journal all answers as one entry; return the newest allocation of this call."""
         published = folded.allocations
         if outcomes:
             answers = [outcome.result.model_dump(exclude_none=True) for outcome in outcomes]
@@ -167,20 +167,20 @@ class Layer3Phase3Hybrid(Library):
 
 
 class OwnLoop:
-    """An event loop on a thread of its own, so that a call may wait for a network whatever loop its caller has."""
+    """An event loop in its own thread, for network calls independent of the caller's loop."""
 
     def __init__(self) -> None:
-        """Begin to run."""
+        """Start the thread."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="himari-policy", daemon=True)
         self._thread.start()
 
     def run(self, step: Coroutine[Any, Any, Any]) -> Any:
-        """Return a future of what a coroutine returns."""
+        """Run a coroutine; return its future."""
         return asyncio.run_coroutine_threadsafe(step, self._loop)
 
     def stop(self, last: Coroutine[Any, Any, None]) -> None:
-        """Cancel what runs, let `last` clean up, and end; a second time it does nothing."""
+        """Cancel running tasks, run `last` to clean up, and stop the thread. Calling it again has no effect."""
         if self._loop.is_closed():
             last.close()
             return

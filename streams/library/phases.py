@@ -1,4 +1,4 @@
-"""The mission's three classes: the same core without Kafka, for those who size in their own process."""
+"""Phases 1 and 2 as classes: the same core as the worker, without Kafka."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ __all__ = ["Layer3Phase1", "Layer3Phase2Portfolio"]
 
 
 class Layer3Phase1(Library):
-    """One strategy: Bayesian Kelly, conformal scale, sentiment, regime, cascade, drawdown, caps.
+    """Sizes one strategy: Bayesian Kelly, conformal scale, sentiment, regime, cascade, drawdown, caps.
 
     >>> layer3 = Layer3Phase1(portfolio_value=100_000, enable_metrics=False)
     >>> signal = {
@@ -60,7 +60,7 @@ class Layer3Phase1(Library):
         cascade: CascadeIndicators | Mapping[str, Any] | None,
         price: float,
     ) -> PositionSizingDecision:
-        """Return the allocation that a signal leads to, at a price, with cascade readings where there are any.
+        """Return the allocation for a signal at a price, with optional cascade readings.
 
         Raises:
             InvalidSignalException, InvalidCascadeIndicatorsException, InvalidPriceException: place, rule and value.
@@ -71,7 +71,7 @@ class Layer3Phase1(Library):
 
 
 class Layer3Phase2Portfolio(Library):
-    """Several strategies and symbols: what they are worth together, within one budget.
+    """Sizes several strategies and symbols jointly, within one budget.
 
     >>> layer3 = Layer3Phase2Portfolio(portfolio_value=100_000, enable_metrics=False)
     >>> claim = {
@@ -120,16 +120,16 @@ class Layer3Phase2Portfolio(Library):
         | None,
         current_prices: Mapping[str, float],
     ) -> EnsembleAllocation:
-        """Return the one allocation that several signals of a portfolio lead to; their order changes nothing.
+        """Return one allocation for one or more signals of a portfolio, independent of their order.
 
         Args:
-            signals: one at least, all of one portfolio.
-            cascade_indicators: readings of one symbol or of the market, several of them, or None.
-            current_prices: by symbol; a signal's symbol without a price is sized to nothing, with the reason.
+            signals: at least one, all of the same portfolio.
+            cascade_indicators: readings of one symbol or of the market, a sequence of them, or None.
+            current_prices: price by symbol; a symbol without a price gets size 0, with the reason.
 
         Raises:
             InvalidSignalException, InvalidCascadeIndicatorsException, InvalidPriceException: place, rule and value;
-                nothing of the call is taken then.
+                the call then has no effect.
         """
         asked = of_one_portfolio(signals)
         folded = self._size(asked, readings(cascade_indicators), current_prices)

@@ -1,6 +1,6 @@
-"""The core without Kafka: what the mission's three classes share. They feed entries to the same fold.
+"""Shared base of the three library classes: feeds journal entries to the same fold as the worker, without Kafka.
 
-There is no sizing logic here: all inputs of one call are one entry and give one allocation.
+There is no sizing logic here. All inputs of one call form one entry and give one allocation.
 """
 
 import logging
@@ -42,12 +42,12 @@ LARGEST_RETURN = 100.0
 
 
 class PositionSizingDecision:
-    """One allocation: its fields as attributes (see `schemas.allocation.Allocation`), its bytes as published."""
+    """One allocation: its fields as attributes (see `schemas.allocation.Allocation`), its bytes in `value`."""
 
     __slots__ = ("_fields", "value")
 
     def __init__(self, value: bytes) -> None:
-        """Read an allocation's bytes."""
+        """Parse an allocation's bytes."""
         self.value = value
         self._fields: dict[str, Any] = orjson.loads(value)
 
@@ -73,13 +73,13 @@ class PositionSizingDecision:
 
 
 class EnsembleAllocation(PositionSizingDecision):
-    """The allocation of several signals at once: the same fields, those of the whole portfolio among them."""
+    """The allocation of several signals; same fields, including those of the portfolio."""
 
     __slots__ = ()
 
 
 class Core:
-    """One portfolio's state in memory, and the entries that move it."""
+    """State in memory, updated by folding entries."""
 
     def __init__(self, params: DecisionParams, *, metrics: Metrics | None) -> None:
         self.state = State(0)
@@ -96,7 +96,7 @@ class Core:
         self.feed("genesis", genesis, 0)
 
     def feed(self, kind: str, body: dict[str, Any], now_ns: int) -> FoldResult:
-        """Fold one entry; time never goes back."""
+        """Fold one entry at `now_ns`, or at the time of the last entry if that is later."""
         self.now_ns = max(self.now_ns, now_ns)
         self.offset += 1
         value = journal.internal(kind, body, self.now_ns)
@@ -110,7 +110,7 @@ class Core:
 
 
 class Library:
-    """What the three classes share: one portfolio, its settings, what it learns from and tells of itself."""
+    """Base of the three phase classes: settings, outcomes, correlations, and reports."""
 
     def __init__(
         self,
@@ -137,10 +137,10 @@ class Library:
         self.stop()
 
     def record_outcome(self, outcome: TradeOutcome | Mapping[str, Any]) -> list[PositionSizingDecision]:
-        """Learn from a trade's outcome; return the allocations that time led to meanwhile (forecasts expired).
+        """Learn from a trade's outcome; return any allocations due to forecasts that expired meanwhile.
 
         Raises:
-            SizingError: no claim of this portfolio is settled by it.
+            SizingError: the outcome matches no open claim.
         """
         body = plain(TradeOutcome, outcome)
         folded = self._feed("outcome", body, body["timestamp_ns"])
@@ -149,11 +149,11 @@ class Library:
     update_from_trade_result = record_outcome
 
     def update_correlations(self, returns: Mapping[str, float], timestamp_ns: int | None = None) -> None:
-        """Take one bar of log returns by symbol, beside those that prices close by themselves.
+        """Add one bar of log returns by symbol, in addition to the bars built from prices.
 
         Args:
             returns: log return of each symbol that traded in the bar.
-            timestamp_ns: end of the bar, ns since 1970; the time of the newest input where it is not given.
+            timestamp_ns: end of the bar, ns since 1970; default: time of the newest input.
 
         Raises:
             InvalidPriceException: a return is not a finite number.
@@ -162,15 +162,15 @@ class Library:
         self._feed("call", {"returns": bar}, timestamp_ns or self._core.now_ns)
 
     def export_weight_history(self, path: str | Path) -> int:
-        """Write the strategies' weights at the last 1,000 decisions as CSV; return how many rows."""
+        """Write the strategy weights of the last 1,000 decisions as CSV; return the number of rows."""
         rows = [row for value in self._decided for row in weight_history.of_allocation(orjson.loads(value))]
         return export_weight_history(path, rows)
 
     def get_performance_comparison(self, portfolio_id: str = "main") -> dict[str, Any]:
-        """Return what the policy's sizes have earned beside the rules' on the same outcomes, net of costs.
+        """Return the mean returns of the policy's and the rules' sizes on the same outcomes, net of costs.
 
-        Means are per decision and shares of the portfolio's value; `lower` and `upper` are the ends of the advantage's
-        interval, which holds at every moment.
+        Means are per decision, as ratios of portfolio value. `lower` and `upper` bound the advantage with an
+        anytime-valid confidence interval.
         """
         state = self._core.state
         return policy_gate.comparison(policy.gate_of(state, portfolio_id), state.params.rl.gate)._asdict()
@@ -180,13 +180,13 @@ class Library:
         return describe(self._core.state)
 
     def stop(self) -> None:
-        """Stop at once: there is no thread to wait for."""
+        """Stop watching the settings file. Returns immediately."""
         self._watch = None
 
     def _size(
         self, signals: Sequence[dict[str, Any]], cascades: Sequence[dict[str, Any]], prices: Mapping[str, float]
     ) -> FoldResult:
-        """Fold the inputs of one call, all of one moment; return what they lead to: an allocation at least."""
+        """Fold the inputs of one call as one entry; return the result, with at least one allocation."""
         self._reload()
         known = self._core.state.params.position_sizing.regime_adjustment
         for signal in signals:
@@ -202,7 +202,7 @@ class Library:
         folded = self._feed("call", body, max(each["timestamp_ns"] for each in (*signals, *cascades)))
         if not folded.allocations:
             notes = ", ".join(note.name for note in folded.notes)
-            msg = f"signal is answered already: {notes}"
+            msg = f"signal was already answered: {notes}"
             raise InvalidSignalException("repeated", "signal_id", msg)
         return folded
 
@@ -222,7 +222,7 @@ class Library:
         if found is None:
             return
         if isinstance(found, Rejected):
-            logger.error("settings file rejected, nothing changes: %s", found.error)
+            logger.error("settings file rejected, settings unchanged: %s", found.error)
         if self.metrics is not None:
             self.metrics.config_reload("rejected" if isinstance(found, Rejected) else "applied")
         if isinstance(found, FileChange) and found.decision is not None:
@@ -231,17 +231,17 @@ class Library:
 
 
 def plain(model: type[Any], given: Any) -> dict[str, Any]:
-    """Return a message as the plain values that are folded, validated first."""
+    """Validate a message; return its plain values."""
     message = given if isinstance(given, model) else wire.validate(model, dict(given), place=model.__name__)
     plain: dict[str, Any] = message.model_dump(exclude_none=True)
     return plain
 
 
 def of_one_portfolio(signals: Sequence[TacticalSignal | Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return signals as they are folded.
+    """Validate signals; return their plain values.
 
     Raises:
-        InvalidSignalException: one breaks a rule, there is none, or they are of several portfolios.
+        InvalidSignalException: a signal is invalid, there is none, or they belong to several portfolios.
     """
     asked = [plain(TacticalSignal, signal) for signal in signals]
     portfolios = sorted(dict.fromkeys(each["portfolio_id"] for each in asked))
@@ -252,7 +252,7 @@ def of_one_portfolio(signals: Sequence[TacticalSignal | Mapping[str, Any]]) -> l
 
 
 def readings(given: Any) -> list[dict[str, Any]]:
-    """Return cascade readings as they are folded: none, one, or one of each symbol."""
+    """Validate cascade readings (None, one, or a sequence); return their plain values."""
     if given is None:
         return []
     several = given if isinstance(given, Sequence) else [given]

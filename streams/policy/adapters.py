@@ -1,4 +1,4 @@
-"""Adapters: how a question is put to a policy, by protocol, and its answer read."""
+"""Policy adapters: one per protocol, to send a question and parse the answer."""
 
 import time
 from collections.abc import Callable
@@ -19,31 +19,31 @@ DISABLED: Final = "rl.endpoint: must be a URL, was null"
 
 
 class Adapter(Protocol):
-    """A way to ask a policy."""
+    """Interface of a policy adapter."""
 
     async def ask(self, request: RlRequest, timeout_s: float) -> Answer:
-        """Return a policy's answer, checked in full, within `timeout_s` of wall time.
+        """Return the policy's validated answer within `timeout_s` of wall time.
 
         Raises:
-            NoAnswer: there is none that counts; why.
+            NoAnswer: there is no valid answer; carries the reason.
         """
 
     async def check(self, timeout_s: float) -> None:
-        """Find out what can be known before the first question. Raises: NoAnswer: it would not be answered."""
+        """Check the endpoint before the first question. Raises: NoAnswer: it cannot be used."""
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close all connections."""
 
 
 class Predict:
-    """The mission's own protocol: JSON about a signal, answered by a position as a share of the portfolio's value."""
+    """The `predict` protocol: JSON about a signal, answered by a position as a ratio of portfolio value."""
 
     def __init__(self, link: Link) -> None:
-        """POST to the link's endpoint as it stands."""
+        """POST to the link's endpoint."""
         self._link = link
 
     async def ask(self, request: RlRequest, timeout_s: float) -> Answer:
-        """Return the position that the policy would take, as a nudge."""
+        """Return the policy's position, converted to a nudge."""
         reply = await self._link.call("POST", "", orjson.dumps(question(request)), timeout_s)
         try:
             return predicted(reply.raw, request.w_base, place=reply.place)
@@ -51,17 +51,17 @@ class Predict:
             raise NoAnswer("invalid", str(error)) from None
 
     async def check(self, timeout_s: float) -> None:
-        """Know nothing: the protocol has no way to ask."""
+        """Do nothing: the protocol has no metadata."""
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the connection pool."""
         await self._link.close()
 
 
 class OpenInference:
-    """Open Inference Protocol v2: the model's metadata is checked before the first question, and after a wrong answer.
+    """Open Inference Protocol v2. Checks the model's metadata before the first question and after an invalid answer.
 
-    A model that was replaced by another one is so found out, and one that was mended.
+    This detects a model that was replaced or fixed in the meantime.
     """
 
     def __init__(self, link: Link, model: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,7 +71,7 @@ class OpenInference:
         self._kinds: Kinds | None = None
 
     async def ask(self, request: RlRequest, timeout_s: float) -> Answer:
-        """Return what the model infers from the state vector."""
+        """Return the model's answer to the state vector."""
         until_s = self._clock() + timeout_s
         kinds = self._kinds or await self._fit(timeout_s)
         body = orjson.dumps(inference(request, kinds))
@@ -87,11 +87,11 @@ class OpenInference:
             raise
 
     async def check(self, timeout_s: float) -> None:
-        """Look at the model's metadata."""
+        """Check the model's metadata."""
         await self._fit(timeout_s)
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Close the connection pool."""
         await self._link.close()
 
     async def _fit(self, timeout_s: float) -> Kinds:
@@ -104,49 +104,49 @@ class OpenInference:
 
 
 class Mock:
-    """Noise in the shape of a policy: a function of seed and question, in process, no network.
+    """Deterministic noise in place of a policy: a function of seed and question, in process, without network.
 
     >>> Mock(7).decide("J-0-1-main", "momentum", "BTC-USD")
     (-0.22, 0.6)
     """
 
     def __init__(self, seed: int = 0) -> None:
-        """Answer by `seed`."""
+        """Derive all answers from `seed`."""
         self._seed = seed
 
     def decide(self, decision_id: str, strategy_id: str, symbol: str) -> tuple[float, float]:
-        """Return nudge and confidence: within ±.3 and from .5 to 1, in steps of a hundredth."""
+        """Return (nudge in [-0.3, 0.3], confidence in [0.5, 1]), in steps of 0.01."""
         text = f"{self._seed}|{decision_id}|{strategy_id}|{symbol}"
         digest = sha256(text.encode()).digest()
         return (digest[0] % 61 - 30) / 100, (50 + digest[1] % 51) / 100
 
     async def ask(self, request: RlRequest, timeout_s: float) -> Answer:  # noqa: ARG002 it takes no time
-        """Return the answer at once."""
+        """Return the answer immediately."""
         nudge, confidence = self.decide(request.decision_id, request.strategy_id, request.symbol)
         version = f"mock-{self._seed}"
         raw = orjson.dumps({"confidence": confidence, "model_version": version, "nudge": nudge}).decode()
         return Answer(nudge, confidence, version, None, None, raw)
 
     async def check(self, timeout_s: float) -> None:
-        """Be there."""
+        """Do nothing: always available."""
 
     async def close(self) -> None:
-        """Have nothing to close."""
+        """Do nothing."""
 
 
 class Nobody:
-    """No endpoint is named: nobody is asked."""
+    """Adapter for a configuration without an endpoint: every question fails as `disabled`."""
 
     async def ask(self, request: RlRequest, timeout_s: float) -> Answer:
-        """Raise that there is nobody."""
+        """Raise NoAnswer("disabled")."""
         _ = request, timeout_s
         raise NoAnswer("disabled", DISABLED)
 
     async def check(self, timeout_s: float) -> None:
-        """Know that there is nobody."""
+        """Do nothing."""
 
     async def close(self) -> None:
-        """Have nothing to close."""
+        """Do nothing."""
 
 
 def adapter(
@@ -158,7 +158,7 @@ def adapter(
     connections: int = 128,
     token: str | None = None,
 ) -> Adapter:
-    """Return the adapter of a protocol; `endpoint` None asks nobody, except for `mock`, which needs none."""
+    """Return the adapter for a protocol. Without an endpoint it is `Nobody`, except for `mock`, which needs none."""
     if protocol == "mock":
         return Mock(seed)
     if endpoint is None:
@@ -168,7 +168,7 @@ def adapter(
 
 
 def question(request: RlRequest) -> dict[str, Any]:
-    """Return the body of the mission's request."""
+    """Return the body of a `predict` request."""
     return {
         "symbol": request.symbol,
         "action": request.action,
@@ -189,6 +189,6 @@ def question(request: RlRequest) -> dict[str, Any]:
 
 
 def inference(request: RlRequest, kinds: Kinds) -> dict[str, Any]:
-    """Return the body of an Open Inference request: the state vector, and which outputs are read."""
+    """Return the body of an Open Inference request: the state vector and the requested outputs."""
     state = {"name": STATE, "shape": [1, len(request.state)], "datatype": kinds.state, "data": request.state}
     return {"id": request.decision_id, "inputs": [state], "outputs": [{"name": name} for name in kinds.outputs]}

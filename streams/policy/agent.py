@@ -1,7 +1,7 @@
-"""The side agent: takes questions as they come, asks so many at once, and journals what became of each.
+"""The side agent: reads questions, asks the policy with bounded concurrency, and journals every result.
 
-Taking never waits, so whoever feeds it is never held up. A question is answered once by this process; where another
-one has answered it already, the fold's first-answer-wins decides.
+`take` never blocks its caller. This process answers each question once; if another process answered it too, the first
+answer in the journal wins.
 """
 
 import asyncio
@@ -22,41 +22,41 @@ logger = logging.getLogger(__name__)
 
 PLACE: Final = "rl-requests"
 WAITING_MAX: Final = 10_000
-"""Questions that wait for a free place; what comes beyond is refused at once."""
+"""Longest queue; further questions are refused immediately."""
 KNOWN_MAX: Final = 20_000
-"""Questions that are remembered, so that one that is delivered again is not asked again."""
+"""Questions remembered to drop redelivered ones."""
 
 Question = tuple[str, str, str]
 
 
 class Watcher(Protocol):
-    """Told what the agent does, to be counted."""
+    """Receives the agent's events, for metrics."""
 
     def came(self, outcome: Outcome) -> None:
-        """Take what became of a question."""
+        """Count the result of a question."""
 
     def repeated(self) -> None:
-        """Take that a question was delivered again, and dropped."""
+        """Count a redelivered question that was dropped."""
 
     def load(self, in_flight: int, waiting: int) -> None:
-        """Take how many questions are being asked, and how many wait for that."""
+        """Record the number of questions in flight and in the queue."""
 
 
 class Unwatched:
-    """Counts nothing."""
+    """A watcher that ignores all events."""
 
     def came(self, outcome: Outcome) -> None:
-        """Take nothing."""
+        """Do nothing."""
 
     def repeated(self) -> None:
-        """Take nothing."""
+        """Do nothing."""
 
     def load(self, in_flight: int, waiting: int) -> None:
-        """Take nothing."""
+        """Do nothing."""
 
 
 class SideAgent:
-    """Asks the policy beside the decisions. `run` writes the answers; the rest returns at once."""
+    """Asks the policy outside the decision path. `run` writes the answers; all other methods return immediately."""
 
     def __init__(
         self,
@@ -68,7 +68,10 @@ class SideAgent:
         send: Callable[[list[Send]], Awaitable[None]],
         watcher: Watcher | None = None,
     ) -> None:
-        """Ask at `desk`, so many at once; journal (`partitions`, journal time from `clock`) by `send`."""
+        """Ask through `desk`, at most `max_in_flight` at once.
+
+        Results go through `send` to a journal of `partitions` partitions, with journal time (ns) from `clock`.
+        """
         self.desk = desk
         self.max_in_flight = max_in_flight
         self._partitions, self._clock, self._send = partitions, clock, send
@@ -83,33 +86,33 @@ class SideAgent:
 
     @property
     def in_flight(self) -> int:
-        """How many questions are being asked now."""
+        """Number of questions in flight."""
         return len(self._asking)
 
     @property
     def waiting(self) -> int:
-        """How many wait for a free place."""
+        """Number of queued questions."""
         return len(self._waiting)
 
     def take(self, records: Sequence[bytes | None]) -> None:
-        """Take records of `rl-requests`; one that is no request is logged, one that is known is dropped."""
+        """Queue records of `rl-requests`. Invalid records are logged and skipped, repeated ones are dropped."""
         for raw in records:
             try:
                 request = wire.decode_ours(RlRequest, raw or b"", place=PLACE)
             except InvalidAdviceException as error:
-                logger.error("a record that is no question is passed over: %s", error)  # noqa: TRY400 its text says all
+                logger.error("invalid policy request skipped: %s", error)  # noqa: TRY400 the text is sufficient
                 continue
             if self._is_known(request):
                 self._watcher.repeated()
             elif len(self._waiting) >= WAITING_MAX:
-                detail = f"more than {WAITING_MAX} questions wait to be asked"
+                detail = f"more than {WAITING_MAX} questions are queued"
                 self._journal(Outcome(no_advice(request, "refused", detail), asked=False, took_s=0.0))
             else:
                 self._waiting.append(request)
         self._fill()
 
     async def run(self) -> None:
-        """Write answers to the journal as they come, many at once, until cancelled; what cannot be written raises."""
+        """Write answers to the journal in batches as they arrive, until cancelled. Raises if a write fails."""
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -117,7 +120,7 @@ class SideAgent:
             await self._send(sends)
 
     def replace(self, desk: PolicyClient, max_in_flight: int | None = None) -> None:
-        """Ask at another desk from now on; what is being asked at the old one is awaited there, then it is closed."""
+        """Send new questions through another client. The old one is closed when its questions have finished."""
         old, self.desk = self.desk, desk
         if max_in_flight is not None:
             self.max_in_flight = max_in_flight
@@ -129,7 +132,7 @@ class SideAgent:
         self._fill()
 
     async def stop(self) -> None:
-        """Stop at once: what is being asked is given up, and closed by its deadline in the journal."""
+        """Stop immediately. Questions in flight are cancelled; their deadlines settle them in the journal."""
         self._stopped = True
         self._waiting.clear()
         tasks = [*self._asking, *self._leaving]
@@ -154,7 +157,7 @@ class SideAgent:
     def _asked(self, task: asyncio.Task[None]) -> None:
         del self._asking[task]
         if not task.cancelled() and task.exception() is not None:
-            logger.error("a question was lost", exc_info=task.exception())
+            logger.error("policy question failed unexpectedly", exc_info=task.exception())
         self._fill()
 
     def _is_known(self, request: RlRequest) -> bool:
@@ -167,7 +170,7 @@ class SideAgent:
         return False
 
     def tell(self, send: Send) -> None:
-        """Publish something beside the answers, after those that are waiting."""
+        """Publish another record, after the answers already queued."""
         self._outbox.append(send)
         self._filled.set()
 
@@ -178,7 +181,7 @@ class SideAgent:
 
 
 def entry_of(result: Advice | NoAdvice, now_ns: int, partitions: int) -> Send:
-    """Return the journal entry that holds an answer, or why there is none, on its portfolio's partition."""
+    """Return the journal entry of an answer or its absence, on the portfolio's partition."""
     kind = "advice" if isinstance(result, Advice) else "no_advice"
     key = result.portfolio_id.encode()
     value = journal.internal(kind, result.model_dump(exclude_none=True), now_ns)

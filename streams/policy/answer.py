@@ -1,4 +1,4 @@
-"""What counts as an answer: all of it is as it has to be, or it is a failure that names place, rule and value."""
+"""Validation of policy answers: an answer is valid in full, or refused with place, rule and value."""
 
 from collections.abc import Mapping
 from math import prod
@@ -17,7 +17,7 @@ from schemas.wire import RecordLimits
 
 REPLY_BYTES_MAX: Final = 65_536
 NUDGE_MAX: Final = 100.0
-"""A position is turned into a nudge of at most this; the blend's own bound is far below."""
+"""Largest nudge that a position is converted to; the blend applies a much smaller bound."""
 LIMITS: Final = RecordLimits(bytes_max=REPLY_BYTES_MAX)
 FLOATS: Final = ("FP32", "FP64")
 STATE: Final = "state"
@@ -26,20 +26,20 @@ OPTIONAL: Final = ("predicted_return", "predicted_volatility")
 
 
 class Answer(NamedTuple):
-    """A policy's answer, checked in full."""
+    """A validated policy answer."""
 
     nudge: float
-    """Relative change of w_base that it asks for."""
+    """Requested relative change of w_base."""
     confidence: float
     model_version: str
     predicted_return: float | None
     predicted_volatility: float | None
     raw: str
-    """As it came."""
+    """The answer as received."""
 
 
-class NoAnswer(Exception):  # noqa: N818 it is no error of ours
-    """Why there is no answer; the agent journals it."""
+class NoAnswer(Exception):  # noqa: N818 an expected result, not a program error
+    """There is no valid answer; `reason` says why, and is journaled."""
 
     def __init__(self, reason: NoAdviceReason, text: str) -> None:
         super().__init__(text)
@@ -52,11 +52,11 @@ class _Reply(Message):
 
 PositionRatio = Annotated[float, Field(ge=-1, le=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
-"""Printable ASCII: it is shown to people."""
+"""Printable ASCII, since it is displayed."""
 
 
 class Predicted(_Reply):
-    """The mission's answer: a position as a signed share of the portfolio's value."""
+    """A `predict` answer: a position as a signed ratio of portfolio value."""
 
     position_pct: PositionRatio
     confidence: Unit
@@ -66,7 +66,7 @@ class Predicted(_Reply):
 
 
 class Advised(_Reply):
-    """What the outputs of an Open Inference answer have to be."""
+    """The outputs of an Open Inference answer."""
 
     nudge: Annotated[float, Field(ge=-1, le=1)]
     confidence: Unit
@@ -93,7 +93,7 @@ class Inferred(_Reply):
 
 
 class Declared(_Reply):
-    """Name, datatype and shape of one input or output; -1 stands for any length."""
+    """Name, datatype and shape of one input or output; -1 is any length."""
 
     name: Name
     datatype: Name
@@ -101,7 +101,7 @@ class Declared(_Reply):
 
 
 class Metadata(_Reply):
-    """What an Open Inference endpoint says of a model."""
+    """Open Inference metadata of a model."""
 
     name: Name
     versions: list[Name] = Field([])
@@ -111,27 +111,27 @@ class Metadata(_Reply):
 
 
 class Kinds(NamedTuple):
-    """What the metadata leaves open, once it fits."""
+    """Datatypes and version from valid metadata."""
 
     state: str
-    """Datatype in which the state vector is sent."""
+    """Datatype of the state vector."""
     outputs: Mapping[str, str]
-    """Datatype of each output that is read."""
+    """Datatype of each requested output."""
     version: str
-    """Newest version, "" where none is named."""
+    """Newest version, "" if none is named."""
 
 
 # -- predict -----------------------------------------------------------------------------------------------------------
 def predicted(raw: bytes, w_base: float, *, place: str) -> Answer:
-    """Return the mission's answer as a nudge: position_pct / w_base − 1, and 0 where w_base is 0.
+    """Return a `predict` answer as a nudge: position_pct / w_base − 1, or 0 if w_base is 0.
 
     Args:
-        raw: the reply's body.
-        w_base: signed share of V that the rules came to.
-        place: what an error names.
+        raw: body of the reply.
+        w_base: the rules' position, a signed ratio of portfolio value.
+        place: place for error texts.
 
     Raises:
-        InvalidAdviceException: some of it breaks a rule.
+        InvalidAdviceException: a field breaks a rule.
     """
     reply = wire.decode(Predicted, raw, place=place, limits=LIMITS)
     return Answer(
@@ -145,7 +145,7 @@ def predicted(raw: bytes, w_base: float, *, place: str) -> Answer:
 
 
 def nudge_of(position: float, w_base: float) -> float:
-    """Return the relative change that leads from w_base to a position, within ±100.
+    """Return the relative change from w_base to a position, clamped to ±`NUDGE_MAX`.
 
     >>> nudge_of(0.12, 0.1)
     0.19999999999999996
@@ -157,17 +157,17 @@ def nudge_of(position: float, w_base: float) -> float:
 
 # -- Open Inference ----------------------------------------------------------------------------------------------------
 def inferred(raw: bytes, decision_id: str, model: str, kinds: Kinds, *, place: str) -> Answer:
-    """Return an Open Inference answer: outputs `nudge` and `confidence`, each one number, and what it may add.
+    """Return an Open Inference answer: outputs `nudge` and `confidence`, one number each, and the optional outputs.
 
     Args:
-        raw: the reply's body.
-        decision_id: the `id` it has to carry.
-        model: the name it has to carry.
-        kinds: datatypes that the metadata declared.
-        place: what an error names.
+        raw: body of the reply.
+        decision_id: the `id` it must carry.
+        model: the model name it must carry.
+        kinds: datatypes from the metadata.
+        place: place for error texts.
 
     Raises:
-        InvalidAdviceException: some of it breaks a rule.
+        InvalidAdviceException: a field breaks a rule.
     """
     reply = wire.decode(Inferred, raw, place=place, limits=LIMITS)
     _same("id", reply.id, decision_id, place)
@@ -176,43 +176,43 @@ def inferred(raw: bytes, decision_id: str, model: str, kinds: Kinds, *, place: s
     for index, tensor in enumerate(reply.outputs):
         if tensor.name in kinds.outputs:
             if tensor.name in numbers:
-                raise _refused("duplicate_key", f"outputs.{index}.name", f"{tensor.name} must come once", place)
+                raise _refused("duplicate_key", f"outputs.{index}.name", f"{tensor.name} must appear once", place)
             numbers[tensor.name] = _number(tensor, kinds.outputs[tensor.name], f"outputs.{index}", place)
-    told = wire.validate(Advised, numbers, place=f"{place}: outputs")
+    outputs = wire.validate(Advised, numbers, place=f"{place}: outputs")
     return Answer(
-        told.nudge,
-        told.confidence,
+        outputs.nudge,
+        outputs.confidence,
         reply.model_version or kinds.version or model,
-        told.predicted_return,
-        told.predicted_volatility,
+        outputs.predicted_return,
+        outputs.predicted_volatility,
         raw.decode(),
     )
 
 
 def fitting(raw: bytes, model: str, *, place: str) -> Kinds:
-    """Return what a model's metadata leaves open, or say why it does not fit.
+    """Validate a model's metadata; return its datatypes and version.
 
-    It fits with exactly one input, `state`, FP32 or FP64 of shape [1, number of features], and the outputs `nudge`
-    and `confidence` of one number each; -1 fits any length.
+    Required: exactly one input, `state`, FP32 or FP64 with shape [1, number of features], and the outputs `nudge` and
+    `confidence` with one number each; -1 matches any length.
 
     Raises:
         InvalidAdviceException: place, rule and value.
     """
-    told = wire.decode(Metadata, raw, place=place, limits=LIMITS)
-    _same("name", told.name, model, place)
-    if [each.name for each in told.inputs] != [STATE]:
-        names = ", ".join(each.name for each in told.inputs)
+    metadata = wire.decode(Metadata, raw, place=place, limits=LIMITS)
+    _same("name", metadata.name, model, place)
+    if [each.name for each in metadata.inputs] != [STATE]:
+        names = ", ".join(each.name for each in metadata.inputs)
         raise _refused("inconsistent", "inputs", f"must be {STATE} alone, was {names or 'none'}", place)
-    _fits(told.inputs[0], (1, len(FEATURES)), "inputs.0", place)
+    _fits(metadata.inputs[0], (1, len(FEATURES)), "inputs.0", place)
     outputs: dict[str, str] = {}
-    for index, each in enumerate(told.outputs):
+    for index, each in enumerate(metadata.outputs):
         if each.name in (*NEEDED, *OPTIONAL):
             _fits(each, (1,) * len(each.shape), f"outputs.{index}", place)
             outputs[each.name] = each.datatype
     for name in NEEDED:
         if name not in outputs:
-            raise _refused("missing", "outputs", f"must hold {name}", place)
-    return Kinds(told.inputs[0].datatype, outputs, told.versions[-1] if told.versions else "")
+            raise _refused("missing", "outputs", f"must include {name}", place)
+    return Kinds(metadata.inputs[0].datatype, outputs, metadata.versions[-1] if metadata.versions else "")
 
 
 def _fits(declared: Declared, shape: tuple[int, ...], field: str, place: str) -> None:
@@ -227,7 +227,7 @@ def _fits(declared: Declared, shape: tuple[int, ...], field: str, place: str) ->
 
 
 def _number(tensor: Tensor, datatype: str, field: str, place: str) -> Any:
-    """Return the one value that a tensor holds, flat or nested; what it is worth is not looked at yet."""
+    """Return the single value of a tensor, flat or nested; the value itself is validated later."""
     if tensor.datatype != datatype:
         rule = f"{tensor.name} must be {datatype}, was {tensor.datatype}"
         raise _refused("wrong_type", f"{field}.datatype", rule, place)
@@ -237,7 +237,7 @@ def _number(tensor: Tensor, datatype: str, field: str, place: str) -> Any:
     for _ in tensor.shape:
         if type(value) is list:
             if len(value) != 1:
-                rule = f"{tensor.name} must hold one number, was {len(value)} values"
+                rule = f"{tensor.name} must contain one number, was {len(value)} values"
                 raise _refused("inconsistent", f"{field}.data", rule, place)
             value = value[0]
     return value

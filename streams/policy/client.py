@@ -1,6 +1,6 @@
-"""The desk: one question in, an answer or the reason why there is none out, behind the breaker and within a deadline.
+"""The policy client: one question in, an answer or a reason out, with circuit breaker and deadline.
 
-It waits for nothing but the adapter, so with an adapter in process it can be run without a loop.
+It awaits only its adapter, so with an in-process adapter it runs without an event loop.
 """
 
 import logging
@@ -20,28 +20,28 @@ DETAIL_MAX: Final = 512
 
 
 class Outcome(NamedTuple):
-    """What became of one question."""
+    """The result of one question."""
 
     result: Advice | NoAdvice
     asked: bool
-    """Whether the endpoint was asked at all."""
+    """Whether the endpoint was called."""
     took_s: float
-    """From the question to its result, by the breaker's clock."""
+    """Time from the question to its result, by the breaker's clock."""
 
 
 BreakerObserver = Callable[[Breaker, Breaker], None]
-"""Told of the breaker before and after each change of its status."""
+"""Called with the breaker before and after each change of its status."""
 
 
 def ignore(_before: Breaker, _after: Breaker) -> None:
-    """Take no note."""
+    """Ignore the change."""
 
 
 class PolicyClient:
-    """One endpoint, its breaker, and the patience with it.
+    """One endpoint with its circuit breaker and timeout.
 
-    `clock`: journal time, ns. `breaker_clock`: any clock that never goes back, ns. The breaker is this desk's own, not
-    in the journal: what it did is.
+    `clock`: journal time, ns. `breaker_clock`: any monotonic clock, ns. The breaker's state is local to the client;
+    its effects are journaled as answers.
     """
 
     def __init__(
@@ -60,28 +60,28 @@ class PolicyClient:
         self._clock, self._breaker_clock, self._observe = clock, breaker_clock, observe
 
     async def answer(self, request: RlRequest) -> Outcome:
-        """Ask, if there is time and the breaker admits it; whatever goes wrong is a reason, cancellation excepted."""
+        """Ask if time is left and the breaker permits it. Every failure except cancellation becomes a reason."""
         began_ns = self._breaker_clock()
         left_s = self._left_s(request)
         if left_s <= 0:
             return self._outcome(request, "late", f"asked {-left_s:.3f} s past the deadline", began_ns)
         if isinstance(self.adapter, Nobody):
             return self._outcome(request, "disabled", DISABLED, began_ns)
-        patience_s = min(self.timeout_s, left_s)
-        after, ticket = circuit_breaker.admit(self.breaker, began_ns, self.params, patience_s)
+        timeout_s = min(self.timeout_s, left_s)
+        after, ticket = circuit_breaker.admit(self.breaker, began_ns, self.params, timeout_s)
         self._turn(after)
         if ticket is None:
-            return self._outcome(request, "open", "the breaker is open: the endpoint is not asked", began_ns)
+            return self._outcome(request, "open", "the breaker is open: the endpoint is not called", began_ns)
         try:
-            return await self._asked(request, ticket, patience_s, began_ns)
+            return await self._asked(request, ticket, timeout_s, began_ns)
         except NoAnswer as error:
             return self._outcome(request, error.reason, str(error), began_ns, asked=True)
-        except Exception as error:  # noqa: BLE001 an adapter's fault is a failure of the endpoint, never the worker's
+        except Exception as error:  # noqa: BLE001 an adapter's fault must not stop the worker
             logger.warning("policy adapter failed: %r", error)
             return self._outcome(request, "refused", repr(error), began_ns, asked=True)
 
     async def _asked(self, request: RlRequest, ticket: Ticket, timeout_s: float, began_ns: int) -> Outcome:
-        """Ask, and tell the breaker how it went, also where it was broken off."""
+        """Ask, and report the result to the breaker, even if cancelled."""
         ok = False
         try:
             found = await self.adapter.ask(request, timeout_s)
@@ -97,7 +97,7 @@ class PolicyClient:
         return (request.deadline_ns - self._clock()) / SECOND_NS
 
     def status(self) -> Breaker:
-        """Return the breaker as time has left it."""
+        """Return the breaker's state now."""
         return circuit_breaker.at(self.breaker, self._breaker_clock(), self.params)
 
     def _turn(self, after: Breaker) -> None:
@@ -115,7 +115,7 @@ class PolicyClient:
 
 
 def no_advice(request: RlRequest, reason: NoAdviceReason, detail: str) -> NoAdvice:
-    """Return that a question has no answer, and why."""
+    """Return the record of a question without an answer."""
     return NoAdvice(
         decision_id=request.decision_id,
         portfolio_id=request.portfolio_id,

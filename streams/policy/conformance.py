@@ -1,4 +1,4 @@
-"""Probing an endpoint: what of it fits the worker, what does not, and how fast it is."""
+"""Conformance check of a policy endpoint: does it fit the worker, and how fast is it."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from streams.policy.http_transport import Link
 
 ConformanceVerdict = Literal["fits", "does not fit", "note", "not tried"]
 TOGETHER: Final = 32
-"""Questions asked at once."""
+"""Questions asked concurrently."""
 IDS: Final = ("PROBE222-0-1-main", "PROBE222-11-9007199254740993-a:b/c.d_e-f", "P" * 128)
 NOW_NS: Final = 1_700_000_000_000_000_000
 MINUTE_NS: Final = 60_000_000_000
 
 
 class ConformanceFinding(NamedTuple):
-    """One thing that was tried."""
+    """The result of one check."""
 
     name: str
     verdict: ConformanceVerdict
@@ -28,18 +28,18 @@ class ConformanceFinding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What came of probing."""
+    """The result of all checks."""
 
     url: str
     protocol: str
     reachable: bool
     findings: list[ConformanceFinding]
     latency_ms: dict[str, float]
-    """p50, p90, p99 and max of questions asked one by one; empty where none was answered."""
+    """p50, p90, p99 and max of questions asked one by one; empty if none was answered."""
 
     @property
     def fits(self) -> bool:
-        """Whether nothing was found that does not fit."""
+        """Whether the endpoint is reachable and passes every check."""
         return self.reachable and all(each.verdict != "does not fit" for each in self.findings)
 
     def plain(self) -> dict[str, Any]:
@@ -52,19 +52,19 @@ class Report(NamedTuple):
 
 
 class Probe:
-    """Asks one endpoint this and that."""
+    """Runs the checks against one endpoint."""
 
     def __init__(
         self, link: Link, protocol: str, *, model: str = "policy", timeout_s: float = 5.0, count: int = 50
     ) -> None:
-        """Ask over `link`; `count` questions one by one for the latency."""
+        """Check the endpoint of `link`; measure latency with `count` questions one by one."""
         self.link, self.protocol = link, protocol
         self.adapter: Adapter = Predict(link) if protocol == "predict" else OpenInference(link, model)
         self.timeout_s, self.count = timeout_s, count
         self.findings: list[ConformanceFinding] = []
 
     async def report(self) -> Report:
-        """Try everything; what an endpoint out of reach cannot be asked is left out."""
+        """Run all checks; only the first one if the endpoint is unreachable."""
         try:
             reachable = await self._reached()
             latency_ms = await self._asked() if reachable else {}
@@ -73,7 +73,7 @@ class Probe:
         return Report(self.link.endpoint, self.protocol, reachable, self.findings, latency_ms)
 
     async def _reached(self) -> bool:
-        """Look at the metadata and ask one question; return whether anything answers at all."""
+        """Check the metadata and ask one question; return whether the endpoint responds."""
         name = "metadata" if self.protocol == "oip" else "answer"
         try:
             if self.protocol == "oip":
@@ -110,7 +110,7 @@ class Probe:
             return "not tried", "predict carries no id"
         for each in IDS:
             await self._ask(_question(0, decision_id=each))
-        return "fits", f"{len(IDS)} ids come back as they went"
+        return "fits", f"{len(IDS)} ids are returned unchanged"
 
     async def _range(self) -> tuple[ConformanceVerdict, str]:
         for fields in (
@@ -127,32 +127,32 @@ class Probe:
     async def _determinism(self) -> tuple[ConformanceVerdict, str]:
         first, again = [await self._ask(_question(number)) for number in (1, 1)]
         if first[:5] != again[:5]:
-            return "note", "the same question has two answers; the journal keeps the first"
+            return "note", "the same question got two different answers; the journal keeps the first"
         other = await self._ask(_question(2))
-        same = "" if other[:2] != first[:2] else ", and another question too"
+        same = "" if other[:2] != first[:2] else ", and a different question has it too"
         return "fits", f"the same question has the same answer{same}"
 
     async def _together(self) -> tuple[ConformanceVerdict, str]:
         await asyncio.gather(*(self._ask(_question(number)) for number in range(TOGETHER)))
-        return "fits", f"{TOGETHER} questions at once are answered"
+        return "fits", f"{TOGETHER} concurrent questions are answered"
 
     async def _latency(self, taken_ms: list[float]) -> tuple[ConformanceVerdict, str]:
         for number in range(self.count):
             began_s = time.monotonic()
             await self._ask(_question(number))
             taken_ms.append(1e3 * (time.monotonic() - began_s))
-        told = ", ".join(f"{name} {value:.1f}" for name, value in quantiles(taken_ms).items())
-        return "fits", f"{told} ms of {1e3 * self.timeout_s:.0f} that are allowed"
+        measured = ", ".join(f"{name} {value:.1f}" for name, value in quantiles(taken_ms).items())
+        return "fits", f"{measured} ms; timeout {1e3 * self.timeout_s:.0f} ms"
 
     async def _strictness(self) -> None:
-        """See whether what is no question is refused; nothing of ours depends on it."""
+        """Check that an invalid question is refused; informational only."""
         path = "/v2/models/no-such-model/infer" if self.protocol == "oip" else ""
         try:
             await self.link.call("POST", path, b'{"no": "question"}', self.timeout_s)
         except NoAnswer as error:
-            self._found("strictness", "fits", f"what is no question is refused: {error}")
+            self._found("strictness", "fits", f"an invalid question is refused: {error}")
         else:
-            self._found("strictness", "note", "what is no question has an answer with status 200 too")
+            self._found("strictness", "note", "an invalid question is answered with status 200")
 
     async def _ask(self, request: RlRequest) -> Answer:
         return await self.adapter.ask(request, self.timeout_s)
@@ -175,7 +175,7 @@ def quantiles(values: Iterable[float]) -> dict[str, float]:
 
 
 def _question(number: int, **fields: Any) -> RlRequest:
-    """Return a question of a made-up decision; its state depends on `number`."""
+    """Return a synthetic question; its state vector depends on `number`."""
     return RlRequest.model_validate(
         {
             "decision_id": f"PROBE222-0-{number}-main",

@@ -1,4 +1,4 @@
-"""The way to an endpoint: one connection pool, no redirects, a bounded reply, and a deadline over all of it."""
+"""HTTP transport to a policy endpoint: one connection pool, no redirects, bounded replies, one overall deadline."""
 
 import asyncio
 import ssl
@@ -11,41 +11,41 @@ from streams.policy.answer import REPLY_BYTES_MAX, NoAnswer
 OK: Final = 200
 PIECE_BYTES: Final = 16_384
 KEEPALIVE_S: Final = 4.0
-"""Idle connections are given up before most servers give them up: an answer must not be lost to that race."""
+"""Idle connections are closed before most servers close them, so that no request is lost to that race."""
 
 
 class Reply(NamedTuple):
-    """What came back with status 200."""
+    """The body of a response with status 200."""
 
     raw: bytes
     place: str
-    """What an error about it names."""
+    """Place for error texts."""
 
 
 class Link:
-    """A pool of connections to one endpoint. It is made without a loop, and belongs to the loop of its first call."""
+    """A connection pool to one endpoint. Belongs to the event loop of its first call; construction needs no loop."""
 
     def __init__(self, endpoint: str, *, connections: int = 128, token: str | None = None) -> None:
-        """Ask at `endpoint` (a URL) over so many connections at most; `token` goes as a bearer token."""
+        """Connect to `endpoint` (a URL) with at most `connections` connections; `token` is sent as a bearer token."""
         self.endpoint = endpoint
         self._connections = connections
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._session: aiohttp.ClientSession | None = None
 
     async def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Reply:
-        """Send one request; return the whole reply, if it came within `timeout_s` and has a status of 200.
+        """Send one request; return the reply if it arrives within `timeout_s` with status 200.
 
         Raises:
-            NoAnswer: timeout, refused (no connection, one that broke, another status) or invalid (too large, encoded).
+            NoAnswer: timeout; refused (no or broken connection, other status); or invalid (too large, encoded).
         """
         place = f"{method} {path or '/'}"
         try:
             async with asyncio.timeout(timeout_s):
                 return Reply(await self._read(method, path, body, place), place)
         except TimeoutError:
-            raise NoAnswer("timeout", f"{place}: must answer whole within {timeout_s:.3f} s, did not") from None
+            raise NoAnswer("timeout", f"{place}: no complete answer within {timeout_s:.3f} s") from None
         except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as error:
-            raise NoAnswer("refused", f"{place}: {_told(error)}") from None
+            raise NoAnswer("refused", f"{place}: {_described(error)}") from None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -63,7 +63,7 @@ class Link:
             try:
                 return await _body(response, place)
             except BaseException:
-                response.close()  # what is left of it must not be waited for
+                response.close()  # do not wait for the rest of the body
                 raise
 
     def _pool(self) -> aiohttp.ClientSession:
@@ -80,7 +80,7 @@ class Link:
 
 
 async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
-    """Return a reply's body; at most a piece beyond the limit is ever read."""
+    """Return a reply's body; reads at most `PIECE_BYTES` beyond the limit."""
     if response.status != OK:
         raise NoAnswer("refused", f"{place}: status must be {OK}, was {response.status}")
     encoding = response.headers.get("Content-Encoding", "identity")
@@ -97,6 +97,6 @@ async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
     return bytes(raw)
 
 
-def _told(error: Exception) -> str:
-    """Return what broke, without what was sent: no header, no token."""
+def _described(error: Exception) -> str:
+    """Return the error without request data: no headers, no token."""
     return f"{type(error).__name__}: {str(error)[:200]}"

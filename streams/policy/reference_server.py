@@ -1,4 +1,4 @@
-"""A reference endpoint on loopback: both protocols, an untrained policy, and switches to be ill.
+"""A reference policy endpoint on localhost: both protocols, an untrained policy, and switches to inject faults.
 
 Source: Open Inference Protocol v2 (KServe), REST.
 """
@@ -32,16 +32,16 @@ ServedProtocols = Literal["oip", "predict", "both"]
 
 
 class Switches(NamedTuple):
-    """How ill the endpoint is."""
+    """Injected faults."""
 
     slow_s: float = 0.0
-    """It answers so late."""
+    """Delay of every answer, s."""
     wrong: Wrong | None = None
-    """What is wrong with every answer."""
+    """Defect of every answer."""
     dead: bool = False
-    """It breaks every connection."""
+    """Whether every connection is dropped."""
     error_rate: float = 0.0
-    """Share of questions that are answered by status 500, by a seeded draw."""
+    """Share of questions answered with status 500, drawn from a seeded generator."""
 
 
 class Given(Message):
@@ -61,14 +61,14 @@ class Inference(Message):
 
 
 class MarketData(Message):
-    """What our own worker adds to the mission's question."""
+    """The fields that the himari worker adds to a `predict` question."""
 
     state: Annotated[list[Reading], Field(min_length=len(FEATURES), max_length=len(FEATURES))] | None = None
     w_base: float = 0.1
 
 
 class Prediction(Message):
-    """The mission's question."""
+    """A `predict` question."""
 
     symbol: str
     action: Literal["strong_buy", "buy", "hold", "sell", "strong_sell"]
@@ -80,25 +80,25 @@ class Prediction(Message):
 
 
 class Endpoint:
-    """The application, and what it answers."""
+    """The HTTP application of the reference policy."""
 
     def __init__(
         self, *, seed: int = 0, protocol: ServedProtocols = "both", switches: Switches | None = None, model: str = MODEL
     ) -> None:
-        """Serve `model`, drawn by `seed`; switches None: in good health."""
+        """Serve `model` with weights drawn from `seed`; without `switches` there are no faults."""
         self.transformer = Transformer(seed)
         self.model = model
         self.switches = switches or Switches()
         self.answered = 0
         self._protocol = protocol
-        self._chance = random.Random(seed)  # noqa: S311 not a secret
+        self._rng = random.Random(seed)  # noqa: S311 not a secret
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(middlewares=[self._ill], client_max_size=QUESTION_BYTES_MAX)
+        app = web.Application(middlewares=[self._faults], client_max_size=QUESTION_BYTES_MAX)
         if self._protocol != "predict":
             app.router.add_get("/v2", self._server)
-            app.router.add_get("/v2/health/{what:live|ready}", _well)
+            app.router.add_get("/v2/health/{what:live|ready}", _healthy)
             app.router.add_get("/v2/models/{model}", self._metadata)
             app.router.add_get("/v2/models/{model}/ready", self._metadata)
             app.router.add_post("/v2/models/{model}/infer", self._infer)
@@ -106,9 +106,9 @@ class Endpoint:
             app.router.add_post("/predict", self._predict)
         return app
 
-    # -- ill or well ---------------------------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------------------------------------
     @web.middleware
-    async def _ill(
+    async def _faults(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         switches = self.switches
@@ -120,7 +120,7 @@ class Endpoint:
             return await handler(request)
         if switches.slow_s:
             await asyncio.sleep(switches.slow_s)
-        if switches.error_rate and self._chance.random() < switches.error_rate:
+        if switches.error_rate and self._rng.random() < switches.error_rate:
             return _json({"error": "the switch --error-rate"}, status=500)
         try:
             return await handler(request)
@@ -150,16 +150,16 @@ class Endpoint:
         state = _state_of(asked)
         if isinstance(state, str):
             return _json({"error": state}, status=400)
-        told = self.transformer.opinion(state)
+        opinion = self.transformer.opinion(state)
         self.answered += 1
-        return self._spoilt(
+        return self._respond(
             {
                 "model_name": self.model,
                 "model_version": self.transformer.version,
                 "id": asked.id,
                 "outputs": [
                     {"name": name, "datatype": "FP64", "shape": [1], "data": [value]}
-                    for name, value in told._asdict().items()
+                    for name, value in opinion._asdict().items()
                 ],
             }
         )
@@ -171,25 +171,25 @@ class Endpoint:
                 content_type="application/json",
             )
 
-    # -- the mission's -------------------------------------------------------------------------------------------------
+    # -- predict -------------------------------------------------------------------------------------------------------
     async def _predict(self, request: web.Request) -> web.Response:
         asked = wire.decode(Prediction, await request.read(), place="predict")
-        told = self.transformer.opinion(asked.market_data.state or _guessed(asked))
+        opinion = self.transformer.opinion(asked.market_data.state or _guessed(asked))
         self.answered += 1
-        position = max(-1.0, min(1.0, asked.market_data.w_base * (1.0 + told.nudge)))
-        return self._spoilt(
+        position = max(-1.0, min(1.0, asked.market_data.w_base * (1.0 + opinion.nudge)))
+        return self._respond(
             {
                 "position_pct": position,
-                "confidence": told.confidence,
-                "predicted_return": told.predicted_return,
-                "predicted_volatility": told.predicted_volatility,
+                "confidence": opinion.confidence,
+                "predicted_return": opinion.predicted_return,
+                "predicted_volatility": opinion.predicted_volatility,
                 "model_version": self.transformer.version,
             }
         )
 
-    # -- wrong on purpose ----------------------------------------------------------------------------------------------
-    def _spoilt(self, body: dict[str, Any]) -> web.Response:
-        """Return an answer, right or wrong."""
+    # -- defects -------------------------------------------------------------------------------------------------------
+    def _respond(self, body: dict[str, Any]) -> web.Response:
+        """Return the answer, with the defect of the switch `wrong` if set."""
         wrong = self.switches.wrong
         if wrong == "redirect":
             return web.Response(status=307, headers={"Location": "/elsewhere"})
@@ -215,18 +215,18 @@ NUMBER: Final[dict[str, dict[str, Any]]] = {
     "shape": {"confidence": [0.8]},
     "datatype": {"confidence": "0.8"},
 }
-"""What is wrong with an answer of the mission's; it has no ids, shapes and datatypes of its own."""
+"""Defects of a `predict` answer, which has no ids, shapes and datatypes of its own."""
 TENSOR: Final[dict[str, dict[str, Any]]] = {
     "nan": {"data": ["@"]},
     "position": {"data": [4.0]},
     "shape": {"shape": [2], "data": [0.1, 0.2]},
     "datatype": {"datatype": "INT64", "data": [0]},
 }
-"""What is wrong with the first output of an inference."""
+"""Defects of the first output of an Open Inference answer."""
 
 
 def _wrong(body: dict[str, Any], wrong: Wrong) -> dict[str, Any]:
-    """Return an answer with one thing wrong."""
+    """Return an answer with one defect."""
     if wrong == "large":
         return body | {"padding": "x" * 10_000_000}
     outputs: list[dict[str, Any]] | None = body.get("outputs")
@@ -239,10 +239,10 @@ def _wrong(body: dict[str, Any], wrong: Wrong) -> dict[str, Any]:
 
 
 def _state_of(asked: Inference) -> list[float] | str:
-    """Return the state vector of a question, or what is wrong with it."""
+    """Return the state vector of a question, or an error text."""
     wanted = [1, len(FEATURES)]
     if len(asked.inputs) != 1 or asked.inputs[0].name != "state":
-        return "inputs: must be state alone"
+        return "inputs: must be exactly one, named state"
     given = asked.inputs[0]
     if given.shape != wanted or given.datatype != "FP64":
         return f"inputs.0: must be FP64 of shape {wanted}, was {given.datatype} of shape {given.shape}"
@@ -253,7 +253,7 @@ def _state_of(asked: Inference) -> list[float] | str:
 
 
 def _guessed(asked: Prediction) -> list[float]:
-    """Return a state vector from the mission's fields alone; what they do not say is 0."""
+    """Return a state vector from the `predict` fields alone; unknown features are 0."""
     known = {
         "side": SIDE[asked.action],
         "confidence": asked.confidence,
@@ -265,7 +265,7 @@ def _guessed(asked: Prediction) -> list[float]:
     return [known.get(name, 0.0) for name in FEATURES]
 
 
-async def _well(_request: web.Request) -> web.Response:
+async def _healthy(_request: web.Request) -> web.Response:
     return _json({})
 
 
@@ -274,7 +274,7 @@ def _json(body: dict[str, Any], status: int = 200) -> web.Response:
 
 
 class Serving(NamedTuple):
-    """An endpoint that listens."""
+    """A running endpoint."""
 
     endpoint: Endpoint
     runner: web.AppRunner
@@ -282,12 +282,12 @@ class Serving(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Base URL."""
         return f"http://{HOST}:{self.port}"
 
 
 async def serve(endpoint: Endpoint, port: int = 0) -> Serving:
-    """Listen on loopback; port 0 is any free one. Raises: OSError: the port is taken."""
+    """Serve an endpoint on localhost; port 0 picks a free one. Raises: OSError: the port is in use."""
     runner = web.AppRunner(endpoint.app(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, HOST, port)

@@ -1,4 +1,4 @@
-"""Policy against rules: what the evidence says, portfolio by portfolio."""
+"""Comparison of policy and rules, per portfolio."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from engines.state.partition import State
 
 
 def rows(states: Iterable[State]) -> list[dict[str, Any]]:
-    """Return a row for each portfolio that was scored or asks now, by name.
+    """Return one row per portfolio that has scored decisions or uses a policy, by portfolio id.
 
-    Means are per decision and shares of the portfolio's value, net of costs; `lower` and `upper` are the ends of the
-    advantage's interval, which holds at every moment.
+    Means are per decision, as ratios of portfolio value, net of costs. `lower` and `upper` bound the advantage with an
+    anytime-valid confidence interval.
     """
     found = []
     for state in states:
@@ -32,10 +32,10 @@ def rows(states: Iterable[State]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["portfolio_id"])
 
 
-def told(found: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the rows as lines, in basis points of the portfolio's value a decision."""
+def render(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the rows as lines of text, in basis points of portfolio value per decision."""
     if not found:
-        yield "no portfolio asks a policy, and none was scored (rl.enabled)"
+        yield "no portfolio uses a policy or has scored decisions (setting rl.enabled)"
         return
     yield f"{'portfolio':<20} {'mode':<7} {'gate':<11} {'scored':>7} {'rules':>9} {'policy':>9} {'advantage':>10}  95 %"
     for row in found:
@@ -44,7 +44,7 @@ def told(found: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"{row['portfolio_id']:<20} {row['mode']:<7} {row['status']:<11} {row['decisions']:>7} {means} "
             f"{_points(row['advantage']):>10}  {_points(row['lower'])} to {_points(row['upper'])}"
         )
-    yield "means a decision, in basis points of the portfolio's value, net of costs, on the same outcomes"
+    yield "means per decision, in basis points of portfolio value, net of costs, on the same outcomes"
 
 
 def _statuses(questions: Sequence[Any]) -> list[str]:

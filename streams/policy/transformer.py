@@ -1,10 +1,9 @@
-"""A small transformer with seeded random weights: it shows what a policy's answers look like, and knows nothing.
+"""A small transformer with seeded random weights, to test the policy path with something that behaves like a model.
 
-It is UNTRAINED. Its nudges are noise that depends smoothly on the state vector; its confidence means nothing. It is
-here so that the way to a policy, the breaker and the gate can be tried with something that behaves like a model.
+It is UNTRAINED: its nudges are noise that depends smoothly on the state vector, and its confidence is meaningless.
 
-Each number of the state vector is a token: its value times a direction of its own, plus another one, as in the
-feature tokenizer of Gorishniy et al. 2021; two pre-norm layers of four heads follow, and four heads for the answers.
+Each number of the state vector becomes a token: its value times a random direction plus an embedding, as in the
+feature tokenizer of Gorishniy et al. 2021. Two pre-norm layers with four attention heads follow, then four outputs.
 """
 
 from typing import Final, NamedTuple
@@ -21,17 +20,17 @@ HEADS: Final = 4
 LAYERS: Final = 2
 HIDDEN: Final = 64
 DECIMALS: Final = 6
-"""Answers are rounded, so that the last bits of another CPU's matrix product are not seen."""
+"""Answers are rounded to hide differences between CPUs in the last bits of matrix products."""
 NUDGE_MAX: Final = 0.3
 
 
 class Opinion(NamedTuple):
-    """What the transformer says of one state vector."""
+    """The transformer's output for one state vector."""
 
     nudge: float
-    """Within ±.3."""
+    """In [-0.3, 0.3]."""
     confidence: float
-    """From .5 to 1."""
+    """In [0.5, 1]."""
     predicted_return: float
     predicted_volatility: float
 
@@ -53,18 +52,18 @@ class Transformer:
     """
 
     def __init__(self, seed: int = 0) -> None:
-        """Draw the weights by `seed`."""
-        chance = np.random.default_rng(seed)
+        """Draw the weights from `seed`."""
+        rng = np.random.default_rng(seed)
 
         def drawn(rows: int, columns: int) -> Array:
-            weights: Array = chance.standard_normal((rows, columns)) / np.sqrt(rows)
+            weights: Array = rng.standard_normal((rows, columns)) / np.sqrt(rows)
             return weights
 
         features = len(FEATURES)
         self.version = f"untrained-{seed}"
-        self._direction = chance.standard_normal((features, WIDTH))
-        self._place = chance.standard_normal((features, WIDTH))
-        self._asking = chance.standard_normal((1, WIDTH))
+        self._direction = rng.standard_normal((features, WIDTH))
+        self._embedding = rng.standard_normal((features, WIDTH))
+        self._class_token = rng.standard_normal((1, WIDTH))
         self._layers = [
             _Layer(
                 drawn(WIDTH, WIDTH),
@@ -79,9 +78,9 @@ class Transformer:
         self._answers = drawn(WIDTH, 4)
 
     def opinion(self, state: list[float]) -> Opinion:
-        """Return what it says of a state vector of `len(FEATURES)` numbers."""
+        """Return the output for a state vector of `len(FEATURES)` numbers."""
         values = np.tanh(np.asarray(state, dtype=np.float64))
-        tokens = np.vstack([self._asking, values[:, None] * self._direction + self._place])
+        tokens = np.vstack([self._class_token, values[:, None] * self._direction + self._embedding])
         for layer in self._layers:
             tokens = tokens + _attention(_normed(tokens), layer)
             tokens = tokens + _gelu(_normed(tokens) @ layer.up) @ layer.down
@@ -95,7 +94,7 @@ class Transformer:
 
 
 def _attention(tokens: Array, layer: _Layer) -> Array:
-    """Return what each token takes from all of them; (tokens, WIDTH)."""
+    """Return the multi-head attention output; (tokens, WIDTH)."""
     query, key, value = (_split(tokens @ weights) for weights in (layer.query, layer.key, layer.value))
     scores = query @ key.transpose(0, 2, 1) / np.sqrt(WIDTH // HEADS)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))

@@ -1,1 +1,1 @@
-"""What allocations and states say, as tables and files."""
+"""Reports on allocations and states: tables, files and text."""

@@ -1,8 +1,8 @@
-"""How a consumer reads allocations: each sequence once, in order, or not at all.
+"""The rule for consumers of `allocations`: accept each sequence once, in order, or stop.
 
-The rule, for readers in any language: sequence = last + 1 is taken; at or below last with equal bytes is dropped; at or
-below last with other bytes, or a wrong previous hash, is a fork: halt; above last + 1 is a gap: fetch again. A reader
-that starts in mid-log drops lower sequences unseen.
+For readers in any language: accept sequence = last + 1. Drop a sequence ≤ last with equal bytes. A sequence ≤ last with
+other bytes, or a wrong previous hash, is a fork: halt. A sequence > last + 1 is a gap: fetch again. A reader that
+starts in the middle of the log drops lower sequences unchecked.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ import orjson
 from schemas.errors import AllocationFork, AllocationGap
 
 REMEMBERED = 4096
-"""Sequences per portfolio whose bytes are recognised again."""
+"""Sequences per portfolio whose hashes are kept to recognise repeats."""
 
 
 class TakenAllocation(NamedTuple):
-    """One allocation that counts."""
+    """One accepted allocation."""
 
     fields: dict[str, Any]
     value: bytes
@@ -34,9 +34,9 @@ class _Portfolio:
 
 
 class AllocationReader:
-    """The reader's rule over the records of `allocations`, portfolio by portfolio.
+    """Applies the reader's rule to the records of `allocations`, per portfolio.
 
-    `whole`: the log is read from its beginning, so that each portfolio has to begin with sequence 1.
+    `whole`: the log is read from its beginning, so each portfolio must start with sequence 1.
     """
 
     def __init__(self, *, whole: bool = False) -> None:
@@ -48,8 +48,8 @@ class AllocationReader:
         """Return the allocation if it is the next of its portfolio, None if it is a repeat.
 
         Raises:
-            AllocationFork: another allocation has this sequence, or the chain does not continue. Halt.
-            AllocationGap: one between was not seen. Fetch again from the last one taken.
+            AllocationFork: another allocation has this sequence, or the hash chain breaks. Halt.
+            AllocationGap: a sequence is missing. Fetch again from the last accepted one.
         """
         fields = orjson.loads(value)
         portfolio, sequence = fields["portfolio_id"], fields["sequence"]
@@ -77,13 +77,13 @@ class AllocationReader:
         return TakenAllocation(fields, value)
 
     def resume(self, portfolio: str, sequence: int, last_hash: str) -> None:
-        """Go on after the allocation with this sequence and sha256 (hex), which was taken in an earlier life."""
+        """Continue after the allocation with this sequence and sha256 (hex), accepted before a restart."""
         known = self._portfolios.setdefault(portfolio, _Portfolio())
         known.last, known.last_hash = sequence, last_hash
         known.hashes[sequence] = bytes.fromhex(last_hash)
 
     def last(self, portfolio: str) -> int:
-        """Return the last sequence taken of a portfolio, 0 before the first."""
+        """Return a portfolio's last accepted sequence, 0 before the first."""
         known = self._portfolios.get(portfolio)
         return 0 if known is None else known.last
 

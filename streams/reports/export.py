@@ -1,6 +1,6 @@
-"""Tables for people and their spreadsheets: the strategies' weights and the decisions, as CSV or Parquet.
+"""Export of strategy weights and decisions as CSV or Parquet.
 
-The fields of a record are the columns. A file is written beside its place and moved there when it is whole.
+The fields of a record are the columns. A file is written under a temporary name and renamed when complete.
 """
 
 import csv
@@ -14,16 +14,16 @@ from schemas.errors import SizingError
 from streams.reports.weight_history import WeightRecord, instant, of_allocation
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What makes a spreadsheet take a text for a formula. Source: OWASP, CSV injection."""
-NO_PYARROW: Final = "--parquet needs pyarrow, which the extra 'parquet' brings: pip install 'himari-layer3[parquet]'"
+"""Prefixes that make a spreadsheet treat a text as a formula. Source: OWASP, CSV injection."""
+NO_PYARROW: Final = "--parquet needs pyarrow; install it with: pip install 'himari-layer3[parquet]'"
 
 ExportRow = tuple[Any, ...]
 Write = Callable[[Sequence[ExportRow]], None]
-"""Takes the next rows of a file."""
+"""Writes the next rows of a file."""
 
 
 class DecisionRecord(NamedTuple):
-    """One symbol of one decision; a decision that holds nothing is one row without a symbol."""
+    """One symbol of one decision; a decision without targets is one row without a symbol."""
 
     timestamp_ns: int
     timestamp_iso: str
@@ -37,18 +37,18 @@ class DecisionRecord(NamedTuple):
     trigger_kind: str
     trigger_id: str
     bound: str
-    """Caps that bound, as level:name, parted by semicolons."""
+    """Caps that bound, as level:name, separated by semicolons."""
     gross_usd: float
     net_usd: float
     utilization_pct: float
-    """Gross over value, a ratio: the allocation's own name for it."""
+    """Gross over portfolio value, a ratio despite its name, which is the allocation's."""
 
 
 class ExportTable(NamedTuple):
-    """What can be exported."""
+    """A table that can be exported."""
 
     record: type[Any]
-    """NamedTuple whose fields are the columns."""
+    """NamedTuple; its fields are the columns."""
     rows: Callable[[Mapping[str, Any]], Sequence[ExportRow]]
     """Returns the rows of an allocation."""
 
@@ -86,7 +86,7 @@ DECISIONS: Final = ExportTable(DecisionRecord, decisions_of)
 
 
 def export_weight_history(path: str | os.PathLike[str], records: Iterable[WeightRecord]) -> int:
-    """Write weight records as CSV; return how many rows."""
+    """Write weight records as CSV; return the number of rows."""
     rows = list(records)
     with csv_file(Path(path), WeightRecord) as write:
         write(rows)
@@ -96,14 +96,14 @@ def export_weight_history(path: str | os.PathLike[str], records: Iterable[Weight
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 @contextmanager
 def csv_file(path: Path, record: type[Any]) -> Iterator[Write]:
-    """Open a CSV file with its header; give what writes rows into it."""
-    with whole(path) as place, place.open("w", encoding="utf-8", newline="") as file:
+    """Open a CSV file and write its header; yield a function that writes rows."""
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         yield csv_text(file, record)
 
 
 def csv_text(file: IO[str], record: type[Any]) -> Write:
-    """Write the header; return what writes rows after it. Texts that a spreadsheet would run are defused."""
-    writer = csv.writer(file)  # with CR LF, as RFC 4180 has it: told LF alone, it leaves a CR in a text unquoted
+    """Write the header; return a function that writes rows. Texts that look like formulas are escaped."""
+    writer = csv.writer(file)  # CR LF, as in RFC 4180: with LF alone, a CR inside a text would stay unquoted
     writer.writerow(record._fields)
 
     def write(rows: Sequence[ExportRow]) -> None:
@@ -113,26 +113,26 @@ def csv_text(file: IO[str], record: type[Any]) -> Write:
 
 
 def defused(cell: Any) -> Any:
-    """Return a cell that no spreadsheet runs: a text that would be a formula gets an apostrophe before it."""
+    """Return a cell that no spreadsheet evaluates: a text that looks like a formula is prefixed by an apostrophe."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 # -- Parquet -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def parquet_file(path: Path, record: type[Any]) -> Iterator[Write]:
-    """Open a Parquet file; give what writes rows into it, one row group a call. Texts stand as they are.
+    """Open a Parquet file; yield a function that writes rows, one row group per call. Texts are not escaped.
 
     Raises:
         SizingError: pyarrow is not installed.
     """
     try:
-        import pyarrow as pa  # noqa: PLC0415 an optional extra, and slow to load
+        import pyarrow as pa  # noqa: PLC0415 optional and slow to import
         from pyarrow import parquet  # noqa: PLC0415 likewise
     except ImportError as error:
         raise SizingError(NO_PYARROW) from error
     schema = pa.schema([(name, _kind(pa, hint)) for name, hint in get_type_hints(record).items()])
 
-    with whole(path) as place, parquet.ParquetWriter(place, schema) as writer:
+    with whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
 
         def write(rows: Sequence[ExportRow]) -> None:
             if rows:
@@ -143,24 +143,24 @@ def parquet_file(path: Path, record: type[Any]) -> Iterator[Write]:
 
 
 def _kind(pa: Any, hint: Any) -> Any:
-    """Return the Parquet type of a column; every column may hold null."""
+    """Return the Parquet type of a column; every column is nullable."""
     kinds = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
     return next(kind for python, kind in kinds.items() if hint in {python, python | None})
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a place beside `path`; move what was written there to `path`, or delete it where writing failed.
+    """Yield a temporary path next to `path`; on success rename it to `path`, on failure delete it.
 
     Raises:
-        SizingError: no file can be written there.
+        SizingError: the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
     except OSError as error:
-        msg = f"{path} must be a file that can be written: {error.strerror or error}"
+        msg = f"{path} cannot be written: {error.strerror or error}"
         raise SizingError(msg) from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

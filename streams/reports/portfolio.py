@@ -1,4 +1,4 @@
-"""How a portfolio stands: its newest allocation, and what the journal knows beside it by now."""
+"""The current state of a portfolio: its newest allocation, plus what the journal holds by now."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -19,18 +19,18 @@ SINCE_VERSION_2: Final = (
     "correlation_penalties",
     "diversification",
 )
-"""Fields that an allocation of decision version 1 has not."""
+"""Fields absent from allocations of decision version 1."""
 
 ShownFields = Mapping[str, Any]
 
 
 def view(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
-    """Return how a portfolio stands as plain JSON values.
+    """Return the state of a portfolio as plain JSON values.
 
     Args:
         fields: its newest allocation.
-        state: its journal partition, folded to the end of this moment.
-        now_ns: the clock, ns since 1970.
+        state: its journal partition, folded to the current end.
+        now_ns: current time, ns since 1970.
     """
     in_force = fields["settings_hash"] == state.settings_hash
     return {
@@ -60,9 +60,9 @@ def view(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
 
 
 def budgets(fields: ShownFields, limits: Limits) -> dict[str, list[dict[str, Any]]] | None:
-    """Return what each symbol, each strategy and the portfolio hold of what they may; None where cells are not told.
+    """Return holdings against caps per symbol, per strategy and in total; None if the allocation lists no cells.
 
-    A symbol's cap is here that of the settings; in a cascade, or uncertain, a stage may have made it smaller.
+    A symbol's cap is the one in the settings; a stage may have applied a smaller one, as in a cascade.
     """
     cells, value = fields.get("cells"), fields["portfolio_value"]
     if cells is None:
@@ -85,9 +85,9 @@ def _budget(name: str, cents: int, cap_usd: float) -> dict[str, Any]:
 
 
 def _strategies(fields: ShownFields, state: State) -> dict[str, dict[str, Any]] | None:
-    """Return of each strategy its weight in the allocation (null where that was decided by ratio) and as learnt by now.
+    """Return each strategy's weight in the allocation and as learnt by now, its gross, and whether it drifted.
 
-    And its gross, and whether it had drifted; None where the allocation does not tell cells.
+    `weight` is None if the allocation was scaled by ratio. The result is None if the allocation lists no cells.
     """
     weights, cells = fields.get("strategy_weights"), fields.get("cells")
     if weights is None or cells is None:
@@ -107,7 +107,7 @@ def _strategies(fields: ShownFields, state: State) -> dict[str, dict[str, Any]] 
 
 
 def _trading(fields: ShownFields, state: State) -> dict[str, str]:
-    """Return the trading state now in force of each cell that holds or claims something."""
+    """Return the trading state in force for each cell with a holding or a forecast."""
     portfolio = fields["portfolio_id"]
     held = {(cell["strategy_id"], cell["symbol"]) for cell in fields.get("cells", ())}
     cells = sorted({*held, *state.cells(portfolio)})
@@ -115,7 +115,7 @@ def _trading(fields: ShownFields, state: State) -> dict[str, str]:
 
 
 def _freshness(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]:
-    """Return ages in seconds of the decision, of the journal's last entry, and of the price of each target."""
+    """Return the ages in s of the decision, the journal's last entry, and each target's price."""
     until = fields["valid_until_ns"]
     markets = {symbol: state.markets.get((symbol,)) for symbol in fields["targets"]}
     priced = {symbol: market.bars.last_ns for symbol, market in markets.items() if market and market.bars}
@@ -132,9 +132,9 @@ def _freshness(fields: ShownFields, state: State, now_ns: int) -> dict[str, Any]
     }
 
 
-# -- for people --------------------------------------------------------------------------------------------------------
-def told(shown: ShownFields) -> Iterator[str]:
-    """Yield a view as lines."""
+# -- text --------------------------------------------------------------------------------------------------------------
+def render(shown: ShownFields) -> Iterator[str]:
+    """Yield a view as lines of text."""
     fresh, totals, trigger = shown["freshness"], shown["totals"], shown["trigger"]
     yield (
         f"{shown['portfolio_id']}, allocation {shown['sequence']} ({shown['decision_id']}), decided "
@@ -144,16 +144,16 @@ def told(shown: ShownFields) -> Iterator[str]:
         f"value {shown['value_usd']:,.2f} USD, gross {totals['gross_usd']:,.2f}, net {totals['net_usd']:,.2f}, "
         f"{totals['utilization_ratio']:.1%} in use"
     )
-    yield from _told_targets(shown)
-    yield from _told_strategies(shown)
-    yield from _told_correlation(shown)
-    yield from _told_budgets(shown)
+    yield from _targets(shown)
+    yield from _strategy_lines(shown)
+    yield from _correlation(shown)
+    yield from _budget_lines(shown)
     halted = {cell: state for cell, state in shown["trading_states"].items() if state != "ACTIVE"}
     yield "trading states: " + (", ".join(f"{cell} {state}" for cell, state in halted.items()) or "all ACTIVE")
-    yield from _told_age(shown)
+    yield from _age_lines(shown)
 
 
-def _told_targets(shown: ShownFields) -> Iterator[str]:
+def _targets(shown: ShownFields) -> Iterator[str]:
     yield "targets:" if shown["targets"] else "targets: nothing is held"
     for symbol, target in shown["targets"].items():
         age = shown["freshness"]["price_age_s"][symbol]
@@ -162,9 +162,9 @@ def _told_targets(shown: ShownFields) -> Iterator[str]:
         yield f"  {symbol:<16} {target['notional_usd']:>16,.2f} USD {target['quantity']:>18.8f} coins   {price}{stale}"
 
 
-def _told_strategies(shown: ShownFields) -> Iterator[str]:
+def _strategy_lines(shown: ShownFields) -> Iterator[str]:
     if shown["strategies"] is None:
-        yield "strategies: this allocation does not tell their weights"
+        yield "strategies: weights not in this allocation"
         return
     drift = shown["drift"]
     yield f"strategies (drift {drift['ratio']:.1%}{', ALERT' if drift['alert'] else ''}):"
@@ -177,21 +177,21 @@ def _told_strategies(shown: ShownFields) -> Iterator[str]:
                 yield f"    {cell['symbol']:<14} {cell['cents'] / 100:>16,.2f} USD"
 
 
-def _told_correlation(shown: ShownFields) -> Iterator[str]:
-    """Yield what stage 10 took of each symbol, and what holding several of them is worth."""
+def _correlation(shown: ShownFields) -> Iterator[str]:
+    """Yield what stage 10 removed from each symbol, and the diversification."""
     penalties, diversified = shown["correlation_penalties"], shown["diversification"]
     if penalties is None:
         return
     taken = ", ".join(f"{symbol} {share:.1%}" for symbol, share in penalties.items() if share)
-    yield f"correlation, and the caps weighed with it, took: {taken or 'nothing'}"
+    yield f"portfolio stage (correlation and caps) removed: {taken or 'nothing'}"
     if diversified is not None:
         yield f"diversification: ratio {diversified['ratio']:.2f}, score {diversified['score']:.2f}"
 
 
-def _told_budgets(shown: ShownFields) -> Iterator[str]:
+def _budget_lines(shown: ShownFields) -> Iterator[str]:
     if shown["budgets"] is None:
-        reason = "this allocation does not tell its cells" if shown["settings"]["in_force"] else "settings have changed"
-        yield f"budgets: not known, {reason}"
+        reason = "no cells in this allocation" if shown["settings"]["in_force"] else "settings have changed since"
+        yield f"budgets: unknown, {reason}"
         return
     yield "budgets:"
     for level, rows in shown["budgets"].items():
@@ -200,12 +200,12 @@ def _told_budgets(shown: ShownFields) -> Iterator[str]:
             yield f"  {level:<10} {row['name']:<16} {row['held_usd']:>16,.2f} of {row['cap_usd']:>16,.2f} {ratio:>7}"
 
 
-def _told_age(shown: ShownFields) -> Iterator[str]:
+def _age_lines(shown: ShownFields) -> Iterator[str]:
     fresh = shown["freshness"]
     if fresh["expired"]:
-        yield f"EXPIRED: a forecast behind it was good until {fresh['valid_until']}, and no decision has followed"
+        yield f"EXPIRED: a forecast was valid until {fresh['valid_until']}, and no decision has followed"
     elif fresh["valid_until"]:
-        yield f"good until {fresh['valid_until']}"
+        yield f"valid until {fresh['valid_until']}"
     if fresh["journal_age_s"] is not None:
         yield f"journal: last entry {_age(fresh['journal_age_s'])} ago"
 

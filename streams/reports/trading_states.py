@@ -1,4 +1,4 @@
-"""The trading states in force: which scope, since when, who said so and why, and what it covers."""
+"""The trading states in force: scope, start, who ordered it and why, and the cells it covers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from streams.reports.weight_history import instant
 from streams.stages.control import Ordered
 
 ScopeStates = Mapping[str, str]
-"""Scope → the trading state that holds for it; what is not in here is ACTIVE."""
+"""Scope → its trading state; absent scopes are ACTIVE."""
 
 
 def scopes(state: State) -> dict[str, str]:
@@ -22,8 +22,8 @@ def view(states: Sequence[State], found: Mapping[int, Mapping[str, Ordered]]) ->
     """Return the trading states in force as plain JSON values, by scope.
 
     Args:
-        states: each journal partition, folded to its end of this moment.
-        found: journal partition → scope → the order behind it.
+        states: each journal partition, folded to its current end.
+        found: journal partition → scope → its order.
     """
     everywhere = sorted({item for state in states for item in scopes(state).items()})
     return [_row(scope, word, states, found) for scope, word in everywhere]
@@ -35,15 +35,15 @@ def _row(scope: str, word: str, states: Sequence[State], found: Mapping[int, Map
     return {
         "scope": scope,
         "state": word,
-        **told(order),
+        **as_dict(order),
         "cells": sum(covers(scope, cell) for state in states for cell in _cells(state)),
         "partitions": [partition for partition, held in enumerate(holds) if held],
         "missing": [partition for partition, held in enumerate(holds) if not held],
     }
 
 
-def told(order: Ordered | None) -> dict[str, Any]:
-    """Return who ordered what, why and when, as plain JSON values; all null where the journal no longer says."""
+def as_dict(order: Ordered | None) -> dict[str, Any]:
+    """Return an order's id, author, reason, times and source; all None if the journal no longer holds it."""
     if order is None:
         return dict.fromkeys(("control_id", "by", "reason", "ordered_at", "journaled_at", "source"))
     epoch, partition, offset = order.source
@@ -58,25 +58,25 @@ def told(order: Ordered | None) -> dict[str, Any]:
 
 
 def _cells(state: State) -> Iterator[tuple[str, ...]]:
-    """Yield each cell that holds or claims something."""
+    """Yield each cell with a holding or a forecast."""
     for portfolio, cells in state.cells_of.items():
         for cell in cells:
             yield (portfolio, *cell)
 
 
-# -- for people ------------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------------------------
 def lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield trading states as lines."""
+    """Yield trading states as lines of text."""
     for row in rows:
-        who = f"since {row['journaled_at']} by {row['by']}: {row['reason']}" if row["control_id"] else "by whom is gone"
-        cells = f"{row['cells']} cell{'' if row['cells'] == 1 else 's'}" if row["cells"] else "no cell so far"
+        who = f"since {row['journaled_at']} by {row['by']}: {row['reason']}" if row["control_id"] else "order expired"
+        cells = f"{row['cells']} cell{'' if row['cells'] == 1 else 's'}" if row["cells"] else "no cells yet"
         yield f"{row['state']:<8} {row['scope']:<24} {who} ({cells})"
         if row["missing"]:
             yield f"  NOT in force on journal partitions {', '.join(map(str, row['missing']))}"
 
 
 def history(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield orders as lines."""
+    """Yield orders as lines of text."""
     for row in rows:
         what = " ".join(f"{name}={value}" for name, value in row["payload"].items())
         yield f"{row['journaled_at']} {row['kind']} {what} by {row['by']}: {row['reason']} ({row['control_id']})"

@@ -1,4 +1,4 @@
-"""Weights: what each strategy counted at each decision, as rows (`streams/reports/export.py` writes them)."""
+"""Strategy weights at each decision, as rows; `streams/reports/export.py` writes them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,21 +8,21 @@ BILLION = 1_000_000_000
 
 
 class WeightRecord(NamedTuple):
-    """One row of the weight history: a strategy on a symbol at a decision. The fields are the columns of the export."""
+    """A strategy's weight on a symbol at a decision. The fields are the columns of the export."""
 
     timestamp_ns: int
     timestamp_iso: str
     strategy_id: str
     symbol: str
     weight: float
-    """Among the live strategies, which sum to 1."""
+    """Weights of the live strategies sum to 1."""
     total_allocated_usd: float
     num_strategies: int
     drift_alert: bool
 
 
 def of_allocation(fields: Mapping[str, Any]) -> list[WeightRecord]:
-    """Return an allocation's rows, by strategy and symbol; none where it was decided by ratio."""
+    """Return an allocation's rows by strategy and symbol; none if it was scaled by ratio."""
     weights = fields.get("strategy_weights") or {}
     timestamp_ns = fields["timestamp_ns"]
     return [

@@ -83,11 +83,11 @@ async def test_partitions_that_do_not_answer_are_named_with_exit_6(embedded_brok
     halt = ("control", "halt", "--scope", "all", "--reason", "nobody runs")
     code, out, err = await cluster.himari(*halt, "--wait", "0.5")
     assert (code, err) == (6, "no answer from journal partitions 0, 1\n")
-    assert out.startswith("ordered halt-")
+    assert out.startswith("order halt-")
     code, out, err = await cluster.himari(*halt, "--no-wait", "--json")
     assert (code, orjson.loads(out)["waited"], err) == (0, False, "")
     code, out, err = await cluster.himari(*halt, "--no-wait", "--wait", "60")
-    assert (code, out, err.endswith("--wait and --no-wait exclude each other\n")) == (2, "", True)
+    assert (code, out, err.endswith("--wait and --no-wait are mutually exclusive\n")) == (2, "", True)
     assert len(await cluster.records("control")) == 2
 
 

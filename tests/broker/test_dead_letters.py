@@ -68,7 +68,7 @@ async def test_what_is_not_there_is_named(embedded_broker, names, tmp_path):
         code, out, err = await cluster.himari("dlq", command, "signals", "0", "7")
         assert (code, out, err) == (3, "", "himari: signals.dlq/0/7: no such dead letter\n")
     code, _, err = await cluster.himari("dlq", "show", "allocations", "0", "0")
-    assert (code, "allocations has no dead letters; there are signals" in err) == (3, True)
+    assert (code, "allocations has no dead letters; choose one of signals" in err) == (3, True)
     assert (await cluster.himari("dlq", "replay", "signals", "0"))[0] == 2
 
 

@@ -39,7 +39,7 @@ async def test_a_decision_is_explained_bundled_and_asked_about_on_a_broker(broke
     assert forecast["entry"]["source"] == {"topic": "signals", "epoch": 0, "partition": 0, "offset": 1}
     assert decision_id in page.read_text("utf-8")
     code, out, _ = await cluster.himari("audit", "explain", decision_id)
-    assert (code, "comes out of the journal again" in out) == (0, True)
+    assert (code, "verified: recomputed from the journal" in out) == (0, True)
 
     settings = tmp_path / "smaller.yaml"
     settings.write_text("risk_management: {max_position_pct: 0.05}\n")
@@ -50,14 +50,14 @@ async def test_a_decision_is_explained_bundled_and_asked_about_on_a_broker(broke
     assert told["absolute_change_cents"] == 3 * 900_000
     one = ("--portfolio", "b", "--html", str(page), "--to", str(fields["timestamp_ns"] + 1))
     code, out, err = await cluster.himari("audit", "whatif", "--config", str(settings), *one)
-    assert (code, out.splitlines()[0].endswith("1 of 1 decisions change, by 9,000.00 USD in sum")) == (0, True), (
+    assert (code, out.splitlines()[0].endswith("1 of 1 decisions change, by 9,000.00 USD in total")) == (0, True), (
         out + err
     )
     assert "<svg" in page.read_text("utf-8")
 
     proof = tmp_path / "proof.zip"
     code, out, err = await cluster.himari("audit", "bundle", decision_id, "-o", str(proof))
-    assert (code, "it verifies" in out) == (0, True), err
+    assert (code, "  verified; to repeat" in out) == (0, True), err
     with zipfile.ZipFile(proof) as archive:
         archive.extractall(tmp_path / "proof")
     verifier = [sys.executable, tmp_path / "proof/verify.py"]

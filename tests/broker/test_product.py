@@ -54,7 +54,7 @@ async def test_without_topics_a_worker_says_what_to_run_and_exits_6(cluster):
 async def test_signals_go_in_provable_allocations_come_out_and_a_bad_record_harms_no_neighbour(cluster):
     code, out, _ = await cluster.himari("topics", "apply")
     assert code == 0
-    assert "journal begun" in out
+    assert "journal initialised" in out
     assert (await cluster.himari("topics", "check"))[0] == 0
     async with cluster.worker() as worker:
         await cluster.price("BTC-USD", 43_500.0)

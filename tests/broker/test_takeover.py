@@ -77,5 +77,5 @@ async def test_a_drained_journal_is_the_next_versions_and_each_proves_its_own_pa
     assert code == ANOTHER_VERSION, err
     mine = sum(fields["decision_version"] == DECISION_VERSION for fields in found)
     assert mine >= 6, "a signal before its price is decided again"
-    assert out.startswith(f"verified: {mine} allocations computed again"), out
+    assert out.startswith(f"verified: {mine} allocations recomputed"), out
     assert out.count(f"is of decision version {NEXT}, this is version {DECISION_VERSION}: install") == 2

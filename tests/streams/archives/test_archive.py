@@ -18,7 +18,7 @@ from streams.archives.check import check
 from streams.archives.files import ArchivedRecord, content, read_records, records_file
 from streams.archives.manifest import NAME, Manifest
 from streams.audits.plan import Ends, Range, planned
-from streams.audits.segment import SegmentAudit, together
+from streams.audits.segment import SegmentAudit, combine
 from streams.cli import cli
 from streams.journal import entries as journal
 
@@ -81,7 +81,7 @@ def verified(folder, topics=DAY, wanted=Range(), first=0):  # noqa: B008 (a valu
         )
 
     pieces = planned(0, ends, wanted, None)
-    return together(0, [asyncio.run(one(piece)) for piece in pieces])
+    return combine(0, [asyncio.run(one(piece)) for piece in pieces])
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_who_archives_next_clears_away_what_is_half(tmp_path):
 def test_another_journal_and_no_archive_are_told_apart(whole, tmp_path):
     with pytest.raises(VerificationMismatch, match="of journal DRIVER22"):
         Manifest.begun(whole, "OTHER222", 1, 1)
-    with pytest.raises(NotFound, match="no archive"):
+    with pytest.raises(NotFound, match="is not an archive"):
         Archive(tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_what_does_not_verify_is_not_archived(tmp_path, topic):
     records = list(DAY[topic])
     place = next(n for n in range(len(records) - 1, -1, -1) if b"signal" in records[n].value)
     records[place] = records[place]._replace(value=records[place].value.replace(b"p", b"q", 1))
-    with pytest.raises(VerificationMismatch, match="not archived from journal 0:"):
+    with pytest.raises(VerificationMismatch, match="journal 0 not archived from entry"):
         archived(tmp_path, {**DAY, topic: records}, rest=True)
     assert check(tmp_path).findings == []
 
@@ -294,14 +294,14 @@ TAMPERED = {
     "a line of the manifest is gone": (rewritten(lambda found: found[:4] + found[5:]), f"{NAME}:5"),
     "a line of the manifest twice": (rewritten(lambda found: [*found[:4], found[3], *found[4:]]), f"{NAME}:5"),
     "two lines change places": (rewritten(lambda found: [*found[:4], found[5], found[4], *found[6:]]), f"{NAME}:5"),
-    "a line is cut": (rewritten(lambda found: [*found[:-1], found[-1][:-9]]), "lost its tail"),
-    "the last lines are gone": (rewritten(lambda found: found[:-2]), "lost its tail"),
+    "a line is cut": (rewritten(lambda found: [*found[:-1], found[-1][:-9]]), "tail is lost"),
+    "the last lines are gone": (rewritten(lambda found: found[:-2]), "tail is lost"),
     "a hash is forged": (forged("segment", "sha256", lambda old: old[::-1]), "was changed: its sha256"),
-    "a content is forged": (forged("segment", "content", lambda old: old[::-1]), "does not hold the records"),
-    "an offset is forged": (forged("segment", "first", lambda old: old - 1), "must go on at"),
-    "a digest is forged": (forged("checkpoint", "digest", lambda old: old[::-1]), "does not hold what it says"),
-    "a checkpoint's place is forged": (forged("checkpoint", "offset", lambda old: old - 1), "must stand at"),
-    "a file's name leads elsewhere": (forged("segment", "file", lambda old: f"../{old}"), "the file must be"),
+    "a content is forged": (forged("segment", "content", lambda old: old[::-1]), "records differ from those archived"),
+    "an offset is forged": (forged("segment", "first", lambda old: old - 1), "must continue at"),
+    "a digest is forged": (forged("checkpoint", "digest", lambda old: old[::-1]), "does not match its manifest entry"),
+    "a checkpoint's place is forged": (forged("checkpoint", "offset", lambda old: old - 1), "must be at"),
+    "a file's name leads elsewhere": (forged("segment", "file", lambda old: f"../{old}"), "file must be"),
 }
 
 
@@ -312,7 +312,7 @@ def test_a_spoiled_archive_is_found_and_the_place_is_named(copy, tamper, named):
     assert found.findings
     assert named in " / ".join(found.findings)
     done = CliRunner().invoke(cli, ["journal", "check", str(copy), "--processes", "1"])
-    assert (done.exit_code, named in done.output, "NOT whole" in done.output) == (4, True, True)
+    assert (done.exit_code, named in done.output, "NOT intact" in done.output) == (4, True, True)
 
 
 @pytest.mark.parametrize("place", range(0, 2_000, 53))
@@ -364,6 +364,6 @@ def test_a_checkpoint_that_is_whole_but_not_the_journals_is_found_by_the_fold(co
     state_of_another(copy)
     assert check(copy, fold=False).findings == []
     (finding,) = check(copy).findings
-    assert "of journal 0 at entry 15: its digest is not what the journal leads to" in finding or re.match(
-        r"p\d sequence \d+, journal 0:(1[6-9]|2\d), allocations 0:\d+: has other bytes", finding
+    assert "of journal 0 at entry 15: digest differs from the replayed state" in finding or re.match(
+        r"p\d sequence \d+, journal 0:(1[6-9]|2\d), allocations 0:\d+: bytes differ", finding
     ), finding

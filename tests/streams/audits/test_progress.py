@@ -19,9 +19,9 @@ class Terminal(io.StringIO):
 
 def shown(stream, **asked):
     with redirect_stderr(stream), progress_bar("verifying", **asked) as bar:
-        bar.begun(2_000)
-        bar.told(500)
-        bar.told(1_500)
+        bar.start(2_000)
+        bar.advance(500)
+        bar.advance(1_500)
     return stream.getvalue()
 
 

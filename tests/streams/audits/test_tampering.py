@@ -112,7 +112,7 @@ OF_THE_JOURNAL = {
     "one byte of the value": (flipped(JOURNAL, S), f"journal 0:{S}"),
     "one byte of the key": (
         rekeyed(JOURNAL, S, b"q3"),
-        f"journal 0:{S} cannot be folded: ValueError: its key is b'q3'",
+        f"journal 0:{S} cannot be folded: ValueError: key is b'q3'",
     ),
     "a space more": (
         [*JOURNAL[:S], JOURNAL[S]._replace(value=JOURNAL[S].value.replace(b":", b": ", 1)), *JOURNAL[S + 1 :]],
@@ -133,7 +133,7 @@ OF_THE_JOURNAL = {
     ),
     "Genesis": (flipped(JOURNAL, 0), "journal 0:0"),
     "tail cut below the checkpoint": (JOURNAL[: PROGRESS.offset], f"journal 0 ends at {PROGRESS.offset}"),
-    "tail cut above the checkpoint": (JOURNAL[: SIGNALS[-1]], "the journal does not decide it"),
+    "tail cut above the checkpoint": (JOURNAL[: SIGNALS[-1]], "published, but not in the journal"),
 }
 
 
@@ -143,7 +143,7 @@ def test_a_journal_that_was_touched_is_found_and_the_place_is_named(entries, nam
     found = verify(entries, processes=processes)
     assert not found.ok
     text = found.first_mismatch
-    stretch = re.search(r"not decided on the entries of journal 0:(\d+) to (\d+)", text)
+    stretch = re.search(r"not decided from journal 0:(\d+) to (\d+)", text)
     assert named in text or (stretch and named == f"journal 0:{S}" and int(stretch[1]) <= S <= int(stretch[2])), text
 
 
@@ -164,7 +164,7 @@ def test_an_entry_that_decided_nothing_counts_too():
 AT = f"allocations 0:{OF_S}"
 OF_ALLOCATIONS = {
     "one byte of the value": (flipped(PUBLISHED, OF_S), AT),
-    "one byte of the key": (rekeyed(PUBLISHED, OF_S, b"q3"), f"{AT} is keyed b'q3'"),
+    "one byte of the key": (rekeyed(PUBLISHED, OF_S, b"q3"), f"{AT} has key b'q3'"),
     "somebody else's key": (rekeyed(PUBLISHED, OF_S, PUBLISHED[OF_S + 1].key), AT),
     "dropped": (PUBLISHED[:OF_S] + PUBLISHED[OF_S + 1 :], f"allocations 0:{TWIN}"),
     "dropped, and written anew": (renumbered(PUBLISHED[:OF_S] + PUBLISHED[OF_S + 1 :]), f"allocations 0:{TWIN - 1}"),
@@ -218,9 +218,9 @@ def test_a_tail_above_the_checkpoint_may_be_on_its_way():
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 OF_PROGRESS = {
-    "digest": (PROGRESS._replace(digest=PROGRESS.digest ^ 1), "its digest is not what the journal leads to"),
-    "entry": (PROGRESS._replace(entry=PROGRESS.entry[::-1]), "the entry is not the one that was folded"),
-    "time": (PROGRESS._replace(meta={**PROGRESS.meta, "now_ns": 1}), "what it says of the partition is not so"),
+    "digest": (PROGRESS._replace(digest=PROGRESS.digest ^ 1), "digest differs from the replayed state"),
+    "entry": (PROGRESS._replace(entry=PROGRESS.entry[::-1]), "journal entry differs from the one folded"),
+    "time": (PROGRESS._replace(meta={**PROGRESS.meta, "now_ns": 1}), "metadata differs from the replayed state"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The portfolio's panels: what the board keeps of allocations, and how heat, budgets and weights are drawn."""
+"""The portfolio's panels: what the dashboard keeps of allocations, and how heat, budgets and weights are drawn."""
 
 import io
 import math
@@ -15,10 +15,10 @@ from engines.parameters import DecisionParams
 from engines.pipeline import cache
 from engines.state.partition import State
 from streams.demo import panels
-from streams.demo.correlation_tracker import Heat, Together
-from streams.demo.dashboard import Board
+from streams.demo.correlation_tracker import CorrelationTracker, CorrelationView
+from streams.demo.dashboard import Dashboard
 from streams.demo.screen import Picture, line
-from streams.demo.terminal import Ink
+from streams.demo.terminal import Terminal
 from streams.history import candles
 from streams.history.candles import Candle
 from streams.history.feeder import Feeder
@@ -29,8 +29,8 @@ from streams.stages.sizing import SizingFold
 
 HOUR_NS = 3_600 * 10**9
 START_NS, END_NS = 500_000 * HOUR_NS, 600_000 * HOUR_NS
-INK = Ink(160, 50, ascii_only=False)
-THREE = Together(
+INK = Terminal(160, 50, ascii_only=False)
+THREE = CorrelationView(
     ("BTC-USD", "ETHUSDT", "SOL-USD"),
     ((1.0, 0.874, -0.05), (0.874, 1.0, 0.5), (-0.05, 0.5, 1.0)),
 )
@@ -54,10 +54,10 @@ def allocation(cells=None, weights=None, portfolio="main", **given_):
     }
 
 
-def board(*allocations):
+def dashboard(*allocations):
     state = State(0)
     state.use(DecisionParams())
-    shown = Board("a test", cache.limits(state))
+    shown = Dashboard("a test", cache.limits(state))
     for each in allocations or (allocation(),):
         shown.take(each)
     return shown
@@ -70,14 +70,14 @@ def text(shown, width=160, height=50, **options):
 
 
 def hot(together=THREE):
-    shown = board()
+    shown = dashboard()
     shown.correlations = together
     return shown
 
 
-# -- the board -----------------------------------------------------------------------------------------------------
+# -- the dashboard -----------------------------------------------------------------------------------------------------
 def test_budgets_are_gross_over_the_caps_of_symbol_strategy_and_portfolio():
-    assert board().budgets["main"] == {
+    assert dashboard().budgets["main"] == {
         "position": {"BTC-USD": pytest.approx(10_000 / 15_000)},
         "strategy": {"informed": pytest.approx(7_500 / 40_000), "noise": pytest.approx(2_500 / 40_000)},
         "portfolio": {"all": pytest.approx(10_000 / 80_000)},
@@ -85,18 +85,18 @@ def test_budgets_are_gross_over_the_caps_of_symbol_strategy_and_portfolio():
 
 
 def test_a_budget_that_is_no_longer_used_is_empty_not_gone():
-    shown = board(allocation(), allocation({("informed", "ETH-USD"): 150_000}))
+    shown = dashboard(allocation(), allocation({("informed", "ETH-USD"): 150_000}))
     assert shown.budgets["main"]["position"] == {"BTC-USD": 0.0, "ETH-USD": pytest.approx(0.1)}
     assert shown.budgets["main"]["strategy"]["noise"] == 0.0
 
 
 def test_weights_stay_where_a_decision_was_made_without_them():
-    shown = board(allocation(), allocation(weights={}, drift={"ratio": 0.1, "alert": False}, drifted_strategies=[]))
+    shown = dashboard(allocation(), allocation(weights={}, drift={"ratio": 0.1, "alert": False}, drifted_strategies=[]))
     assert shown.strategies["main"] == ({"informed": 0.6, "noise": 0.4}, 0.1, False, ())
 
 
 def test_without_limits_no_budget_is_claimed():
-    shown = Board()
+    shown = Dashboard()
     shown.take(allocation())
     assert not shown.budgets
     assert "of its cap" not in text(shown)
@@ -134,8 +134,8 @@ def test_cells_are_coloured_where_there_is_colour_and_plain_under_no_color():
 
 
 def test_no_heat_is_drawn_of_one_coin_or_of_none():
-    assert "corr" not in text(board())
-    assert "corr" not in text(hot(Together(("BTC-USD",), ((1.0,),))))
+    assert "corr" not in text(dashboard())
+    assert "corr" not in text(hot(CorrelationView(("BTC-USD",), ((1.0,),))))
 
 
 def test_coins_are_named_by_themselves_and_two_quotes_of_one_stay_two():
@@ -146,10 +146,10 @@ def test_coins_are_named_by_themselves_and_two_quotes_of_one_stay_two():
         "USDT",
         "AVERY",
     ]
-    two = Together(("BTC-USD", "BTCUSDT"), ((1.0, 0.99), (0.99, 1.0)))
+    two = CorrelationView(("BTC-USD", "BTCUSDT"), ((1.0, 0.99), (0.99, 1.0)))
     assert text(hot(two)).count("BTC     ·  99") == 1
     cells = {("informed", "BTC-USD"): 150_000, ("informed", "BTCUSDT"): 300_000}
-    assert text(board(allocation(cells))).count("BTC       ▅") == 2
+    assert text(dashboard(allocation(cells))).count("BTC       ▅") == 2
 
 
 def test_a_terminal_without_unicode_gets_ascii_only():
@@ -162,7 +162,7 @@ def test_a_terminal_without_unicode_gets_ascii_only():
 
 # -- budgets and strategies ----------------------------------------------------------------------------------------
 def test_budgets_and_weights_are_drawn_with_what_they_are():
-    drawn = text(board())
+    drawn = text(dashboard())
     assert "BTC       ▅▅▅▅▅▅▅▁▁▁  67%" in drawn
     assert "portfolio ▅▁▁▁▁▁▁▁▁▁  12%" in drawn
     assert "informed ▅  60% ▂  19%" in drawn
@@ -171,12 +171,12 @@ def test_budgets_and_weights_are_drawn_with_what_they_are():
 
 
 def test_a_strategy_that_is_not_live_has_no_weight():
-    shown = board(allocation(), allocation({("informed", "BTC-USD"): 100}, {"informed": 1.0}))
+    shown = dashboard(allocation(), allocation({("informed", "BTC-USD"): 100}, {"informed": 1.0}))
     assert "noise    ·" in text(shown)
 
 
 def test_the_panels_are_those_of_the_portfolio_decided_last():
-    shown = board(allocation(), allocation({}, {"other": 1.0}, "second"))
+    shown = dashboard(allocation(), allocation({}, {"other": 1.0}, "second"))
     assert "other" in text(shown)
     assert "informed" not in text(shown)
 
@@ -200,11 +200,11 @@ def test_a_low_terminal_gets_a_line_each():
 
 @given(st.integers(40, 220), st.integers(5, 60), st.integers(0, 15))
 def test_no_line_is_wider_than_the_terminal_and_room_is_kept_to(width, height, coins):
-    together = Together(
+    together = CorrelationView(
         tuple(f"COIN{n:02d}" for n in range(coins)),
         tuple(tuple(1.0 if i == j else 0.99 for j in range(coins)) for i in range(coins)),
     )
-    shown = board(allocation({(f"strategy-{n}", f"COIN{n:02d}"): 10_000 for n in range(coins)}))
+    shown = dashboard(allocation({(f"strategy-{n}", f"COIN{n:02d}"): 10_000 for n in range(coins)}))
     shown.correlations = together
     lines = text(shown, width, height).splitlines()
     assert all(len(each) <= width for each in lines)
@@ -218,7 +218,7 @@ def test_the_plain_line_names_the_mean_correlation():
 
 # -- where the numbers come from -----------------------------------------------------------------------------------
 def test_nothing_is_shown_before_the_loops_are_loaded_nor_of_one_coin():
-    heat = Heat(DecisionParams())
+    heat = CorrelationTracker(DecisionParams())
     for event in ticks(np.array([[1.0], [1.1], [1.2]])):
         heat.sent(event)
     assert heat.at(END_NS) is None
@@ -244,7 +244,7 @@ def random_walk(hours, coins, seed=5):
 
 
 def loaded(events):
-    heat = Heat(DecisionParams())
+    heat = CorrelationTracker(DecisionParams())
     heat.load()
     for event in events:
         heat.sent(event)
@@ -297,7 +297,7 @@ def asked(*statuses, **gate):
 
 
 def test_the_policy_is_shown_with_its_gate_what_it_earns_and_its_breaker():
-    shown = board(allocation(rl=asked("open", "counted", "counted")))
+    shown = dashboard(allocation(rl=asked("open", "counted", "counted")))
     shown.alert({"kind": "breaker", "subject": "policy", "severity": "warning", "result": "half_open, was open"})
     drawn = text(shown)
     for words in ("live", "collecting, 7 scored", "−1.2 bp more", "−200.0 to 154.0", "half open", "2 counted, 1 open"):
@@ -307,5 +307,5 @@ def test_the_policy_is_shown_with_its_gate_what_it_earns_and_its_breaker():
 
 
 def test_where_nobody_is_asked_nothing_is_shown_of_a_policy():
-    assert "policy" not in text(board())
-    assert "policy" not in line(board())
+    assert "policy" not in text(dashboard())
+    assert "policy" not in line(dashboard())

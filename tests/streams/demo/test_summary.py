@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.demo import cascade_day
-from streams.demo.statistics import CascadeHours, Whole
+from streams.demo.statistics import CascadeHours, PortfolioStatistics
 from streams.history import candles
 from streams.history.candles import Candle, CandleFile, Candles
 
@@ -37,7 +37,7 @@ def allocation(gross=0.3, bound=(), penalties=None, ratio=None, held=2, strategy
 
 
 def whole(*allocations):
-    seen = Whole()
+    seen = PortfolioStatistics()
     for each in allocations:
         seen.take(each)
     return seen.report()

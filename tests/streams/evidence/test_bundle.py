@@ -90,7 +90,7 @@ def test_a_bundle_is_verified_where_there_is_no_kafka_no_worker_and_no_network(t
     code, out, err = run_alone(folder)
     digest = hashlib.sha256(BUNDLE.decision).hexdigest()
     assert (code, err) == (0, "")
-    assert out == f"ok: {BUNDLE.name} comes out of {len(BUNDLE.entries)} journal entries again, sha256 {digest}\n"
+    assert out == f"ok: {BUNDLE.name} recomputed from {len(BUNDLE.entries)} journal entries; sha256 {digest}\n"
     forged(folder, "journal.jsonl", b'\\"confidence\\":0.8', b'\\"confidence\\":0.7')
     code, out, err = run_alone(folder)
     assert (code, out.startswith("differs: "), err) == (4, True, "")
@@ -111,7 +111,7 @@ def test_a_bundle_holds_bytes_as_they_were_versions_and_the_packages_own_verifie
 def test_an_entry_with_a_line_feed_cannot_be_bundled(tmp_path):
     entries = [*BUNDLE.entries]
     entries[2] = entries[2].replace(b"{", b"{\n", 1)
-    with pytest.raises(SizingError, match="journal 0:2 has a line feed"):
+    with pytest.raises(SizingError, match="journal 0:2 contains a line feed"):
         BUNDLE._replace(entries=entries).write(tmp_path / "x.zip")
 
 
@@ -159,7 +159,7 @@ def test_json_is_read_as_the_worker_reads_it(value):
             "portfolio_value: published 100000.5, computed 100000.0",
         ),
         ("decision.json", b'"sequence":', b'"sequence": ', "byte "),
-        ("decision.json", b"{", b"", "the record's bytes are other ones"),
+        ("decision.json", b"{", b"", "the bytes differ, the fields do not"),
         ("decision.json", b"{", b"[" * 100_000, "byte 0"),
         ("journal.jsonl", b"43500.0", b"43501.0", "published"),
         ("journal.jsonl", b'"headers":[]', b'"headers": []', "inputs_hash: published"),
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_the_one_that_was_bundled_is_named(name, tmp_path, ca
     folder = forged(unpacked(BUNDLE, tmp_path), name, b"0", b"1", manifest=False)
     code, out = verified(folder, capsys)
     assert code == 4
-    assert f"{name} is not the file that was bundled" in out
+    assert f"{name} was changed after bundling" in out
 
 
 @given(st.data())
@@ -231,4 +231,4 @@ def test_a_file_that_is_missing_is_named(tmp_path, capsys):
 
 def test_a_decision_of_another_portfolio_is_none():
     name = BUNDLE.name._replace(portfolio_id="alpha")
-    assert BUNDLE._replace(name=name).finding() == "the journal decides nothing for alpha there"
+    assert BUNDLE._replace(name=name).finding() == "the last journal entry has no decision for alpha"

@@ -180,7 +180,7 @@ def test_every_decision_of_any_day_is_explained_with_steps_that_add_up_to_what_w
 
 def test_lines_for_people_show_stage_reason_limit_and_place():
     text = "\n".join(text_report.lines(TOLD))
-    assert f"{LAST['decision_id']} comes out of the journal again, every byte the same" in text
+    assert f"{LAST['decision_id']} verified: recomputed from the journal, all bytes identical" in text
     assert "price BTC-USD                      44000" in text
     assert f"signal @{LAST['journal']['offset']} (signals·0·0·2)" in text
     assert "HALTED by tests: a test (c-1)" in text
@@ -216,7 +216,7 @@ def test_a_tampered_journal_is_a_difference_that_is_named(kind, before, after, f
     told = explained(LAST["decision_id"], changed(ENTRIES, offset_of(kind), before, after), PUBLISHED)
     assert (told["verification"]["status"], agrees(told["verification"])) == ("different", False)
     assert finding in told["verification"]["finding"]
-    assert "DOES NOT come out" in "\n".join(text_report.lines(told))
+    assert "DIFFERS from what the journal gives" in "\n".join(text_report.lines(told))
     checked(page(told))
 
 
@@ -276,7 +276,7 @@ def test_the_last_one_that_is_not_out_yet_is_pending_an_earlier_one_is_missing()
     ["", "main", "DRIVER22-0-1", "DRIVER22-0-1-main", "DRIVER22-0-999-main", "AAAAAAAA-0-1-main", "DRIVER22-00-1-main"],
 )
 def test_a_decision_that_nobody_knows_is_not_found(decision_id):
-    with pytest.raises(NotFound, match=r"is not known|must be"):
+    with pytest.raises(NotFound, match=r"not found|must be"):
         explained(decision_id, ENTRIES, PUBLISHED)
 
 

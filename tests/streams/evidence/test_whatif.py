@@ -101,7 +101,7 @@ def test_the_sums_are_those_of_a_cluster_that_had_the_other_settings_from_the_st
     difference = found(driver, params)
     looked_at, changed, sums = oracle(driver, played(script, params))
     assert (difference.decisions, difference.changed, difference.by_symbol) == (looked_at, changed, sums)
-    told = difference.told()
+    told = difference.as_dict()
     total = sum(absolute for _, absolute, _ in sums.values())
     assert told["absolute_change_cents"] == total
     assert sum(row["absolute_change_cents"] for row in told["by_rule"]) == total
@@ -146,7 +146,7 @@ def test_orders_of_settings_are_passed_over():
         ("main", "BTC-USD"): (1, 904_500, 904_500),
         ("alpha", "BTC-USD"): (1, 900_000, 900_000),
     }
-    told = difference.told()
+    told = difference.as_dict()
     assert (told["decisions"], told["changed"], told["only_journal_settings"]) == (3, 2, 1)
     rules = {(row["rule"], row["instead"]): row["changes"] for row in told["by_rule"]}
     assert rules == {
@@ -163,8 +163,8 @@ def test_orders_of_settings_are_passed_over():
         "instead": "",
     }
     text = "\n".join(text_report.differences(told))
-    assert "2 of 3 decisions change, by 18,045.00 USD in sum" in text
-    assert "decisions made 1 under the journal's settings alone, 0 under the file's alone" in text
+    assert "2 of 3 decisions change, by 18,045.00 USD in total" in text
+    assert "decisions made 1 only under the journal's settings, 0 only under the file's" in text
     drawn = checked(differences(told))
     assert "18,045.00" in drawn.text
     assert sum(element == "polyline" for element, _ in drawn.elements) == 2
@@ -172,7 +172,7 @@ def test_orders_of_settings_are_passed_over():
 
 def test_what_binds_instead_is_named():
     picky = other(position_sizing=inside("bayesian_kelly", min_edge=0.9))
-    told = found(DAY, picky).told()
+    told = found(DAY, picky).as_dict()
     assert {row["instead"].split(":")[0] for row in told["by_rule"]} == {"kelly", "no decision"}
 
 
@@ -195,7 +195,7 @@ def test_what_only_the_other_settings_refuse_is_counted():
     driver.advance(1.0)
     difference = found(driver, DEFAULT)
     assert (difference.refused, difference.only_before, difference.cents) == (1, 1, 1_350_000)
-    assert "1 inputs would be refused" in "\n".join(text_report.differences(difference.told()))
+    assert "1 inputs would be refused" in "\n".join(text_report.differences(difference.as_dict()))
 
 
 def test_a_log_that_is_no_journal_is_named_by_its_place():
@@ -234,7 +234,7 @@ def test_the_ten_biggest_are_kept_the_earlier_of_equals_first(sizes):
     for offset, size in enumerate(sizes):
         change = SymbolChange("X", 0, size, "a", "b")
         difference.take(Changed(size, (-offset, 0), f"d-{offset}", "main", offset, "signal s", (change,)))
-    kept = [(each["absolute_change_cents"], each["timestamp_ns"]) for each in difference.told()["biggest"]]
+    kept = [(each["absolute_change_cents"], each["timestamp_ns"]) for each in difference.as_dict()["biggest"]]
     wanted = sorted(((size, offset) for offset, size in enumerate(sizes)), key=lambda each: (-each[0], each[1]))
     assert kept == wanted[:BIGGEST]
 

@@ -142,7 +142,7 @@ def test_a_row_given_twice_with_other_numbers_is_refused(tmp_path):
 
 def test_candles_that_overlap_are_refused(tmp_path):
     path = written(tmp_path, row(0), row(1), row(2), row(0, time=START_S + 2 * HOUR + 60))
-    with pytest.raises(InvalidPriceException, match=r":5: time: must lie 3600 s or more after .*, was '60 s'"):
+    with pytest.raises(InvalidPriceException, match=r":5: time: must be 3600 s or more after .*, was '60 s'"):
         candles.read(path)
 
 

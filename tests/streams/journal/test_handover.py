@@ -10,7 +10,7 @@ from engines.parameters import tree_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.audits.comparison import Verdict
 from streams.audits.refold import GENESIS
-from streams.audits.segment import SegmentAudit, together
+from streams.audits.segment import SegmentAudit, combine
 from streams.audits.version_spans import Begun, begun
 from streams.journal import entries as journal
 from streams.journal import handover
@@ -335,7 +335,7 @@ async def _verified(driver):
         entries = driver.cluster.log("journal", partition).read(start.offset + 1)
         published = driver.cluster.log("allocations", partition).read(0)
         found = await SegmentAudit(partition, start).verify(_chunks(entries), _chunks(published))
-        total += together(partition, [found])
+        total += combine(partition, [found])
     return total
 
 
@@ -358,7 +358,7 @@ def test_the_new_version_verifies_its_own_part_and_names_who_verifies_the_other(
     (other,) = found.others
     assert (other.first, other.last, other.version) == (0, places[0], OLD)
     assert str(other) == (
-        f"entries from 0 to {places[0]} are of decision version {OLD}: not checked here. "
+        f"entries from 0 to {places[0]} have decision version {OLD}: not checked here. "
         f"To check them: pip install himari-layer3=={handover.package()}; himari audit verify"
     )
 
@@ -380,7 +380,7 @@ def test_a_version_verifies_what_it_decided_before_it_handed_over():
 
 def test_a_journal_without_a_part_of_this_version_is_refused_with_what_to_install():
     driver = old()
-    with pytest.raises(AnotherVersion, match=f"nothing of decision version {NEW}: entries from 0 on are of decision"):
+    with pytest.raises(AnotherVersion, match=f"no entries of decision version {NEW}: entries from 0 on have decision"):
         verified(driver)
 
 

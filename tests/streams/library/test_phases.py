@@ -237,7 +237,7 @@ def test_an_unknown_regime_is_an_error():
 def test_a_repeat_and_an_older_signal_are_refused(again):
     library = layer3()
     library.calculate_position(ask(signal_id="s-1"), None, PRICE)
-    with pytest.raises(InvalidSignalException, match="answered already"):
+    with pytest.raises(InvalidSignalException, match="already answered"):
         library.calculate_position(ask(**again), None, PRICE)
 
 

@@ -55,7 +55,7 @@ BAD_OIP = {
     "one output missing": (oip(outputs=[output("nudge", [0.1])]), "p: outputs: confidence must be given"),
     "an output twice": (
         oip(outputs=[output("nudge", [0.1]), output("nudge", [0.1])]),
-        "p: outputs.1.name: nudge must come once",
+        "p: outputs.1.name: nudge must appear once",
     ),
     "a wrong datatype": (
         oip(outputs__0__datatype="INT64"),
@@ -68,8 +68,8 @@ BAD_OIP = {
     "a wrong shape": (oip(outputs__0__shape=[2]), "p: outputs.0.shape: nudge must be one number, was [2]"),
     "a negative shape": (oip(outputs__0__shape=[-1, -1]), "must be one number, was [-1, -1]"),
     "no shape": (oip(outputs__0__shape=[]), "p: outputs.0.shape must"),
-    "two numbers": (oip(outputs__0__data=[0.1, 0.2]), "p: outputs.0.data: nudge must hold one number, was 2 values"),
-    "no number": (oip(outputs__0__data=[]), "p: outputs.0.data: nudge must hold one number, was 0 values"),
+    "two numbers": (oip(outputs__0__data=[0.1, 0.2]), "p: outputs.0.data: nudge must contain one number, was 2 values"),
+    "no number": (oip(outputs__0__data=[]), "p: outputs.0.data: nudge must contain one number, was 0 values"),
     "a word": (oip(outputs__0__data=["0.1"]), "p: outputs: nudge must be a number"),
     "true": (oip(outputs__0__data=[True]), "p: outputs: nudge must be a number"),
     "null": (oip(outputs__0__data=[None]), "p: outputs: nudge must"),
@@ -134,7 +134,7 @@ BAD_METADATA = {
         f"p: inputs.0.shape: state must be [1, {WIDTH}] (-1: any), was [1, {WIDTH - 1}]",
     ),
     "flat": ({"inputs": [kind("state", shape=(WIDTH,))]}, f"p: inputs.0.shape: state must be [1, {WIDTH}]"),
-    "no confidence": ({"outputs": [kind("nudge")]}, "p: outputs: must hold confidence"),
+    "no confidence": ({"outputs": [kind("nudge")]}, "p: outputs: must include confidence"),
     "words out": (
         {"outputs": [kind("nudge", "BYTES"), kind("confidence")]},
         "p: outputs.0.datatype: nudge must be FP32 or FP64, was BYTES",

@@ -152,7 +152,7 @@ def test_the_check_of_a_wrong_one_ends_with_1_and_of_none_with_6():
         nobody = checked("--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
     assert (wrong.returncode, nobody.returncode) == (1, 6)
     assert "must hold finite numbers only, was 'NaN'" in wrong.stdout
-    assert nobody.stdout.splitlines()[-1] == "out of reach"
+    assert nobody.stdout.splitlines()[-1] == "unreachable"
 
 
 def test_a_port_that_is_taken_is_named():
@@ -164,4 +164,4 @@ def test_a_port_that_is_taken_is_named():
             [*HIMARI, "rl", "serve", "--port", str(port)], capture_output=True, text=True, check=False
         )
     assert told.returncode == 1
-    assert f"port {port} on 127.0.0.1 is taken" in told.stderr
+    assert f"port {port} on 127.0.0.1 is in use" in told.stderr

@@ -137,9 +137,9 @@ def test_the_missions_own_question_is_enough():
 # -- the policy itself -------------------------------------------------------------------------------------------------
 def slow_opinion(policy, state):
     """The same network, a token and a head at a time, in plain loops over vectors."""
-    tokens = [policy._asking[0]]
+    tokens = [policy._class_token[0]]
     for number, value in enumerate(state):
-        tokens.append(np.tanh(value) * policy._direction[number] + policy._place[number])
+        tokens.append(np.tanh(value) * policy._direction[number] + policy._embedding[number])
     for layer in policy._layers:
         normed = [norm(token) for token in tokens]
         mixed = [np.concatenate([head(normed, token, layer, h) for h in range(4)]) @ layer.out for token in normed]

@@ -8,7 +8,7 @@ from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, last, play, pric
 
 from engines.parameters import DecisionParams
 from engines.pipeline import cache
-from streams.reports.portfolio import budgets, told, view
+from streams.reports.portfolio import budgets, render, view
 
 
 def held(partitions=2, **risk) -> Driver:
@@ -69,7 +69,7 @@ def test_cells_are_shown_under_their_strategy():
     driver = held()
     newest, found = last(driver), shown(driver)
     assert found["cells"] == newest["cells"]
-    lines = list(told(found))
+    lines = list(render(found))
     begin, end = lines.index("strategies (drift 0.0%):"), lines.index("budgets:")
     words = [line.split() for line in lines[begin + 1 : end] if line.startswith("  ")]
     names = {cell["strategy_id"] for cell in newest["cells"]}
@@ -88,17 +88,17 @@ def test_what_correlation_took_and_what_diversification_is_worth_are_shown():
     assert found["correlation_penalties"] == newest["correlation_penalties"]
     assert found["diversification"] == newest["diversification"]
     assert min(newest["correlation_penalties"].values()) > 0.1
-    text = "\n".join(told(found))
+    text = "\n".join(render(found))
     for symbol, share in newest["correlation_penalties"].items():
-        assert f"{symbol} {100 * share:.1f}%" in text.partition(" took: ")[2].splitlines()[0]
+        assert f"{symbol} {100 * share:.1f}%" in text.partition(" removed: ")[2].splitlines()[0]
     ratio, score = newest["diversification"]["ratio"], newest["diversification"]["score"]
     assert f"diversification: ratio {ratio:.2f}, score {score:.2f}" in text
     assert score == pytest.approx(ratio * ratio / 2)
 
 
 def test_where_nothing_was_taken_and_no_volatility_is_known_it_is_not_made_up():
-    text = "\n".join(told(shown(held(), correlation_penalties={"BTC-USD": 0.0}, diversification=None)))
-    assert "took: nothing" in text
+    text = "\n".join(render(shown(held(), correlation_penalties={"BTC-USD": 0.0}, diversification=None)))
+    assert "removed: nothing" in text
     assert "diversification" not in text
 
 
@@ -145,7 +145,7 @@ def test_whatever_happened_no_budget_is_over_full_and_the_sums_agree(script):
             assert sum(row["held_usd"] for row in level) == pytest.approx(gross, abs=0.01)
         if newest["basis"] == "targets" and newest["trigger"]["kind"] == "signal":
             assert all(row["ratio"] is None or row["ratio"] <= 1 + 1e-9 for level in rows.values() for row in level)
-        assert "\n".join(told(found)).startswith(f"{portfolio}, allocation {newest['sequence']} ")
+        assert "\n".join(render(found)).startswith(f"{portfolio}, allocation {newest['sequence']} ")
 
 
 def test_trading_states_are_those_of_now_and_not_of_the_allocation():
@@ -161,7 +161,7 @@ def test_trading_states_are_those_of_now_and_not_of_the_allocation():
         "momentum/ETH-USD": "HALTED",
         "momentum/SOL-USD": "ACTIVE",
     }
-    assert "carry/ETH-USD HALTED" in "\n".join(told(shown(driver)))
+    assert "carry/ETH-USD HALTED" in "\n".join(render(shown(driver)))
 
 
 def test_what_has_grown_old_is_said():
@@ -171,15 +171,15 @@ def test_what_has_grown_old_is_said():
     assert old["freshness"]["expired"]
     assert old["freshness"]["stale_prices"] == sorted(old["targets"])
     assert old["freshness"]["decision_age_s"] == pytest.approx(fresh["freshness"]["decision_age_s"] + 7_200)
-    text = "\n".join(told(old))
+    text = "\n".join(render(old))
     assert ("EXPIRED" in text, "price 2 h old, STALE" in text, "(2 h ago)" in text) == (True, True, True)
-    assert "STALE" not in "\n".join(told(fresh))
+    assert "STALE" not in "\n".join(render(fresh))
 
 
 def test_budgets_of_settings_that_are_not_in_force_are_not_made_up():
     found = shown(held(), settings_hash="0" * 64)
     assert (found["budgets"], found["settings"]["in_force"]) == (None, False)
-    assert "budgets: not known, settings have changed" in list(told(found))
+    assert "budgets: unknown, settings have changed since" in list(render(found))
 
 
 def test_an_allocation_of_decision_version_1_is_shown_as_far_as_it_tells():
@@ -199,8 +199,8 @@ def test_an_allocation_of_decision_version_1_is_shown_as_far_as_it_tells():
     assert tuple(found["absent"]) == new
     assert (found["strategies"], found["budgets"], found["drift"]) == (None, None, None)
     assert (found["cells"], found["correlation_penalties"], found["diversification"]) == (None, None, None)
-    assert "budgets: not known, this allocation does not tell its cells" in list(told(found))
-    assert "correlation" not in "\n".join(told(found))
+    assert "budgets: unknown, no cells in this allocation" in list(render(found))
+    assert "correlation" not in "\n".join(render(found))
 
 
 def test_a_portfolio_that_holds_nothing_says_so():
@@ -215,4 +215,4 @@ def test_a_portfolio_that_holds_nothing_says_so():
     assert {target["notional_usd"] for target in found["targets"].values()} == {0.0}
     weights = [(each["weight"], each["weight_now"]) for each in found["strategies"].values()]
     assert weights == [(None, 0.5), (None, 0.5)], "decided by ratio, it has no weights of its own"
-    assert "targets: nothing is held" in list(told(shown(driver, targets={})))
+    assert "targets: nothing is held" in list(render(shown(driver, targets={})))

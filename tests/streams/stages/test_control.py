@@ -220,7 +220,7 @@ def test_a_scope_that_names_nobody_says_so():
     order(driver, "halt", "portfolio:mian")
     (row,) = shown(driver)
     assert row["cells"] == 0
-    assert next(trading_states.lines([row])).endswith("(no cell so far)")
+    assert next(trading_states.lines([row])).endswith("(no cells yet)")
 
 
 def test_a_partition_that_has_not_got_the_order_is_named():
@@ -251,7 +251,7 @@ def test_an_order_that_the_journal_no_longer_holds_is_in_force_all_the_same():
     order(driver, "halt")
     (row,) = trading_states.view(states(driver), {})
     assert (row["state"], row["by"], row["control_id"]) == ("HALTED", None, None)
-    assert "by whom is gone" in next(trading_states.lines([row]))
+    assert "order expired" in next(trading_states.lines([row]))
 
 
 def test_a_repeat_of_an_older_order_is_not_taken_for_the_newest():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from streams.demo import screen as table
-from streams.demo.dashboard import NEWS_MAX, TRAIL_MAX, Board
+from streams.demo.dashboard import NEWS_MAX, TRAIL_MAX, Dashboard
 from streams.demo.screen import MEDIUM, ROWS_MAX, WIDE, Picture, Screen
 
 NOW_NS = 1_767_286_800_000_000_000
@@ -73,8 +73,8 @@ def alert(symbol="BTC-USD", side="long", level="EXIT", time_ns=NOW_NS):
     }
 
 
-def board(*allocations):
-    shown = Board("a test")
+def dashboard(*allocations):
+    shown = Dashboard("a test")
     for each in allocations or (allocation(),):
         shown.take(each)
     return shown
@@ -91,7 +91,7 @@ def row_of(drawn, *words):
 
 
 def test_a_row_says_what_each_stage_left_and_why():
-    row = row_of(text(board()), "BTC-USD")
+    row = row_of(text(dashboard()), "BTC-USD")
     stages = ["309k", "231k", "180k", "189k", "·", "94.5k", "·", "12.3k"]
     shown = ["12,345", "12,345", "cut", "50%", "↗", "up", "0.62", "▅", "cascade"]
     assert row.split() == ["BTC-USD", "momentum", "▲", *stages, *shown]
@@ -103,39 +103,41 @@ def test_the_stage_that_took_most_is_the_why_where_it_gives_no_reason():
         ("risk_score", 1_000_000, 300_000, ""),
         ("caps", 300_000, 200_000, "cell cap"),
     )
-    assert board(allocation(steps)).rows["main", "BTC-USD", "momentum"].why == "risk score"
+    assert dashboard(allocation(steps)).rows["main", "BTC-USD", "momentum"].why == "risk score"
 
 
 def test_a_zero_says_what_made_it_zero_not_what_took_most():
     steps = (("kelly", 0, 1_000_000, ""), ("regime", 1_000_000, 200_000, ""), ("cascade", 200_000, 0, ""))
-    assert board(allocation(steps)).rows["main", "BTC-USD", "momentum"].why == "cascade"
+    assert dashboard(allocation(steps)).rows["main", "BTC-USD", "momentum"].why == "cascade"
 
 
 def test_a_gate_is_named():
     steps = (("kelly", 0, 0, "no edge"), ("conformal", 0, 0, ""), ("caps", 0, 0, ""))
-    assert board(allocation(steps)).rows["main", "BTC-USD", "momentum"].why == "no edge"
+    assert dashboard(allocation(steps)).rows["main", "BTC-USD", "momentum"].why == "no edge"
 
 
 def test_an_expired_forecast_is_named():
     steps = (("kelly", 0, 0, "no forecast"),)
     fields = allocation(steps, trigger={"kind": "expiry", "id": "momentum/BTC-USD"})
-    assert board(fields).rows["main", "BTC-USD", "momentum"].why == "forecast expired"
+    assert dashboard(fields).rows["main", "BTC-USD", "momentum"].why == "forecast expired"
 
 
 def test_a_change_too_small_to_trade_is_named():
     steps = (("kelly", 0, 500_000, ""), ("band", 500_000, 500_000, ""))
-    assert board(allocation(steps, kept=["BTC-USD"])).rows["main", "BTC-USD", "momentum"].why == "too small a change"
+    assert (
+        dashboard(allocation(steps, kept=["BTC-USD"])).rows["main", "BTC-USD", "momentum"].why == "too small a change"
+    )
 
 
 def test_a_short_is_signed_in_its_sizes():
     steps = (("kelly", 0, -500_000, ""), ("band", -500_000, -500_000, ""))
-    row = row_of(text(board(allocation(steps, diagnostics={"side": -1}))), "BTC-USD")
+    row = row_of(text(dashboard(allocation(steps, diagnostics={"side": -1}))), "BTC-USD")
     assert "▼" in row
     assert row.count("−5,000") == 2
 
 
 def test_a_cut_of_the_whole_portfolio_changes_the_target_and_leaves_the_row():
-    shown = board()
+    shown = dashboard()
     shown.take(cut())
     shown.alert(alert())
     row = row_of(text(shown), "BTC-USD", "momentum")
@@ -146,12 +148,12 @@ def test_a_cut_of_the_whole_portfolio_changes_the_target_and_leaves_the_row():
 
 
 def test_a_symbol_that_is_no_longer_named_is_no_longer_a_target():
-    shown = board(allocation(), allocation(symbol="ETH-USD"))
+    shown = dashboard(allocation(), allocation(symbol="ETH-USD"))
     assert shown.targets == {("main", "ETH-USD"): 12_345.0}
 
 
 def test_the_latest_decision_of_each_cell_is_shown_once():
-    shown = board(allocation(), allocation(strategy="reversion"), allocation(), allocation(symbol="ETH-USD"))
+    shown = dashboard(allocation(), allocation(strategy="reversion"), allocation(), allocation(symbol="ETH-USD"))
     assert [*shown.rows] == [
         ("main", "BTC-USD", "momentum"),
         ("main", "BTC-USD", "reversion"),
@@ -163,7 +165,7 @@ def test_the_latest_decision_of_each_cell_is_shown_once():
 
 
 def test_a_level_is_that_of_the_rows_own_side():
-    shown = board(allocation(), allocation(strategy="short", diagnostics={"side": -1}))
+    shown = dashboard(allocation(), allocation(strategy="short", diagnostics={"side": -1}))
     shown.alert(alert(side="short", level="REDUCE_75%"))
     drawn = text(shown)
     assert "cut 50%" in row_of(drawn, "momentum")
@@ -171,7 +173,7 @@ def test_a_level_is_that_of_the_rows_own_side():
 
 
 def test_what_befalls_many_symbols_together_is_one_piece_of_news():
-    shown = board()
+    shown = dashboard()
     for n, symbol in enumerate(("SOL-USD", "ADA-USD", "SOL-USD")):
         shown.alert(alert(symbol, time_ns=NOW_NS + n * 10**9))
     (news,) = shown.news
@@ -181,7 +183,7 @@ def test_what_befalls_many_symbols_together_is_one_piece_of_news():
 
 
 def test_a_change_of_regime_is_news_once():
-    shown = board(allocation(), allocation(strategy="reversion"))
+    shown = dashboard(allocation(), allocation(strategy="reversion"))
     assert not shown.news
     shown.take(allocation(current_regime="crisis"))
     shown.take(allocation(strategy="reversion", current_regime="crisis"))
@@ -190,7 +192,7 @@ def test_a_change_of_regime_is_news_once():
 
 
 def test_news_and_posteriors_are_bounded():
-    shown = Board()
+    shown = Dashboard()
     for n in range(50):
         shown.take(allocation(diagnostics={"side": 1, "kelly": {"calibration": n / 50}}))
         shown.alert(alert(time_ns=NOW_NS + n * 7_200 * 10**9))
@@ -204,21 +206,21 @@ def test_a_hold_is_drawn_from_what_was_held():
     fields = allocation(steps)
     for name in ("diagnostics", "cascade_recommendation", "current_regime"):
         del fields[name]
-    row = row_of(text(board(allocation(), fields)), "BTC-USD")
+    row = row_of(text(dashboard(allocation(), fields)), "BTC-USD")
     assert "4,000" in row
     assert "▲" in row
     assert "cut 50%" in row
 
 
 def test_several_portfolios_are_told_apart():
-    shown = board(allocation(), allocation(portfolio_id="other"))
+    shown = dashboard(allocation(), allocation(portfolio_id="other"))
     drawn = text(shown)
     assert "main BTC-USD" in drawn
     assert "other BTC-USD" in drawn
 
 
 def test_only_the_newest_cells_are_drawn_where_there_are_many():
-    shown = board(*(allocation(symbol=f"S{n:03d}", timestamp_ns=NOW_NS + n) for n in range(100)))
+    shown = dashboard(*(allocation(symbol=f"S{n:03d}", timestamp_ns=NOW_NS + n) for n in range(100)))
     drawn = text(shown)
     assert f"and {100 - ROWS_MAX} more cells" in drawn
     assert "S099" in drawn
@@ -226,7 +228,7 @@ def test_only_the_newest_cells_are_drawn_where_there_are_many():
 
 
 def test_the_counters_and_the_share_in_use_stand_at_the_head():
-    shown = board()
+    shown = dashboard()
     shown.signals, shown.dead_letters, shown.lag = 1_234, 5, 6
     head = " ".join(text(shown).split())
     assert "1,234 signals 1 allocations 5 dead letters 6 lag" in head
@@ -235,7 +237,7 @@ def test_the_counters_and_the_share_in_use_stand_at_the_head():
 
 
 def test_progress_is_drawn_only_where_there_is_an_end():
-    shown = board()
+    shown = dashboard()
     assert "━" not in text(shown)
     shown.done, shown.total = 30.0, 120.0
     assert "━" in text(shown)
@@ -243,19 +245,19 @@ def test_progress_is_drawn_only_where_there_is_an_end():
 
 
 def test_an_empty_board_can_be_drawn():
-    assert "symbol" in text(Board())
+    assert "symbol" in text(Dashboard())
 
 
 @given(st.integers(40, 250), st.booleans())
 def test_no_line_is_wider_than_the_terminal(width, total):
-    shown = board(allocation(), allocation(symbol="A-VERY-LONG-SYMBOL-INDEED", strategy="a-strategy-with-a-name"))
+    shown = dashboard(allocation(), allocation(symbol="A-VERY-LONG-SYMBOL-INDEED", strategy="a-strategy-with-a-name"))
     shown.total = 10.0 if total else None
     shown.alert(alert())
     assert all(len(each) <= width for each in text(shown, width).splitlines())
 
 
 def test_a_narrower_terminal_gets_bars_for_stages_and_then_no_regimes():
-    wide, medium, narrow = (text(board(), width) for width in (WIDE + 2, MEDIUM + 2, MEDIUM - 6))
+    wide, medium, narrow = (text(dashboard(), width) for width in (WIDE + 2, MEDIUM + 2, MEDIUM - 6))
     assert "draw." in wide
     assert "stages" not in wide
     assert "stages" in medium
@@ -266,7 +268,7 @@ def test_a_narrower_terminal_gets_bars_for_stages_and_then_no_regimes():
 
 
 def test_a_terminal_without_unicode_gets_ascii_only():
-    shown = board()
+    shown = dashboard()
     shown.alert(alert())
     raw = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     console = Console(file=raw, width=160, color_system=None, _environ={})
@@ -313,7 +315,7 @@ def screen(shown, wall, **environ):
 
 
 def test_where_there_is_no_terminal_a_plain_line_is_written_now_and_then():
-    shown, wall = board(), [0.0]
+    shown, wall = dashboard(), [0.0]
     shown.signals = 7
     with screen(shown, wall)[0] as pipe:
         stream = pipe.console.file
@@ -331,7 +333,7 @@ def test_where_there_is_no_terminal_a_plain_line_is_written_now_and_then():
 
 
 def test_the_end_is_told_whenever_it_comes_but_nothing_twice():
-    shown, wall = board(), [0.0]
+    shown, wall = dashboard(), [0.0]
     with screen(shown, wall)[0] as pipe:
         pipe.refresh()
         shown.lag = 3
@@ -342,11 +344,11 @@ def test_the_end_is_told_whenever_it_comes_but_nothing_twice():
 
 
 def test_before_anything_came_no_time_is_told():
-    assert table.line(Board()).startswith("not begun, 0 signals")
+    assert table.line(Dashboard()).startswith("not begun, 0 signals")
 
 
 def test_the_plain_line_names_progress_and_levels_in_force():
-    shown = board()
+    shown = dashboard()
     shown.done, shown.total = 1.0, 4.0
     shown.alert(alert("SOL-USD"))
     shown.alert(alert("ETH-USD", level="MONITOR"))
@@ -355,7 +357,7 @@ def test_the_plain_line_names_progress_and_levels_in_force():
 
 def drawn_on_a_terminal(**environ):
     console = Console(file=io.StringIO(), width=160, height=40, force_terminal=True, _environ=environ)
-    with Screen(board(), console) as terminal:
+    with Screen(dashboard(), console) as terminal:
         terminal.refresh()
     return console.file.getvalue()
 
@@ -377,7 +379,7 @@ def test_no_color_is_respected():
 
 
 def test_the_time_shown_never_goes_back():
-    shown = board(allocation(), allocation(timestamp_ns=NOW_NS - 1))
+    shown = dashboard(allocation(), allocation(timestamp_ns=NOW_NS - 1))
     assert shown.now_ns == NOW_NS
     times = [each.timestamp_ns for each in shown.rows.values()]
     assert all(before <= after for before, after in pairwise(times))
