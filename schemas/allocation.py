@@ -81,10 +81,11 @@ class Answered(Message):
 
 
 class Compared(Message):
-    """Policy against rules on the same outcomes, net of costs; means per decision, as shares of the value."""
+    """Policy against rules on the same outcomes, net of costs; means per window, as shares of the value."""
 
     status: Literal["collecting", "open", "closed"] = Field(description="open: there is evidence that it earns more")
-    decisions: int = Field(ge=0, description="outcomes scored")
+    decisions: int = Field(ge=0, description="outcomes scored, those of a window that is not tested yet included")
+    windows: int = Field(ge=0, description="windows tested; each gives one sum over its outcomes")
     base_mean: float = Field(description="what the rules' sizes earned")
     policy_mean: float = Field(description="what the policy's sizes, with the whole nudge, would have earned")
     advantage: float = Field(description="policy_mean less base_mean")

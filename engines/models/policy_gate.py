@@ -1,8 +1,9 @@
 """Gate: whether there is evidence that a policy's sizes earn more than the rules' own.
 
-Each decision gives a paired difference. A confidence sequence, valid at every moment however often it is looked at,
-opens the gate when its lower bound is above nothing. Since a running intersection never falls again, Page's CUSUM
-closes it; then an operator has to begin anew. It costs O(1) a step.
+Each window of decisions gives one paired difference, summed over its cells: what cells have in common is in the
+variance of that sum, and windows do not overlap. A confidence sequence, valid at every moment however often it is
+looked at, opens the gate when its lower bound is above nothing. Since a running intersection never falls again, Page's
+CUSUM closes it; then an operator has to begin anew. It costs O(1) a step.
 
 Source: docs/methods.md, section 10; Waudby-Smith and Ramdas 2024 (predictable plug-in empirical Bernstein); Page
 1954 (cumulative sums).
@@ -10,12 +11,15 @@ Source: docs/methods.md, section 10; Waudby-Smith and Ramdas 2024 (predictable p
 
 from functools import lru_cache
 from math import sqrt
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from engines.numerics.exact import ln
 from engines.parameters import GateParams
 
-__all__ = ["Comparison", "Gate", "comparison", "interval", "step"]
+__all__ = ["Comparison", "Gate", "admit", "comparison", "interval", "score", "step"]
+
+LONGEST_HORIZON_NS: Final = 30 * 86_400 * 1_000_000_000
+"""A decision about a longer time is not scored: a slip in one horizon would hold a window open for years."""
 
 
 class Gate(NamedTuple):
@@ -23,7 +27,8 @@ class Gate(NamedTuple):
 
     status: str = "collecting"
     """collecting, open or closed."""
-    decisions: int = 0
+    windows: int = 0
+    """Windows in the test; each has given one difference."""
     y_sum: float = 0.0
     """Σ of the differences, scaled to [0, 1]."""
     square_sum: float = 0.0
@@ -42,15 +47,30 @@ class Gate(NamedTuple):
     difference_square_sum: float = 0.0
     """Σ d²."""
     base_return: float = 0.0
-    """Σ of what the rules' sizes earned, as shares of V."""
+    """Σ of what the rules' sizes earned in these windows, as shares of V."""
     policy_return: float = 0.0
     """The same of the policy's sizes."""
+    decisions: int = 0
+    """Decisions scored, those of the window that is being summed included."""
+    opened_ns: int = 0
+    """The newest window: its first decision, which also names it; 0 before the first one."""
+    admits_until_ns: int = 0
+    """Its last moment for a decision."""
+    closes_ns: int = 0
+    """When the last of its decisions is due: the next window may begin."""
+    summed_ns: int = 0
+    """The window whose outcomes are being summed: the newest of which one has come, or the first one."""
+    summed_decisions: int = 0
+    summed_base: float = 0.0
+    summed_policy: float = 0.0
 
 
 class Comparison(NamedTuple):
-    """Policy against rules, on the same outcomes, net of costs; per decision, as shares of V."""
+    """Policy against rules, on the same outcomes, net of costs; means per window, as shares of V."""
 
     decisions: int
+    """Decisions scored, those of the window that is not in the test yet included."""
+    windows: int
     base_mean: float
     policy_mean: float
     advantage: float
@@ -60,19 +80,68 @@ class Comparison(NamedTuple):
     status: str
 
 
-def step(gate: Gate, base_return: float, policy_return: float, params: GateParams) -> Gate:
-    """Take one outcome as the rules' size and as the policy's would have earned it.
+def admit(gate: Gate, decided_ns: int, horizon_ns: int) -> tuple[Gate, int]:
+    """Take a decision as it is made; return the gate and the window that will score it, 0 where none does.
+
+    A window takes the decisions of half a horizon, that of its first one, and closes when the last of them is due. The
+    decisions between the two overlap it and belong to no window. Whether a decision is scored depends on nothing that
+    comes after it.
+    """
+    if horizon_ns > LONGEST_HORIZON_NS:
+        return gate, 0
+    due_ns = decided_ns + horizon_ns
+    if decided_ns >= gate.closes_ns:
+        opened = gate._replace(
+            opened_ns=decided_ns,
+            admits_until_ns=decided_ns + horizon_ns // 2,
+            closes_ns=due_ns,
+            summed_ns=gate.summed_ns or decided_ns,
+        )
+        return opened, decided_ns
+    if gate.opened_ns <= decided_ns <= gate.admits_until_ns:
+        return gate._replace(closes_ns=max(gate.closes_ns, due_ns)), gate.opened_ns
+    return gate, 0
+
+
+def score(gate: Gate, window_ns: int, base_return: float, policy_return: float, params: GateParams) -> Gate:
+    """Take the outcome of a decision; the first of a newer window brings the sum of the one before into the test.
+
+    An outcome that comes later than that, or whose window was given up with older evidence, is not scored.
 
     Args:
         gate: before.
+        window_ns: what `admit` gave for the decision.
         base_return: net return of the rules' size, as a share of V.
         policy_return: the same of the policy's size.
+        params: as for `step`.
+    """
+    if not gate.summed_ns <= window_ns <= gate.opened_ns or not window_ns:
+        return gate
+    if window_ns > gate.summed_ns:
+        if gate.summed_decisions:
+            gate = step(gate, gate.summed_base, gate.summed_policy, params)
+        gate = gate._replace(summed_ns=window_ns, summed_decisions=0, summed_base=0.0, summed_policy=0.0)
+    return gate._replace(
+        decisions=gate.decisions + 1,
+        summed_decisions=gate.summed_decisions + 1,
+        summed_base=gate.summed_base + base_return,
+        summed_policy=gate.summed_policy + policy_return,
+    )
+
+
+def step(gate: Gate, base_return: float, policy_return: float, params: GateParams) -> Gate:
+    """Take one window as the rules' sizes and as the policy's would have earned it.
+
+    Args:
+        gate: before.
+        base_return: net return of the rules' sizes, as a share of V.
+        policy_return: the same of the policy's sizes.
         params: bound of the differences, error rate, and when to close.
     """
     bound = params.bound
     difference = max(-bound, min(bound, policy_return - base_return))
     y = (difference + bound) / (2.0 * bound)
-    t = gate.decisions + 1
+    t = gate.windows + 1
     mean_before = (0.5 + gate.y_sum) / t
     variance_before = (0.25 + gate.square_sum) / t
     confidence = _confidence(params.alpha)
@@ -89,20 +158,20 @@ def step(gate: Gate, base_return: float, policy_return: float, params: GateParam
     upper = min(gate.upper, 2.0 * (centre + half) - 1.0)
     squares = gate.difference_square_sum + difference * difference
     status, cusum = _watched(gate, difference, squares, t, lower, params)
-    return Gate(
-        status,
-        t,
-        y_sum,
-        gate.square_sum + (y - mean) * (y - mean),
-        bet_sum,
-        centre_sum,
-        width_sum,
-        lower,
-        upper,
-        cusum,
-        squares,
-        gate.base_return + base_return,
-        gate.policy_return + policy_return,
+    return gate._replace(
+        status=status,
+        windows=t,
+        y_sum=y_sum,
+        square_sum=gate.square_sum + (y - mean) * (y - mean),
+        bet_sum=bet_sum,
+        centre_sum=centre_sum,
+        width_sum=width_sum,
+        lower=lower,
+        upper=upper,
+        cusum=cusum,
+        difference_square_sum=squares,
+        base_return=gate.base_return + base_return,
+        policy_return=gate.policy_return + policy_return,
     )
 
 
@@ -113,9 +182,9 @@ def interval(gate: Gate, params: GateParams) -> tuple[float, float]:
 
 def comparison(gate: Gate, params: GateParams) -> Comparison:
     """Return what the policy's sizes have earned beside the rules'."""
-    n = gate.decisions
+    n = gate.windows
     base, policy = (gate.base_return / n, gate.policy_return / n) if n else (0.0, 0.0)
-    return Comparison(n, base, policy, policy - base, *interval(gate, params), gate.status)
+    return Comparison(gate.decisions, n, base, policy, policy - base, *interval(gate, params), gate.status)
 
 
 def _watched(

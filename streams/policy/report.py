@@ -11,7 +11,7 @@ from engines.state.partition import State
 def rows(states: Iterable[State]) -> list[dict[str, Any]]:
     """Return a row for each portfolio that was scored or asks now, by name.
 
-    Means are per decision and shares of the portfolio's value, net of costs; `lower` and `upper` are the ends of the
+    Means are per window and shares of the portfolio's value, net of costs; `lower` and `upper` are the ends of the
     advantage's interval, which holds at every moment.
     """
     found = []
@@ -33,18 +33,21 @@ def rows(states: Iterable[State]) -> list[dict[str, Any]]:
 
 
 def told(found: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the rows as lines, in basis points of the portfolio's value a decision."""
+    """Yield the rows as lines, in basis points of the portfolio's value a window."""
     if not found:
         yield "no portfolio asks a policy, and none was scored (rl.enabled)"
         return
-    yield f"{'portfolio':<20} {'mode':<7} {'gate':<11} {'scored':>7} {'rules':>9} {'policy':>9} {'advantage':>10}  95 %"
+    yield (
+        f"{'portfolio':<20} {'mode':<7} {'gate':<11} {'scored':>7} {'windows':>7} {'rules':>9} {'policy':>9} "
+        f"{'advantage':>10}  95 %"
+    )
     for row in found:
         means = " ".join(f"{_points(row[name]):>9}" for name in ("base_mean", "policy_mean"))
         yield (
-            f"{row['portfolio_id']:<20} {row['mode']:<7} {row['status']:<11} {row['decisions']:>7} {means} "
-            f"{_points(row['advantage']):>10}  {_points(row['lower'])} to {_points(row['upper'])}"
+            f"{row['portfolio_id']:<20} {row['mode']:<7} {row['status']:<11} {row['decisions']:>7} {row['windows']:>7} "
+            f"{means} {_points(row['advantage']):>10}  {_points(row['lower'])} to {_points(row['upper'])}"
         )
-    yield "means a decision, in basis points of the portfolio's value, net of costs, on the same outcomes"
+    yield "means a window, in basis points of the portfolio's value, net of costs, on the same outcomes"
 
 
 def _statuses(questions: Sequence[Any]) -> list[str]:
