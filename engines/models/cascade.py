@@ -22,6 +22,8 @@ MULTIPLIER: Final = (1.0, 0.5, 0.25, 0.0)
 SECOND_NS = 1_000_000_000
 LARGEST: Final = 1e6
 """An indicator of more thresholds than these counts as these: its component is 1 in every digit."""
+VOLUME_RAMP: Final = 1.0
+"""Bar volatilities of z over which volume comes to count."""
 BREACH: Final = 0.5
 BREACHES_TO_EXIT: Final = 2
 
@@ -97,19 +99,18 @@ def components(
     Args:
         readings: of feeds; their volume_ratio is the caller's to prefer.
         excursion: z of the running bar against the side, in bar volatilities.
-        volume_ratio: of the running bar. Where z is known it counts only from `volume_min_z` on: a rally on volume
-            is no cascade.
+        volume_ratio: of the running bar. Where z is known its component grows from nothing to all within half a
+            volatility on either side of `volume_min_z`, and is missing below: a rally on volume is no cascade.
         side: 1 long, −1 short.
         thresholds: where each component is one half.
         levels: gives `volume_min_z`.
     """
     funding, oi_change, whales, netflow, liquidations, _ = UNKNOWN if readings is None else readings
-    if excursion is not None and excursion < levels.volume_min_z:
-        volume_ratio = None
+    counts = 1.0 if excursion is None else _ramp(excursion, levels.volume_min_z)
     return Components(
         None if funding is None else _component(side * funding / thresholds.funding_rate),
         None if oi_change is None else _component(-oi_change / thresholds.oi_drop),
-        None if volume_ratio is None else _component(volume_ratio / thresholds.volume_spike),
+        None if volume_ratio is None or not counts else counts * _component(volume_ratio / thresholds.volume_spike),
         None if whales is None else _component(whales / thresholds.whale_pressure),
         None if netflow is None else _component(side * netflow / thresholds.netflow_zscore),
         None if excursion is None else _component(excursion / thresholds.price),
@@ -176,6 +177,11 @@ def _component(y: float) -> float:
     square = y * y if y < LARGEST else LARGEST * LARGEST
     fourth = square * square
     return fourth / (1.0 + fourth)
+
+
+def _ramp(z: float, middle: float) -> float:
+    """Return how much volume counts at an excursion, in [0, 1]: half of it at the middle."""
+    return min(max((z - middle) / VOLUME_RAMP + 0.5, 0.0), 1.0)
 
 
 def _level(score: float, current: int, levels: CascadeLevels) -> int:
