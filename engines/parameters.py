@@ -163,7 +163,9 @@ class CascadeLevels(Frozen):
     exit: Decay = 0.8
     margin: Ratio = Field(0.1, description="a level is left when the score is this far below its threshold")
     half_life_s: Positive = Field(10_800.0, description="decay of the latched score")
-    volume_min_z: Annotated[float, Ge(0)] = Field(2.5, description="excursion below which volume does not count")
+    volume_min_z: Annotated[float, Ge(0)] = Field(
+        2.5, description="excursion at which half of the volume counts: none .5 below, all .5 above"
+    )
     max_reading_age_s: Positive = Field(86_400.0, description="a reading older than this counts as missing")
 
     @model_validator(mode="after")
@@ -283,12 +285,14 @@ class PortfolioParams(Frozen):
 class GateParams(Frozen):
     """What evidence opens the policy's gate, and what closes it again."""
 
-    bound: Annotated[float, Gt(0), Le(1)] = Field(0.02, description="differences are clipped to this share of V")
+    bound: Annotated[float, Gt(0), Le(1)] = Field(
+        0.02, description="the difference of a window is clipped to this share of V"
+    )
     alpha: Annotated[float, Gt(0), Le(0.5)] = Field(
         0.05, description="probability that a policy no better than the rules ever opens it"
     )
     max_bet: Annotated[float, Gt(0), Lt(1)] = Field(0.5, description="largest weight of one difference")
-    cusum_slack: Annotated[float, Ge(0)] = Field(0.07, description="loss a decision that is tolerated, in their sd")
+    cusum_slack: Annotated[float, Ge(0)] = Field(0.07, description="loss a window that is tolerated, in their sd")
     cusum_threshold: Positive = Field(18.0, description="sum of losses beyond it that closes, in their sd")
 
 
