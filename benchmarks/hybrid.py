@@ -14,7 +14,7 @@ from streams.library.hybrid import Layer3Phase3Hybrid
 
 CELLS = (("carry", "BTC-USD"), ("momentum", "BTC-USD"), ("momentum", "ETH-USD"))
 PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0}
-OPEN = Gate(status="open", decisions=1_000, lower=0.01, difference_square_sum=0.01)
+OPEN = Gate(status="open", windows=1_000, lower=0.01, difference_square_sum=0.01)
 
 
 class Book:

@@ -164,7 +164,9 @@ class CascadeLevels(Frozen):
     exit: Decay = 0.8
     margin: Ratio = Field(0.1, description="a level is left when the score is this far below its threshold")
     half_life_s: Positive = Field(10_800.0, description="half-life of the latched score")
-    volume_min_z: Annotated[float, Ge(0)] = Field(2.5, description="adverse price move below which volume is ignored")
+    volume_min_z: Annotated[float, Ge(0)] = Field(
+        2.5, description="adverse price move at which half of the volume counts: none .5 below, all .5 above"
+    )
     max_reading_age_s: Positive = Field(86_400.0, description="an older reading counts as missing")
 
     @model_validator(mode="after")
@@ -292,14 +294,14 @@ class PortfolioParams(Frozen):
 class GateParams(Frozen):
     """The evidence that opens the policy's gate, and the losses that close it."""
 
-    bound: Annotated[float, Gt(0), Le(1)] = Field(0.02, description="differences are clipped to this share of V")
+    bound: Annotated[float, Gt(0), Le(1)] = Field(
+        0.02, description="the difference of a window is clipped to this share of V"
+    )
     alpha: Annotated[float, Gt(0), Le(0.5)] = Field(
         0.05, description="probability that a policy no better than the rules ever opens it"
     )
     max_bet: Annotated[float, Gt(0), Lt(1)] = Field(0.5, description="largest weight of one difference")
-    cusum_slack: Annotated[float, Ge(0)] = Field(
-        0.07, description="tolerated loss per decision, in standard deviations"
-    )
+    cusum_slack: Annotated[float, Ge(0)] = Field(0.07, description="tolerated loss per window, in standard deviations")
     cusum_threshold: Positive = Field(
         18.0, description="cumulative loss above which the gate closes, in standard deviations"
     )

@@ -81,12 +81,13 @@ class Answered(Message):
 
 
 class Compared(Message):
-    """Policy against rules on the same outcomes, net of costs; means per decision, as shares of portfolio value."""
+    """Policy against rules on the same outcomes, net of costs; means per window, as shares of portfolio value."""
 
     status: Literal["collecting", "open", "closed"] = Field(
         description="open: evidence shows that the policy earns more"
     )
-    decisions: int = Field(ge=0, description="outcomes scored")
+    decisions: int = Field(ge=0, description="outcomes scored, including those of a window not tested yet")
+    windows: int = Field(ge=0, description="windows tested; each gives one sum over its outcomes")
     base_mean: float = Field(description="mean return of the rules' sizes")
     policy_mean: float = Field(description="mean return that the policy's sizes, with the full nudge, would have had")
     advantage: float = Field(description="policy_mean minus base_mean")

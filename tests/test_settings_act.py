@@ -292,13 +292,16 @@ def together(bars=60, silence_s=0.0) -> Story:
 
 
 def advised(right=60, wrong=0, pause_s=0.0, confidence=0.9) -> Story:
-    """Claims that win and lose in turn, and a policy that knows it, then mistakes it; then one more, answered late."""
+    """Claims that win and lose in turn, and a policy that knows it, then mistakes it; then one more, answered late.
+
+    Each claim is due before the next: it is a window of the gate by itself.
+    """
 
     def story(driver):
         priced(driver)
         for number in range(right + wrong):
             price(driver)
-            claim(driver, signal_id=f"s-{number}", valid_for_s=60)
+            claim(driver, signal_id=f"s-{number}", valid_for_s=60, horizon_s=2)
             realised = 0.005 + 0.02 * (-1) ** number
             for request in asked(driver)[-1:]:
                 answer(driver, request, (15.0 if number < right else -15.0) * realised, confidence)

@@ -52,12 +52,11 @@ def _of_strategies(state: State, entry: Journaled, learnt: SettledClaim, folded:
 
 
 def _of_the_policy(state: State, entry: Journaled, learnt: SettledClaim, folded: FoldResult) -> None:
-    """Score the policy's size against the rules' on this outcome; outcomes that overlap are not scored."""
-    advised = learnt.claim.advised
-    if advised is None or learnt.weight < 1.0:
-        return
+    """Score the policy's size against the rules' on this outcome, where a window of the gate took its decision."""
     portfolio = learnt.key[0]
-    before, after = policy.score(state, portfolio, *advised, entry.body["realized_return"])
+    before, after = policy.score(state, portfolio, learnt.claim, entry.body["realized_return"])
+    if after.decisions == before.decisions:
+        return
     folded.note("scored", portfolio)
     if after.status != before.status:
         lower, _ = policy_gate.interval(after, state.params.rl.gate)

@@ -168,14 +168,16 @@ def _changed(decision: Decision) -> dict[tuple[str, str], CappedCell]:
 
 
 def _remember(state: State, portfolio: str, record: Questions, asked: PolicyQuestion) -> None:
-    """Keep with the decision's claim the rules' size, and the size with the whole nudge."""
+    """Keep with the decision's claim the rules' size, that with the whole nudge, and the window that scores both."""
     key = (portfolio, asked.strategy_id, asked.symbol)
     cell = state.predictions.get(key)
     claims = () if cell is None else cell.claims
     for index in range(len(claims) - 1, -1, -1):
         if cell is not None and claims[index].offset == asked.offset:
             advised = (asked.base_weight, _with_whole_nudge(state, portfolio, record, asked))
-            advised_claims = (*claims[:index], claims[index]._replace(advised=advised), *claims[index + 1 :])
+            window_ns = policy.window_of(state, portfolio, claims[index], claims)
+            claim = claims[index]._replace(advised=advised, window_ns=window_ns)
+            advised_claims = (*claims[:index], claim, *claims[index + 1 :])
             state.predictions.put(key, cell._replace(claims=advised_claims))
             return
 

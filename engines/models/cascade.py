@@ -28,6 +28,8 @@ MULTIPLIER: Final = (1.0, 0.5, 0.25, 0.0)
 SECOND_NS = 1_000_000_000
 LARGEST: Final = 1e6
 """Indicators are clipped to this many thresholds; the component is already 1 to the last digit."""
+VOLUME_RAMP: Final = 1.0
+"""Range of z, in bar volatilities, over which the volume component rises from 0 to its full value."""
 BREACH: Final = 0.5
 BREACHES_TO_EXIT: Final = 2
 
@@ -103,19 +105,18 @@ def components(
     Args:
         readings: from feeds; the caller decides whether to pass their volume_ratio as `volume_ratio`.
         excursion: z of the current bar against the side, in bar volatilities.
-        volume_ratio: of the current bar. If z is known and below `volume_min_z`, it is ignored: a rally on high volume
-            is not a cascade.
+        volume_ratio: of the current bar. If z is known, its component rises from nothing to its full value from half a
+            volatility below `volume_min_z` to half above, and is missing below: a rally on high volume is no cascade.
         side: 1 long, −1 short.
         thresholds: value at which each component is one half.
         levels: provides `volume_min_z`.
     """
     funding, oi_change, whales, netflow, liquidations, _ = UNKNOWN if readings is None else readings
-    if excursion is not None and excursion < levels.volume_min_z:
-        volume_ratio = None
+    counts = 1.0 if excursion is None else _ramp(excursion, levels.volume_min_z)
     return Components(
         None if funding is None else _component(side * funding / thresholds.funding_rate),
         None if oi_change is None else _component(-oi_change / thresholds.oi_drop),
-        None if volume_ratio is None else _component(volume_ratio / thresholds.volume_spike),
+        None if volume_ratio is None or not counts else counts * _component(volume_ratio / thresholds.volume_spike),
         None if whales is None else _component(whales / thresholds.whale_pressure),
         None if netflow is None else _component(side * netflow / thresholds.netflow_zscore),
         None if excursion is None else _component(excursion / thresholds.price),
@@ -182,6 +183,11 @@ def _component(y: float) -> float:
     square = y * y if y < LARGEST else LARGEST * LARGEST
     fourth = square * square
     return fourth / (1.0 + fourth)
+
+
+def _ramp(z: float, middle: float) -> float:
+    """Return how much volume counts at an excursion, in [0, 1]: half of it at the middle."""
+    return min(max((z - middle) / VOLUME_RAMP + 0.5, 0.0), 1.0)
 
 
 def _level(score: float, current: int, levels: CascadeLevels) -> int:

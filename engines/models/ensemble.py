@@ -33,6 +33,7 @@ __all__ = [
     "join",
     "leave",
     "loss",
+    "netted",
     "observe",
     "observe_forecasts",
     "renormalised",
@@ -101,6 +102,27 @@ def aggregate(
         int(size * multiples.get(strategy, 0.0) / (1.0 + (counts[symbol] - 1) * rho)) if size else 0
         for (strategy, symbol), size in zip(cells, cents, strict=True)
     ]
+
+
+def netted(cells: Sequence[tuple[str, str]], cents: Sequence[int]) -> list[int]:
+    """Return the sizes with opposite cells of each symbol netted, truncated toward zero.
+
+    Where a symbol has long and short cells, each cell of its larger side keeps trunc(|T|·|n|/D), with n the symbol's
+    net and D the gross of that side; the other side gets nothing. So no symbol is capped on a gross that nobody holds.
+    """
+    longs: dict[str, int] = {}
+    shorts: dict[str, int] = {}
+    for (_, symbol), size in zip(cells, cents, strict=True):
+        side = longs if size > 0 else shorts
+        side[symbol] = side.get(symbol, 0) + abs(size)
+    after = []
+    for (_, symbol), size in zip(cells, cents, strict=True):
+        own, other = longs.get(symbol, 0), shorts.get(symbol, 0)
+        if size < 0:
+            own, other = other, own
+        kept = abs(size) * max(0, own - other) // own if size and other else abs(size)
+        after.append(kept if size > 0 else -kept)
+    return after
 
 
 # -- correlation of forecasts ------------------------------------------------------------------------------------------

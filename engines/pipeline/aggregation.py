@@ -15,32 +15,59 @@ from engines.models import correlation, ensemble, moments
 from engines.models.correlation import Diversification
 from engines.parameters import CorrelationParams
 from engines.pipeline import cache, portfolio_sizing
+from engines.pipeline.caps import allowed
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.portfolio_sizing import Correlations, Reduction
 from engines.pipeline.waterfall import Waterfall
 from engines.state import strategies
+from engines.state.holdings import Holdings
 from engines.state.partition import MARKET_WIDE, State
+from schemas.vocabulary import TradingState
 
 __all__ = ["diversification", "of_strategies", "of_symbols", "warm"]
 
 Cells = Sequence[tuple[str, str]]
+NETTED = "netted"
+"""Reason of stage 9: what the other side of the symbol took of the cell."""
 LARGEST_STRESS = 0.9
 """κ at most: where all correlations are 1 nothing is left to solve."""
 
 
 def of_strategies(
-    state: State, name: str, cells: Cells, sizes: Sequence[CellSize | None], waterfall: Waterfall
+    state: State,
+    name: str,
+    holdings: Holdings,
+    sizes: Sequence[CellSize | None],
+    states: Sequence[TradingState],
+    waterfall: Waterfall,
 ) -> dict[str, float]:
-    """Stage 9: what several strategies on one symbol are worth together; return the live strategies' weights."""
+    """Stage 9: what several strategies on one symbol are worth together; return the live strategies' weights.
+
+    At its end the opposite cells of a symbol are set off against each other. A REDUCING cell counts with what it may
+    still hold: who may open nothing closes nothing of the others.
+    """
+    cells = holdings.cells
     live = dict.fromkeys(
         [cell[0] for cell, size in zip(cells, sizes, strict=True) if size is not None and size.bet is not None]
     )
     weights = strategies.weights_of(state, name, live)
     cents = waterfall.last
+    reasons: dict[int, str] = {}
     if len(live) > 1:
         cents = ensemble.aggregate(cells, cents, weights, strategies.rho_of(state, name))
-    waterfall.add("ensemble", cents)
+        cents, reasons = _netted(cells, cents, allowed(cents, holdings.cents, states, {}))
+    waterfall.add("ensemble", cents, reasons)
     return weights
+
+
+def _netted(cells: Cells, cents: list[int], counted: Sequence[int]) -> tuple[list[int], dict[int, str]]:
+    """Return the sizes with opposite cells set off against each other as far as they count, and why, by cell."""
+    net = ensemble.netted(cells, counted)
+    contested = [symbol for (_, symbol), size, kept in zip(cells, counted, net, strict=True) if size != kept]
+    if not contested:
+        return cents, {}
+    after = [kept if symbol in contested else size for (_, symbol), size, kept in zip(cells, cents, net, strict=True)]
+    return after, {index: NETTED for index, (size, kept) in enumerate(zip(cents, after, strict=True)) if size != kept}
 
 
 def of_symbols(

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from schemas.vocabulary import TradingState
 
-__all__ = ["Capped", "Limited", "Limits", "caps", "fits", "limits"]
+__all__ = ["Capped", "Limited", "Limits", "allowed", "caps", "fits", "limits"]
 
 PORTFOLIO = "all"
 """Name of the single group of the portfolio cap."""
@@ -146,7 +146,7 @@ def limits(
     if large or small:
         after = _at_least(cells, after, least, reasons)
     if states.count("ACTIVE") != len(states):
-        after = _allowed(after, held, states, reasons)
+        after = allowed(after, held, states, reasons)
         after = _at_least(cells, after, least, reasons)
     return Limited(after, reasons)
 
@@ -240,8 +240,8 @@ def _at_least(cells: Sequence[tuple[str, str]], cents: list[int], least: int, re
     return after
 
 
-def _allowed(
-    cents: list[int], held: Sequence[int], states: Sequence[TradingState], reasons: dict[int, str]
+def allowed(
+    cents: Sequence[int], held: Sequence[int], states: Sequence[TradingState], reasons: dict[int, str]
 ) -> list[int]:
     """Return the targets that the trading states allow."""
     after = [

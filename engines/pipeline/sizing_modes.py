@@ -73,7 +73,7 @@ def size_in_full(state: State, portfolio: str, book: Book, holdings: Holdings, s
     for name, column in zip(STAGES, columns, strict=True):
         waterfall.add(name, column)
     waterfall.reasons[0] = reasons
-    weights = aggregation.of_strategies(state, portfolio, holdings.cells, sizes, waterfall)
+    weights = aggregation.of_strategies(state, portfolio, holdings, sizes, states, waterfall)
     reduction = aggregation.of_symbols(state, book.value_usd, holdings.cells, sizes, factors, waterfall)
     sized = Sized(waterfall, sizes, cuts, factors, weights, reduction)
     if state.params.portfolio.stale_price == "hold":

@@ -13,11 +13,24 @@ from engines.models import policy_gate
 from engines.models.policy_gate import Gate
 from engines.parameters import RlParams
 from engines.state.partition import POLICY, State
-from engines.state.records import PolicyQuestion
+from engines.state.records import Claim, PolicyQuestion
 from schemas.vocabulary import PolicyMode
 
-__all__ = ["COUNTED", "awaits", "blend", "clipped", "gate_of", "is_current", "may_act", "mode_of", "nudges", "score"]
+__all__ = [
+    "COUNTED",
+    "awaits",
+    "blend",
+    "clipped",
+    "gate_of",
+    "is_current",
+    "may_act",
+    "mode_of",
+    "nudges",
+    "score",
+    "window_of",
+]
 
+SECOND_NS = 1_000_000_000
 COUNTED = "counted"
 """Status of an answer that may nudge."""
 RANK: dict[PolicyMode, int] = {"off": 0, "shadow": 1, "live": 2}
@@ -109,24 +122,41 @@ def blend(cents: Sequence[int], changes: Sequence[float], levels: Sequence[int])
     return after, reasons
 
 
-def score(state: State, portfolio: str, base_weight: float, policy_weight: float, realised: float) -> tuple[Gate, Gate]:
+def window_of(state: State, portfolio: str, claim: Claim, open_claims: Sequence[Claim]) -> int:
+    """Return the window of the gate that scores an answered decision, 0 where none does; the gate takes it.
+
+    A cell has one open decision in a window: a second one would count what the first holds again.
+
+    Args:
+        state: changed in place.
+        portfolio: whose evidence.
+        claim: what the decision claimed.
+        open_claims: those of its cell whose outcome has not come.
+    """
+    gate = gate_of(state, portfolio)
+    after, window_ns = policy_gate.admit(gate, claim.timestamp_ns, int(claim.horizon_s * SECOND_NS))
+    if not window_ns or any(each.window_ns == window_ns for each in open_claims):
+        return 0
+    state.gates.put((portfolio,), after)
+    return window_ns
+
+
+def score(state: State, portfolio: str, claim: Claim, realised: float) -> tuple[Gate, Gate]:
     """Take what the rules' size and the policy's made of the same outcome; return the evidence before and after.
 
     Args:
         state: changed in place.
         portfolio: whose evidence.
-        base_weight: signed share of V that the rules came to.
-        policy_weight: the same with the whole nudge.
+        claim: that the outcome settles.
         realised: return of the asset over the holding time.
     """
+    before = gate_of(state, portfolio)
+    if claim.advised is None:
+        return before, before
     costs = state.params.position_sizing.costs
     round_trip = 2.0 * (costs.fee_ratio + costs.slippage_ratio)
-    before = gate_of(state, portfolio)
-    after = policy_gate.step(
-        before,
-        base_weight * realised - round_trip * abs(base_weight),
-        policy_weight * realised - round_trip * abs(policy_weight),
-        state.params.rl.gate,
-    )
-    state.gates.put((portfolio,), after)
+    rules, advised = (weight * realised - round_trip * abs(weight) for weight in claim.advised)
+    after = policy_gate.score(before, claim.window_ns, rules, advised, state.params.rl.gate)
+    if after is not before:
+        state.gates.put((portfolio,), after)
     return before, after

@@ -84,6 +84,8 @@ class Claim(NamedTuple):
     """Signed share of V that was published."""
     advised: tuple[float, float] | None = None
     """(w_base, w_RL): signed shares of V that the caps left, without and with the policy's whole nudge."""
+    window_ns: int = 0
+    """The window of the policy's gate that scores it, by its opening; 0: none does."""
 
 
 class CellRecord(NamedTuple):

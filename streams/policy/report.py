@@ -11,7 +11,7 @@ from engines.state.partition import State
 def rows(states: Iterable[State]) -> list[dict[str, Any]]:
     """Return one row per portfolio that has scored decisions or uses a policy, by portfolio id.
 
-    Means are per decision, as ratios of portfolio value, net of costs. `lower` and `upper` bound the advantage with an
+    Means are per window, as ratios of portfolio value, net of costs. `lower` and `upper` bound the advantage with an
     anytime-valid confidence interval.
     """
     found = []
@@ -33,18 +33,21 @@ def rows(states: Iterable[State]) -> list[dict[str, Any]]:
 
 
 def render(found: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield the rows as lines of text, in basis points of portfolio value per decision."""
+    """Yield the rows as lines of text, in basis points of portfolio value per window."""
     if not found:
         yield "no portfolio uses a policy or has scored decisions (setting rl.enabled)"
         return
-    yield f"{'portfolio':<20} {'mode':<7} {'gate':<11} {'scored':>7} {'rules':>9} {'policy':>9} {'advantage':>10}  95 %"
+    yield (
+        f"{'portfolio':<20} {'mode':<7} {'gate':<11} {'scored':>7} {'windows':>7} {'rules':>9} {'policy':>9} "
+        f"{'advantage':>10}  95 %"
+    )
     for row in found:
         means = " ".join(f"{_points(row[name]):>9}" for name in ("base_mean", "policy_mean"))
         yield (
-            f"{row['portfolio_id']:<20} {row['mode']:<7} {row['status']:<11} {row['decisions']:>7} {means} "
-            f"{_points(row['advantage']):>10}  {_points(row['lower'])} to {_points(row['upper'])}"
+            f"{row['portfolio_id']:<20} {row['mode']:<7} {row['status']:<11} {row['decisions']:>7} {row['windows']:>7} "
+            f"{means} {_points(row['advantage']):>10}  {_points(row['lower'])} to {_points(row['upper'])}"
         )
-    yield "means per decision, in basis points of portfolio value, net of costs, on the same outcomes"
+    yield "means per window, in basis points of portfolio value, net of costs, on the same outcomes"
 
 
 def _statuses(questions: Sequence[Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Stage 9: k alike forecasts are not k bets, weights follow outcomes and forget nobody, and slow drift is seen."""
 
+from fractions import Fraction
 from itertools import pairwise
 from math import inf, log, nan, sqrt
 
@@ -67,6 +68,67 @@ def test_a_strategy_without_a_weight_gets_nothing():
     assert ensemble.aggregate([("a", "BTC")], [900], {"a": 0.0}, 0.5) == [0]
 
 
+# -- opposite sides ----------------------------------------------------------------------------------------------------
+def test_the_larger_side_keeps_the_net_in_proportion():
+    cells = [("a", "BTC"), ("b", "BTC"), ("c", "BTC"), ("a", "ETH")]
+    assert ensemble.netted(cells, [300, 100, -120, -50]) == [210, 70, 0, -50]
+    assert ensemble.netted(cells, [-300, -100, 120, 0]) == [-210, -70, 0, 0]
+    assert ensemble.netted(cells, [100, 100, -101, 50]) == [49, 49, 0, 50], "toward zero"
+    assert ensemble.netted(cells, [100, 20, -120, -50]) == [0, 0, 0, -50]
+    assert ensemble.netted([], []) == []
+
+
+def check_netted(cells, cents):
+    """Hold what netting promises of any book, beside fractions."""
+    after = ensemble.netted(cells, cents)
+    for symbol in {symbol for _, symbol in cells}:
+        rows = [index for index, cell in enumerate(cells) if cell[1] == symbol]
+        before = [cents[index] for index in rows]
+        long, short = sum(size for size in before if size > 0), -sum(size for size in before if size < 0)
+        net, gross = long - short, max(long, short)
+        for index in rows:
+            kept = (
+                Fraction(abs(net), gross) if cents[index] * net > 0 and long and short else 0 if long and short else 1
+            )
+            assert after[index] == int(cents[index] * Fraction(kept))
+            assert abs(after[index]) <= abs(cents[index]), "nothing grows"
+            assert after[index] * cents[index] >= 0, "nothing flips"
+        left = sum(after[index] for index in rows)
+        assert left * net >= 0
+        assert 0 <= abs(net) - abs(left) < max(len(rows), 1), "the net is kept, to the cents that truncation takes"
+        assert sum(abs(after[index]) for index in rows) == abs(left), "one side is left"
+    assert ensemble.netted(cells, after) == after, "once is enough"
+    for group in range(2):
+        names = {cell[group] for cell in cells}
+        for name in names:
+            rows = [index for index, cell in enumerate(cells) if cell[group] == name]
+            assert sum(abs(after[row]) for row in rows) <= sum(abs(cents[row]) for row in rows), "what a cap allowed"
+    order = sorted(range(len(cells)), key=lambda index: (cells[index][1], -index))
+    turned = ensemble.netted([cells[index] for index in order], [cents[index] for index in order])
+    assert turned == [after[index] for index in order], "the order of rows changes nothing"
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(("BTC", "ETH", "SOL"))),
+        st.one_of(st.integers(-5, 5), st.integers(-(10**14), 10**14)),
+        max_size=24,
+    )
+)
+def test_netting_promises_of_any_book(book):
+    check_netted(list(book), list(book.values()))
+
+
+def test_netting_promises_of_four_thousand_books_like_real_ones():
+    chance = np.random.default_rng(9)
+    for _ in range(4_000):
+        cells = [
+            (s, y) for s in "abcdef"[: chance.integers(1, 7)] for y in ("BTC", "ETH", "SOL") if chance.random() < 0.7
+        ]
+        check_netted(cells, chance.integers(-3_000_000, 3_000_000, len(cells)).tolist())
+
+
+# -- weights of the stage ----------------------------------------------------------------------------------------------
 def test_equal_weights_take_no_cent_however_many_there_are():
     for count in range(1, 80):
         weights = ensemble.begin([f"s{i}" for i in range(count)])

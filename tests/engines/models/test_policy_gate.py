@@ -1,13 +1,14 @@
 """The gate: the confidence sequence beside numpy's plain formulas, and what it does to many made policies."""
 
-from itertools import chain
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.gate import NEVER, made, simulate
+from benchmarks.gate import GROSS_SD, NEVER, made, one_by_one, simulate, summed, windows
 from engines.models import policy_gate
 from engines.models.policy_gate import Gate
 from engines.parameters import GateParams
@@ -104,7 +105,7 @@ def test_runs_side_by_side_that_never_open_are_those_of_the_engine():
 def test_three_differences_by_hand():
     """y = .75, .5, 1 with B = 2 %; λ is capped at ½ each time, so Σλ = 1.5 and the centre is their mean."""
     seen = walk([0.01, 0.0, 0.02])
-    assert [each.decisions for each in seen] == [1, 2, 3]
+    assert [each.windows for each in seen] == [1, 2, 3]
     assert seen[2].centre_sum / seen[2].bet_sum == pytest.approx(0.75)
     psi = (np.log(2) - 0.5) / 4
     misses = (0.75 - 0.5, 0.5 - 1.25 / 2, 1.0 - 1.75 / 3)
@@ -115,7 +116,7 @@ def test_three_differences_by_hand():
 
 
 def test_a_fresh_gate_is_no_evidence_in_plain_numbers():
-    assert Gate() == ("collecting", 0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    assert Gate() == ("collecting", 0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0, *(0,) * 8)
     assert policy_gate.interval(Gate(), PARAMS) == (-0.02, 0.02)
 
 
@@ -168,7 +169,7 @@ def test_differences_are_clipped_and_equal_returns_are_no_evidence():
 def test_the_comparison_has_means_of_both_paths():
     now = policy_gate.step(policy_gate.step(Gate(), 0.01, 0.03, PARAMS), -0.02, -0.01, PARAMS)
     found = policy_gate.comparison(now, PARAMS)
-    assert (found.decisions, found.status) == (2, "collecting")
+    assert (found.windows, found.status) == (2, "collecting")
     assert found.base_mean == pytest.approx(-0.005)
     assert found.policy_mean == pytest.approx(0.01)
     assert found.advantage == pytest.approx(0.015)
@@ -194,7 +195,178 @@ def test_an_edge_that_turns_is_closed_within_a_hundred_decisions():
     assert 62 <= np.median(closed[running] - 3_000) <= 75
 
 
-def test_decisions_that_overlap_would_close_it_wrongly_most_of_the_time():
-    """Why one open decision a cell is scored at a time: with an autocorrelation of .2 most gates close wrongly."""
+def test_windows_that_overlap_would_close_it_wrongly_most_of_the_time():
+    """Why decisions between two windows are not scored: with an autocorrelation of .2 most gates close wrongly."""
     _, closed = simulate(made(15, 500, 6_000, 0.0004, 0.2))
     assert 0.55 <= (closed != NEVER).mean() <= 0.72
+
+
+# -- cells that move together ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("cells", "one_by_one_opens"), [(5, 0.05), (10, 0.15), (20, 0.3)])
+def test_correlated_cells_open_it_wrongly_one_by_one_and_not_by_window(cells, one_by_one_opens):
+    """ρ = .7, 5,000 decisions without an edge: of single decisions .09/.27/.43 open, of windows .006 at most."""
+    count = 5_000 // cells
+    alone, _ = simulate(one_by_one(windows(21, 300, count, cells, 0.0, SD)))
+    assert (alone != NEVER).mean() > one_by_one_opens
+    together, _ = simulate(summed(windows(21, 2_000, count, cells, 0.0, SD)))
+    assert (together != NEVER).mean() <= 0.02
+
+
+@pytest.mark.parametrize("cells", [5, 10, 20])
+def test_an_edge_of_correlated_cells_opens_it_after_about_five_hundred_windows(cells):
+    sd = GROSS_SD / cells
+    opened, _ = simulate(summed(windows(22, 400, 1_200, cells, sd / 7.0, sd)))
+    assert 440 <= np.median(np.where(opened == NEVER, 10_000, opened)) <= 580
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+H = 3_600 * 10**9
+
+
+class Decision(NamedTuple):
+    at_ns: int
+    horizon_ns: int
+    late_ns: int
+    base: float
+    policy: float
+
+
+def scored(decisions):
+    """Let the gate admit decisions as they are made, and score their outcomes as they come."""
+    now, windows, events = Gate(), {}, []
+    for index, each in enumerate(decisions):
+        events += [(each.at_ns, 0, index), (each.at_ns + each.horizon_ns + each.late_ns, 1, index)]
+    for _, is_outcome, index in sorted(events):
+        each = decisions[index]
+        if is_outcome:
+            now = policy_gate.score(now, windows[index], each.base, each.policy, PARAMS)
+        else:
+            now, windows[index] = policy_gate.admit(now, each.at_ns, each.horizon_ns)
+    return now, [windows[index] for index in range(len(decisions))]
+
+
+def members(decisions):
+    """Return the window of each decision, looked up slowly: who is in the first one, then in the next, and so on."""
+    order = sorted(range(len(decisions)), key=lambda index: (decisions[index].at_ns, index))
+    found = dict.fromkeys(order, 0)
+    while order:
+        first = decisions[order[0]]
+        taken = [index for index in order if decisions[index].at_ns - first.at_ns <= first.horizon_ns // 2]
+        closed = first.at_ns + first.horizon_ns
+        inside = []
+        for index in taken:
+            if decisions[index].at_ns >= closed:
+                break
+            inside.append(index)
+            closed = max(closed, decisions[index].at_ns + decisions[index].horizon_ns)
+        found |= dict.fromkeys(inside, first.at_ns)
+        order = [index for index in order if decisions[index].at_ns >= closed]
+    return [found[index] for index in range(len(decisions))]
+
+
+decision = st.builds(
+    Decision,
+    st.integers(1, 40 * 4).map(lambda quarters: quarters * H // 4),
+    st.sampled_from((H // 4, H, 2 * H)),
+    st.just(0),
+    st.floats(-0.01, 0.01),
+    st.floats(-0.01, 0.01),
+)
+made_decisions = st.lists(decision, min_size=1, max_size=40)
+
+
+@given(made_decisions)
+def test_windows_take_half_a_horizon_and_never_overlap(decisions):
+    _, found = scored(decisions)
+    assert found == members(decisions)
+    spans = {
+        window: [
+            (each.at_ns, each.at_ns + each.horizon_ns)
+            for each, its in zip(decisions, found, strict=True)
+            if its == window
+        ]
+        for window in sorted(set(found) - {0})
+    }
+    for (_, earlier), (later, _) in pairwise(spans.items()):
+        assert max(due for _, due in earlier) <= later
+
+
+@given(made_decisions)
+def test_one_sum_a_window_enters_the_test_and_the_newest_waits(decisions):
+    now, found = scored(decisions)
+    sums = {}
+    for each, window in zip(decisions, found, strict=True):
+        if window:
+            base, policy, count = sums.get(window, (0.0, 0.0, 0))
+            sums[window] = (base + each.base, policy + each.policy, count + 1)
+    *tested, newest = [sums[window] for window in sorted(sums)]
+    alone = Gate()
+    for base, policy, _ in tested:
+        alone = policy_gate.step(alone, base, policy, PARAMS)
+    assert now.status == alone.status
+    assert now[1:13] == pytest.approx(alone[1:13], rel=1e-9, abs=1e-12)
+    assert now.decisions == sum(count for *_, count in sums.values())
+    assert (now.summed_base, now.summed_policy, now.summed_decisions) == pytest.approx(newest)
+    assert decode("gates", encode(now)) == now
+
+
+def at(hours, late=0.0, horizon=1.0, policy=0.001):
+    return Decision(int((100 + hours) * H), int(horizon * H), int(late * H), 0.0, policy)
+
+
+def test_a_window_by_hand():
+    """From 0 h on: .5 h is the last it takes and due at 1.5 h; .75 and 1.25 h lie between; 1.5 h opens the next."""
+    now, found = scored([at(0), at(0.5), at(0.75), at(1.25), at(1.5), at(2.4)])
+    first, second = int(100 * H), int(101.5 * H)
+    assert found == [first, first, 0, 0, second, 0]
+    assert (now.windows, now.decisions, now.summed_decisions) == (1, 3, 1)
+    assert now.policy_return == pytest.approx(0.002)
+
+
+def test_the_last_window_waits_for_an_outcome_of_a_later_one():
+    alone, _ = scored([at(0), at(0.25)])
+    assert (alone.windows, alone.decisions, alone.summed_policy) == (0, 2, pytest.approx(0.002))
+    undecided, _ = policy_gate.admit(alone, int(110 * H), H)
+    assert undecided.windows == 0, "a decision alone says nothing of what it will have earned"
+
+
+def test_an_outcome_after_that_of_a_later_window_is_not_scored():
+    """Until then a late one counts: the later window's outcome comes an hour after its decision at the earliest."""
+    in_time, _ = scored([at(0), at(0.25, late=1.0), at(1.5)])
+    late, _ = scored([at(0), at(0.25, late=1.3), at(1.5)])
+    assert (in_time.policy_return, in_time.decisions) == (pytest.approx(0.002), 3)
+    assert (late.policy_return, late.decisions) == (pytest.approx(0.001), 2)
+
+
+def test_a_window_of_which_no_outcome_came_is_no_evidence():
+    now, first = policy_gate.admit(Gate(), 100 * H, H)
+    now, second = policy_gate.admit(now, 102 * H, H)
+    assert policy_gate.score(now, second, 0.0, 0.001, PARAMS).windows == 0
+    now, third = policy_gate.admit(now, 104 * H, H)
+    now = policy_gate.score(now, first, 0.0, 0.001, PARAMS)
+    now = policy_gate.score(now, third, 0.0, 0.001, PARAMS)
+    assert (now.windows, now.summed_ns) == (1, third)
+    assert policy_gate.score(now, second, 0.0, 0.001, PARAMS) is now
+
+
+def test_what_was_decided_before_the_evidence_began_anew_is_not_scored():
+    now, old = policy_gate.admit(Gate(), 100 * H, H)
+    assert policy_gate.score(Gate(), old, 0.0, 0.001, PARAMS) == Gate()
+    now, new = policy_gate.admit(Gate(), 100 * H + 1, H)
+    assert policy_gate.score(now, old, 0.0, 0.001, PARAMS) is now
+    assert policy_gate.score(now, new, 0.0, 0.001, PARAMS).decisions == 1
+    assert policy_gate.score(now, 0, 0.0, 0.001, PARAMS) is now
+
+
+def test_a_slip_in_a_horizon_does_not_hold_a_window_open_for_years():
+    month = 30 * 24
+    assert policy_gate.admit(Gate(), 100 * H, month * H + 1) == (Gate(), 0)
+    _, found = scored([at(0), at(0.25, horizon=10 * 365 * 24), at(1.0)])
+    assert found == [100 * H, 0, 101 * H]
+    assert scored([at(0, horizon=month)])[1] == [100 * H]
+
+
+def test_evidence_of_single_decisions_is_none_and_what_it_closed_stays_closed():
+    """A record of decision version 3 has thirteen fields."""
+    for status, after in (("collecting", "collecting"), ("open", "collecting"), ("closed", "closed")):
+        assert decode("gates", encode((status, 900, *(0.5,) * 11))) == Gate(after)

@@ -39,14 +39,14 @@ def state_of(driver):
     return driver.processors["journal", 0][0].state
 
 
-def ask(driver, strategy="momentum", symbol="BTC-USD", side=1, **given_):
+def ask(driver, strategy="momentum", symbol="BTC-USD", side=1, claim=CLAIM, **given_):
     fields = signal(
         driver.now_ns,
         strategy_id=strategy,
         symbol=symbol,
         signal_id=f"s-{len(driver.read('signals'))}",
         action="buy" if side > 0 else "sell",
-        expected_return=CLAIM * side,
+        expected_return=claim * side,
         **given_,
     )
     driver.publish("signals", fields)
@@ -75,14 +75,71 @@ def test_two_strategies_alike_at_seven_tenths_are_worth_two_over_one_and_seven_t
     assert stage(ask(driver, "b"), "ensemble") == pytest.approx(2 / 1.7 * alone, abs=2)
 
 
-def test_opposite_sides_net_to_nothing_with_a_row_that_shows_it():
+def test_equal_opposite_sides_are_set_off_to_nothing_with_a_reason():
     driver = world()
     ask(driver, "a")
     found = ask(driver, "b", side=-1)
-    assert stage(found, "ensemble", "net_cents") == 0
-    assert stage(found, "ensemble") > 0
+    assert stage(found, "drawdown") > 0
+    assert stage(found, "ensemble") == 0
+    assert reason(found) == "netted"
     assert targets(found)["BTC-USD"] == 0.0
     assert found["correlation_penalties"] == {"BTC-USD": 0.0}
+
+
+def reason(fields, name="ensemble"):
+    return next(row["reason"] for row in fields["waterfall"] if row["stage"] == name)
+
+
+def test_a_buy_of_two_percent_against_a_sell_of_one_point_two_is_the_cap_and_not_what_two_caps_leave():
+    """V = 100,000, confidence .7, s = 2 %. Both sides clipped by the caps first, 1,951.11 USD would be left."""
+    driver = priced(Driver(partitions=1))
+    fields = {"confidence": 0.7, "risk_score": 0.0}
+    for name, action, claimed in (("a", "buy", 0.02), ("b", "sell", -0.012)):
+        rest = {"strategy_id": name, "signal_id": name, "action": action, "expected_return": claimed}
+        driver.publish("signals", signal(driver.now_ns, **fields, **rest))
+        driver.run()
+    found = last(driver)
+    assert targets(found) == {"BTC-USD": pytest.approx(15_000.0, abs=0.011)}
+    assert [(row["strategy_id"], row["cents"] > 0) for row in found["cells"]] == [("a", True)]
+    assert reason(found) == "netted"
+    assert stage(found, "ensemble") == stage(found, "ensemble", "net_cents")
+
+
+def test_the_larger_side_shrinks_to_the_net_and_other_symbols_stay():
+    driver = world()
+    ask(driver, "a", "ETH-USD", claim=0.01)
+    alone = ask(driver, "a", claim=0.01)
+    found = ask(driver, "b", side=-1, claim=0.008)
+    long, short = stage(alone, "ensemble") / 2, stage(found, "drawdown") - stage(alone, "drawdown")
+    assert 0 < short < long
+    assert stage(found, "ensemble") == pytest.approx(long + (long - short) / 1.7, abs=3)
+    assert reason(found) == "netted"
+
+
+def test_who_may_open_nothing_closes_nothing_of_the_others():
+    """Strategy b is REDUCING and holds nothing: its SELL would be cut to nothing, so it takes nothing from a's BUY."""
+    driver = world()
+    ask(driver, "a")
+    order = {"scope": "strategy:b", "state": "REDUCING"}
+    driver.publish("control", control(driver.now_ns, "trading_state", order))
+    driver.run()
+    found = ask(driver, "b", side=-1)
+    assert targets(found)["BTC-USD"] > 0.0
+    assert reason(found) == ""
+    assert reason(found, "limits") == "REDUCING"
+
+
+def test_who_reduces_counts_with_what_it_still_holds():
+    driver = world()
+    held = targets(ask(driver, "b", side=-1, claim=0.006))["BTC-USD"]
+    order = {"scope": "strategy:b", "state": "REDUCING"}
+    driver.publish("control", control(driver.now_ns, "trading_state", order))
+    driver.run()
+    ask(driver, "b", side=-1, claim=0.01)
+    found = ask(driver, "a", claim=0.01)
+    whole = stage(found, "drawdown") / 2
+    assert held < 0.0
+    assert targets(found)["BTC-USD"] == pytest.approx(whole / 170 + held, abs=0.03)
 
 
 def test_a_strategy_that_a_gate_sizes_to_nothing_is_live_all_the_same():

@@ -59,7 +59,7 @@ def settled(bars=30):
 def trust(state):
     """Open the gate of a policy by hand, where evidence would."""
     for portfolio in PORTFOLIOS:
-        state.gates.put((portfolio,), Gate(status="open", decisions=100, lower=0.1, difference_square_sum=0.01))
+        state.gates.put((portfolio,), Gate(status="open", windows=100, lower=0.1, difference_square_sum=0.01))
 
 
 claims = st.fixed_dictionaries(

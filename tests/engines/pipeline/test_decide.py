@@ -369,17 +369,17 @@ def test_a_halt_of_one_strategy_leaves_the_others():
 
 
 # -- sides, expiry, sizes --------------------------------------------------------------------------------------------
-def test_opposite_cells_net_and_both_count_for_the_symbols_cap():
+def test_opposite_cells_are_set_off_before_the_caps():
     driver = priced()
     buy(driver, strategy_id="a", signal_id="s-1")
     buy(driver, strategy_id="b", signal_id="s-2", action="sell", expected_return=-0.01)
     found = last(driver)
     assert targets(found) == {"BTC-USD": 0.0}
-    assert found["totals"] == {"gross_usd": 13_500.0, "net_usd": 0.0, "utilization_ratio": 0.135}
+    assert found["totals"] == {"gross_usd": 0.0, "net_usd": 0.0, "utilization_ratio": 0.0}
     assert held(driver) == {"BTC-USD": 0.0}
     buy(driver, strategy_id="b", signal_id="s-3", action="sell", expected_return=-0.004)
-    net = targets(last(driver))["BTC-USD"]
-    assert 0 < net < 13_500.0
+    assert targets(last(driver))["BTC-USD"] == pytest.approx(13_500.0, abs=0.02)
+    assert [(row["strategy_id"], row["symbol"]) for row in last(driver)["cells"]] == [("a", "BTC-USD")]
 
 
 def test_shorts_are_a_reduction_to_zero_where_they_are_off():

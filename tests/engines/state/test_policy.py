@@ -13,7 +13,7 @@ from engines.state import policy
 from schemas.rl import RlRequest
 from streams.journal import entries as journal
 
-OPEN = Gate(status="open", decisions=40, lower=0.1, difference_square_sum=0.01)
+OPEN = Gate(status="open", windows=40, lower=0.1, difference_square_sum=0.01)
 
 
 def live(mode="live", gate=OPEN, **changes):
@@ -355,9 +355,9 @@ def test_an_operator_takes_a_nudge_back_at_once():
 
 
 def test_only_an_operator_opens_a_gate_that_has_closed_and_with_fresh_evidence():
-    driver = live(gate=Gate(status="closed", decisions=99, lower=0.5))
+    driver = live(gate=Gate(status="closed", windows=99, lower=0.5))
     order(driver, "live", "portfolio:other")
-    assert policy.gate_of(state(driver), "main").decisions == 99
+    assert policy.gate_of(state(driver), "main").windows == 99
     order(driver, "live", "portfolio:main", "c-2")
     assert policy.gate_of(state(driver), "main") == Gate()
     driver = live()
@@ -392,37 +392,86 @@ def test_other_ways_to_bet_or_to_close_leave_the_evidence_as_it_is():
 
 
 # -- evidence --------------------------------------------------------------------------------------------------------
+def settle_newest(driver, realised, symbol="BTC-USD", **given_):
+    """Let the outcome of a cell's newest claim come."""
+    claims = state(driver).predictions.get(("main", "momentum", symbol)).claims
+    settle(driver, claims[-1].signal_id, realised, symbol=symbol, **given_)
+
+
+def scored(driver):
+    gate = policy.gate_of(state(driver), "main")
+    return gate.windows, gate.decisions
+
+
 def test_both_sizes_are_scored_on_the_same_outcome_net_of_costs():
     driver = live("shadow", None)
     request = asked(driver)[0]
     answer(driver, request, 0.5)
-    settle(driver, state(driver).predictions.get(("main", "momentum", "BTC-USD")).claims[-1].signal_id, 0.03)
+    settle_newest(driver, 0.03)
     w_base = request["w_base"]
     w_policy = int(w_base * 100_000 * 100 * 1.3) / 10_000_000
     gate = policy.gate_of(state(driver), "main")
-    assert gate.decisions == 1
-    assert gate.base_return == pytest.approx(w_base * 0.03 - 0.001 * w_base, rel=1e-9)
-    assert gate.policy_return == pytest.approx(w_policy * 0.03 - 0.001 * w_policy, rel=1e-9)
+    assert (gate.decisions, gate.windows) == (1, 0)
+    assert gate.summed_base == pytest.approx(w_base * 0.03 - 0.001 * w_base, rel=1e-9)
+    assert gate.summed_policy == pytest.approx(w_policy * 0.03 - 0.001 * w_policy, rel=1e-9)
+    driver.advance(3_600.0)
+    priced(driver)
+    claim(driver)
+    answer(driver, asked(driver)[-1], 0.5)
+    settle_newest(driver, 0.0)
     claim(driver)
     shown = last(driver)["rl"]["gate"]
-    assert shown["advantage"] == pytest.approx(gate.policy_return - gate.base_return, rel=1e-12)
-    assert (shown["decisions"], shown["status"]) == (1, "collecting")
+    assert shown["advantage"] == pytest.approx(gate.summed_policy - gate.summed_base, rel=1e-12)
+    assert (shown["windows"], shown["decisions"], shown["status"]) == (1, 2, "collecting")
 
 
-def test_outcomes_that_overlap_and_decisions_without_an_answer_are_not_scored():
+def test_all_cells_of_a_window_make_one_sum():
+    """BTC at 0, ETH a quarter of an hour later, SOL after .6 h, an hour of horizon each: SOL is in no window."""
     driver = live("shadow", None)
-    names = []
+    answer(driver, asked(driver)[-1], 0.2)
+    for symbol, wait_s in (("ETH-USD", 900.0), ("SOL-USD", 1_260.0)):
+        driver.advance(wait_s)
+        priced(driver)
+        claim(driver, symbol=symbol)
+        answer(driver, asked(driver)[-1], 0.2)
+    for symbol in ("BTC-USD", "ETH-USD", "SOL-USD"):
+        settle_newest(driver, 0.01, symbol)
+    gate = policy.gate_of(state(driver), "main")
+    assert (gate.windows, gate.decisions, gate.summed_decisions) == (0, 2, 2)
+    driver.advance(3_600.0)
+    priced(driver)
+    claim(driver, symbol="SOL-USD")
+    assert scored(driver) == (0, 2)
+    answer(driver, asked(driver)[-1], 0.2)
+    assert scored(driver) == (0, 2), "a decision alone closes nothing: late outcomes of the window may come"
+    settle_newest(driver, 0.01, "SOL-USD")
+    after = policy.gate_of(state(driver), "main")
+    assert (after.windows, after.decisions) == (1, 3)
+    assert after.policy_return == gate.summed_policy
+
+
+def test_a_cell_is_scored_once_a_window_as_long_as_its_decision_is_open():
+    driver = live("shadow", None)
     for number in range(3):
         claim(driver, signal_id=f"o-{number}")
-        names.append(f"o-{number}")
-        if number < 2:
-            answer(driver, asked(driver)[-1], 0.2)
-    settle(driver, "o-0", 0.01, holding_s=100.0)
-    settle(driver, "o-1", 0.01, holding_s=100.0)
-    assert policy.gate_of(state(driver), "main").decisions == 1
-    driver.advance(300.0)
-    settle(driver, "o-2", 0.01)
-    assert policy.gate_of(state(driver), "main").decisions == 1
+        answer(driver, asked(driver)[-1], 0.2)
+    for number in range(3):
+        settle(driver, f"o-{number}", 0.01, holding_s=100.0)
+    assert scored(driver) == (0, 1)
+    claim(driver, signal_id="after")
+    answer(driver, asked(driver)[-1], 0.2)
+    settle(driver, "after", 0.01)
+    assert scored(driver) == (0, 2)
+
+
+def test_decisions_without_an_answer_are_not_scored():
+    driver = live("shadow", None)
+    settle_newest(driver, 0.01)
+    assert scored(driver) == (0, 0)
+    claim(driver)
+    answer(driver, asked(driver)[-1], 0.2, 0.1)
+    settle_newest(driver, 0.01)
+    assert scored(driver) == (0, 0)
 
 
 # -- the question ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from schemas.allocation import Allocation
 from schemas.errors import ConfigurationException, InvalidPriceException
 from streams.library import Layer3Phase2Portfolio, Layer3Phase3Hybrid
 
-OPEN = Gate(status="open", decisions=40, lower=0.1, difference_square_sum=0.01)
+OPEN = Gate(status="open", windows=40, lower=0.1, difference_square_sum=0.01)
 ANSWER = {
     "position_pct": 0.05,
     "confidence": 1.0,
@@ -237,7 +237,12 @@ def test_the_comparison_counts_what_was_scored():
                 }
             )
         found = library.get_performance_comparison()
-        assert (found["decisions"], found["status"], found["breaker"]) == (4, "collecting", "closed")
+        assert (found["decisions"], found["windows"], found["status"], found["breaker"]) == (
+            4,
+            0,
+            "collecting",
+            "closed",
+        )
         assert found["lower"] <= found["advantage"] <= found["upper"]
         assert Layer3Phase2Portfolio(enable_metrics=False).get_performance_comparison()["decisions"] == 0
 
