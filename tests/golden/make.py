@@ -26,7 +26,19 @@ STRATEGIES = ("breakout", "carry", "momentum", "reversion")
 PORTFOLIOS = ("alpha", "beta", "main")
 REGIMES = ("trending_up", "trending_down", "ranging", "high_volatility", "crisis", "CRISIS_FLIGHT", "Choppy")
 ACTIONS = ("strong_buy", "buy", "buy", "hold", "sell", "strong_sell")
-CRASHES = {170: 0.93, 171: 0.96, 235: 1.03, 260: 1.09, 340: 0.88, 341: 0.90, 400: 1.03, 410: 1.03, 455: 1.03}
+CRASHES = {
+    170: 0.93,
+    171: 0.96,
+    235: 1.03,
+    500: 0.92,
+    501: 0.93,
+    260: 1.09,
+    340: 0.85,
+    341: 0.86,
+    400: 1.03,
+    410: 1.03,
+    455: 1.03,
+}
 """Round → factor of all prices."""
 
 
@@ -93,7 +105,7 @@ class World:
             "regime": chance.choice((*REGIMES, "ranging", "ranging", "trending_up")),
             "expected_return": claimed,
             "predicted_volatility": volatility,
-            "horizon_s": chance.choice((None, 600, 1800)),
+            "horizon_s": chance.choice((60, 120, 600)),
             "valid_for_s": chance.choice((None, 120, 1200)),
             "sentiment_score": round(chance.random(), 2) if chance.random() < 0.5 else None,
             "sentiment_confidence": round(chance.random(), 2) if chance.random() < 0.3 else None,
@@ -105,12 +117,12 @@ class World:
     def outcome(self) -> None:
         if not self.sent:
             return
-        claimed = self.sent.pop(self.chance.randrange(len(self.sent)))
+        claimed = self.sent.pop(-1 - self.chance.randrange(min(6, len(self.sent))))
         volatility = claimed["predicted_volatility"] or 0.01
         noise = volatility * self.chance.gauss(0.0, 1.0)
         cell = (claimed["portfolio_id"], claimed["strategy_id"], claimed["symbol"])
         side = -1 if "sell" in claimed["action"] else 1
-        noise += side * volatility * self.nudges.pop(cell, 0.0) * (8.0 if self.number < 560 else -8.0)
+        noise += side * volatility * self.nudges.pop(cell, 0.0) * (30.0 if self.number < 620 else -30.0)
         self.publish(
             "outcomes",
             portfolio_id=claimed["portfolio_id"],
@@ -228,7 +240,7 @@ ORDERS = {
 }
 
 
-def build(seed: int = 20_240_229) -> list[bytes]:
+def build(seed: int = 3) -> list[bytes]:
     """Return the entries of a journal."""
     world = World(seed)
     for number in range(ROUNDS):
