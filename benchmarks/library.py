@@ -10,18 +10,19 @@ from typing import Any
 
 from benchmarks.rig import START_NS, ratios, spread
 from engines import allocation, fold
-from engines.pipeline import aggregation, caps, cell_sizing, decide, no_trade_band
+from engines.handlers import calls
+from engines.pipeline import aggregation, caps, cell_sizing, decide, no_trade_band, publish
 from streams.journal import entries as journal
-from streams.library import phases
+from streams.library import phases, session
 from streams.library.phases import Layer3Phase1
 
 TARGET = 2.5
 PARTS: dict[str, tuple[Any, str]] = {
     "validate": (phases, "plain"),
     "entry": (journal, "internal"),
-    "fold": (fold, "apply"),
-    "fold: price": (fold, "fold_price"),
-    "fold: signal": (fold, "fold_signal"),
+    "fold": (session, "apply"),
+    "fold: price": (calls, "fold_price"),
+    "fold: signal": (calls, "fold_signal"),
     "decide": (fold, "decide"),
     "decide: held": (decide, "hold"),
     "decide: stages 2-3": (cell_sizing, "bet"),
@@ -32,8 +33,8 @@ PARTS: dict[str, tuple[Any, str]] = {
     "decide: band": (no_trade_band, "settle"),
     "decide: headroom": (decide, "headroom"),
     "decide: quantities": (decide, "_quantities"),
-    "claim": (fold, "_claim"),
-    "render and hash": (fold, "render"),
+    "claim": (publish, "keep_claims"),
+    "render and hash": (publish, "render"),
     "render: fields": (allocation, "fields"),
     "read back": (phases, "PositionSizingDecision"),
 }

@@ -181,13 +181,13 @@ def with_(**fields) -> bytes:
 
 HTML = b"<html><body>It works!</body></html>"
 ILL: dict[str, tuple[Handle, str, str]] = {
-    "times out": (silent, "timeout", "must answer whole within"),
-    "hears nothing": (deaf, "timeout", "must answer whole within"),
+    "times out": (silent, "timeout", "no complete answer within"),
+    "hears nothing": (deaf, "timeout", "no complete answer within"),
     "resets": (resets, "refused", "POST /: "),
     "hangs up without a word": (hangs_up, "refused", "POST /: "),
     "half-closed in the middle": (half_closed, "refused", "POST /: ClientPayloadError"),
-    "slow headers": (slow_headers, "timeout", "must answer whole within"),
-    "trickles bytes": (trickles, "timeout", "must answer whole within"),
+    "slow headers": (slow_headers, "timeout", "no complete answer within"),
+    "trickles bytes": (trickles, "timeout", "no complete answer within"),
     "answers 500": (says(http(with_(), "500 Oops")), "refused", "status must be 200, was 500"),
     "answers 204": (says(b"HTTP/1.1 204 None\r\n\r\n"), "refused", "status must be 200, was 204"),
     "redirects": (

@@ -209,8 +209,8 @@ def test_a_dropped_doubled_or_swapped_entry_is_found(drop):
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ({"decision_version": 999}, "the decision is of decision version 999, installed is"),
-        ({"offset": 999}, "journal.jsonl must hold the entries 0 to 999"),
+        ({"decision_version": 999}, "the bundle has decision version 999, installed is"),
+        ({"offset": 999}, "journal.jsonl must contain entries 0 to 999"),
         ({"sha256": {}}, "cannot verify"),
     ],
 )
