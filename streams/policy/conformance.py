@@ -5,10 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Literal, NamedTuple
 
+from config.policy import TensorNames
 from engines.handlers.policy_request import FEATURES
 from schemas.rl import RlRequest
 from streams.policy.adapters import Adapter, OpenInference, Predict
-from streams.policy.answer import Answer, NoAnswer
+from streams.policy.answer import TENSORS, Answer, NoAnswer
 from streams.policy.http_transport import Link
 
 ConformanceVerdict = Literal["fits", "does not fit", "note", "not tried"]
@@ -55,11 +56,18 @@ class Probe:
     """Asks one endpoint this and that."""
 
     def __init__(
-        self, link: Link, protocol: str, *, model: str = "policy", timeout_s: float = 5.0, count: int = 50
+        self,
+        link: Link,
+        protocol: str,
+        *,
+        model: str = "policy",
+        tensors: TensorNames = TENSORS,
+        timeout_s: float = 5.0,
+        count: int = 50,
     ) -> None:
         """Ask over `link`; `count` questions one by one for the latency."""
         self.link, self.protocol = link, protocol
-        self.adapter: Adapter = Predict(link) if protocol == "predict" else OpenInference(link, model)
+        self.adapter: Adapter = Predict(link) if protocol == "predict" else OpenInference(link, model, tensors=tensors)
         self.timeout_s, self.count = timeout_s, count
         self.findings: list[ConformanceFinding] = []
 

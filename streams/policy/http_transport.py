@@ -1,7 +1,9 @@
 """The way to an endpoint: one connection pool, no redirects, a bounded reply, and a deadline over all of it."""
 
 import asyncio
+import errno
 import ssl
+from types import SimpleNamespace
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -22,15 +24,43 @@ class Reply(NamedTuple):
     """What an error about it names."""
 
 
+class Connection:
+    """How one request got its connection, as the client tells."""
+
+    reused: bool = False
+
+
+def tracing() -> aiohttp.TraceConfig:
+    """Return what tells each request's `Connection`."""
+
+    async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    async def made(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.reused = False
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(reused)
+    trace.on_connection_create_end.append(made)
+    return trace
+
+
 class Link:
     """A pool of connections to one endpoint. It is made without a loop, and belongs to the loop of its first call."""
 
-    def __init__(self, endpoint: str, *, connections: int = 128, token: str | None = None) -> None:
-        """Ask at `endpoint` (a URL) over so many connections at most; `token` goes as a bearer token."""
+    def __init__(
+        self, endpoint: str, *, connections: int = 128, token: str | None = None, proxy: str | None = None
+    ) -> None:
+        """Ask at `endpoint` (a URL) over so many connections at most; `token` goes as a bearer token.
+
+        `proxy`: URL of an HTTP proxy. None: none, whatever the environment says.
+        """
         self.endpoint = endpoint
         self._connections = connections
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
     async def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Reply:
         """Send one request; return the whole reply, if it came within `timeout_s` and has a status of 200.
@@ -49,16 +79,41 @@ class Link:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     async def _read(self, method: str, path: str, body: bytes | None, place: str) -> bytes:
-        async with self._pool().request(
+        """Ask; once more, on a new connection, where a kept one was closed before any byte of an answer.
+
+        Such a close races with the request, and says nothing of the endpoint.
+        """
+        self._session = self._session or self._pool(kept=True)
+        connection = Connection()
+        try:
+            return await self._ask(self._session, method, path, body, place, connection)
+        except aiohttp.ClientConnectionError as error:
+            if not (connection.reused and _unanswered(error)):
+                raise
+        self._fresh = self._fresh or self._pool(kept=False)
+        return await self._ask(self._fresh, method, path, body, place, connection)
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None,
+        place: str,
+        connection: Connection,
+    ) -> bytes:
+        async with session.request(
             method,
             self.endpoint + path,
             data=body,
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"},
             allow_redirects=False,
+            trace_request_ctx=connection,
         ) as response:
             try:
                 return await _body(response, place)
@@ -66,17 +121,23 @@ class Link:
                 response.close()  # what is left of it must not be waited for
                 raise
 
-    def _pool(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                auto_decompress=False,
-                read_bufsize=REPLY_BYTES_MAX,
-            )
-        return self._session
+    def _pool(self, *, kept: bool) -> aiohttp.ClientSession:
+        """Return a pool that keeps its connections, or one that makes each of them anew."""
+        connector = (
+            aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_S)
+            if kept
+            else aiohttp.TCPConnector(limit=self._connections, force_close=True)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            auto_decompress=False,
+            read_bufsize=REPLY_BYTES_MAX,
+            proxy=self._proxy,
+            trace_configs=[tracing()],
+        )
 
 
 async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
@@ -95,6 +156,17 @@ async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
         if len(raw) > REPLY_BYTES_MAX:
             raise NoAnswer("invalid", f"{place}: reply must have at most {REPLY_BYTES_MAX} bytes, was more")
     return bytes(raw)
+
+
+def _unanswered(error: aiohttp.ClientConnectionError) -> bool:
+    """Return whether a connection ended with no byte of an answer, as far as the client can tell.
+
+    `ServerDisconnectedError.message` is what came of the head, a text where nothing did. A reset hides whether a
+    part of the head had come.
+    """
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)
+    return isinstance(error, ConnectionError) or getattr(error, "errno", None) in {errno.ECONNRESET, errno.EPIPE}
 
 
 def _told(error: Exception) -> str:
