@@ -93,6 +93,11 @@ class OpenInference:
         """Look at the model's metadata."""
         await self._fit(timeout_s)
 
+    @property
+    def undeclared(self) -> bool:
+        """Whether the metadata that was seen declares no outputs, so that the answers alone can be checked."""
+        return self._kinds is not None and not self._kinds.outputs
+
     async def close(self) -> None:
         """Close the pool."""
         await self._link.close()

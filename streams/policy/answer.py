@@ -204,8 +204,8 @@ def fitting(raw: bytes, model: str, tensors: TensorNames = TENSORS, *, place: st
     """Return what a model's metadata leaves open, or say why it does not fit.
 
     It fits with exactly one input, `state`, FP32 or FP64 of shape [1, number of features], and the outputs `nudge`
-    and `confidence` of one number each, by the names of `tensors`; -1 fits any length. Python servers (KServe, MLServer)
-    declare no inputs or outputs where the model's author did not: then the answers alone are checked.
+    and `confidence` of one number each, by the names of `tensors`; -1 fits any length. Python servers (KServe,
+    MLServer) declare no inputs or outputs where the model's author did not: then the answers alone are checked.
 
     Raises:
         InvalidAdviceException: place, rule and value.

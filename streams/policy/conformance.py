@@ -86,13 +86,19 @@ class Probe:
         try:
             if self.protocol == "oip":
                 await self.adapter.check(self.timeout_s)
-                self._found(name, "fits", f"state [1, {len(FEATURES)}] in, nudge and confidence out")
+                self._found(name, *self._declared())
                 name = "answer"
             self._found(name, "fits", _shown(await self._ask(_question(0))))
         except NoAnswer as error:
             self._found(name, "does not fit", str(error))
             return error.reason == "invalid" or "status must be" in str(error)
         return True
+
+    def _declared(self) -> tuple[ConformanceVerdict, str]:
+        """Return what the metadata that fits amounts to."""
+        if isinstance(self.adapter, OpenInference) and self.adapter.undeclared:
+            return "note", "no outputs are declared: the answers alone are checked"
+        return "fits", f"state [1, {len(FEATURES)}] in, nudge and confidence out"
 
     async def _asked(self) -> dict[str, float]:
         if any(each.verdict == "does not fit" for each in self.findings):

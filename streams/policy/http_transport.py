@@ -24,14 +24,14 @@ class Reply(NamedTuple):
     """What an error about it names."""
 
 
-class Connection:
+class ConnectionUse:
     """How one request got its connection, as the client tells."""
 
     reused: bool = False
 
 
 def tracing() -> aiohttp.TraceConfig:
-    """Return what tells each request's `Connection`."""
+    """Return what tells each request's `ConnectionUse`."""
 
     async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:
         context.trace_request_ctx.reused = True
@@ -89,7 +89,7 @@ class Link:
         Such a close races with the request, and says nothing of the endpoint.
         """
         self._session = self._session or self._pool(kept=True)
-        connection = Connection()
+        connection = ConnectionUse()
         try:
             return await self._ask(self._session, method, path, body, place, connection)
         except aiohttp.ClientConnectionError as error:
@@ -105,7 +105,7 @@ class Link:
         path: str,
         body: bytes | None,
         place: str,
-        connection: Connection,
+        connection: ConnectionUse,
     ) -> bytes:
         async with session.request(
             method,
@@ -166,7 +166,8 @@ def _unanswered(error: aiohttp.ClientConnectionError) -> bool:
     """
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)
-    return isinstance(error, ConnectionError) or getattr(error, "errno", None) in {errno.ECONNRESET, errno.EPIPE}
+    broken = isinstance(error, ConnectionError) or isinstance(error.__cause__, ConnectionError)
+    return broken or getattr(error, "errno", None) in {errno.ECONNRESET, errno.EPIPE}
 
 
 def _told(error: Exception) -> str:
