@@ -56,13 +56,12 @@ class Options(NamedTuple):
     """`mock`, or the URL of a policy."""
 
 
-async def run(options: Options) -> dict[str, Any]:
-    """Run the whole of it; return the summary.
+async def run(options: Options, files: Sequence[Candles] = ()) -> dict[str, Any]:
+    """Run the whole of it, on the candles of `files` or else a simulated market; return the summary.
 
     Raises:
         SizingError: something did not start, or the worker died.
     """
-    files = [candles.read(path) for path in options.data]
     summary: dict[str, Any]
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="himari-demo-")))
@@ -84,7 +83,7 @@ def _title(options: Options) -> str:
     return f"{len(options.data)} files, {kind}" if options.data else f"simulated market, {kind}"
 
 
-def _settings(broker: BrokerProcess, folder: Path, files: list[Candles], rl: str | None) -> Settings:
+def _settings(broker: BrokerProcess, folder: Path, files: Sequence[Candles], rl: str | None) -> Settings:
     """Return the demo's settings: a market of hours is not stale after two minutes."""
     width_s = max((each.width_s for each in files), default=3600)
     return Settings.model_validate(
@@ -148,7 +147,9 @@ async def _live(stage: DemoEnvironment, options: Options, board: Board) -> Calla
     return show
 
 
-async def _history(stage: DemoEnvironment, options: Options, board: Board, files: list[Candles]) -> Callable[..., Any]:
+async def _history(
+    stage: DemoEnvironment, options: Options, board: Board, files: Sequence[Candles]
+) -> Callable[..., Any]:
     """Real candles in event time, as fast as the machine goes."""
     events = list(strategies.feed(files))
     board.total = float(len(events))
@@ -287,7 +288,7 @@ async def _watching(stage: DemoEnvironment, tally: DemoStatistics, board: Board)
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-async def _summary(stage: DemoEnvironment, tally: DemoStatistics, files: list[Candles]) -> dict[str, Any]:
+async def _summary(stage: DemoEnvironment, tally: DemoStatistics, files: Sequence[Candles]) -> dict[str, Any]:
     """Verify every allocation, and return what there is to report; a candle of a file is named by its opening."""
     hours, answers = CascadeHours(files[0].width_s if files else 0), PolicyAnswers()
 
@@ -312,5 +313,6 @@ async def _summary(stage: DemoEnvironment, tally: DemoStatistics, files: list[Ca
         "policy": answers.report(tally.board),
         "correlation": cascade_day.report(files, hours.worst_day()),
         "data": candles.found(files)._asdict(),
+        "skipped_rows": [text for each in files for text in each.skipped],
         "dashboard_url": None,
     }
