@@ -1,15 +1,16 @@
 """Readings that foretell, or show, a cascade of liquidations."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field, model_validator
-from pydantic.config import JsonValue
+from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic.config import JsonDict, JsonValue
 
 from schemas.base import Message
 from schemas.errors import InvalidCascadeIndicatorsException, InvalidMessage
 from schemas.rules import Fault, broken
-from schemas.units import Hours, Id, Reading, TimestampNs, Unit, Usd
+from schemas.units import FundingRate, Hours, Id, OpenInterestChange, Reading, TimestampNs, Unit, Usd
 
+LIQUIDATIONS = "liquidation_volume_24h"
 READINGS = (
     "funding_rate",
     "oi_change_pct",
@@ -19,20 +20,35 @@ READINGS = (
     "liquidation_volume_24h",
     "open_interest",
 )
+_LIQUIDATED: JsonDict = {"required": [LIQUIDATIONS], "properties": {LIQUIDATIONS: {"type": "number"}}}
+_SOME_INTEREST: JsonDict = {"properties": {"open_interest": {"not": {"const": 0}}}}
 _ONE_OF_ALL: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "number"}}} for name in READINGS]
+
+
+def _not_null(schema: JsonDict) -> None:
+    """Let the schema say that the field is a string or absent."""
+    text, *_ = schema.pop("anyOf")  # type: ignore[misc]
+    schema |= text  # type: ignore[assignment]
+    del schema["default"]
 
 
 class CascadeIndicators(Message):
     """What a feed knows of crowding and forced selling; at least one reading. Missing is not zero."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_ALL})
+    model_config = ConfigDict(json_schema_extra={"anyOf": _ONE_OF_ALL, "if": _LIQUIDATED, "then": _SOME_INTEREST})
     refused_as: ClassVar[type[InvalidMessage]] = InvalidCascadeIndicatorsException
 
-    symbol: Id | None = Field(None, description="What the readings are of. Absent: the market as a whole.")
+    symbol: Id | None = Field(
+        None,
+        description="What the readings are of. Absent (not null): the market as a whole.",
+        json_schema_extra=_not_null,
+    )
     timestamp_ns: TimestampNs = Field(description="When they were read, ns since 1970 UTC.")
-    funding_rate: Reading | None = Field(None, description="Ratio per funding interval, positive where longs pay.")
+    funding_rate: FundingRate | None = Field(None, description="Ratio per funding interval, positive where longs pay.")
     funding_interval_hours: Hours = Field(8.0, description="Hours between two fundings; the rate is brought to 8 h.")
-    oi_change_pct: Reading | None = Field(None, description="Change of open interest in 24 h, coin units, a ratio.")
+    oi_change_pct: OpenInterestChange | None = Field(
+        None, description="Change of open interest in 24 h, coin units, a ratio; -1 is all of it."
+    )
     volume_ratio: Reading | None = Field(
         None, ge=0, description="Quote volume against the mean of the previous 24 h. Absent: from our own bars."
     )
@@ -40,6 +56,21 @@ class CascadeIndicators(Message):
     exchange_netflow_zscore: Reading | None = Field(None, description="Exchange inflow, in standard deviations.")
     liquidation_volume_24h: Usd | None = Field(None, description="USD in 24 h; counts where open_interest is given.")
     open_interest: Usd | None = Field(None, description="USD.")
+
+    @field_validator("symbol", mode="before")
+    @classmethod
+    def _absent_or_named(cls, symbol: Any) -> Any:
+        """Refuse null: whoever meant a symbol and lost it does not speak for the market as a whole."""
+        if symbol is None:
+            raise broken(Fault("wrong_type", "", "must be a string, or absent for the market as a whole, was null"))
+        return symbol
+
+    @model_validator(mode="after")
+    def _liquidated_of_something(self) -> Self:
+        if self.open_interest == 0 and self.liquidation_volume_24h is not None:
+            rule = f"must be positive where {LIQUIDATIONS} is given, was 0"
+            raise broken(Fault("inconsistent", "open_interest", rule))
+        return self
 
     @model_validator(mode="after")
     def _at_least_one_reading(self) -> Self:

@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from schemas.base import Message
 from schemas.errors import InvalidControlException, InvalidMessage
 from schemas.rules import within
-from schemas.units import Equity, Id, Sha256, Text, TimestampNs
+from schemas.units import Equity, Id, Said, Sha256, TimestampNs
 from schemas.vocabulary import ControlKind, PolicyMode, TradingState
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy|symbol):[A-Za-z0-9._:/-]{1,64})$")]
@@ -75,8 +75,8 @@ class Control(Message):
     control_id: Id = Field(description="Names the order; the answers carry it as their subject.")
     kind: ControlKind = Field(description="What the payload is.")
     payload: SettingsChange | TradingStateChange | PortfolioValue | RlMode = Field(description="As kind says.")
-    reason: Text = Field(description="Why, for those who read the journal.")
-    by: Text = Field(description="Who, for those who read the journal.")
+    reason: Said = Field(description="Why, for those who read the journal.")
+    by: Said = Field(description="Who, for those who read the journal.")
     timestamp_ns: TimestampNs = Field(description="When it was ordered, ns since 1970 UTC.")
 
     @field_validator("payload", mode="before")

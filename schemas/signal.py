@@ -8,10 +8,25 @@ from pydantic.config import JsonDict
 from schemas.base import Message
 from schemas.errors import InvalidMessage, InvalidSignalException
 from schemas.rules import Fault, broken
-from schemas.units import ClaimedReturn, Horizon, Id, Label, Reading, StrategyId, TimestampNs, Unit, Volatility
-from schemas.vocabulary import SIDE, Action
+from schemas.units import (
+    BUYS,
+    ActionWord,
+    Horizon,
+    Id,
+    Label,
+    Reading,
+    SignalReturn,
+    SignalVolatility,
+    StrategyId,
+    TimestampNs,
+    Unit,
+    in_any_case,
+)
+from schemas.vocabulary import SIDE
 
-_BUY: JsonDict = {"properties": {"action": {"enum": ["strong_buy", "buy"]}}}
+_BUY: JsonDict = {"properties": {"action": {"pattern": in_any_case(BUYS)}}}
+SENTIMENT_AHEAD_NS = 5_000_000_000
+"""A reading of the mood may be this much younger than its signal: clocks differ."""
 _NOT_NEGATIVE: JsonDict = {"properties": {"expected_return": {"minimum": 0}}}
 
 
@@ -29,7 +44,9 @@ class TacticalSignal(Message):
     portfolio_id: Id = Field("main", description="The portfolio that is sized.")
     strategy_id: StrategyId = Field(description="Who says it.")
     symbol: Id = Field(description="What it is about.")
-    action: Action = Field(description="The side; how strong is what confidence says. HOLD keeps what is there.")
+    action: ActionWord = Field(
+        description="The side, in any case; how strong is what confidence says. HOLD keeps what is there."
+    )
     confidence: Unit = Field(description="Multiplies the claimed return; 0 to 1.")
     risk_score: Unit = Field(description="Takes from the size, up to risk_score_weight of it at 1; 0 to 1.")
     regime: Label = Field(
@@ -37,12 +54,12 @@ class TacticalSignal(Message):
         "in any case. An unknown one is refused by sizing, with the settings in force."
     )
     timestamp_ns: TimestampNs = Field(description="When it was said, ns since 1970 UTC.")
-    expected_return: ClaimedReturn | None = Field(
+    expected_return: SignalReturn | None = Field(
         None,
         description="Claimed return of the asset over the horizon, a ratio: non-negative, or signed as the action. "
-        "Absent: unknown, estimated; 0.0 means no edge.",
+        "At most 1, which is 100 %. Absent: unknown, estimated; 0.0 means no edge.",
     )
-    predicted_volatility: Volatility | None = Field(
+    predicted_volatility: SignalVolatility | None = Field(
         None, description="Claimed standard deviation of the return over the horizon, a ratio. Absent: from our bars."
     )
     signal_strength: Reading | None = Field(None, description="Carried, not used.")
@@ -50,7 +67,9 @@ class TacticalSignal(Message):
     valid_for_s: Horizon | None = Field(None, description="After this many seconds it expires. Absent: the horizon.")
     sentiment_score: Unit | None = Field(None, description="0 bearish, 0.5 neutral, 1 bullish.")
     sentiment_confidence: Unit | None = Field(None, description="0 to 1. Absent: 1.")
-    sentiment_timestamp_ns: TimestampNs | None = Field(None, description="Age of the reading. Absent: timestamp_ns.")
+    sentiment_timestamp_ns: TimestampNs | None = Field(
+        None, description="When the mood was read, at most 5 s after timestamp_ns. Absent: timestamp_ns."
+    )
     sentiment_trend: Any = Field(None, description="Carried, not used.")
     sentiment_strength: Any = Field(None, description="Carried, not used.")
 
@@ -59,4 +78,13 @@ class TacticalSignal(Message):
         if self.expected_return is not None and self.expected_return < 0 and SIDE[self.action] > 0:
             rule = f"must be non-negative or signed as the action {self.action}, was {self.expected_return}"
             raise broken(Fault("contrary_sign", "expected_return", rule))
+        return self
+
+    @model_validator(mode="after")
+    def _mood_was_read_before(self) -> Self:
+        read_ns = self.sentiment_timestamp_ns
+        if read_ns is not None and read_ns > self.timestamp_ns + SENTIMENT_AHEAD_NS:
+            ahead_s = (read_ns - self.timestamp_ns) / 1e9
+            rule = f"must lie at most 5 s after timestamp_ns, was {ahead_s:.3f} s after it"
+            raise broken(Fault("in_future", "sentiment_timestamp_ns", rule))
         return self
