@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn, get_args
 from pydantic import BaseModel, ValidationError
 
 from config.diff import paths
+from config.never import never_acting
 from config.security import IN_THE_CLEAR, SECRETS, SecuritySettings
 from config.settings import Settings
 from config.strict_yaml import BYTES_MAX, read, scalar
@@ -86,6 +87,9 @@ def load_bytes(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         _refuse(error, given)
+    for key, rule in never_acting(settings):
+        nearest = _nearest(given, tuple(key.split(".")))
+        raise ConfigurationException(nearest.place, key, rule, nearest.line)
     origins = {one.path: one.origin for one in given}
     origin = {".".join(path): _origin(path, origins) for path, _ in paths(settings.model_dump())}
     return Loaded(settings, origin, frozenset(".".join(one.path) for one in of_file if not _is_section(one.path)))
@@ -176,8 +180,13 @@ def _refuse(error: ValidationError, given: list[_Given]) -> NoReturn:
     """Name whoever gave the value that lies nearest to the broken rule, the last of several."""
     fault = first(error)
     location = tuple(map(str, error.errors(include_url=False)[0]["loc"]))
-    nearest = max(reversed(given), key=lambda one: _shared(one.path, location))
+    nearest = _nearest(given, location)
     raise ConfigurationException(nearest.place, fault.field, fault.rule, nearest.line) from None
+
+
+def _nearest(given: list[_Given], location: tuple[str, ...]) -> _Given:
+    """Return what was given nearest to a place in the tree, the last of several."""
+    return max(reversed(given), key=lambda one: _shared(one.path, location))
 
 
 def _shared(path: tuple[str, ...], location: tuple[str, ...]) -> int:

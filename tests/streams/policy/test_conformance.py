@@ -186,7 +186,7 @@ def test_the_check_of_a_wrong_one_ends_with_1_and_of_none_with_6():
         free.bind(("127.0.0.1", 0))
         nobody = checked("--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
     assert (wrong.returncode, nobody.returncode) == (1, 6)
-    assert "must hold finite numbers only, was 'NaN'" in wrong.stdout
+    assert "must be finite, was 'NaN'" in wrong.stdout
     assert nobody.stdout.splitlines()[-1] == "out of reach"
 
 

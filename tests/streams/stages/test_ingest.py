@@ -124,6 +124,16 @@ def test_a_bad_record_goes_whole_to_its_dead_letters(name):
     assert field is None or told["himari.error.field"] == field
 
 
+def test_positions_are_taken_for_a_week():
+    week_ns = 7 * 86_400 * 10**9
+    assert take("positions", GOOD["positions"] | {"timestamp_ns": NOW - week_ns})[0].topic == "journal"
+    (letter,) = take("positions", GOOD["positions"] | {"timestamp_ns": NOW - week_ns - 1})
+    headers = dict(letter.headers)
+    assert (letter.topic, headers["himari.error.code"]) == ("positions.dlq", b"too_old")
+    assert headers["himari.error.field"] == b"timestamp_ns"
+    assert take("signals", GOOD["signals"] | {"timestamp_ns": NOW - 2 * week_ns})[0].topic == "journal"
+
+
 def test_five_seconds_ahead_of_the_clock_is_still_taken():
     assert take("signals", {**GOOD["signals"], "timestamp_ns": NOW + AHEAD_NS})[0].topic == "journal"
 
