@@ -186,7 +186,8 @@ def _refuse(error: ValidationError, given: list[_Given]) -> NoReturn:
 
 def _nearest(given: list[_Given], location: tuple[str, ...]) -> _Given:
     """Return what was given nearest to a place in the tree, the last of several."""
-    return max(reversed(given), key=lambda one: _shared(one.path, location))
+    nearest: _Given = max(reversed(given), key=lambda one: _shared(one.path, location))
+    return nearest
 
 
 def _shared(path: tuple[str, ...], location: tuple[str, ...]) -> int:

@@ -25,10 +25,10 @@ _SOME_INTEREST: JsonDict = {"properties": {"open_interest": {"not": {"const": 0}
 _ONE_OF_ALL: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "number"}}} for name in READINGS]
 
 
-def _not_null(schema: JsonDict) -> None:
+def _not_null(schema: dict[str, Any]) -> None:
     """Let the schema say that the field is a string or absent."""
-    text, *_ = schema.pop("anyOf")  # type: ignore[misc]
-    schema |= text  # type: ignore[assignment]
+    text = schema.pop("anyOf")[0]
+    schema.update(text)
     del schema["default"]
 
 

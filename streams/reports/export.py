@@ -6,11 +6,11 @@ The fields of a record are the columns. A file is written beside its place and m
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, get_type_hints
 
-from schemas.errors import SizingError
+from schemas.errors import ConfigurationException, SizingError
 from streams.reports.weight_history import WeightRecord, instant, of_allocation
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -153,14 +153,16 @@ def whole(path: Path) -> Iterator[Path]:
     """Give a place beside `path`; move what was written there to `path`, or delete it where writing failed.
 
     Raises:
-        SizingError: no file can be written there.
+        ConfigurationException: no file can be written there.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
         beside.replace(path)
     except OSError as error:
-        msg = f"{path} must be a file that can be written: {error.strerror or error}"
-        raise SizingError(msg) from error
+        raise ConfigurationException(
+            str(path), "", f"must be a file that can be written: {error.strerror or error}"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, nothing is to be deleted
+            beside.unlink(missing_ok=True)

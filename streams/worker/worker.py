@@ -29,6 +29,7 @@ from streams.monitoring.web import Views, Web
 from streams.processing import crashpoints
 from streams.processing.ports import Send
 from streams.processing.processor import Processor
+from streams.processing.writable import writable_folder
 from streams.stages.ingest import ingest
 from streams.stages.sizing import SizingFold
 from streams.stages.topology import POLICY, TOPOLOGY, Context, IngestStage, Stage
@@ -358,10 +359,12 @@ async def prepare(
     """Look at the broker, and return a worker that can run there.
 
     Raises:
+        ConfigurationException: `kafka.data_dir` cannot be written to.
         BrokerUnreachable, TopicsUnfit: what to start, or what to run.
         BrokerUntrusted, LoginRefused, NotAllowed: the broker is not believed, we are not, or rights are missing.
         ProcessorStopped: a source topic was created anew.
     """
+    writable_folder(Path(settings.kafka.data_dir), "settings", "kafka.data_dir")
     names = Names(settings.topics.prefix)
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
     await take_part(connection, names)
