@@ -163,6 +163,35 @@ def test_the_good_neighbours_of_a_bad_record_are_kept(bad):
     assert letter.value == bad
 
 
+@pytest.mark.parametrize(
+    ("named", "field", "text"),
+    [
+        ({"signal_id": "s-9"}, "signal_id", "outcomes: signal_id s-9: cell alpha/momentum/BTC-USD has made no claim"),
+        ({"decision_id": "x"}, "decision_id", "outcomes: decision_id x: cell alpha/momentum/BTC-USD has made no claim"),
+    ],
+)
+def test_an_outcome_that_settles_nothing_is_named_by_the_id_that_was_sent(named, field, text):
+    driver = priced(Driver())
+    fields = {name: value for name, value in GOOD["outcomes"].items() if name != "signal_id"}
+    driver.publish("outcomes", fields | named)
+    driver.run()
+    (letter,) = driver.read("outcomes.dlq")
+    headers = dict(letter.headers)
+    assert headers["himari.error.field"] == field.encode()
+    assert headers["__streams.errors.message"] == text.encode()
+
+
+def test_an_action_in_capitals_is_folded_as_the_action_that_it_is():
+    sizes = []
+    for word in ("strong_sell", "Strong-Sell"):
+        driver = priced(Driver())
+        driver.publish("signals", signal(NOW, action=word))
+        driver.run()
+        sizes.append(driver.allocations()[-1]["allocations"])
+    assert sizes[0] == sizes[1]
+    assert min(sizes[0].values()) < 0
+
+
 def test_what_only_sizing_can_judge_comes_back_whole_too():
     """An unknown regime may be an alias: the settings of the journal say so, and ingest does not know them."""
     driver = priced(Driver())
