@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn, get_args
 from pydantic import BaseModel, ValidationError
 
 from config.diff import paths
+from config.never import never_acting
 from config.security import IN_THE_CLEAR, SECRETS, SecuritySettings
 from config.settings import Settings
 from config.strict_yaml import BYTES_MAX, read, scalar
@@ -87,6 +88,9 @@ def load_bytes(
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         _refuse(error, given)
+    for key, rule in never_acting(settings):
+        nearest = _nearest(given, tuple(key.split(".")))
+        raise ConfigurationException(nearest.place, key, rule, nearest.line)
     origins = {one.path: one.origin for one in given}
     origin = {".".join(path): _origin(path, origins) for path, _ in paths(settings.model_dump())}
     return Loaded(settings, origin, frozenset(".".join(one.path) for one in of_file if not _is_section(one.path)))
@@ -177,8 +181,14 @@ def _refuse(error: ValidationError, given: list[_Given]) -> NoReturn:
     """Raise an error that names the source of the value nearest to the broken rule; of several, the last."""
     fault = first(error)
     location = tuple(map(str, error.errors(include_url=False)[0]["loc"]))
-    nearest = max(reversed(given), key=lambda one: _shared(one.path, location))
+    nearest = _nearest(given, location)
     raise ConfigurationException(nearest.place, fault.field, fault.rule, nearest.line) from None
+
+
+def _nearest(given: list[_Given], location: tuple[str, ...]) -> _Given:
+    """Return the given value nearest to a location in the tree; the last one of several."""
+    nearest: _Given = max(reversed(given), key=lambda one: _shared(one.path, location))
+    return nearest
 
 
 def _shared(path: tuple[str, ...], location: tuple[str, ...]) -> int:

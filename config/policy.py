@@ -7,10 +7,40 @@ from pydantic import Field, StringConstraints, model_validator
 
 from config.security import File, Variable
 from engines.parameters import RlParams
+from schemas.base import Frozen
+from schemas.rules import Fault, broken
 
 PolicyProtocol = Literal["oip", "predict", "mock"]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$")]
 """Without user, query and fragment, which could contain a secret and would be shown."""
+ModelName = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
+
+
+class TensorNames(Frozen):
+    """A model's names for its input and outputs (Open Inference)."""
+
+    state: ModelName = Field("state", description="input: the state vector")
+    nudge: ModelName = Field("nudge", description="output: relative change of the size")
+    confidence: ModelName = Field("confidence", description="output: confidence in the nudge")
+    predicted_return: ModelName = Field("predicted_return", description="output, optional")
+    predicted_volatility: ModelName = Field("predicted_volatility", description="output, optional")
+
+    @model_validator(mode="after")
+    def _each_its_own(self) -> Self:
+        seen: set[str] = set()
+        for field, name in self.outputs().items():
+            if name in seen:
+                raise broken(Fault("inconsistent", field, f"must differ from the other outputs' names, was {name!r}"))
+            seen.add(name)
+        return self
+
+    def outputs(self) -> dict[str, str]:
+        """Return the model's name of each output, by field name."""
+        return {field: getattr(self, field) for field in OUTPUTS}
+
+
+OUTPUTS = ("nudge", "confidence", "predicted_return", "predicted_volatility")
+"""The outputs that are read; the first two are required."""
 
 
 class RlSettings(RlParams):
@@ -20,9 +50,9 @@ class RlSettings(RlParams):
         "oip", description="oip: Open Inference v2; predict: plain JSON (docs/hybrid.md); mock: in-process noise"
     )
     endpoint: Url | None = Field(None, description="URL of the policy; null: it is not called (mock needs none)")
-    model: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")] = Field(
-        "policy", description="name of the model (oip)"
-    )
+    model: ModelName = Field("policy", description="name of the model (oip)")
+    tensors: TensorNames = TensorNames()
+    proxy: Url | None = Field(None, description="URL of an HTTP proxy for the policy; null: none")
     timeout_sec: Annotated[float, Gt(0), Le(300)] = Field(5.0, description="timeout of one question, seconds")
     max_in_flight: Annotated[int, Ge(1), Le(10_000)] = Field(128, description="largest number of concurrent questions")
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = Field(0, description="random seed of mock")

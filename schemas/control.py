@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from schemas.base import Message
 from schemas.errors import InvalidControlException, InvalidMessage
 from schemas.rules import within
-from schemas.units import Equity, Id, Sha256, Text, TimestampNs
+from schemas.units import Equity, Id, Said, Sha256, TimestampNs
 from schemas.vocabulary import ControlKind, PolicyMode, TradingState
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy|symbol):[A-Za-z0-9._:/-]{1,64})$")]
@@ -80,8 +80,8 @@ class Control(Message):
     control_id: Id = Field(description="Identifies the command; the answering alerts carry it as their subject.")
     kind: ControlKind = Field(description="Kind of payload.")
     payload: SettingsChange | TradingStateChange | PortfolioValue | RlMode = Field(description="Payload of that kind.")
-    reason: Text = Field(description="Why it was issued; for readers of the journal.")
-    by: Text = Field(description="Who issued it; for readers of the journal.")
+    reason: Said = Field(description="Why it was issued; for readers of the journal.")
+    by: Said = Field(description="Who issued it; for readers of the journal.")
     timestamp_ns: TimestampNs = Field(description="Time of issue, ns since 1970 UTC.")
 
     @field_validator("payload", mode="before")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, NotRequired, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from typing_extensions import TypedDict
 
 from schemas.base import Message
@@ -11,6 +11,8 @@ from schemas.rules import Fault, broken
 from schemas.units import Coins, Id, Price, TimestampNs
 
 TICKS_MAX = 10_000
+REACH_MAX = 1e6
+"""Low and high must lie within this factor of the price; values beyond it are errors, not prices."""
 
 
 class PriceTick(Message):
@@ -33,12 +35,17 @@ class PriceTick(Message):
         if (low is not None and low > self.price) or (high is not None and high < self.price):
             rule = f"must lie between low and high, was {self.price}, not in [{low}, {high}]"
             raise broken(Fault("inconsistent", "price", rule))
+        for name, extreme in (("low", low), ("high", high)):
+            if extreme is not None and not self.price / REACH_MAX <= extreme <= self.price * REACH_MAX:
+                rule = f"must lie within a factor of {REACH_MAX:g} of price {self.price}, was {extreme}"
+                raise broken(Fault("inconsistent", name, rule))
         return self
 
 
 class PriceTicks(Message):
-    """Many ticks in one record, in the order in which they are folded."""
+    """Many ticks in one record, in the order in which they are folded; `price` must not be given beside them."""
 
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["price"]}})
     refused_as: ClassVar[type[InvalidMessage]] = InvalidPriceException
 
     ticks: Annotated[list[PriceTick], Field(min_length=1, max_length=TICKS_MAX, fail_fast=True)] = Field(
@@ -72,6 +79,8 @@ TICKS = TypeAdapter(Annotated[list[PlainTick], Field(min_length=1, max_length=TI
 
 
 def descends(tick: PlainTick) -> bool:
-    """Return whether low ≤ price ≤ high is violated."""
-    low, high = tick.get("low"), tick.get("high")
-    return (low is not None and low > tick["price"]) or (high is not None and high < tick["price"])
+    """Return whether low ≤ price ≤ high is violated, or low or high is too far from price."""
+    low, price, high = tick.get("low"), tick["price"], tick.get("high")
+    return (low is not None and not price / REACH_MAX <= low <= price) or (
+        high is not None and not price <= high <= price * REACH_MAX
+    )

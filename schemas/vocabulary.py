@@ -10,7 +10,18 @@ TradingState = Literal["ACTIVE", "REDUCING", "HALTED"]
 REGIMES: Final[tuple[Regime, ...]] = get_args(Regime)
 
 SIDE: dict[Action, int] = {"strong_buy": 1, "buy": 1, "hold": 0, "sell": -1, "strong_sell": -1}
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 RECOMMENDATIONS: tuple[Recommendation, ...] = ("MONITOR", "REDUCE_50%", "REDUCE_75%", "EXIT")
+
+
+def plain_word(word: str) -> str:
+    """Return a word in the form of the vocabularies: lower case, with underscores for spaces and hyphens.
+
+    >>> plain_word("Strong-Buy")
+    'strong_buy'
+    """
+    return word.lower().replace(" ", "_").replace("-", "_")
+
 
 EntryKind = Literal[
     "genesis",
@@ -51,6 +62,7 @@ ErrorCode = Literal[
     "inconsistent",
     "timestamp_unit",
     "in_future",
+    "too_old",
     "unmatched",
     "repeated",
 ]

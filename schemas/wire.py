@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from schemas.base import Message
 from schemas.errors import InvalidMessage, UnwritableMessage
+from schemas.lookalikes import infinite, of_bytes, of_object
 from schemas.price import RAW_TICKS, TICKS, PlainTick, PriceTick, PriceTicks, descends
-from schemas.rules import Fault, first, shown
+from schemas.rules import FIELD_CHARS_MAX, Fault, first, shown
 
 M = TypeVar("M", bound=Message)
 
@@ -41,7 +42,11 @@ def decode(model: type[M], raw: bytes | None, *, place: str, limits: RecordLimit
     Raises:
         InvalidMessage: the subclass that the model names, for the first broken rule.
     """
-    return validate(model, _object(model, raw, place, limits), place=place)
+    tree = _object(model, raw, place, limits)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise _refused(model, place, _with_hint(first(error), tree)) from None
 
 
 class RefusedTick(NamedTuple):
@@ -74,6 +79,9 @@ def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) 
     """
     tree = _object(PriceTick, raw, place, limits)
     many = "ticks" in tree
+    if many and "price" in tree:
+        rule = "must not stand beside price: a record holds one tick, or many under ticks"
+        raise _refused(PriceTicks, place, Fault("inconsistent", "ticks", rule))
     try:
         ticks = TICKS.validate_python(tree["ticks"] if many else [tree])
     except ValidationError:
@@ -81,7 +89,10 @@ def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) 
     if ticks and not any(map(descends, ticks)):
         return Ticks(ticks, range(len(ticks)), [], many)
     if not many:
-        return Ticks([cast("PlainTick", validate(PriceTick, tree, place=place).model_dump())], (0,), [], many)
+        tick = _tick(tree)
+        if isinstance(tick, Fault):
+            raise _refused(PriceTick, place, _with_hint(tick, tree))
+        return Ticks([tick], (0,), [], many)
     return _one_by_one(tree, place)
 
 
@@ -166,6 +177,18 @@ def check_time(message: Message, timestamp_ns: int, latest_ns: int, *, place: st
         raise _refused(type(message), place, Fault("in_future", "timestamp_ns", rule))
 
 
+def check_age(message: Message, timestamp_ns: int, earliest_ns: int, *, place: str) -> None:
+    """Refuse a message whose event time lies before `earliest_ns`.
+
+    Raises:
+        InvalidMessage: the subclass that the message's model names, with code `too_old`.
+    """
+    if timestamp_ns < earliest_ns:
+        late_s = (earliest_ns - timestamp_ns) / 1e9
+        rule = f"must not be so far in the past, was {late_s:.0f} s before the limit"
+        raise _refused(type(message), place, Fault("too_old", "timestamp_ns", rule))
+
+
 def encode(message: Message | dict[str, Any]) -> bytes:
     """Return the JSON of a message (without fields that are None) or of a plain object, keys sorted.
 
@@ -230,14 +253,17 @@ def _why_unreadable(raw: bytes, limits: RecordLimits, error: orjson.JSONDecodeEr
         text = raw.decode()
     except UnicodeDecodeError as undecodable:
         start = undecodable.start
-        return Fault("not_utf8", "", f"record must be UTF-8, was {raw[start : start + 4]!r} at byte {start}")
+        rule = f"record must be UTF-8, was {raw[start : start + 4]!r} at byte {start}{of_bytes(raw)}"
+        return Fault("not_utf8", "", rule)
     deep = _deepest(text, limits)
     if deep:
         return deep
-    number = _infinite(text)
-    if number:
-        return Fault("not_finite", "", f"record must hold finite numbers only, was {number}")
-    return Fault("not_json", "", f"record must be JSON, was {shown(text)}: {error}")
+    number = infinite(text)
+    if number is not None:
+        path, literal = number
+        rule = "must be finite" if path else "record must hold finite numbers only"
+        return Fault("not_finite", path[:FIELD_CHARS_MAX], f"{rule}, was {shown(literal)}")
+    return Fault("not_json", "", f"record must be JSON, was {shown(text)}: {error}{of_bytes(raw)}")
 
 
 def _deepest(text: str, limits: RecordLimits) -> Fault | None:
@@ -248,23 +274,6 @@ def _deepest(text: str, limits: RecordLimits) -> Fault | None:
     if deepest <= limits.depth_max:
         return None
     return Fault("too_deep", "", f"record must be at most {limits.depth_max} deep, was {deepest}")
-
-
-def _infinite(text: str) -> str | None:
-    """Return the first non-finite number, as written, in a record that is otherwise valid JSON."""
-    found: list[str] = []
-
-    def take(literal: str) -> float:
-        number = float(literal)
-        if not math.isfinite(number):
-            found.append(literal)
-        return number
-
-    try:
-        json.loads(text, parse_constant=take, parse_float=take, parse_int=take)
-    except ValueError:
-        return None
-    return shown(found[0]) if found else None
 
 
 def _doubled(text: str) -> Fault | None:
@@ -281,6 +290,11 @@ def _doubled(text: str) -> Fault | None:
     if not doubled:
         return None
     return Fault("duplicate_key", doubled[0][:64], "must be given once, was given twice")
+
+
+def _with_hint(fault: Fault, tree: dict[str, Any]) -> Fault:
+    """Return the fault; if a field is missing, with a hint about what the record looks like."""
+    return fault._replace(rule=fault.rule + of_object(tree, fault.field)) if fault.code == "missing" else fault
 
 
 def _not_an_object(tree: object) -> Fault:

@@ -130,12 +130,12 @@ def json_of_signals(now: int) -> list[Payload]:
         "null": (b"null", "not_an_object"),
         "true": (b"true", "not_an_object"),
         "an empty array": (b"[]", "not_an_object"),
-        "NaN": (raw.replace(b"0.8", b"NaN"), "not_finite"),
-        "Infinity": (raw.replace(b"0.8", b"Infinity"), "not_finite"),
-        "-Infinity": (raw.replace(b"0.8", b"-Infinity"), "not_finite"),
-        "1e999": (raw.replace(b"0.8", b"1e999"), "not_finite"),
-        "-1e999 where nobody looks": (plus(message, '"x":-1e999'), "not_finite"),
-        "NaN where nobody looks": (plus(message, '"x":[{"y":NaN}]'), "not_finite"),
+        "NaN": (raw.replace(b"0.8", b"NaN"), "not_finite", "confidence"),
+        "Infinity": (raw.replace(b"0.8", b"Infinity"), "not_finite", "confidence"),
+        "-Infinity": (raw.replace(b"0.8", b"-Infinity"), "not_finite", "confidence"),
+        "1e999": (raw.replace(b"0.8", b"1e999"), "not_finite", "confidence"),
+        "-1e999 where nobody looks": (plus(message, '"x":-1e999'), "not_finite", "x"),
+        "NaN where nobody looks": (plus(message, '"x":[{"y":NaN}]'), "not_finite", "x.0.y"),
         "a hundred thousand deep": (b"[" * 100_000, "too_deep"),
         "deep objects": (b'{"a":' * 100_000, "too_deep"),
         "deep and whole": (b"[" * 500_000 + b"]" * 500_000, "too_deep"),
@@ -154,7 +154,7 @@ def json_of_signals(now: int) -> list[Payload]:
         "what terminals obey": (plus(message, '"x":"\\u001b[2J\\u0007"'), TAKEN),
         "right to left": (plus(message, '"x":"\u202e\u200b\ufeff"'), TAKEN),
         "other planes": (plus(message, '"x":"\U0010ffff\U0001f600"'), TAKEN),
-        "5,000 digits where nobody looks": (plus(message, '"x":' + "9" * 5_000), "not_finite"),
+        "5,000 digits where nobody looks": (plus(message, '"x":' + "9" * 5_000), "not_finite", "x"),
         "300 digits where nobody looks": (plus(message, '"x":' + "9" * 300), TAKEN),
         "a very small number": (raw.replace(b"0.8", b"1e-400"), TAKEN),
         "minus nought": (raw.replace(b"0.8", b"-0.0"), TAKEN),
@@ -214,7 +214,8 @@ def signals(now: int) -> list[Payload]:
         "less than unsure": ({"confidence": -1e-9}, "out_of_range"),
         "no risk at all": ({"risk_score": -0.1}, "out_of_range"),
         "an action nobody knows": ({"action": "hodl"}, "unknown_value"),
-        "an action in capitals": ({"action": "BUY"}, "unknown_value"),
+        "an action in capitals": ({"action": "BUY"}, TAKEN),
+        "an action in words": ({"action": "Strong-Buy"}, TAKEN),
         "an empty action": ({"action": ""}, "unknown_value"),
         "a regime nobody knows": ({"regime": "sideways"}, "unknown_value", "regime", True),
         "a regime that is no word": ({"regime": "r\u00e4nging"}, "malformed"),
@@ -248,8 +249,10 @@ def signals(now: int) -> list[Payload]:
         "a claim against the action": ({"expected_return": -0.01}, "contrary_sign"),
         "a claim of nothing": ({"expected_return": 0}, TAKEN),
         "a claim beyond all": ({"expected_return": 1000.1}, "out_of_range"),
-        "as bold as may be": ({"expected_return": 1000.0, "predicted_volatility": 1e-9, "confidence": 1}, TAKEN),
-        "as timid as may be": ({"expected_return": 5e-324, "predicted_volatility": 1000.0}, TAKEN),
+        "as bold as may be": ({"expected_return": 1.0, "predicted_volatility": 1e-6, "confidence": 1}, TAKEN),
+        "bolder": ({"expected_return": 1.01}, "out_of_range"),
+        "as timid as may be": ({"expected_return": 5e-324, "predicted_volatility": 10.0}, TAKEN),
+        "more timid": ({"predicted_volatility": 10.1}, "out_of_range"),
         "no volatility": ({"predicted_volatility": 0.0}, "out_of_range"),
         "a volatility below noughts": ({"predicted_volatility": -0.02}, "out_of_range"),
         "the smallest horizon": ({"horizon_s": 0.001}, TAKEN),
@@ -279,6 +282,7 @@ def prices(now: int) -> list[Payload]:
         "a larger price": ({"price": 1.1e15}, "out_of_range"),
         "a low above it": ({"price": 100.0, "low": 101.0}, "inconsistent", "price"),
         "a high below it": ({"price": 100.0, "high": 99.0}, "inconsistent", "price"),
+        "a low far below it": ({"price": 100.0, "low": 1e-18}, "inconsistent", "low"),
         "a volume below nothing": ({"volume": -1.0}, "out_of_range"),
         "a tick of tomorrow": ({"timestamp_ns": now + 86_400 * 10**9}, "in_future"),
         "a tick of last year": ({"timestamp_ns": now - 365 * 86_400 * 10**9}, TAKEN),
@@ -308,6 +312,8 @@ def prices(now: int) -> list[Payload]:
     }
     rows = [Payload(kind, "prices", text({"ticks": ticks}), *row) for kind, (ticks, *row) in many.items()]
     rows.append(Payload("ticks that are no array", "prices", b'{"ticks":{"0":1}}', "wrong_type", "ticks"))
+    both = {**tick(now), "ticks": [tick(now)]}
+    rows.append(Payload("ticks and a price", "prices", text(both), "inconsistent", "ticks"))
     return changed("prices", tick(now), one) + rows
 
 
@@ -319,7 +325,8 @@ def outcomes(now: int) -> list[Payload]:
         "a decision of nobody": ({"signal_id": ..., "decision_id": "x-0-1-main"}, "unmatched", "decision_id", True),
         "more lost than there was": ({"realized_return": -1.01}, "out_of_range"),
         "all lost": ({"realized_return": -1}, *unmatched),
-        "a thousandfold": ({"realized_return": 1000}, *unmatched),
+        "a hundredfold": ({"realized_return": 100}, *unmatched),
+        "nine hundredfold": ({"realized_return": 900}, "out_of_range"),
         "a side of 0": ({"side": 0}, "unknown_value"),
         "a side of true": ({"side": True}, "wrong_type"),
         "a side of 1.0": ({"side": 1.0}, "wrong_type"),
@@ -334,6 +341,7 @@ def positions(now: int) -> list[Payload]:
     long = "k" * 500_000
     table = {
         "nothing held": ({"quantities": {}}, TAKEN),
+        "counted years ago": ({"timestamp_ns": now - 2 * 365 * 86_400 * 10**9}, "too_old"),
         "no quantities": ({"quantities": ...}, "missing"),
         "quantities in an array": ({"quantities": [1]}, "wrong_type"),
         "2,001 symbols": ({"quantities": {f"s{n}": 1.0 for n in range(2_001)}}, "out_of_range"),
@@ -356,13 +364,20 @@ def cascades(now: int) -> list[Payload]:
         "no reading": ({"funding_rate": ...}, "missing", None),
         "a reading for a symbol": ({"symbol": "BTC-USD", "oi_change_pct": -0.5}, TAKEN),
         "a reading beyond all": ({"funding_rate": 1.1e6}, "out_of_range"),
-        "as extreme as may be": ({"funding_rate": -1e6, "funding_interval_hours": 0.01}, TAKEN),
+        "as extreme as may be": ({"funding_rate": -0.25, "funding_interval_hours": 0.01}, TAKEN),
+        "funding in percent": ({"funding_rate": 5}, "out_of_range"),
+        "more gone than there was": ({"oi_change_pct": -2}, "out_of_range"),
+        "readings of null": ({"symbol": None}, "wrong_type", "symbol"),
         "a volume ratio below nothing": ({"volume_ratio": -0.1}, "out_of_range"),
         "an interval of hardly anything": ({"funding_interval_hours": 5e-324}, "out_of_range"),
         "an interval of nothing": ({"funding_interval_hours": 0}, "out_of_range"),
         "whales of 2": ({"onchain_whale_pressure": 2}, "out_of_range"),
         "a symbol that is a number": ({"symbol": 1}, "wrong_type"),
-        "liquidations of nothing open": ({"liquidation_volume_24h": 1e18, "open_interest": 0}, TAKEN),
+        "liquidations of nothing open": (
+            {"liquidation_volume_24h": 1e18, "open_interest": 0},
+            "inconsistent",
+            "open_interest",
+        ),
     }
     return changed("cascade-indicators", good(now)["cascade-indicators"], table)
 

@@ -200,12 +200,12 @@ ILL: dict[str, tuple[Handle, str, str]] = {
     "200 with NaN": (
         says(http(with_().replace(b"0.12", b"NaN"))),
         "invalid",
-        "POST /: record must hold finite numbers only, was 'NaN'",
+        "POST /: position_pct must be finite, was 'NaN'",
     ),
     "200 with infinity": (
         says(http(with_().replace(b"0.12", b"1e999"))),
         "invalid",
-        "POST /: record must hold finite numbers only, was '1e999'",
+        "POST /: position_pct must be finite, was '1e999'",
     ),
     "200 with a position of 400 %": (
         says(http(with_(position_pct=4.0))),

@@ -24,6 +24,7 @@ from worlds import PRICES, START_NS, Driver, answer, asked, control, priced, sig
 
 from config.diff import leaves
 from config.load import Loaded
+from config.policy import TensorNames
 from config.settings import Settings, worker_tree
 from config.watch import FileChange
 from engines.parameters import DecisionParams, tree_hash
@@ -630,7 +631,11 @@ def base_of(key: str) -> Settings:
     if key == "rl.seed":
         return with_(Settings(), ("rl.protocol", "mock"))
     if key.startswith("rl."):
-        return with_(Settings(), nowhere, ("rl.protocol", "oip" if key == "rl.model" else "predict"))
+        return with_(
+            Settings(),
+            nowhere,
+            ("rl.protocol", "oip" if key == "rl.model" or key.startswith("rl.tensors.") else "predict"),
+        )
     login = key.startswith("kafka.security.") and not key.endswith(".protocol")
     return bases.get(key) or (secured() if login else Settings())
 
@@ -697,6 +702,11 @@ ASKED_HOW: dict[str, Callable[[Worker], Any]] = {
     "rl.protocol": lambda built: type(built.policy.agent.desk.adapter),
     "rl.endpoint": lambda built: built.policy.agent.desk.adapter._link.endpoint,
     "rl.model": lambda built: built.policy.agent.desk.adapter._path,
+    **{
+        f"rl.tensors.{name}": lambda built: built.policy.agent.desk.adapter._tensors
+        for name in TensorNames.model_fields
+    },
+    "rl.proxy": lambda built: built.policy.agent.desk.adapter._link._proxy,
     "rl.timeout_sec": lambda built: built.policy.agent.desk.timeout_s,
     "rl.max_in_flight": lambda built: built.policy.agent.max_in_flight,
     "rl.seed": lambda built: built.policy.agent.desk.adapter.decide("J-0-1-main", "momentum", "BTC-USD"),
@@ -716,6 +726,8 @@ def policy_table() -> dict[str, tuple[Any, Callable[[Worker], Any]]]:
         "rl.protocol": "oip",
         "rl.endpoint": "http://127.0.0.2:9",
         "rl.model": "another",
+        **{f"rl.tensors.{name}": "another" for name in TensorNames.model_fields},
+        "rl.proxy": "http://127.0.0.2:9",
         "rl.timeout_sec": 7.0,
         "rl.max_in_flight": 7,
         "rl.seed": 7,

@@ -32,7 +32,9 @@ def fold_outcome(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Fold an outcome: the cell, its strategies and the policy learn; one that settles no claim is refused."""
     learnt = learn(state, entry.body)
     if isinstance(learnt, str):
-        folded.refusals.append(Refusal(entry.topic, "unmatched", "decision_id", f"{entry.topic}: {learnt}"))
+        name = "decision_id" if entry.body.get("signal_id") is None else "signal_id"
+        text = f"{entry.topic}: {name} {entry.body[name]}: {learnt}"
+        folded.refusals.append(Refusal(entry.topic, "unmatched", name, text))
     else:
         _of_strategies(state, entry, learnt, folded)
         _of_the_policy(state, entry, learnt, folded)

@@ -13,7 +13,7 @@ from engines.pipeline.decide import Trigger
 from engines.state import capacity, strategies
 from engines.state.partition import State
 from engines.state.records import CellRecord, Forecast
-from schemas.vocabulary import SIDE
+from schemas.vocabulary import SIDE, plain_word
 
 SECOND_NS = 1_000_000_000
 SEEN = 64
@@ -40,7 +40,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     if broken is not None:
         folded.refuse(entry, *broken)
         return
-    side = SIDE[body["action"]]
+    side = SIDE[plain_word(body["action"])]  # type: ignore[index]
     seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)
     claims = () if cell is None else cell.claims
     if side:

@@ -17,6 +17,7 @@ from streams.audits.refold import GENESIS, Checkpoint
 from streams.audits.segment import Chunks, SegmentAudit, combine
 from streams.journal import entries as journal
 from streams.processing.ports import Record
+from streams.processing.writable import unwritable
 
 ENTRIES: Final = 20_000
 """Journal entries per segment; writing one takes about 100 MB of memory."""
@@ -61,6 +62,10 @@ def alone(folder: Path) -> Iterator[None]:
     except BlockingIOError as error:
         msg = f"{folder}: another process is writing to this archive"
         raise SizingError(msg) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise unwritable(error.filename, "command line", "FOLDER", error) from error
 
 
 class Archiver:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ from schemas.errors import SizingError
 from streams.audits.verify import Verdict
 from streams.cli.audit import render
 from streams.demo.runner import Options, run
+from streams.history import candles
+from streams.history.candle_row import SECOND_NS
+from streams.history.candles import Candles
+from streams.history.file_names import ID
 from streams.worker.run import leave
 
+ROWS_NAMED = 50
+"""Number of skipped rows that are reported one by one; --json reports all of them."""
 DAYS = ("week_before", "on_the_day")
 
 
@@ -26,8 +33,15 @@ DAYS = ("week_before", "on_the_day")
     "--data",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Candle file (.csv, .csv.gz) to run instead of the simulated market; repeat it for several symbols.",
+    help="Candle file (.csv, .csv.gz, .json) to run instead of the simulated market; repeat it for several files.",
 )
+@click.option(
+    "--symbol",
+    "symbols",
+    multiple=True,
+    help="Symbol of the candle files: once for all, or once per file in their order. Default: column or file name.",
+)
+@click.option("--tolerant", is_flag=True, help="Skip invalid rows of the candle files; each is counted and reported.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Seed of the simulated market.")
 @click.option("--kafka", is_flag=True, help="Use Apache Kafka (needs Java 17) and run the worker as its own process.")
 @click.option(
@@ -41,9 +55,11 @@ DAYS = ("week_before", "on_the_day")
 def demo(
     seconds: int,
     data: tuple[Path, ...],
+    symbols: tuple[str, ...],
     seed: int,
     more: tuple[Path, ...],
     *,
+    tolerant: bool,
     kafka: bool,
     rl: str | None,
     no_open: bool,
@@ -60,7 +76,8 @@ def demo(
         raise click.BadOptionUsage("rl", f"--rl requires the simulated market: {msg}")
     if rl is not None and rl != "mock" and not rl.startswith(("http://", "https://")):
         raise click.BadOptionUsage("rl", f"--rl must be mock or a URL, was {rl!r}")
-    summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl)))
+    market = _market(files, symbols, tolerant=tolerant)
+    summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl), market))
     if as_json:
         sys.stdout.write(orjson.dumps(summary).decode() + "\n")
     else:
@@ -70,10 +87,48 @@ def demo(
         click.get_current_context().exit(4)
 
 
-async def _run(options: Options) -> dict[str, Any]:
+def _market(files: tuple[Path, ...], symbols: tuple[str, ...], *, tolerant: bool) -> list[Candles]:
+    """Return the candles of files by symbol, and report on stderr what was found, before anything starts.
+
+    Raises:
+        SizingError: a file is invalid, or two files of one symbol contradict each other.
+    """
+    if len(symbols) not in {0, 1, len(files)}:
+        raise click.BadOptionUsage("symbol", f"--symbol must be given once, or once per file ({len(files)})")
+    for symbol in symbols:
+        if not ID.fullmatch(symbol):
+            raise click.BadOptionUsage("symbol", f"--symbol must match {ID.pattern}, was {symbol!r}")
+    named = symbols * len(files) if len(symbols) == 1 else symbols or (None,) * len(files)
+    read = [(path, candles.read(path, symbol, tolerant=tolerant)) for path, symbol in zip(files, named, strict=True)]
+    for path, each in read:
+        for line in _found(path, each):
+            click.echo(f"himari: {line}", err=True)
+    joined = candles.joined(read)
+    for each in joined:
+        paths = [path for path, one in read if one.symbol == each.symbol]
+        if len(paths) > 1:
+            doubled = f"{each.found.doubled} duplicate rows, {each.found.gaps} gaps"
+            click.echo(
+                f"himari: {each.symbol}: {len(paths)} files joined, {each.found.rows} candles, {doubled}", err=True
+            )
+    return joined
+
+
+def _found(path: Path, each: Candles) -> Iterator[str]:
+    """Yield a summary of a file, and the rows that were skipped."""
+    first, last = (datetime.fromtimestamp(row.open_ns // SECOND_NS, UTC) for row in (each.rows[0], each.rows[-1]))
+    span = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+    yield f"{each.symbol} from {path}: {each.found.rows} candles of {each.width_s} s, {span}"
+    for text in each.skipped[:ROWS_NAMED]:
+        yield f"skipped: {text}"
+    if each.skipped:
+        yield f"{path}: {len(each.skipped)} invalid rows skipped"
+
+
+async def _run(options: Options, market: list[Candles]) -> dict[str, Any]:
     """Run the demo. On an error exit at once: threads of a failed worker would keep the process alive."""
     try:
-        return await run(options)
+        return await run(options, market)
     except SizingError as error:
         click.echo(f"himari: {error}", err=True)
         leave(error.exit_code)
@@ -89,6 +144,8 @@ def _print(summary: dict[str, Any]) -> None:
     data = summary["data"]
     if data["rows"]:
         click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} duplicate rows")
+    if data["skipped"]:
+        click.echo(f"{data['skipped']} invalid rows skipped")
     for each in _worst(summary["cascade"]["levels"]):
         click.echo(f"worst cascade of {each['symbol']}: {each['level']}, score {each['score']}, {each['time']}")
     ratio = summary["cascade"]["hours_above_monitor_ratio"]

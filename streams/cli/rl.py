@@ -7,10 +7,13 @@ import signal
 import sys
 
 import click
+from pydantic import ValidationError
 
+from config.policy import TensorNames
 from config.settings import Settings
 from engines.state.partition import State
 from schemas.errors import NotFound, PortTaken
+from schemas.rules import first
 from streams.cli.common import common, connection, loaded, names
 from streams.kafka.allocations import places
 from streams.kafka.state_snapshot import folded_all
@@ -105,6 +108,14 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
 @click.option(
     "--count", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Questions to measure latency with."
 )
+@click.option(
+    "--tensor",
+    "tensors",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="The model's name of an input or output: state=INPUT__0, nudge=output__0.",
+)
+@click.option("--proxy", metavar="URL", help="URL of an HTTP proxy.")
 @click.option("--token-env", metavar="NAME", help="Environment variable that holds a bearer token.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(
@@ -113,6 +124,8 @@ def check(
     model: str,
     timeout_s: float | None,
     count: int,
+    tensors: tuple[str, ...],
+    proxy: str | None,
     token_env: str | None,
     *,
     as_json: bool,
@@ -120,8 +133,10 @@ def check(
     """Check that a policy endpoint conforms, and measure its latency. Exit 1 if it does not, 6 if unreachable."""
     chosen = protocol or ("predict" if url.rstrip("/").endswith("predict") else "oip")
     chosen_s = timeout_s or Settings().rl.timeout_sec
-    link = Link(url.rstrip("/"), token=os.environ.get(token_env) if token_env else None)
-    report = asyncio.run(Probe(link, chosen, model=model, timeout_s=chosen_s, count=count).report())
+    named = _named(tensors)
+    link = Link(url.rstrip("/"), token=os.environ.get(token_env) if token_env else None, proxy=proxy)
+    probe = Probe(link, chosen, model=model, tensors=named, timeout_s=chosen_s, count=count)
+    report = asyncio.run(probe.report())
     click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _render(report))
     sys.exit(0 if report.fits else 1 if report.reachable else UNREACHABLE)
 
@@ -144,6 +159,16 @@ def report(portfolio: str | None, config: str | None, bootstrap: str | None, *, 
         raise NotFound(f"portfolio {portfolio} does not use a policy and has no scored decisions")
     for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else render(found):
         click.echo(line)
+
+
+def _named(tensors: tuple[str, ...]) -> TensorNames:
+    """Return the names given by --tensor, with the defaults for the others."""
+    given = {ours: theirs for ours, _, theirs in (each.partition("=") for each in tensors)}
+    try:
+        return TensorNames.model_validate(given)
+    except ValidationError as error:
+        fault = first(error)
+        raise click.BadOptionUsage("tensor", f"--tensor {fault.field} {fault.rule}") from None
 
 
 def _render(report: Report) -> str:

@@ -1,6 +1,7 @@
 """`himari topics`, `publish` and `tail`: manage topics, and write and read their records."""
 
 import asyncio
+import codecs
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -116,7 +117,7 @@ def publish(topic: str, file: BinaryIO, config: str | None, bootstrap: str | Non
 
 def _sorted_out(topic: str, file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, InvalidMessage]]]:
     good, bad = [], []
-    for number, text in enumerate(file, start=1):
+    for number, text in enumerate(_utf8(file.read()).splitlines(), start=1):
         raw = text.strip()
         if not raw:
             continue
@@ -125,6 +126,13 @@ def _sorted_out(topic: str, file: BinaryIO) -> tuple[list[tuple[bytes, bytes]], 
         except InvalidMessage as error:
             bad.append((number, error))
     return good, bad
+
+
+def _utf8(raw: bytes) -> bytes:
+    """Return the bytes without a byte order mark, and UTF-16 converted to UTF-8."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", errors="replace").encode()
+    return raw.removeprefix(codecs.BOM_UTF8)
 
 
 def _key(topic: str, raw: bytes) -> bytes:

@@ -56,13 +56,12 @@ class Options(NamedTuple):
     """`mock`, or the URL of a policy; None asks no policy."""
 
 
-async def run(options: Options) -> dict[str, Any]:
-    """Run the demo; return its summary.
+async def run(options: Options, files: Sequence[Candles] = ()) -> dict[str, Any]:
+    """Run the demo on the candles of `files`, or else on a simulated market; return its summary.
 
     Raises:
         SizingError: broker or worker did not start, or the worker stopped.
     """
-    files = [candles.read(path) for path in options.data]
     summary: dict[str, Any]
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="himari-demo-")))
@@ -86,7 +85,7 @@ def _title(options: Options) -> str:
     return f"{len(options.data)} files, {kind}" if options.data else f"simulated market, {kind}"
 
 
-def _settings(broker: BrokerProcess, folder: Path, files: list[Candles], rl: str | None) -> Settings:
+def _settings(broker: BrokerProcess, folder: Path, files: Sequence[Candles], rl: str | None) -> Settings:
     """Return the demo's settings; prices may be as old as two candles, since they come hourly."""
     width_s = max((each.width_s for each in files), default=3600)
     return Settings.model_validate(
@@ -156,7 +155,7 @@ async def _live(environment: DemoEnvironment, options: Options, dashboard: Dashb
 
 
 async def _history(
-    environment: DemoEnvironment, options: Options, dashboard: Dashboard, files: list[Candles]
+    environment: DemoEnvironment, options: Options, dashboard: Dashboard, files: Sequence[Candles]
 ) -> Callable[..., Any]:
     """Replay candle files in event time, as fast as the machine allows."""
     events = list(strategies.feed(files))
@@ -300,7 +299,7 @@ async def _watching(environment: DemoEnvironment, stats: DemoStatistics, dashboa
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-async def _summary(environment: DemoEnvironment, stats: DemoStatistics, files: list[Candles]) -> dict[str, Any]:
+async def _summary(environment: DemoEnvironment, stats: DemoStatistics, files: Sequence[Candles]) -> dict[str, Any]:
     """Verify every allocation and return the summary. Candles are identified by their opening time."""
     hours, answers = CascadeHours(files[0].width_s if files else 0), PolicyAnswers()
 
@@ -325,5 +324,6 @@ async def _summary(environment: DemoEnvironment, stats: DemoStatistics, files: l
         "policy": answers.report(stats.dashboard),
         "correlation": cascade_day.report(files, hours.worst_day()),
         "data": candles.found(files)._asdict(),
+        "skipped_rows": [text for each in files for text in each.skipped],
         "dashboard_url": None,
     }

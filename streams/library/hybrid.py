@@ -147,7 +147,15 @@ class Layer3Phase3Hybrid(Library):
         settings = load(config, None, given).settings
         rl = settings.rl
         return PolicyClient(
-            adapter(rl.protocol, rl.endpoint, model=rl.model, seed=rl.seed, connections=rl.max_in_flight),
+            adapter(
+                rl.protocol,
+                rl.endpoint,
+                model=rl.model,
+                seed=rl.seed,
+                tensors=rl.tensors,
+                connections=rl.max_in_flight,
+                proxy=rl.proxy,
+            ),
             timeout_s=rl.timeout_sec,
             params=settings.circuit_breaker,
             clock=lambda: self._core.now_ns,

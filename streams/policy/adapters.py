@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 import orjson
 
+from config.policy import TensorNames
 from schemas.errors import InvalidAdviceException
 from schemas.rl import RlRequest
-from streams.policy.answer import STATE, Answer, Kinds, NoAnswer, fitting, inferred, predicted
+from streams.policy.answer import TENSORS, Answer, Kinds, NoAnswer, fitting, inferred, predicted
 from streams.policy.http_transport import Link, Reply
 
 PROTOCOLS: Final = ("oip", "predict", "mock")
@@ -64,9 +65,11 @@ class OpenInference:
     This detects a model that was replaced or fixed in the meantime.
     """
 
-    def __init__(self, link: Link, model: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """Ask `model` at the link's endpoint; `clock` gives seconds."""
-        self._link, self._model, self._clock = link, model, clock
+    def __init__(
+        self, link: Link, model: str, clock: Callable[[], float] = time.monotonic, tensors: TensorNames = TENSORS
+    ) -> None:
+        """Ask `model` at the link's endpoint, with `tensors` for inputs and outputs; `clock` gives seconds."""
+        self._link, self._model, self._clock, self._tensors = link, model, clock, tensors
         self._path = f"/v2/models/{quote(model, safe='')}"
         self._kinds: Kinds | None = None
 
@@ -74,10 +77,10 @@ class OpenInference:
         """Return the model's answer to the state vector."""
         until_s = self._clock() + timeout_s
         kinds = self._kinds or await self._fit(timeout_s)
-        body = orjson.dumps(inference(request, kinds))
+        body = orjson.dumps(inference(request, kinds, self._tensors))
         try:
             reply = await self._link.call("POST", f"{self._path}/infer", body, until_s - self._clock())
-            return inferred(reply.raw, request.decision_id, self._model, kinds, place=reply.place)
+            return inferred(reply.raw, request.decision_id, self._model, kinds, self._tensors, place=reply.place)
         except InvalidAdviceException as error:
             self._kinds = None
             raise NoAnswer("invalid", str(error)) from None
@@ -90,6 +93,11 @@ class OpenInference:
         """Check the model's metadata."""
         await self._fit(timeout_s)
 
+    @property
+    def undeclared(self) -> bool:
+        """Whether the last metadata declared no outputs, so that only the answers can be checked."""
+        return self._kinds is not None and not self._kinds.outputs
+
     async def close(self) -> None:
         """Close the connection pool."""
         await self._link.close()
@@ -97,7 +105,7 @@ class OpenInference:
     async def _fit(self, timeout_s: float) -> Kinds:
         reply: Reply = await self._link.call("GET", self._path, None, timeout_s)
         try:
-            self._kinds = fitting(reply.raw, self._model, place=reply.place)
+            self._kinds = fitting(reply.raw, self._model, self._tensors, place=reply.place)
         except InvalidAdviceException as error:
             raise NoAnswer("invalid", str(error)) from None
         return self._kinds
@@ -155,16 +163,18 @@ def adapter(
     *,
     model: str = "policy",
     seed: int = 0,
+    tensors: TensorNames = TENSORS,
     connections: int = 128,
     token: str | None = None,
+    proxy: str | None = None,
 ) -> Adapter:
     """Return the adapter for a protocol. Without an endpoint it is `Nobody`, except for `mock`, which needs none."""
     if protocol == "mock":
         return Mock(seed)
     if endpoint is None:
         return Nobody()
-    link = Link(endpoint, connections=connections, token=token)
-    return Predict(link) if protocol == "predict" else OpenInference(link, model)
+    link = Link(endpoint, connections=connections, token=token, proxy=proxy)
+    return Predict(link) if protocol == "predict" else OpenInference(link, model, tensors=tensors)
 
 
 def question(request: RlRequest) -> dict[str, Any]:
@@ -188,7 +198,11 @@ def question(request: RlRequest) -> dict[str, Any]:
     }
 
 
-def inference(request: RlRequest, kinds: Kinds) -> dict[str, Any]:
-    """Return the body of an Open Inference request: the state vector and the requested outputs."""
-    state = {"name": STATE, "shape": [1, len(request.state)], "datatype": kinds.state, "data": request.state}
-    return {"id": request.decision_id, "inputs": [state], "outputs": [{"name": name} for name in kinds.outputs]}
+def inference(request: RlRequest, kinds: Kinds, tensors: TensorNames = TENSORS) -> dict[str, Any]:
+    """Return the body of an Open Inference request: the state vector and the requested outputs.
+
+    A model that declares no outputs is asked for all that it has.
+    """
+    state = {"name": tensors.state, "shape": [1, len(request.state)], "datatype": kinds.state, "data": request.state}
+    body: dict[str, Any] = {"id": request.decision_id, "inputs": [state]}
+    return body | ({"outputs": [{"name": name} for name in kinds.outputs]} if kinds.outputs else {})

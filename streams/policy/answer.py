@@ -1,11 +1,11 @@
 """Validation of policy answers: an answer is valid in full, or refused with place, rule and value."""
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 from pydantic import Field, StringConstraints
 
+from config.policy import TensorNames
 from engines.handlers.policy_request import FEATURES
 from schemas import wire
 from schemas.base import Message
@@ -20,9 +20,13 @@ NUDGE_MAX: Final = 100.0
 """Largest nudge that a position is converted to; the blend applies a much smaller bound."""
 LIMITS: Final = RecordLimits(bytes_max=REPLY_BYTES_MAX)
 FLOATS: Final = ("FP32", "FP64")
-STATE: Final = "state"
+FLOAT_UNDECLARED: Final = "FP32"
+"""Datatype of the state for a model that does not declare its input: the usual one in training."""
 NEEDED: Final = ("nudge", "confidence")
-OPTIONAL: Final = ("predicted_return", "predicted_volatility")
+BOUNDED: Final = {"nudge": (-1.0, 1.0), "confidence": (0.0, 1.0)}
+ROUNDING: Final = 1e-6
+"""An output that exceeds its bound by no more than this is clamped: a softmax in FP32 can sum to 1.0000001."""
+TENSORS: Final = TensorNames()
 
 
 class Answer(NamedTuple):
@@ -78,7 +82,7 @@ class Tensor(_Reply):
     """One output of an Open Inference answer."""
 
     name: Name
-    shape: Annotated[list[int], Field(min_length=1, max_length=4)]
+    shape: Annotated[list[int], Field(max_length=4)]
     datatype: Name
     data: list[Any]
 
@@ -97,17 +101,17 @@ class Declared(_Reply):
 
     name: Name
     datatype: Name
-    shape: Annotated[list[int], Field(min_length=1, max_length=4)]
+    shape: Annotated[list[int], Field(max_length=4)]
 
 
 class Metadata(_Reply):
-    """Open Inference metadata of a model."""
+    """Open Inference metadata of a model. Null counts as absent, as KServe's Python server writes it."""
 
     name: Name
-    versions: list[Name] = Field([])
-    platform: str = ""
-    inputs: list[Declared]
-    outputs: list[Declared]
+    versions: list[Name] | None = None
+    platform: str | None = None
+    inputs: list[Declared] | None = None
+    outputs: list[Declared] | None = None
 
 
 class Kinds(NamedTuple):
@@ -115,8 +119,8 @@ class Kinds(NamedTuple):
 
     state: str
     """Datatype of the state vector."""
-    outputs: Mapping[str, str]
-    """Datatype of each requested output."""
+    outputs: tuple[str, ...]
+    """The requested outputs, by the model's names; empty if it declares none."""
     version: str
     """Newest version, "" if none is named."""
 
@@ -156,14 +160,17 @@ def nudge_of(position: float, w_base: float) -> float:
 
 
 # -- Open Inference ----------------------------------------------------------------------------------------------------
-def inferred(raw: bytes, decision_id: str, model: str, kinds: Kinds, *, place: str) -> Answer:
+def inferred(
+    raw: bytes, decision_id: str, model: str, kinds: Kinds, tensors: TensorNames = TENSORS, *, place: str
+) -> Answer:
     """Return an Open Inference answer: outputs `nudge` and `confidence`, one number each, and the optional outputs.
 
     Args:
         raw: body of the reply.
         decision_id: the `id` it must carry.
         model: the model name it must carry.
-        kinds: datatypes from the metadata.
+        kinds: datatypes and outputs from the metadata.
+        tensors: the model's names for its outputs.
         place: place for error texts.
 
     Raises:
@@ -172,12 +179,14 @@ def inferred(raw: bytes, decision_id: str, model: str, kinds: Kinds, *, place: s
     reply = wire.decode(Inferred, raw, place=place, limits=LIMITS)
     _same("id", reply.id, decision_id, place)
     _same("model_name", reply.model_name, model, place)
+    ours = {name: field for field, name in tensors.outputs().items() if not kinds.outputs or name in kinds.outputs}
     numbers: dict[str, Any] = {}
     for index, tensor in enumerate(reply.outputs):
-        if tensor.name in kinds.outputs:
-            if tensor.name in numbers:
+        field = ours.get(tensor.name)
+        if field is not None:
+            if field in numbers:
                 raise _refused("duplicate_key", f"outputs.{index}.name", f"{tensor.name} must appear once", place)
-            numbers[tensor.name] = _number(tensor, kinds.outputs[tensor.name], f"outputs.{index}", place)
+            numbers[field] = _rounded(field, _number(tensor, f"outputs.{index}", place))
     outputs = wire.validate(Advised, numbers, place=f"{place}: outputs")
     return Answer(
         outputs.nudge,
@@ -189,30 +198,47 @@ def inferred(raw: bytes, decision_id: str, model: str, kinds: Kinds, *, place: s
     )
 
 
-def fitting(raw: bytes, model: str, *, place: str) -> Kinds:
+def fitting(raw: bytes, model: str, tensors: TensorNames = TENSORS, *, place: str) -> Kinds:
     """Validate a model's metadata; return its datatypes and version.
 
     Required: exactly one input, `state`, FP32 or FP64 with shape [1, number of features], and the outputs `nudge` and
-    `confidence` with one number each; -1 matches any length.
+    `confidence` with one number each, by the names in `tensors`; -1 matches any length. Python servers (KServe,
+    MLServer) may declare no inputs or no outputs: then only the answers are checked.
 
     Raises:
         InvalidAdviceException: place, rule and value.
     """
     metadata = wire.decode(Metadata, raw, place=place, limits=LIMITS)
     _same("name", metadata.name, model, place)
-    if [each.name for each in metadata.inputs] != [STATE]:
-        names = ", ".join(each.name for each in metadata.inputs)
-        raise _refused("inconsistent", "inputs", f"must be {STATE} alone, was {names or 'none'}", place)
-    _fits(metadata.inputs[0], (1, len(FEATURES)), "inputs.0", place)
-    outputs: dict[str, str] = {}
-    for index, each in enumerate(metadata.outputs):
-        if each.name in (*NEEDED, *OPTIONAL):
+    return Kinds(
+        _input(metadata.inputs or [], tensors, place),
+        tuple(_outputs(metadata.outputs or [], tensors, place)),
+        metadata.versions[-1] if metadata.versions else "",
+    )
+
+
+def _input(declared: list[Declared], tensors: TensorNames, place: str) -> str:
+    """Return the datatype in which the state is sent."""
+    if not declared:
+        return FLOAT_UNDECLARED
+    if [each.name for each in declared] != [tensors.state]:
+        names = ", ".join(each.name for each in declared)
+        raise _refused("inconsistent", "inputs", f"must be {tensors.state} alone (rl.tensors), was {names}", place)
+    _fits(declared[0], (1, len(FEATURES)), "inputs.0", place)
+    return declared[0].datatype
+
+
+def _outputs(declared: list[Declared], tensors: TensorNames, place: str) -> Iterator[str]:
+    """Yield the names of the declared outputs to request; none if none are declared."""
+    names = tensors.outputs()
+    for field in NEEDED:
+        if declared and names[field] not in {each.name for each in declared}:
+            found = ", ".join(each.name for each in declared)
+            raise _refused("missing", "outputs", f"must include {names[field]} (rl.tensors), was {found}", place)
+    for index, each in enumerate(declared):
+        if each.name in names.values():
             _fits(each, (1,) * len(each.shape), f"outputs.{index}", place)
-            outputs[each.name] = each.datatype
-    for name in NEEDED:
-        if name not in outputs:
-            raise _refused("missing", "outputs", f"must include {name}", place)
-    return Kinds(metadata.inputs[0].datatype, outputs, metadata.versions[-1] if metadata.versions else "")
+            yield each.name
 
 
 def _fits(declared: Declared, shape: tuple[int, ...], field: str, place: str) -> None:
@@ -226,21 +252,32 @@ def _fits(declared: Declared, shape: tuple[int, ...], field: str, place: str) ->
         raise _refused("inconsistent", f"{field}.shape", rule, place)
 
 
-def _number(tensor: Tensor, datatype: str, field: str, place: str) -> Any:
-    """Return the single value of a tensor, flat or nested; the value itself is validated later."""
-    if tensor.datatype != datatype:
-        rule = f"{tensor.name} must be {datatype}, was {tensor.datatype}"
+def _number(tensor: Tensor, field: str, place: str) -> Any:
+    """Return the single value of a tensor, flat or nested; the value itself is validated later.
+
+    FP32 and FP64 are both accepted, whatever was declared: Python servers answer in the datatype of their array.
+    """
+    if tensor.datatype not in FLOATS:
+        rule = f"{tensor.name} must be {' or '.join(FLOATS)}, was {tensor.datatype}"
         raise _refused("wrong_type", f"{field}.datatype", rule, place)
-    if min(tensor.shape) < 1 or prod(tensor.shape) != 1:
+    if any(size != 1 for size in tensor.shape):
         raise _refused("inconsistent", f"{field}.shape", f"{tensor.name} must be one number, was {tensor.shape}", place)
     value: Any = tensor.data
-    for _ in tensor.shape:
+    for _ in tensor.shape or (1,):
         if type(value) is list:
             if len(value) != 1:
                 rule = f"{tensor.name} must contain one number, was {len(value)} values"
                 raise _refused("inconsistent", f"{field}.data", rule, place)
             value = value[0]
     return value
+
+
+def _rounded(field: str, value: Any) -> Any:
+    """Return a value; a bounded output that exceeds its bound only by rounding is clamped to it."""
+    if field not in BOUNDED or type(value) is not float:
+        return value
+    low, high = BOUNDED[field]
+    return min(max(value, low), high) if low - ROUNDING <= value <= high + ROUNDING else value
 
 
 def _same(field: str, found: str, wanted: str, place: str) -> None:

@@ -5,10 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Literal, NamedTuple
 
+from config.policy import TensorNames
 from engines.handlers.policy_request import FEATURES
 from schemas.rl import RlRequest
 from streams.policy.adapters import Adapter, OpenInference, Predict
-from streams.policy.answer import Answer, NoAnswer
+from streams.policy.answer import TENSORS, Answer, NoAnswer
 from streams.policy.http_transport import Link
 
 ConformanceVerdict = Literal["fits", "does not fit", "note", "not tried"]
@@ -55,11 +56,18 @@ class Probe:
     """Runs the checks against one endpoint."""
 
     def __init__(
-        self, link: Link, protocol: str, *, model: str = "policy", timeout_s: float = 5.0, count: int = 50
+        self,
+        link: Link,
+        protocol: str,
+        *,
+        model: str = "policy",
+        tensors: TensorNames = TENSORS,
+        timeout_s: float = 5.0,
+        count: int = 50,
     ) -> None:
         """Check the endpoint of `link`; measure latency with `count` questions one by one."""
         self.link, self.protocol = link, protocol
-        self.adapter: Adapter = Predict(link) if protocol == "predict" else OpenInference(link, model)
+        self.adapter: Adapter = Predict(link) if protocol == "predict" else OpenInference(link, model, tensors=tensors)
         self.timeout_s, self.count = timeout_s, count
         self.findings: list[ConformanceFinding] = []
 
@@ -78,13 +86,19 @@ class Probe:
         try:
             if self.protocol == "oip":
                 await self.adapter.check(self.timeout_s)
-                self._found(name, "fits", f"state [1, {len(FEATURES)}] in, nudge and confidence out")
+                self._found(name, *self._declared())
                 name = "answer"
             self._found(name, "fits", _shown(await self._ask(_question(0))))
         except NoAnswer as error:
             self._found(name, "does not fit", str(error))
             return error.reason == "invalid" or "status must be" in str(error)
         return True
+
+    def _declared(self) -> tuple[ConformanceVerdict, str]:
+        """Return verdict and text for metadata that fits."""
+        if isinstance(self.adapter, OpenInference) and self.adapter.undeclared:
+            return "note", "no outputs are declared: only the answers are checked"
+        return "fits", f"state [1, {len(FEATURES)}] in, nudge and confidence out"
 
     async def _asked(self) -> dict[str, float]:
         if any(each.verdict == "does not fit" for each in self.findings):

@@ -1,7 +1,9 @@
 """HTTP transport to a policy endpoint: one connection pool, no redirects, bounded replies, one overall deadline."""
 
 import asyncio
+import errno
 import ssl
+from types import SimpleNamespace
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -22,15 +24,43 @@ class Reply(NamedTuple):
     """Place for error texts."""
 
 
+class ConnectionUse:
+    """How one request got its connection."""
+
+    reused: bool = False
+
+
+def tracing() -> aiohttp.TraceConfig:
+    """Return a trace configuration that fills in each request's `ConnectionUse`."""
+
+    async def reused(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    async def created(_session: object, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.reused = False
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(reused)
+    trace.on_connection_create_end.append(created)
+    return trace
+
+
 class Link:
     """A connection pool to one endpoint. Belongs to the event loop of its first call; construction needs no loop."""
 
-    def __init__(self, endpoint: str, *, connections: int = 128, token: str | None = None) -> None:
-        """Connect to `endpoint` (a URL) with at most `connections` connections; `token` is sent as a bearer token."""
+    def __init__(
+        self, endpoint: str, *, connections: int = 128, token: str | None = None, proxy: str | None = None
+    ) -> None:
+        """Connect to `endpoint` (a URL) with at most `connections` connections; `token` is sent as a bearer token.
+
+        `proxy`: URL of an HTTP proxy. None: none; proxy variables of the environment are ignored.
+        """
         self.endpoint = endpoint
         self._connections = connections
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
     async def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Reply:
         """Send one request; return the reply if it arrives within `timeout_s` with status 200.
@@ -49,16 +79,41 @@ class Link:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     async def _read(self, method: str, path: str, body: bytes | None, place: str) -> bytes:
-        async with self._pool().request(
+        """Send the request; retry once on a new connection if a reused one was closed before any byte of an answer.
+
+        Such a close races with the request and does not indicate a failure of the endpoint.
+        """
+        self._session = self._session or self._pool(kept=True)
+        connection = ConnectionUse()
+        try:
+            return await self._ask(self._session, method, path, body, place, connection)
+        except aiohttp.ClientConnectionError as error:
+            if not (connection.reused and _unanswered(error)):
+                raise
+        self._fresh = self._fresh or self._pool(kept=False)
+        return await self._ask(self._fresh, method, path, body, place, connection)
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None,
+        place: str,
+        connection: ConnectionUse,
+    ) -> bytes:
+        async with session.request(
             method,
             self.endpoint + path,
             data=body,
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"},
             allow_redirects=False,
+            trace_request_ctx=connection,
         ) as response:
             try:
                 return await _body(response, place)
@@ -66,17 +121,23 @@ class Link:
                 response.close()  # do not wait for the rest of the body
                 raise
 
-    def _pool(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                auto_decompress=False,
-                read_bufsize=REPLY_BYTES_MAX,
-            )
-        return self._session
+    def _pool(self, *, kept: bool) -> aiohttp.ClientSession:
+        """Return a pool that keeps connections alive, or one that opens a new connection for each request."""
+        connector = (
+            aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=KEEPALIVE_S)
+            if kept
+            else aiohttp.TCPConnector(limit=self._connections, force_close=True)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            auto_decompress=False,
+            read_bufsize=REPLY_BYTES_MAX,
+            proxy=self._proxy,
+            trace_configs=[tracing()],
+        )
 
 
 async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
@@ -95,6 +156,18 @@ async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
         if len(raw) > REPLY_BYTES_MAX:
             raise NoAnswer("invalid", f"{place}: reply must have at most {REPLY_BYTES_MAX} bytes, was more")
     return bytes(raw)
+
+
+def _unanswered(error: aiohttp.ClientConnectionError) -> bool:
+    """Return whether a connection ended before any byte of an answer, as far as the client can tell.
+
+    `ServerDisconnectedError.message` is the part of the head that was received, or a text if nothing was. After a
+    reset it is unknown whether a part of the head was received.
+    """
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)
+    broken = isinstance(error, ConnectionError) or isinstance(error.__cause__, ConnectionError)
+    return broken or getattr(error, "errno", None) in {errno.ECONNRESET, errno.EPIPE}
 
 
 def _described(error: Exception) -> str:

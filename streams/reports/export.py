@@ -6,11 +6,11 @@ The fields of a record are the columns. A file is written under a temporary name
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, get_type_hints
 
-from schemas.errors import SizingError
+from schemas.errors import ConfigurationException, SizingError
 from streams.reports.weight_history import WeightRecord, instant, of_allocation
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -153,14 +153,14 @@ def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`; on success rename it to `path`, on failure delete it.
 
     Raises:
-        SizingError: the file cannot be written.
+        ConfigurationException: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        msg = f"{path} cannot be written: {error.strerror or error}"
-        raise SizingError(msg) from error
+        raise ConfigurationException(str(path), "", f"cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # if the file could not be written, there may be nothing to delete
+            temporary.unlink(missing_ok=True)

@@ -21,6 +21,9 @@ from streams.processing.ports import Record, Send
 AHEAD_NS = 5_000_000_000
 """Records with an event time further ahead of the clock are refused."""
 
+POSITIONS_AGE_NS = 7 * 86_400 * 1_000_000_000
+"""Position reports older than this are refused as outdated."""
+
 BESIDE_BYTES_MAX = RECORD_BYTES_MAX + ROOM
 """Largest accepted size of key and headers."""
 
@@ -69,6 +72,8 @@ def ingest(place: SourcePlace, record: Record, now_ns: int, partitions: int) -> 
         message = wire.decode(intake.model, record.value, place=place.topic)
         _check_size(intake.model, record, place.topic)
         wire.check_time(message, message.timestamp_ns, now_ns + AHEAD_NS, place=place.topic)  # type: ignore[attr-defined]
+        if isinstance(message, Positions):
+            wire.check_age(message, message.timestamp_ns, now_ns - POSITIONS_AGE_NS, place=place.topic)
     except InvalidMessage as error:
         return [dead_letter(place, record, error)]
     value = journal.entry(

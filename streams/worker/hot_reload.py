@@ -185,8 +185,11 @@ def with_keys(running: Settings, wanted: Settings, keys: frozenset[str]) -> Sett
     """Return the running settings with some dotted keys from `wanted`."""
     tree, values = running.model_dump(), leaves(worker_tree(wanted))
     for key in keys:
-        section, _, name = key.partition(".")
-        tree[section][name] = values[key]
+        *sections, name = key.split(".")
+        section = tree
+        for each in sections:
+            section = section[each]
+        section[name] = values[key]
     return Settings.model_validate(tree)
 
 

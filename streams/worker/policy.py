@@ -11,7 +11,7 @@ from typing import Any, Final
 import faust
 import orjson
 
-from config.policy import RlSettings
+from config.policy import RlSettings, TensorNames
 from config.settings import Settings
 from engines.models.circuit_breaker import Breaker, BreakerParams
 from engines.parameters import RlParams
@@ -25,10 +25,11 @@ from streams.processing.ports import Send
 
 logger = logging.getLogger(__name__)
 
-ENDPOINT_KEYS: Final = ("protocol", "endpoint", "model", "seed", "token_env", "token_file")
+ENDPOINT_KEYS: Final = ("protocol", "endpoint", "model", "tensors", "proxy", "seed", "token_env", "token_file")
 """A change of one of these means another endpoint: a new connection pool and a new circuit breaker."""
 KEYS: Final = frozenset(
-    {f"rl.{name}" for name in RlSettings.model_fields if name not in RlParams.model_fields}
+    {f"rl.{name}" for name in RlSettings.model_fields if name not in (*RlParams.model_fields, "tensors")}
+    | {f"rl.tensors.{name}" for name in TensorNames.model_fields}
     | {f"circuit_breaker.{name}" for name in BreakerParams.model_fields}
 )
 SECRET_BYTES_MAX: Final = 65_536
@@ -131,8 +132,10 @@ def adapter_of(rl: RlSettings, env: Mapping[str, str]) -> Adapter:
         rl.endpoint,
         model=rl.model,
         seed=rl.seed,
+        tensors=rl.tensors,
         connections=rl.max_in_flight,
         token=token_of(rl, env),
+        proxy=rl.proxy,
     )
 
 

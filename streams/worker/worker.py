@@ -29,6 +29,7 @@ from streams.monitoring.web import Views, Web
 from streams.processing import crashpoints
 from streams.processing.ports import Send
 from streams.processing.processor import Processor
+from streams.processing.writable import writable_folder
 from streams.stages.ingest import ingest
 from streams.stages.sizing import SizingFold
 from streams.stages.topology import POLICY, TOPOLOGY, Context, IngestStage, Stage
@@ -358,10 +359,12 @@ async def prepare(
     """Check the broker; return a worker that can run on it.
 
     Raises:
+        ConfigurationException: `kafka.data_dir` cannot be written to.
         BrokerUnreachable, TopicsUnfit: the text says what to start or what to run.
         BrokerUntrusted, LoginRefused, NotAllowed: a certificate, the login or permissions are refused.
         ProcessorStopped: a source topic was recreated.
     """
+    writable_folder(Path(settings.kafka.data_dir), "settings", "kafka.data_dir")
     names = Names(settings.topics.prefix)
     await admin.require(connection, names, settings.topics.partitions, settings.topics.replication)
     await take_part(connection, names)

@@ -50,17 +50,17 @@ signals = st.builds(
     risk_score=units,
     regime=st.from_regex(r"\A[A-Za-z][A-Za-z _-]{0,63}\Z"),
     timestamp_ns=times,
-    predicted_volatility=optional(st.floats(1e-9, 1000)),
+    predicted_volatility=optional(st.floats(1e-6, 10)),
     horizon_s=st.floats(0.001, 1e8),
     sentiment_score=optional(units),
-    sentiment_timestamp_ns=optional(times),
+    sentiment_timestamp_ns=st.none(),
 )
 readings = st.builds(
     CascadeIndicators,
-    symbol=optional(ids),
+    symbol=ids,
     timestamp_ns=times,
-    funding_rate=st.floats(-1e6, 1e6),
-    oi_change_pct=optional(st.floats(-1e6, 1e6)),
+    funding_rate=st.floats(-0.25, 0.25),
+    oi_change_pct=optional(st.floats(-1, 100)),
     volume_ratio=optional(st.floats(0, 1e6)),
 )
 outcomes = st.builds(
@@ -69,7 +69,7 @@ outcomes = st.builds(
     symbol=ids,
     signal_id=ids,
     side=st.sampled_from([1, -1, "buy", "sell", "long", "short"]),
-    realized_return=st.floats(-1, 1000),
+    realized_return=st.floats(-1, 100),
     timestamp_ns=times,
 )
 positions = st.builds(
@@ -83,8 +83,8 @@ orders = st.builds(
     control_id=ids,
     kind=st.just("portfolio_value"),
     payload=st.builds(dict, portfolio_id=ids, value_usd=st.floats(0.01, 1e15)),
-    reason=st.text(max_size=20),
-    by=st.text(max_size=20),
+    reason=st.text(max_size=20).map("why {}".format),
+    by=st.text(max_size=20).map("who {}".format),
     timestamp_ns=times,
 )
 entries = st.builds(

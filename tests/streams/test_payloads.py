@@ -285,7 +285,7 @@ extremes = st.one_of(
             "symbol": symbols,
             "signal_id": st.integers(0, 25).map("s{}".format),
             "side": st.sampled_from([1, -1]),
-            "realized_return": st.sampled_from([-1, 1000, 0.01, 5e-324]),
+            "realized_return": st.sampled_from([-1, 100, 0.01, 5e-324]),
             "holding_s": st.sampled_from([0, 1, 315_360_000]),
         }
     ),
@@ -298,8 +298,8 @@ extremes = st.one_of(
             "action": st.sampled_from(["buy", "strong_buy", "hold"]),
             "confidence": st.sampled_from([0, 0.5, 1]),
             "risk_score": st.sampled_from([0, 1]),
-            "expected_return": st.sampled_from([0, 5e-324, 1e-3, 0.011, 0.1, 1000.0]),
-            "predicted_volatility": st.sampled_from([1e-9, 1e-3, 1000.0]),
+            "expected_return": st.sampled_from([0, 5e-324, 1e-3, 0.011, 0.1, 1.0]),
+            "predicted_volatility": st.sampled_from([1e-6, 1e-3, 10.0]),
             "horizon_s": st.sampled_from([0.001, 3600, 315_360_000]),
         }
     ),
@@ -307,9 +307,9 @@ extremes = st.one_of(
         {
             "topic": st.just("cascade-indicators"),
             "symbol": symbols,
-            "funding_rate": st.sampled_from([-1e6, 0.0, 5e-324, 1e6]),
+            "funding_rate": st.sampled_from([-0.25, 0.0, 5e-324, 0.25]),
             "funding_interval_hours": st.sampled_from([0.01, 8, 8760]),
-            "oi_change_pct": st.sampled_from([-1e6, 1e6, 5e-324]),
+            "oi_change_pct": st.sampled_from([-1.0, 100.0, 5e-324]),
         }
     ),
     st.fixed_dictionaries(

@@ -10,6 +10,7 @@ from worlds import START_NS, control, signal, tick
 
 from config.load import DEFAULT_FILE
 from config.settings import Settings
+from schemas.errors import ConfigurationException
 from streams import cli
 from streams.cli import COMMANDS, main
 from streams.kafka import connection
@@ -222,3 +223,80 @@ def test_an_interrupt_is_exit_130(monkeypatch):
     monkeypatch.setattr(cli, "_run", interrupted)
     code, out, err = run("worker")
     assert (code, out, err) == (130, "", "himari: interrupted\n")
+
+
+# -- files with a mark, candle files ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_is_published_whatever_mark_stands_before_it(tmp_path, encoding):
+    file = tmp_path / "signals.jsonl"
+    good, bad = (json.dumps(signal(START_NS, confidence=each)) for each in (0.8, 2))
+    file.write_text(f"{good}\r\n\r\n{bad}\r\n{good}\n", encoding=encoding, newline="")
+    code, _, told = run("publish", "signals", file)
+    assert code == 5
+    assert told == "line 3: confidence: signals: confidence must be at most 1, was 2\n"
+
+
+HEADER = "timestamp,open,high,low,close,volume\n"
+HOURS = [f"{1_735_689_600 + 3600 * n},100,102,98,101,10\n" for n in range(4)]
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    early, late = tmp_path / "BTCUSDT-1h-2025-01.csv", tmp_path / "BINANCE_BTCUSDT, 60.csv"
+    early.write_text(HEADER + "".join(HOURS[:3]))
+    late.write_text(HEADER + "".join(HOURS[2:]).replace("10\n", "11\n", 1))
+    return early, late
+
+
+def test_files_that_contradict_each_other_are_refused_before_anything_starts(two_files):
+    early, late = two_files
+    code, out, told = run("demo", "--json", "--data", early, late)
+    assert (code, out) == (5, "")
+    lines = told.splitlines()
+    span = "candles of 3600 s, 2025-01-01 00:00 to 2025-01-01 02:00 UTC"
+    assert lines[0] == f"himari: BTCUSDT from {early}: 3 {span}"
+    assert lines[1].startswith(f"himari: BTCUSDT from {late}: 2 candles of 3600 s")
+    assert lines[2].startswith(
+        f"himari: {late}: time: must be the candle of {early} at the same time, 2025-01-01 02:00"
+    )
+    assert len(lines) == 3
+
+
+def test_symbols_that_are_given_are_shown_and_bad_rows_are_named(two_files):
+    early, late = two_files
+    early.write_text(early.read_text() + "oops\n")
+    late.write_text(late.read_text().replace("11\n", "x\n"))
+    code, _, told = run("demo", "--tolerant", "--symbol", "A-USD", "--symbol", "B-USD", "--data", early, late)
+    assert code == 5
+    assert told == f"himari: {late}: must hold two candles or more, holds 1\n"
+    late.write_text(late.read_text() + HOURS[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streams.cli.demo.uvloop.run", _not_begun)
+        code, _, told = run("demo", "--tolerant", "--symbol", "A-USD", "--symbol", "B-USD", "--data", early, late)
+    assert "himari: A-USD from" in told
+    assert "himari: B-USD from" in told
+    assert f"himari: skipped: {early}:5: time: must be a whole number" in told
+    assert f"himari: {late}: 1 invalid rows skipped" in told
+
+
+def _not_begun(work):
+    """Stop where the broker would start."""
+    work.close()
+    raise ConfigurationException("test", "", "goes no further")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "rule"),
+    [(("A", "B", "C"), "must be given once, or once per file (2)"), (("a b",), "must match [A-Za-z0-9._:/-]{1,64}")],
+)
+def test_a_symbol_that_cannot_be_is_wrong_usage(two_files, symbols, rule):
+    given = [part for symbol in symbols for part in ("--symbol", symbol)]
+    code, _, told = run("demo", *given, "--data", *two_files)
+    assert code == 2
+    assert rule in told
+
+
+def test_a_tensor_that_is_not_known_is_wrong_usage():
+    code, _, told = run("rl", "check", "--url", "http://127.0.0.1:1", "--tensor", "reward=output__0")
+    assert code == 2
+    assert "--tensor reward" in told

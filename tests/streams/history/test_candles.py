@@ -97,11 +97,20 @@ def test_the_volume_in_coins_is_found_wherever_it_stands(tmp_path):
     assert [each.volume_coins for each in candles.read(path).rows] == [0.5, 1.5]
 
 
-def test_a_volume_with_the_coins_name_wins_over_one_without(tmp_path):
-    header = "timestamp,open,high,low,close,Volume,Volume ADA"
-    rows = [f"{row(n)},{n}.5" for n in range(2)]
+@pytest.mark.parametrize(
+    "header", ["Volume,Volume MA", "Volume,Volume ADA", "volume,quote_volume", "VOLUME,Volume (ADA)"]
+)
+def test_the_plain_volume_comes_before_any_other(tmp_path, header):
+    rows = [f"{row(n)},12345" for n in range(2)]
+    header = f"timestamp,open,high,low,close,{header}"
     path = written(tmp_path, *rows, name="ADAUSDT_1h.csv", header=header)
-    assert [each.volume_coins for each in candles.read(path).rows] == [0.5, 1.5]
+    assert [each.volume_coins for each in candles.read(path).rows] == [10.0, 11.0]
+
+
+def test_an_average_of_the_volume_is_no_volume(tmp_path):
+    header = "timestamp,open,high,low,close,Volume MA"
+    with pytest.raises(ConfigurationException, match="must have a volume in coins of MATICUSDT, has 'ma'"):
+        candles.read(written(tmp_path, row(0), row(1), name="MATICUSDT.csv", header=header))
 
 
 def test_a_volume_in_dollars_alone_is_refused(tmp_path):
@@ -149,7 +158,11 @@ def test_candles_that_overlap_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("line", "code", "text"),
     [
-        ("x,1,1,1,1,1", "wrong_type", "time: must be a whole number of s, ms or µs since 1970, was 'x'"),
+        (
+            "x,1,1,1,1,1",
+            "wrong_type",
+            "time: must be a whole number of s, ms or µs since 1970, or an ISO 8601 date, was 'x'",
+        ),
         ("1.6E+12,1,1,1,1,1", "wrong_type", "time: must be a whole number"),
         (
             "12345,1,1,1,1,1",
@@ -186,9 +199,9 @@ def test_two_symbols_in_one_file_are_refused(tmp_path):
         (b"", "must have a header"),
         (b"a,b,c\n1,2,3\n", "must have a header"),
         (b"timestamp,open,high,low,close,volume\n", "must hold two candles or more, holds 0"),
-        (b"\x1f\x8b\x08broken", "must be a readable CSV file"),
-        (gzip.compress(b"timestamp,open\n", mtime=0)[:-6], "must be a readable CSV file"),
-        (b"\xff\xfe\x00", "must be a readable CSV file"),
+        (b"\x1f\x8b\x08broken", "must be a readable CSV or JSON file"),
+        (gzip.compress(b"timestamp,open\n", mtime=0)[:-6], "must be a readable CSV or JSON file"),
+        (b"\xff\xfe\x00", "must be a readable CSV or JSON file"),
     ],
 )
 def test_a_file_that_is_none_is_refused_as_a_whole(tmp_path, content, rule):
@@ -200,7 +213,9 @@ def test_a_file_that_is_none_is_refused_as_a_whole(tmp_path, content, rule):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigurationException, match=r"nowhere\.csv: must be a readable CSV file: No such file"):
+    with pytest.raises(
+        ConfigurationException, match=r"nowhere\.csv: must be a readable CSV or JSON file: No such file"
+    ):
         candles.read(tmp_path / "nowhere.csv")
 
 
@@ -255,7 +270,7 @@ def test_the_real_files_are_read_whole_and_equal_to_a_plain_csv_reader(path):
     for candle, oracle in zip(found.rows, rows, strict=True):
         coin = oracle["symbol"].split("/")[0]
         names = ("open", "high", "low", "close", f"Volume {coin}")
-        assert candle == (int(oracle["unix"]) * 10**6, *(float(oracle[name]) for name in names))
+        assert candle == (int(oracle["unix"]) * 10**6, *(float(oracle[name]) for name in names), None)
 
 
 @real

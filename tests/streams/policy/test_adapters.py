@@ -6,8 +6,10 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from policies import GOOD, ILL, INFERRED, METADATA, QUESTION, heard, http, listening, question, says, says_json
 
+from config.policy import TensorNames
 from streams.policy.adapters import Mock, Nobody, OpenInference, adapter
 from streams.policy.answer import NoAnswer
 from streams.policy.http_transport import Link, Reply
@@ -98,6 +100,114 @@ def test_connections_are_kept_and_used_again():
 
     asyncio.run(ask())
     assert len(connections) == 1
+
+
+ANSWER = json.dumps(GOOD).encode()
+
+
+def answering(until, then=b"", *, reset=False, log=None):
+    """Answer so many questions on each connection; then say this much of an answer, and close or reset it."""
+
+    async def handle(reader, writer):
+        for number in range(until + 1):
+            body = await heard(reader)
+            if log is not None:
+                log.append(body)
+            if number < until:
+                writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n".encode() + ANSWER)
+                await writer.drain()
+        writer.write(then)
+        await writer.drain()
+        if reset:
+            writer.transport.abort()
+
+    return handle
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_kept_connection_that_was_closed_before_an_answer_is_asked_once_more(reset):
+    log = []
+
+    async def ask():
+        async with asking(answering(1, reset=reset, log=log)) as made:
+            for number in range(3):
+                assert (await made.ask(question(number), 5.0)).confidence == 0.8
+
+    asyncio.run(ask())
+    ids = [json.loads(body)["market_data"]["decision_id"] for body in log]
+    assert ids == [f"POLICY22-0-{number}-main" for number in (0, 1, 1, 2)]  # 2 finds no kept one
+
+
+@pytest.mark.parametrize("then", [b"H", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\n\r\n{"])
+def test_an_answer_that_has_begun_is_not_asked_again(then):
+    log = []
+
+    async def ask():
+        async with asking(answering(1, then, log=log)) as made:
+            await made.ask(question(0), 5.0)
+            with pytest.raises(NoAnswer):
+                await made.ask(question(1), 5.0)
+
+    asyncio.run(ask())
+    assert len(log) == 2
+
+
+def test_a_fresh_connection_that_is_closed_without_an_answer_is_a_failure():
+    log = []
+    with pytest.raises(NoAnswer, match="ServerDisconnectedError") as refused:
+        asyncio.run(asked(answering(0, log=log)))
+    assert refused.value.reason == "refused"
+    assert len(log) == 1
+
+
+@pytest.mark.parametrize("gap_s", [0.12, 0.199, 0.2, 0.201, 0.28])
+def test_a_server_that_gives_up_idle_connections_loses_no_question(gap_s):
+    """A real server with a short keep-alive; questions come as it gives their connection up."""
+
+    async def answer(request):
+        await request.read()
+        return web.json_response(GOOD)
+
+    async def ask():
+        app = web.Application()
+        app.router.add_post("/predict", answer)
+        runner = web.AppRunner(app, keepalive_timeout=0.2)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        made = adapter("predict", f"http://127.0.0.1:{runner.addresses[0][1]}/predict")
+        try:
+            for number in range(8):
+                await made.ask(question(number), 5.0)
+                await asyncio.sleep(gap_s)
+        finally:
+            await made.close()
+            await runner.cleanup()
+
+    asyncio.run(ask())
+
+
+def test_a_proxy_is_asked_for_the_endpoint():
+    heads = []
+
+    async def proxy(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
+        writer.write(http(ANSWER))
+
+    async def ask():
+        async with listening(proxy) as url:
+            made = adapter("predict", "http://policy.invalid/predict", proxy=url)
+            try:
+                return await made.ask(question(), 5.0)
+            finally:
+                await made.close()
+
+    assert asyncio.run(ask()).confidence == 0.8
+    assert heads == [b"POST http://policy.invalid/predict HTTP/1.1"]
+
+
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert asyncio.run(asked(says_json(GOOD))).confidence == 0.8
 
 
 def test_a_token_is_sent_and_never_shown():
@@ -219,6 +329,24 @@ def test_a_models_name_is_quoted():
     served = policy_server(METADATA | {"name": name}, INFERRED | {"model_name": name}, log)
     asyncio.run(asked(served, "oip", model=name))
     assert log[0][0] == "GET /v2/models/a%20model%2F2 HTTP/1.1"
+
+
+def test_a_model_is_asked_by_its_own_names():
+    log = []
+    names = TensorNames(state="INPUT__0", nudge="output__0", confidence="output__1")
+    kinds = [{"name": f"output__{k}", "datatype": "FP32", "shape": [-1, 1]} for k in range(2)]
+    shape = [-1, len(QUESTION["state"])]
+    metadata = METADATA | {
+        "inputs": [{"name": "INPUT__0", "datatype": "FP32", "shape": shape}],
+        "outputs": kinds,
+    }
+    values = zip(kinds, (0.1, 0.7), strict=True)
+    told = INFERRED | {"outputs": [kind | {"shape": [1, 1], "data": [value]} for kind, value in values]}
+    answer = asyncio.run(asked(policy_server(metadata, told, log), "oip", tensors=names))
+    assert answer[:2] == (0.1, 0.7)
+    body = json.loads(log[1][1])
+    assert [each["name"] for each in body["inputs"]] == ["INPUT__0"]
+    assert body["outputs"] == [{"name": "output__0"}, {"name": "output__1"}]
 
 
 # -- in process --------------------------------------------------------------------------------------------------------

@@ -10,16 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policies import GOOD, INFERRED, METADATA, QUESTION
 
+from config.policy import TensorNames
 from schemas.errors import InvalidAdviceException
 from schemas.rl import Advice
 from streams.policy.answer import Kinds, fitting, inferred, nudge_of, predicted
 
 ID = QUESTION["decision_id"]
-KINDS = Kinds(
-    "FP64",
-    {"nudge": "FP64", "confidence": "FP64", "predicted_return": "FP32", "predicted_volatility": "FP32"},
-    "1",
-)
+KINDS = Kinds("FP64", ("nudge", "confidence", "predicted_return", "predicted_volatility"), "1")
 
 
 def as_predict(raw, w_base=0.1):
@@ -59,15 +56,15 @@ BAD_OIP = {
     ),
     "a wrong datatype": (
         oip(outputs__0__datatype="INT64"),
-        "p: outputs.0.datatype: nudge must be FP64, was INT64",
-    ),
-    "another float than declared": (
-        oip(outputs__0__datatype="FP32"),
-        "p: outputs.0.datatype: nudge must be FP64, was FP32",
+        "p: outputs.0.datatype: nudge must be FP32 or FP64, was INT64",
     ),
     "a wrong shape": (oip(outputs__0__shape=[2]), "p: outputs.0.shape: nudge must be one number, was [2]"),
     "a negative shape": (oip(outputs__0__shape=[-1, -1]), "must be one number, was [-1, -1]"),
-    "no shape": (oip(outputs__0__shape=[]), "p: outputs.0.shape must"),
+    "a scalar of two numbers": (oip(outputs__0__shape=[], outputs__0__data=[1.0, 2.0]), "must contain one number"),
+    "a confidence that no rounding explains": (
+        oip(outputs__1__datatype="FP32", outputs__1__data=[1.00001]),
+        "p: outputs: confidence must be at most 1, was 1.00001",
+    ),
     "two numbers": (oip(outputs__0__data=[0.1, 0.2]), "p: outputs.0.data: nudge must contain one number, was 2 values"),
     "no number": (oip(outputs__0__data=[]), "p: outputs.0.data: nudge must contain one number, was 0 values"),
     "a word": (oip(outputs__0__data=["0.1"]), "p: outputs: nudge must be a number"),
@@ -123,8 +120,10 @@ def kind(name, datatype="FP64", shape=(1,)):
 WIDTH = len(QUESTION["state"])
 BAD_METADATA = {
     "another model": ({"name": "x"}, "p: name: must be policy, was 'x'"),
-    "no input": ({"inputs": []}, "p: inputs: must be state alone, was none"),
-    "two inputs": ({"inputs": [kind("state"), kind("mask")]}, "p: inputs: must be state alone, was state, mask"),
+    "two inputs": (
+        {"inputs": [kind("state"), kind("mask")]},
+        "p: inputs: must be state alone (rl.tensors), was state, mask",
+    ),
     "whole numbers": (
         {"inputs": [kind("state", "INT64", (1, WIDTH))]},
         "p: inputs.0.datatype: state must be FP32 or FP64, was INT64",
@@ -134,7 +133,7 @@ BAD_METADATA = {
         f"p: inputs.0.shape: state must be [1, {WIDTH}] (-1: any), was [1, {WIDTH - 1}]",
     ),
     "flat": ({"inputs": [kind("state", shape=(WIDTH,))]}, f"p: inputs.0.shape: state must be [1, {WIDTH}]"),
-    "no confidence": ({"outputs": [kind("nudge")]}, "p: outputs: must include confidence"),
+    "no confidence": ({"outputs": [kind("nudge")]}, "p: outputs: must include confidence (rl.tensors), was nudge"),
     "words out": (
         {"outputs": [kind("nudge", "BYTES"), kind("confidence")]},
         "p: outputs.0.datatype: nudge must be FP32 or FP64, was BYTES",
@@ -159,9 +158,58 @@ def test_metadata_may_leave_lengths_open_and_offer_more():
         "inputs": [kind("state", "FP32", (-1, -1))],
         "outputs": [kind("nudge", "FP32", (-1, 1)), kind("confidence"), kind("attention", "INT8", (3,))],
     }
-    assert fitting(json.dumps(told).encode(), "policy", place="p") == Kinds(
-        "FP32", {"nudge": "FP32", "confidence": "FP64"}, "1"
-    )
+    assert fitting(json.dumps(told).encode(), "policy", place="p") == Kinds("FP32", ("nudge", "confidence"), "1")
+
+
+@pytest.mark.parametrize("absent", [{"versions": None}, {"platform": None}, {"versions": None, "platform": ""}])
+def test_null_metadata_is_absent(absent):
+    """KServe's Python server writes null for what it does not know."""
+    told = fitting(json.dumps(METADATA | absent).encode(), "policy", place="p")
+    assert told == Kinds("FP64", ("nudge", "confidence"), "" if "versions" in absent else "1")
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_a_model_that_declares_nothing_is_judged_by_its_answers(nothing):
+    """KServe and MLServer list no inputs and outputs where the model's author declared none."""
+    bare = fitting(json.dumps(METADATA | {"inputs": nothing, "outputs": nothing}).encode(), "policy", place="p")
+    assert bare == Kinds("FP32", (), "1")
+    assert inferred(json.dumps(INFERRED).encode(), ID, "policy", bare, place="p")[:2] == (0.2, 0.8)
+    with pytest.raises(InvalidAdviceException, match="outputs: nudge must be given"):
+        inferred(oip(outputs=[output("logits", [0.1])]), ID, "policy", bare, place="p")
+
+
+NAMED = TensorNames(state="INPUT__0", nudge="output__0", confidence="output__1")
+
+
+def test_the_names_of_inputs_and_outputs_are_the_settings():
+    served = METADATA | {
+        "inputs": [kind("INPUT__0", "FP32", (-1, WIDTH))],
+        "outputs": [kind("output__0", "FP32", (-1, 1)), kind("output__1", "FP32", (-1, 1))],
+    }
+    kinds = fitting(json.dumps(served).encode(), "policy", NAMED, place="p")
+    assert kinds == Kinds("FP32", ("output__0", "output__1"), "1")
+    answer = oip(outputs=[output("output__1", [0.8], "FP32"), output("output__0", [0.2], "FP32")])
+    assert inferred(answer, ID, "policy", kinds, NAMED, place="p")[:2] == (0.2, 0.8)
+    with pytest.raises(InvalidAdviceException, match=r"inputs: must be state alone \(rl.tensors\), was INPUT__0"):
+        fitting(json.dumps(served).encode(), "policy", place="p")
+    with pytest.raises(
+        InvalidAdviceException, match=r"outputs: must include output__0 \(rl.tensors\), was nudge, conf"
+    ):
+        fitting(json.dumps(METADATA | {"inputs": []}).encode(), "policy", NAMED, place="p")
+
+
+def test_two_outputs_cannot_have_one_name():
+    with pytest.raises(ValueError, match="must differ from the other outputs' names, was 'nudge'"):
+        TensorNames(confidence="nudge")
+
+
+def test_either_float_and_a_scalar_will_do_whatever_was_declared():
+    answer = as_oip(oip(outputs__0__datatype="FP32", outputs__0__shape=[], outputs__1__shape=[1, 1]))
+    assert answer[:2] == (0.2, 0.8)
+
+
+def test_what_fp32_rounds_beyond_a_bound_is_the_bound():
+    assert as_oip(oip(outputs__1__data=[1.0000001192092896], outputs__0__data=[-1.0000001192092896]))[:2] == (-1.0, 1.0)
 
 
 def test_the_examples_of_the_page_are_answers():
@@ -269,5 +317,5 @@ def test_any_metadata_fits_wholly_or_fails_with_a_reason(raw):
     if kinds is None:
         assert why_not.startswith("p: ")
     else:
-        assert {"nudge", "confidence"} <= set(kinds.outputs)
-        assert {kinds.state, *kinds.outputs.values()} <= {"FP32", "FP64"}
+        assert not kinds.outputs or {"nudge", "confidence"} <= set(kinds.outputs)
+        assert {kinds.state} <= {"FP32", "FP64"}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policies import METADATA, listening, says_json
+from policies import INFERRED, METADATA, http, listening, says_json
 
 from streams.policy.conformance import Probe, quantiles
 from streams.policy.http_transport import Link
@@ -68,13 +68,48 @@ def test_a_dead_or_silent_one_is_out_of_reach(switches):
 
 def test_metadata_of_another_model_does_not_fit():
     async def ask():
-        async with listening(says_json(METADATA | {"inputs": []})) as url:
+        async with listening(says_json(METADATA | {"name": "policy", "inputs": METADATA["inputs"] * 2})) as url:
             return await Probe(Link(url), "oip", count=1).report()
 
     report = asyncio.run(ask())
     assert [(each.name, each.verdict) for each in report.findings] == [("metadata", "does not fit")]
-    assert "inputs: must be state alone, was none" in report.findings[0].detail
+    assert "inputs: must be state alone (rl.tensors), was state, state" in report.findings[0].detail
     assert report.reachable
+
+
+def oip_server(metadata, **answer):
+    """A model server that says this of itself, and answers each question with its id."""
+
+    async def handle(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            writer.write(http(json.dumps(metadata).encode()))
+            return
+        length = re.search(rb"content-length: (\d+)", head.lower())[1]
+        asked = json.loads(await reader.readexactly(int(length)))
+        told = INFERRED | answer | ({"id": asked["id"]} if "id" in asked else {})
+        writer.write(http(json.dumps(told).encode()))
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("metadata", "verdict"),
+    [
+        (METADATA | {"versions": None, "platform": ""}, "fits"),
+        (METADATA | {"platform": None}, "fits"),
+        (METADATA | {"inputs": [], "outputs": [], "versions": []}, "note"),
+        (METADATA | {"inputs": None, "outputs": None}, "note"),
+    ],
+)
+def test_the_metadata_of_python_servers_fits(metadata, verdict):
+    async def ask():
+        async with listening(oip_server(metadata, model_version=None)) as url:
+            return await Probe(Link(url), "oip", count=1).report()
+
+    report = asyncio.run(ask())
+    assert report.fits, report.findings
+    assert verdicts(report)["metadata"] == verdict
 
 
 def test_an_answer_that_hangs_on_chance_is_noted():
@@ -151,7 +186,7 @@ def test_the_check_of_a_wrong_one_ends_with_1_and_of_none_with_6():
         free.bind(("127.0.0.1", 0))
         nobody = checked("--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
     assert (wrong.returncode, nobody.returncode) == (1, 6)
-    assert "must hold finite numbers only, was 'NaN'" in wrong.stdout
+    assert "must be finite, was 'NaN'" in wrong.stdout
     assert nobody.stdout.splitlines()[-1] == "unreachable"
 
 

@@ -127,7 +127,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
 
 
 def test_a_place_that_takes_no_file_is_named(tmp_path):
-    refusal = pytest.raises(SizingError, match=r"weights.csv cannot be written: No such file")
+    refusal = pytest.raises(SizingError, match=r"weights.csv: cannot be written: No such file")
     with refusal, csv_file(tmp_path / "nowhere" / "weights.csv", Odd):
         pass
 

@@ -94,15 +94,22 @@ def test_an_order_is_a_control_record_with_a_name_of_its_own(word, scope):
 
 
 def test_every_partition_answers_a_trading_state_and_one_answers_a_value():
-    assert asked(trading_order("halt", "portfolio:main", "", "", 1_700_000_000_000_000_000), 5) == [0, 1, 2, 3, 4]
-    value = value_order({"portfolio_id": "main", "value_usd": 5.0}, "", "", 1_700_000_000_000_000_000)
+    assert asked(trading_order("halt", "portfolio:main", "why", "who", 1_700_000_000_000_000_000), 5) == [0, 1, 2, 3, 4]
+    value = value_order({"portfolio_id": "main", "value_usd": 5.0}, "why", "who", 1_700_000_000_000_000_000)
     assert asked(value, 5) == [partition_of(b"main", 5)]
 
 
 @pytest.mark.parametrize("scope", ["everything", "portfolio:", "symbol:a b", "ALL", "desk:x"])
 def test_an_order_that_would_be_a_dead_letter_is_refused_at_once(scope):
     with pytest.raises(InvalidControlException, match=r"control: payload\.scope"):
-        asked(trading_order("halt", scope, "", "", 1_700_000_000_000_000_000), 2)
+        asked(trading_order("halt", scope, "why", "who", 1_700_000_000_000_000_000), 2)
+
+
+@pytest.mark.parametrize(("reason", "by", "field"), [("", "ops", "reason"), (" ", "ops", "reason"), ("news", "", "by")])
+def test_an_order_without_reason_or_name_is_refused(reason, by, field):
+    with pytest.raises(InvalidControlException, match=f"control: {field} must match") as refused:
+        asked(trading_order("halt", "all", reason, by, 1_700_000_000_000_000_000), 2)
+    assert refused.value.field == field
 
 
 # -- in force --------------------------------------------------------------------------------------------------------

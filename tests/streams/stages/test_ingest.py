@@ -124,6 +124,16 @@ def test_a_bad_record_goes_whole_to_its_dead_letters(name):
     assert field is None or told["himari.error.field"] == field
 
 
+def test_positions_are_taken_for_a_week():
+    week_ns = 7 * 86_400 * 10**9
+    assert take("positions", GOOD["positions"] | {"timestamp_ns": NOW - week_ns})[0].topic == "journal"
+    (letter,) = take("positions", GOOD["positions"] | {"timestamp_ns": NOW - week_ns - 1})
+    headers = dict(letter.headers)
+    assert (letter.topic, headers["himari.error.code"]) == ("positions.dlq", b"too_old")
+    assert headers["himari.error.field"] == b"timestamp_ns"
+    assert take("signals", GOOD["signals"] | {"timestamp_ns": NOW - 2 * week_ns})[0].topic == "journal"
+
+
 def test_five_seconds_ahead_of_the_clock_is_still_taken():
     assert take("signals", {**GOOD["signals"], "timestamp_ns": NOW + AHEAD_NS})[0].topic == "journal"
 
@@ -151,6 +161,35 @@ def test_the_good_neighbours_of_a_bad_record_are_kept(bad):
     assert [each["trigger"]["id"] for each in driver.allocations()] == ["s-0", "s-2"]
     (letter,) = driver.read("signals.dlq")
     assert letter.value == bad
+
+
+@pytest.mark.parametrize(
+    ("named", "field", "text"),
+    [
+        ({"signal_id": "s-9"}, "signal_id", "outcomes: signal_id s-9: cell alpha/momentum/BTC-USD has made no claim"),
+        ({"decision_id": "x"}, "decision_id", "outcomes: decision_id x: cell alpha/momentum/BTC-USD has made no claim"),
+    ],
+)
+def test_an_outcome_that_settles_nothing_is_named_by_the_id_that_was_sent(named, field, text):
+    driver = priced(Driver())
+    fields = {name: value for name, value in GOOD["outcomes"].items() if name != "signal_id"}
+    driver.publish("outcomes", fields | named)
+    driver.run()
+    (letter,) = driver.read("outcomes.dlq")
+    headers = dict(letter.headers)
+    assert headers["himari.error.field"] == field.encode()
+    assert headers["__streams.errors.message"] == text.encode()
+
+
+def test_an_action_in_capitals_is_folded_as_the_action_that_it_is():
+    sizes = []
+    for word in ("strong_sell", "Strong-Sell"):
+        driver = priced(Driver())
+        driver.publish("signals", signal(NOW, action=word))
+        driver.run()
+        sizes.append(driver.allocations()[-1]["allocations"])
+    assert sizes[0] == sizes[1]
+    assert min(sizes[0].values()) < 0
 
 
 def test_what_only_sizing_can_judge_comes_back_whole_too():
