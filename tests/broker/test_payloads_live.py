@@ -62,9 +62,12 @@ async def test_each_payload_is_journaled_or_a_dead_letter_and_the_worker_lives(b
         assert process.returncode is None
     assert process.returncode == 0
     found = await letters(cluster, topics)
-    why = {(each.topic, each.offset): each.code for each in map(dead_letter.read, (record.headers for record in found))}
-    assert len(why) == len(found)
-    assert why == {place: row.code for place, row in places.items() if row.code != TAKEN}
+    why: dict[tuple[str, int], list[str]] = {}
+    for each in map(dead_letter.read, (record.headers for record in found)):
+        why.setdefault((each.topic, each.offset), []).append(each.code)
+    first = {place: codes[0] for place, codes in why.items()}
+    assert first == {place: row.code for place, row in places.items() if row.code != TAKEN}
+    assert {topic for (topic, _), codes in why.items() if len(codes) > 1} == {"prices"}, "one letter a tick"
     assert sum(CUT in dict(record.headers) for record in found) == (4 if kafka else 0)
     entries = [orjson.loads(record.value) for record in await cluster.records("journal")]
     journaled = {(each["source"]["topic"], each["source"]["offset"]) for each in entries if each["source"]}
