@@ -648,7 +648,7 @@ def advised(metrics, confidence=0.9, gate="open"):
     worker = priced(metrics=metrics, params=params)
     rounds = 60 if gate == "open" else 1
     for number in range(rounds):
-        worker.signal(signal_id=f"p-{number}", expected_return=0.005)
+        worker.signal(signal_id=f"p-{number}", expected_return=0.005, horizon_s=1, valid_for_s=3_600)
         (*_, asked) = worker.cluster.log("rl-requests", 0).read(0)
         named = {
             name: orjson.loads(asked.value)[name] for name in ("decision_id", "portfolio_id", "strategy_id", "symbol")
