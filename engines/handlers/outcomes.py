@@ -100,8 +100,9 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     weight = 1.0 / (1 + sum(1 for start, end in spans if start < span[1] and span[0] < end))
     won = realised > claim.costs
     params = state.params.position_sizing
+    before = None if learned is None else learned.posterior
     posterior = kelly.observe(
-        None if learned is None else learned.posterior,
+        before,
         claim.confidence * claim.expected_return / claim.volatility,
         realised / claim.volatility,
         won,
@@ -109,6 +110,7 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
         params.bayesian_kelly,
     )
     state.posteriors.put(key, CellPosterior(posterior, (*spans[1 - SPANS :], span)))
+    state.pools.put(key[:2], kelly.pooled(state.pools.get(key[:2]), before, posterior))
     scores = conformal.observe(
         state.scores.get(key),
         realised,

@@ -8,7 +8,7 @@ from typing import Any
 from engines.handlers.effects import FoldResult, Journaled, Refusal, warn_of_drift
 from engines.handlers.market import funding_8h
 from engines.handlers.outcomes import round_trip
-from engines.models import bars, regime
+from engines.models import bars, kelly, regime
 from engines.pipeline.decide import Trigger
 from engines.state import capacity, strategies
 from engines.state.partition import State
@@ -47,6 +47,7 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         if strategies.seen(state, portfolio, strategy):
             warn_of_drift(state, folded, entry.offset, portfolio)
         forecast: Forecast | None = _forecast(state, body, signal_id, side)
+        _note_clipped(state, key, forecast, folded)
         folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)
     else:
@@ -73,11 +74,13 @@ def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> 
     market = state.markets.get((body["symbol"],))
     volatility, claimed = get("predicted_volatility"), get("expected_return")
     missing = [name for name in ("expected_return", "predicted_volatility") if get(name) is None]
+    own = None if market is None or market.bars is None else bars.volatility(market.bars, horizon_s, params.market)
+    stated = volatility
     if volatility is None:
-        known = (
-            None if market is None or market.bars is None else bars.volatility(market.bars, horizon_s, params.market)
-        )
-        volatility = known or params.position_sizing.defaults.volatility
+        volatility = own or params.position_sizing.defaults.volatility
+    elif own and market is not None and market.bars is not None and market.bars.closed >= params.market.warmup_bars:
+        most = params.position_sizing.bayesian_kelly.max_volatility_ratio
+        volatility = min(max(volatility, own / most), own * most)
     if claimed is None:
         claimed, costs = params.position_sizing.defaults.expected_sharpe * volatility, 0.0
     else:
@@ -97,7 +100,19 @@ def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> 
         sentiment_confidence=get("sentiment_confidence"),
         sentiment_ns=get("sentiment_timestamp_ns") or timestamp_ns,
         estimated=",".join(missing),
+        claimed_volatility=0.0 if stated is None or stated == volatility else stated,
     )
+
+
+def _note_clipped(state: State, key: tuple[str, str, str], forecast: Forecast, folded: FoldResult) -> None:
+    """Note each field of which less counts, or more, than was claimed."""
+    if forecast.claimed_volatility:
+        folded.note("clipped_claim", "predicted_volatility")
+    learned = state.posteriors.get(key)
+    x = forecast.confidence * forecast.expected_return / forecast.volatility
+    params = state.params.position_sizing.bayesian_kelly
+    if kelly.bounded(x, None if learned is None else learned.posterior, params) < x:
+        folded.note("clipped_claim", "expected_return")
 
 
 def _funding(state: State, symbol: str, side: int, horizon_s: float) -> float:

@@ -6,7 +6,8 @@ It costs O(1) an outcome, in natural parameters
 
     h = (K, K·b, 2a, 2B + K·b²)      v = B/(a − 1)
 
-and forgets: each outcome moves h a step towards the prior, whose weight is counted in usual claims.
+and forgets. What is kept is data alone; the prior, whose weight is counted in usual claims and whose slope the other
+cells of the strategy give, is added when it is asked (partial pooling).
 
 Source: docs/methods.md, section 1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Kulhavý and Zarrop 1993
 (stabilised forgetting); Baker and McHale 2013 (shrink); Busseti, Ryu and Boyd 2016 (drawdown bound).
@@ -18,7 +19,23 @@ from typing import Final, NamedTuple
 from engines.numerics.exact import ln
 from engines.parameters import DrawdownBound, KellyParams
 
-__all__ = ["KellySize", "Posterior", "decide", "drawdown_limit", "fraction", "observe", "resize", "shrink", "win_rate"]
+__all__ = [
+    "KellySize",
+    "Pool",
+    "Posterior",
+    "begin",
+    "bounded",
+    "decide",
+    "drawdown_limit",
+    "fraction",
+    "observe",
+    "pooled",
+    "prior_weight",
+    "resize",
+    "shrink",
+    "win_rate",
+    "with_prior",
+]
 
 LARGEST_LEVERAGE: Final = 1e12
 """x²/K counts as at most this: a claim that dwarfs all before it has a huge variance, but a finite one."""
@@ -29,24 +46,42 @@ LARGEST_CLAIM: Final = 10_000.0
 """A claim of more standard deviations than these counts as these, so that squares stay finite."""
 SMALLEST_CLAIM: Final = 1e-9
 """Less than so many sd claims nothing: the slope of what came over it would be beyond all numbers."""
+SMALLEST_WEIGHT: Final = 2.0**-100
+"""The prior weighs at least this much, so that its slope can be divided by its weight."""
 
 
 class Posterior(NamedTuple):
-    """What the outcomes of one cell say: of its claims (h) and of its win rate (Beta)."""
+    """What the outcomes of one cell say: of its claims (h) and of its win rate.
+
+    Data alone. The prior is added when it is asked, so that the strategy's other cells can be part of it.
+    """
 
     h1: float
-    """K: weight of the calibration slope, in squared claims."""
+    """Σx²: weight of the calibration slope, in squared claims."""
     h2: float
-    """K·b."""
+    """Σx·z."""
     h3: float
-    """2a: twice the shape of the residual variance."""
+    """Number of outcomes remembered: twice what they add to the shape of the residual variance."""
     h4: float
-    """2B + K·b²."""
+    """Σz²."""
     mean_square_claim: float
     """ρ²: the squared claim that the prior's weight is counted in."""
     wins: float
     losses: float
     outcomes: int
+    recent_h1: float = 0.0
+    """Σx² over the short memory of the guard."""
+    recent_h2: float = 0.0
+    """Σx·z over it."""
+
+
+class Pool(NamedTuple):
+    """What the outcomes of all cells of one strategy say together: sums of their data, without any prior."""
+
+    h1: float
+    h2: float
+    cells: int
+    """Cells with an outcome."""
 
 
 class Belief(NamedTuple):
@@ -83,23 +118,68 @@ class KellySize(NamedTuple):
     """What to bet: kelly_fraction·g·f, at most 1/stop_loss, 0 at a gate. Never negative."""
     reason: str
     """The gate that made it 0, or ""."""
+    claim: float
+    """x as it counts: at most `max_claim`, and at most `max_usual_claims` times what the cell usually claims."""
 
 
-def prior(square_claim: float, params: KellyParams) -> Posterior:
-    """Return what is believed of a strategy that usually claims x² = `square_claim`, before any outcome."""
-    weight = params.prior_strength * square_claim
+def begin(params: KellyParams) -> Posterior:
+    """Return what is known of a cell before any outcome: what it may claim."""
+    return Posterior(0.0, 0.0, 0.0, 0.0, params.first_claim * params.first_claim, 0.0, 0.0, 0)
+
+
+def prior_weight(square_claim: float, params: KellyParams) -> float:
+    """Return K₀ = min(prior_strength·ρ², max_prior_weight) of a cell that usually claims x² = `square_claim`.
+
+    The limit keeps bold claims that nothing has proven from being shrunk less than timid ones.
+    """
+    return max(min(params.prior_strength * square_claim, params.max_prior_weight), SMALLEST_WEIGHT)
+
+
+def with_prior(posterior: Posterior, params: KellyParams, pool: Pool | None = None) -> Posterior:
+    """Return h = (K, K·b, 2a, 2B + K·b²) and the win rate of a posterior: its data and the prior.
+
+    With a pool the prior of the slope is N(b', pool_spread² + v/K'), where K' and b' are those of the strategy's other
+    cells with the prior of a lone one, K' discounted as cells are alike.
+    """
+    weight = prior_weight(posterior.mean_square_claim, params)
     slope = params.prior_calibration
+    if pool is not None:
+        weight, slope = _pooled_prior(posterior, weight, params, pool)
     spread = 2.0 * params.prior_variance * (params.prior_shape - 1.0)
-    return Posterior(
-        weight,
-        weight * slope,
-        2.0 * params.prior_shape,
-        spread + weight * slope * slope,
-        square_claim,
-        params.win_prior,
-        params.win_prior,
-        0,
+    return posterior._replace(
+        h1=posterior.h1 + weight,
+        h2=posterior.h2 + weight * slope,
+        h3=posterior.h3 + 2.0 * params.prior_shape,
+        h4=posterior.h4 + spread + weight * slope * slope,
+        wins=posterior.wins + params.win_prior,
+        losses=posterior.losses + params.win_prior,
     )
+
+
+def _pooled_prior(posterior: Posterior, weight: float, params: KellyParams, pool: Pool) -> tuple[float, float]:
+    """Return weight and slope of the prior that the strategy's other cells give."""
+    others = pool.cells - (1 if posterior.outcomes else 0)
+    if others < 1:
+        return weight, params.prior_calibration
+    share = 1.0 / (1.0 + params.pool_correlation * (others - 1))
+    precision = weight + share * max(0.0, pool.h1 - posterior.h1)
+    slope = (weight * params.prior_calibration + share * (pool.h2 - posterior.h2)) / precision
+    narrowed = 1.0 / (params.pool_spread * params.pool_spread + 1.0 / precision)
+    return max(weight, narrowed), slope
+
+
+def pooled(pool: Pool | None, before: Posterior | None, after: Posterior) -> Pool:
+    """Return a strategy's pool after one of its cells has learnt."""
+    old = Pool(0.0, 0.0, 0) if pool is None else pool
+    if before is None:
+        return Pool(old.h1 + after.h1, old.h2 + after.h2, old.cells + 1)
+    return Pool(old.h1 + (after.h1 - before.h1), old.h2 + (after.h2 - before.h2), old.cells)
+
+
+def bounded(x: float, posterior: Posterior | None, params: KellyParams) -> float:
+    """Return x_w: a claim as far as it is believed, min(x, max_claim, max_usual_claims·ρ)."""
+    square = params.first_claim * params.first_claim if posterior is None else posterior.mean_square_claim
+    return min(_claim(x), params.max_claim, params.max_usual_claims * sqrt(square))
 
 
 def observe(
@@ -114,30 +194,31 @@ def observe(
 
     Args:
         posterior: None before the first outcome.
-        x: conf·e/s of the decision, not negative. A claim of nothing (0) tells of the variance, not of the slope.
+        x: conf·e/s of the decision, not negative; counts as far as it is believed. A claim of nothing (0) tells of the
+            variance, not of the slope, nor of what is usually claimed.
         z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations about b·x.
         won: whether side·r was above the costs.
         weight: 1/(1 + outcomes of the cell that it overlaps), in (0, 1]: of what it adds and of what it makes forget.
         params: the settings in force.
     """
-    x = _claim(x)
-    square = x * x
-    old = prior(square, params) if posterior is None else posterior
+    old = begin(params) if posterior is None else posterior
+    x = bounded(x, old, params)
     z = _winsorised(z, x, old, params)
-    usual = _decayed(old.mean_square_claim, square, params.claim_decay)
-    base = prior(usual, params)
-    forget = weight / params.effective_outcomes
-    keep = 1.0 - forget
+    keep = 1.0 - weight / params.effective_outcomes
+    recent = max(0.0, 1.0 - weight / params.guard_outcomes)
+    square, product = weight * x * x, weight * x * z
     win = weight if won else 0.0
     return Posterior(
-        keep * old.h1 + forget * base.h1 + weight * square,
-        keep * old.h2 + forget * base.h2 + weight * x * z,
-        keep * old.h3 + forget * base.h3 + weight,
-        keep * old.h4 + forget * base.h4 + weight * z * z,
-        usual,
-        keep * old.wins + forget * base.wins + win,
-        keep * old.losses + forget * base.losses + (weight - win),
+        keep * old.h1 + square,
+        keep * old.h2 + product,
+        keep * old.h3 + weight,
+        keep * old.h4 + weight * z * z,
+        _usual(old, x, params),
+        keep * old.wins + win,
+        keep * old.losses + (weight - win),
         old.outcomes + 1,
+        recent * old.recent_h1 + square,
+        recent * old.recent_h2 + product,
     )
 
 
@@ -150,23 +231,29 @@ def decide(
     params: KellyParams,
     stop_loss_ratio: float | None = None,
     bound: DrawdownBound | None = None,
+    pool: Pool | None = None,
 ) -> KellySize:
     """Return what to bet on a claim.
 
     Args:
-        posterior: None before the first outcome: the prior of a strategy that usually claims x.
+        posterior: None before the first outcome: the prior of a strategy that usually claims `first_claim`.
         x: edge/volatility. 0 is a claim of nothing and gives a clean zero.
-        edge: conf·e, the claimed return over the horizon, non-negative.
+        edge: conf·e, the claimed return over the horizon, non-negative; where x is more than is believed, it counts as
+            what is believed times the volatility.
         volatility: s over the horizon, positive.
         costs: round-trip costs and funding over the horizon, as a ratio; 0 where the claim is net of them.
         params: the settings in force.
         stop_loss_ratio: loss, as a share of the position, at which it is closed.
         bound: caps kelly_fraction by the probability of a drawdown.
+        pool: what the strategy's cells have learnt together; None: nothing yet.
     """
-    x = _claim(x)
-    square = x * x
-    known = prior(square, params) if posterior is None else posterior
-    belief = _belief(known, square, params)
+    data = begin(params) if posterior is None else posterior
+    believed = bounded(x, data, params)
+    if believed < x:
+        edge = believed * volatility
+    square = believed * believed
+    known = with_prior(data, params, pool)
+    belief = _guarded(_belief(known), data, params)
     b, K, v = belief
     mean = b * edge - costs
     variance = max(volatility * volatility * _predictive(belief, square), SMALLEST_VARIANCE)
@@ -176,7 +263,7 @@ def decide(
     full = mean / (variance + mean * mean) if mean > 0.0 else 0.0
     reason = _gate(mean, edge_sd, rate, params)
     bet = 0.0 if reason else fraction(mean, variance, g, _kelly_fraction(params, bound), stop_loss_ratio)
-    return KellySize(mean, variance, b, v, edge_sd, rate, g, full, bet, reason)
+    return KellySize(mean, variance, b, v, edge_sd, rate, g, full, bet, reason, believed)
 
 
 def resize(
@@ -225,28 +312,31 @@ def drawdown_limit(bound: DrawdownBound) -> float:
     return 2.0 / (1.0 + ln(bound.beta) / ln(bound.alpha))
 
 
-def win_rate(posterior: Posterior) -> float:
-    """Return the mean of the win-rate posterior, Beta(wins, losses)."""
-    return posterior.wins / (posterior.wins + posterior.losses)
+def win_rate(posterior: Posterior, params: KellyParams) -> float:
+    """Return the mean of the win-rate posterior, a Beta with `win_prior` wins and losses before the first outcome."""
+    wins = posterior.wins + params.win_prior
+    return wins / (wins + posterior.losses + params.win_prior)
 
 
-def _belief(posterior: Posterior, square_claim: float, params: KellyParams) -> Belief:
-    """Return slope, its weight and residual variance; the prior's slope where only nothing has been claimed."""
-    K = posterior.h1
-    if K > 0.0:
-        b = posterior.h2 / K
-    else:
-        b, K = params.prior_calibration, params.prior_strength * square_claim
-    residual = posterior.h4 - posterior.h2 * b
-    v = max(residual, posterior.h4 * ROUNDING) / (posterior.h3 - 2.0)
-    return Belief(b, K, v)
+def _belief(known: Posterior) -> Belief:
+    """Return slope, its weight and residual variance of data with a prior."""
+    b = known.h2 / known.h1
+    residual = known.h4 - known.h2 * b
+    v = max(residual, known.h4 * ROUNDING) / (known.h3 - 2.0)
+    return Belief(b, known.h1, v)
+
+
+def _guarded(belief: Belief, data: Posterior, params: KellyParams) -> Belief:
+    """Return a belief with b at most `guard_sd` standard deviations above what the short memory alone says."""
+    if data.recent_h1 <= 0.0:
+        return belief
+    reach = params.guard_sd * sqrt(belief.residual_variance / data.recent_h1)
+    return belief._replace(calibration=min(belief.calibration, data.recent_h2 / data.recent_h1 + reach))
 
 
 def _predictive(belief: Belief, square_claim: float) -> float:
     """Return the predictive variance in claimed variances: v·(1 + x²/K)."""
     v = belief.residual_variance
-    if belief.precision <= 0.0:
-        return v
     if square_claim > LARGEST_LEVERAGE * belief.precision:
         return v + v * LARGEST_LEVERAGE
     return v + v * square_claim / belief.precision
@@ -259,15 +349,19 @@ def _claim(x: float) -> float:
 
 def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -> float:
     """Return z, no further from b·x than `winsor_sd` predictive standard deviations."""
-    belief = _belief(posterior, x * x, params)
+    belief = _belief(with_prior(posterior, params))
     centre = belief.calibration * x
     reach = params.winsor_sd * sqrt(_predictive(belief, x * x))
     return min(max(z, centre - reach), centre + reach)
 
 
-def _decayed(usual: float, square: float, decay: float) -> float:
-    """Return ρ² after one more claim; the first claim of something begins it."""
-    return decay * usual + (1.0 - decay) * square if usual > 0.0 else square
+def _usual(posterior: Posterior, x: float, params: KellyParams) -> float:
+    """Return ρ² after one more claim: the mean of all at first, then an EWMA. A claim of nothing leaves it."""
+    usual = posterior.mean_square_claim
+    if x <= 0.0:
+        return usual
+    gain = max(1.0 - params.claim_decay, 1.0 / (posterior.outcomes + 2))
+    return usual + gain * (x * x - usual)
 
 
 def _kelly_fraction(params: KellyParams, bound: DrawdownBound | None) -> float:

@@ -11,7 +11,7 @@ from engines.models.kelly import KellySize
 from engines.models.sentiment import SentimentScale
 from engines.parameters import DecisionParams
 from engines.pipeline import portfolio_sizing
-from engines.state.records import Bars, CellPosterior, Forecast, Market, Scores
+from engines.state.records import Bars, CellPosterior, Forecast, Market, Pool, Scores
 from schemas.vocabulary import Regime
 
 SECOND_NS = 1_000_000_000
@@ -22,12 +22,13 @@ STAGES = ("kelly", "conformal", "risk_score", "sentiment", "regime", "cascade", 
 class Bet(NamedTuple):
     """Stages 2 and 3: what a cell's forecast is worth after what its outcomes taught, whatever the moment.
 
-    It is the same as long as the three that it is made of are, so it is kept from one decision to the next.
+    It is the same as long as the four that it is made of are, so it is kept from one decision to the next.
     """
 
     forecast: Forecast
     learned: CellPosterior | None
     scores: Scores | None
+    pool: Pool | None
     kelly: KellySize
     conformal: ConformalScale
     resized: float
@@ -103,8 +104,10 @@ def nothing(reason: str, level: int, drawdown_factor: float) -> CellSize:
     )
 
 
-def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams) -> Bet:
-    """Stages 2 and 3: return what to bet on a forecast, given what the cell's outcomes taught."""
+def bet(
+    forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams, pool: Pool | None
+) -> Bet:
+    """Stages 2 and 3: return what to bet on a forecast, given what the outcomes of cell and strategy taught."""
     sizing = params.position_sizing
     edge = forecast.confidence * forecast.expected_return
     wanted = kelly.decide(
@@ -116,6 +119,7 @@ def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None
         sizing.bayesian_kelly,
         sizing.stop_loss_ratio,
         sizing.drawdown_bound,
+        pool,
     )
     widened = conformal.decide(scores, wanted.variance, forecast.volatility, sizing.conformal_prediction)
     resized = kelly.resize(
@@ -127,6 +131,7 @@ def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None
         forecast,
         learned,
         scores,
+        pool,
         wanted,
         widened,
         resized,

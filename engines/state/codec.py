@@ -9,7 +9,7 @@ from engines.models.bars import Bars
 from engines.models.cascade import Latch
 from engines.models.conformal import Scores
 from engines.models.ensemble import Drift, ForecastCorrelation
-from engines.models.kelly import Posterior
+from engines.models.kelly import Pool, Posterior
 from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 from engines.state.records import (
@@ -74,6 +74,7 @@ def _questions(row: tuple[Any, ...]) -> Questions:
 
 _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "kelly-posteriors": _learned,
+    "pools": Pool._make,
     "conformal-scores": Scores._make,
     "predictions": _cell,
     "markets": _market,

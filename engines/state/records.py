@@ -11,7 +11,7 @@ from engines.models.cascade import Latch
 from engines.models.collar import Suspect
 from engines.models.conformal import Scores
 from engines.models.ensemble import Drift, ForecastCorrelation
-from engines.models.kelly import Posterior
+from engines.models.kelly import Pool, Posterior
 from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 
@@ -28,6 +28,7 @@ __all__ = [
     "Latch",
     "Market",
     "PolicyQuestion",
+    "Pool",
     "Posterior",
     "Questions",
     "RegimeState",
@@ -59,6 +60,8 @@ class Forecast(NamedTuple):
     sentiment_ns: int
     estimated: str
     """What the signal did not claim: "", "expected_return", "predicted_volatility" or both, joined by a comma."""
+    claimed_volatility: float = 0.0
+    """The volatility that was claimed where `volatility` is what counts of it; 0: they are the same."""
 
 
 class Claim(NamedTuple):

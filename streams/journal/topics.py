@@ -96,6 +96,7 @@ TOPICS: Final = (*INPUTS, *DEAD_LETTERS, JOURNAL, *OUTPUTS)
 CELL: Final = "portfolio · strategy · symbol"
 TABLES: Final = (
     Table("kelly-posteriors", "journal", CELL, "posterior of each strategy's edge on a symbol"),
+    Table("pools", "journal", "portfolio · strategy", "what a strategy's symbols have taught together"),
     Table("conformal-scores", "journal", CELL, "scores of past predictions"),
     Table("predictions", "journal", CELL, "claims whose outcome is awaited"),
     Table("correlations", "journal", "part", "EWMA moments of returns, and the returns of open bars, in parts"),

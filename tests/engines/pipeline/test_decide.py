@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts, signal, targets, tick
+from worlds import PRICES, SYMBOLS, TRUSTING, Driver, control, last, play, priced, scripts, signal, targets, tick
 
 from engines.allocation import DECISION_VERSION
 from engines.fold import apply
@@ -115,7 +115,7 @@ def test_lots_by_hand(quantity, lot, found):
 
 
 def test_a_target_is_published_in_whole_lots_of_its_symbol():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["position_sizing"]["lots"] = {"BTC-USD": 0.05}
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver)
@@ -126,7 +126,7 @@ def test_a_target_is_published_in_whole_lots_of_its_symbol():
 def folded(entries):
     """Fold Genesis and entries (kind, body) of one second each; return the state and the last one's effects."""
     state = State(0)
-    params = DecisionParams()
+    params = TRUSTING
     genesis = {
         "decision_version": DECISION_VERSION,
         "journal_id": "CALLS222",
@@ -383,7 +383,7 @@ def test_opposite_cells_net_and_both_count_for_the_symbols_cap():
 
 
 def test_shorts_are_a_reduction_to_zero_where_they_are_off():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["risk_management"]["allow_short"] = False
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver, signal_id="s-1")
@@ -418,7 +418,7 @@ def test_one_cell_that_expires_leaves_the_other_as_it_is():
 
 
 def test_the_largest_position_holds_for_each_side_of_a_symbol():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["validation_criteria"]["max_position_usd"] = 5_000.0
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver, strategy_id="a", signal_id="s-1")
@@ -508,7 +508,7 @@ def test_a_signal_that_is_sized_to_nothing_does_not_close_what_is_unmanaged():
 
 
 def test_what_is_unmanaged_is_closed_where_the_settings_say_so():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["portfolio"]["unmanaged"] = "flatten"
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     positions(driver, ETH_USD=1.0)

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import Driver, answer, asked, control, last, no_answer, priced, signal, targets, tick
+from worlds import TRUSTING, Driver, answer, asked, control, last, no_answer, priced, signal, targets, tick
 
 from engines.handlers.policy_request import FEATURES
 from engines.models.policy_gate import Gate
@@ -18,7 +18,7 @@ OPEN = Gate(status="open", decisions=40, lower=0.1, difference_square_sum=0.01)
 
 def live(mode="live", gate=OPEN, **changes):
     """Return a driver that asks, whose gate has been opened by hand, and on which BTC-USD is claimed."""
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["rl"] |= {"enabled": True, "mode": mode, **changes}
     driver = priced(Driver(DecisionParams.model_validate(tree), partitions=1))
     if gate is not None:
