@@ -57,6 +57,7 @@ class KellyParams(Frozen):
     claim_decay: Decay = Field(0.99, description="decay of the mean square claim")
     winsor_sd: Positive = Field(4.0, description="outcomes are clipped to this many predictive standard deviations")
     win_prior: Positive = Field(10.0, description="wins and losses of the symmetric win-rate prior")
+    renewal_decay: Decay = Field(0.99, description="decay of how often signals renew what is held, per signal")
     estimation_shrink: bool = Field(default=True, description="shrink by t²/(1+t²) for the slope's uncertainty")
 
 
@@ -120,6 +121,7 @@ class Defaults(Frozen):
     """What is assumed where a signal claims nothing."""
 
     expected_sharpe: Annotated[float, Ge(0)] = Field(0.10, description="claimed return over claimed volatility, net")
+    validity_horizons: Annotated[float, Ge(1), Le(10)] = Field(1.5, description="validity of a signal, in horizons")
     volatility: Positive = Field(0.02, description="volatility over the horizon where no bars tell it")
 
 
@@ -275,6 +277,8 @@ class ValidationCriteria(Frozen):
     min_position_usd: Annotated[float, Ge(0)] = Field(10.0, description="below this nothing is held or traded")
     max_position_usd: Positive = Field(50_000.0, description="largest long side and short side of one symbol")
     max_price_age_s: Positive = Field(120.0, description="a price older than this is stale")
+    outcome_sd: Positive = Field(6.0, description="bar volatilities that an outcome may be from what prices made")
+    outcome_slack: Annotated[float, Ge(0)] = Field(0.01, description="what it may be off besides, as a ratio")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

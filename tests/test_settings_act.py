@@ -42,7 +42,8 @@ HOUR_S = 3600
 # -- stories ---------------------------------------------------------------------------------------------------------
 def claim(driver, pause_s=1.0, **given):
     """Send one signal of a size that no cap binds."""
-    driver.publish("signals", signal(driver.now_ns, **{"expected_return": 0.004, "valid_for_s": 86_400, **given}))
+    fields = signal(driver.now_ns, **{"expected_return": 0.004, "valid_for_s": 86_400, **given})
+    driver.publish("signals", {name: value for name, value in fields.items() if value is not None})
     driver.advance(pause_s)
 
 
@@ -118,6 +119,36 @@ def stirred(driver):
         price(driver, factor=1.0 + 0.01 * (-1) ** number)
         driver.advance(2.0)
     claim(driver, expected_return=0.05, horizon_s=600, predicted_volatility=0.03)
+
+
+def repeated(driver):
+    """Claims that turn once and then stay, an hour apart."""
+    priced(driver)
+    for number in range(5):
+        side = {"action": "sell", "expected_return": -0.004} if number == 1 else {}
+        price(driver)
+        claim(driver, HOUR_S, signal_id=f"s-{number}", **side)
+
+
+def later(driver):
+    """A claim that does not say how long it is valid, and its end."""
+    priced(driver)
+    claim(driver, valid_for_s=None)
+    driver.advance(1.2 * HOUR_S)
+
+
+def contradicted(driver):
+    """Bars of a minute that move by half a percent, then an outcome of a bit more than prices allow."""
+    for number in range(40):
+        driver.advance(56.0)
+        price(driver, factor=1.0 + 0.0005 * (-1) ** number)
+        driver.advance(2.0)
+    claim(driver, signal_id="s-1")
+    settle(driver, "momentum", "s-1", 0.0205)
+    settle(driver, "momentum", "s-1", 0.2)
+    claim(driver, signal_id="s-2")
+    settle(driver, "momentum", "s-2", 0.2)
+    claim(driver, signal_id="last")
 
 
 def votes(regime, count, every_s) -> Story:
@@ -396,6 +427,7 @@ TABLE: dict[str, Row] = {
     f"{kelly}.prior_shape": Row(50.0, calm),
     f"{kelly}.prior_variance": Row(2.0, plain),
     f"{kelly}.effective_outcomes": Row(5.0, calm),
+    f"{kelly}.renewal_decay": Row(0.5, repeated),
     f"{kelly}.claim_decay": Row(0.5, calm),
     f"{kelly}.winsor_sd": Row(1.0, wild),
     f"{kelly}.win_prior": Row(1.0, learning(LOSING, (0.03,)), ((f"{kelly}.min_win_rate", 0.45),)),
@@ -428,6 +460,7 @@ TABLE: dict[str, Row] = {
     "position_sizing.costs.fee_ratio": Row(0.0001, plain),
     "position_sizing.costs.slippage_ratio": Row(0.0002, plain),
     "position_sizing.defaults.expected_sharpe": Row(0.3, one(expected_return=None)),
+    "position_sizing.defaults.validity_horizons": Row(1.0, later),
     "position_sizing.defaults.volatility": Row(0.05, lean),
     "position_sizing.stop_loss_ratio": Row(1.0, tight),
     "position_sizing.lots": Row({"BTC-USD": 0.01}, plain),
@@ -482,6 +515,8 @@ TABLE: dict[str, Row] = {
     "validation_criteria.min_position_usd": Row(20_000.0, plain),
     "validation_criteria.max_position_usd": Row(1_000.0, plain),
     "validation_criteria.max_price_age_s": Row(0.5, plain),
+    "validation_criteria.outcome_sd": Row(0.1, contradicted, SMALL_BARS),
+    "validation_criteria.outcome_slack": Row(1.0, contradicted, SMALL_BARS),
     "portfolio.initial_value_usd": Row(50_000.0, plain),
     "portfolio.settle_s": Row(5.0, reports(BTC_USD=0.01)),
     "portfolio.stale_price": Row("flat", lonely),

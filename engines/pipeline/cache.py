@@ -61,6 +61,7 @@ def bet(state: State, key: Key, forecast: Forecast) -> Bet:
     """Return stages 2 and 3 of a cell's forecast."""
     bets = of(state).bets
     learned, scores, pool = state.posteriors.get(key), state.scores.get(key), state.pools.get(key[:2])
+    standing = cell_sizing.standing(state.predictions[key], forecast, state.targets.get(key))
     known = bets.get(key)
     if (
         known is not None
@@ -68,9 +69,10 @@ def bet(state: State, key: Key, forecast: Forecast) -> Bet:
         and known.learned is learned
         and known.scores is scores
         and known.pool is pool
+        and known.standing == standing
     ):
         return known
-    found = bets[key] = cell_sizing.bet(forecast, learned, scores, state.params, pool)
+    found = bets[key] = cell_sizing.bet(forecast, learned, scores, state.params, pool, standing)
     return found
 
 

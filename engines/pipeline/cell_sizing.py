@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from engines.models import cascade, conformal, ensemble, kelly, regime, sentiment
 from engines.models.conformal import ConformalScale
-from engines.models.kelly import KellySize
+from engines.models.kelly import KellySize, Standing
 from engines.models.sentiment import SentimentScale
 from engines.parameters import DecisionParams
 from engines.pipeline import portfolio_sizing
-from engines.state.records import Bars, CellPosterior, Forecast, Market, Pool, Scores
+from engines.state.records import Bars, CellPosterior, CellRecord, CellTarget, Forecast, Market, Pool, Scores
 from schemas.vocabulary import Regime
 
 SECOND_NS = 1_000_000_000
@@ -22,13 +22,14 @@ STAGES = ("kelly", "conformal", "risk_score", "sentiment", "regime", "cascade", 
 class Bet(NamedTuple):
     """Stages 2 and 3: what a cell's forecast is worth after what its outcomes taught, whatever the moment.
 
-    It is the same as long as the four that it is made of are, so it is kept from one decision to the next.
+    It is the same as long as the five that it is made of are, so it is kept from one decision to the next.
     """
 
     forecast: Forecast
     learned: CellPosterior | None
     scores: Scores | None
     pool: Pool | None
+    standing: Standing
     kelly: KellySize
     conformal: ConformalScale
     resized: float
@@ -104,10 +105,21 @@ def nothing(reason: str, level: int, drawdown_factor: float) -> CellSize:
     )
 
 
+def standing(cell: CellRecord, forecast: Forecast, target: CellTarget | None) -> Standing:
+    """Return what a cell holds on its forecast's side, and how likely its signals are to renew it."""
+    held = 0.0 if target is None else max(0.0, target.bet * forecast.side)
+    return Standing(held, max(0.0, 1.0 - cell.turns / cell.horizons))
+
+
 def bet(
-    forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams, pool: Pool | None
+    forecast: Forecast,
+    learned: CellPosterior | None,
+    scores: Scores | None,
+    params: DecisionParams,
+    pool: Pool | None,
+    standing: Standing,
 ) -> Bet:
-    """Stages 2 and 3: return what to bet on a forecast, given what the outcomes of cell and strategy taught."""
+    """Stages 2 and 3: return what to bet on a forecast, given what is held and what outcomes taught."""
     sizing = params.position_sizing
     edge = forecast.confidence * forecast.expected_return
     wanted = kelly.decide(
@@ -120,6 +132,8 @@ def bet(
         sizing.stop_loss_ratio,
         sizing.drawdown_bound,
         pool,
+        forecast.trading_costs,
+        standing,
     )
     widened = conformal.decide(scores, wanted.variance, forecast.volatility, sizing.conformal_prediction)
     resized = kelly.resize(
@@ -132,6 +146,7 @@ def bet(
         learned,
         scores,
         pool,
+        standing,
         wanted,
         widened,
         resized,

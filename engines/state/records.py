@@ -7,11 +7,11 @@ be stored as a JSON array and comes back exactly.
 from typing import NamedTuple
 
 from engines.models.bars import Bars
+from engines.models.calibration import Pool, Posterior
 from engines.models.cascade import Latch
 from engines.models.collar import Suspect
 from engines.models.conformal import Scores
 from engines.models.ensemble import Drift, ForecastCorrelation
-from engines.models.kelly import Pool, Posterior
 from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 
@@ -60,6 +60,8 @@ class Forecast(NamedTuple):
     sentiment_ns: int
     estimated: str
     """What the signal did not claim: "", "expected_return", "predicted_volatility" or both, joined by a comma."""
+    trading_costs: float = 0.0
+    """The part of `costs` that is paid for opening and closing."""
     claimed_volatility: float = 0.0
     """The volatility that was claimed where `volatility` is what counts of it; 0: they are the same."""
 
@@ -87,6 +89,10 @@ class Claim(NamedTuple):
     """Signed share of V that was published."""
     advised: tuple[float, float] | None = None
     """(w_base, w_RL): signed shares of V that the caps left, without and with the policy's whole nudge."""
+    gross: float | None = None
+    """m₀ = b·conf·e; None: mean + costs."""
+    price: float = 0.0
+    """The symbol's price at the decision; 0: none was known."""
 
 
 class CellRecord(NamedTuple):
@@ -97,6 +103,14 @@ class CellRecord(NamedTuple):
     last_ns: int
     seen: tuple[str, ...]
     """The last 64 signal ids."""
+    turns: float = 1.0
+    """A: how often the side turned, or lapsed before the next signal; decays with each signal."""
+    horizons: float = 1.0
+    """Th: over how many horizons forecasts stood; decays alike."""
+    side: int = 0
+    """Of the last BUY or SELL, 0 before the first."""
+    side_ns: int = 0
+    """Its timestamp."""
 
 
 class CellPosterior(NamedTuple):
@@ -117,6 +131,8 @@ class CellTarget(NamedTuple):
     """c: product of the cascade and drawdown multipliers in force when the cell was last set."""
     cap_factor: float
     """c_ji: what every cut left of the cell's cap."""
+    bet: float = 0.0
+    """Signed fraction of stage 3 that it came from, cut where the target was cut."""
 
 
 class Book(NamedTuple):

