@@ -47,7 +47,9 @@ class TacticalSignal(Message):
     )
     signal_strength: Reading | None = Field(None, description="Carried, not used.")
     horizon_s: Horizon = Field(3600.0, description="What return and volatility are claimed over, in seconds.")
-    valid_for_s: Horizon | None = Field(None, description="After this many seconds it expires. Absent: one and a half horizons.")
+    valid_for_s: Horizon | None = Field(
+        None, description="After this many seconds it expires. Absent: one and a half horizons."
+    )
     sentiment_score: Unit | None = Field(None, description="0 bearish, 0.5 neutral, 1 bullish.")
     sentiment_confidence: Unit | None = Field(None, description="0 to 1. Absent: 1.")
     sentiment_timestamp_ns: TimestampNs | None = Field(None, description="Age of the reading. Absent: timestamp_ns.")
