@@ -120,7 +120,7 @@ class Reason(Message):
     """Why a symbol could not be sized: it is held as it was, or not opened."""
 
     symbol: str
-    code: Literal["no_price", "stale_price"]
+    code: Literal["no_price", "stale_price", "below_lot"]
     text: str
 
 

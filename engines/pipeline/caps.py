@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from schemas.vocabulary import TradingState
 
-__all__ = ["Capped", "Limited", "Limits", "caps", "fits", "limits"]
+__all__ = ["Capped", "Limited", "Limits", "caps", "fits", "limits", "nets"]
 
 PORTFOLIO = "all"
 """What the one group of the last cap is called."""
@@ -149,6 +149,11 @@ def limits(
         after = _allowed(after, held, states, reasons)
         after = _at_least(cells, after, least, reasons)
     return Limited(after, reasons)
+
+
+def nets(cells: Sequence[tuple[str, str]], cents: Sequence[int]) -> dict[str, int]:
+    """Return the sum of signed sizes of each symbol."""
+    return _gross([symbol for _, symbol in cells], cents)
 
 
 def fits(
