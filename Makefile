@@ -4,9 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEV := .venv/.ready-dev
 UV ?= uv
+WORKERS ?= 2
 SPREAD = -n $(WORKERS) --dist loadgroup
-test: WORKERS ?= 4
-test-all nightly: WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-all nightly check bench loop faults fuzz sbom audit fmt docs lock
@@ -19,7 +18,7 @@ venv: $(DEV) ## make .venv with every version of requirements-dev.lock
 demo: $(READY) ## a market, signals and sizes, live; then every allocation checked (ARGS="--seconds 20")
 	@$(BIN)/himari demo $(ARGS)
 
-test: $(DEV) ## the tests of every day, in 4 processes, as many wait (ARGS="tests/engines -k kelly")
+test: $(DEV) ## the tests of every day, in 2 processes (ARGS="tests/engines -k kelly", WORKERS=3)
 	@$(BIN)/python -m pytest $(SPREAD) -m "not long" $(ARGS)
 
 test-all: $(DEV) ## all tests, as CI runs them
