@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from engines.models import policy_gate
-from engines.pipeline import aggregation, cache
+from engines.pipeline import aggregation, cache, caps
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
 from engines.state import policy, strategies
@@ -41,11 +41,7 @@ def fields(state: State, decision: Decision, offset: int) -> dict[str, Any]:
         raise ValueError(msg)
     book = decision.book
     cells, cents = decision.holdings.cells, decision.cents
-    nets: dict[str, int] = {}
-    gross = 0
-    for (_, symbol), size in zip(cells, cents, strict=True):
-        nets[symbol] = nets.get(symbol, 0) + size
-        gross += abs(size)
+    nets, gross = caps.nets(cells, cents), sum(map(abs, cents))
     minimum = cache.limits(state).minimum_cents
     managed = {
         symbol: _target(net, minimum, book.value_usd, decision.quantities[symbol]) for symbol, net in nets.items()

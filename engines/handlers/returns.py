@@ -24,7 +24,7 @@ GRACE_S = 10
 
 
 def rolled(state: State, symbol: str, before: Bars | None, after: Bars) -> None:
-    """Take that a symbol's step began a later bar: the return of the one before is known."""
+    """Collect the return of a symbol's bar that a step of a later bar has closed."""
     if before is None or after.bar == before.bar or before.bar <= state.closed_bar:
         return
     change = _change(before)

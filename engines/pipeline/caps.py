@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from schemas.vocabulary import TradingState
 
-__all__ = ["Capped", "Limited", "Limits", "allowed", "caps", "fits", "limits"]
+__all__ = ["Capped", "Limited", "Limits", "allowed", "caps", "fits", "limits", "nets"]
 
 PORTFOLIO = "all"
 """Name of the single group of the portfolio cap."""
@@ -149,6 +149,11 @@ def limits(
         after = allowed(after, held, states, reasons)
         after = _at_least(cells, after, least, reasons)
     return Limited(after, reasons)
+
+
+def nets(cells: Sequence[tuple[str, str]], cents: Sequence[int]) -> dict[str, int]:
+    """Return the sum of signed sizes of each symbol, in the order in which symbols first appear."""
+    return _gross([symbol for _, symbol in cells], cents)
 
 
 def fits(

@@ -202,8 +202,8 @@ def _at_most_held(holdings: Holdings, cents: Sequence[int]) -> tuple[list[int], 
 
     A stop that was hit at the exchange, or an order that never filled, is not bought back by a cut.
     """
-    wanted, held = _nets(holdings.cells, cents), _nets(holdings.cells, holdings.cents)
-    intended = _nets(holdings.cells, holdings.intended)
+    wanted, held = caps.nets(holdings.cells, cents), caps.nets(holdings.cells, holdings.cents)
+    intended = caps.nets(holdings.cells, holdings.intended)
     shares: dict[str, tuple[int, int]] = {}
     for symbol, net in wanted.items():
         have = held[symbol] if held[symbol] * net > 0 else 0
@@ -217,14 +217,6 @@ def _at_most_held(holdings: Holdings, cents: Sequence[int]) -> tuple[list[int], 
             after[index] = size if cents[index] >= 0 else -size
             reasons[index] = "a cut never buys: no more is held"
     return after, reasons
-
-
-def _nets(cells: Cells, cents: Sequence[int]) -> dict[str, int]:
-    """Return the sum of signed sizes of each symbol."""
-    nets: dict[str, int] = {}
-    for (_, symbol), size in zip(cells, cents, strict=True):
-        nets[symbol] = nets.get(symbol, 0) + size
-    return nets
 
 
 def _blend(
@@ -276,7 +268,7 @@ def _quantities(
     stood, standing = (
         (holdings.intended, holdings.intended_quantities) if only_cuts else (holdings.cents, holdings.quantities)
     )
-    nets = _nets(holdings.cells, cents)
+    nets = caps.nets(holdings.cells, cents)
     as_intended = _unchanged(holdings.cells, cents, holdings.intended)
     as_stood = as_intended if stood is holdings.intended else _unchanged(holdings.cells, cents, stood)
     quantities = {}

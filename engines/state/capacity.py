@@ -1,6 +1,6 @@
 """How much one journal partition takes. What would grow for ever is refused, with the number that was reached.
 
-Whoever may publish could otherwise fill memory, or make an allocation that is larger than its topic takes; then no
+A publisher could otherwise fill memory, or make an allocation that is larger than its topic takes; then no
 worker could go on. The numbers are part of the decisions: they are fixed, since the same journal gives the same bytes.
 
 Source: none; an allocation at all limits has less than the 4 MiB of its topic.

@@ -23,7 +23,7 @@ NOBODY = Strategies((), (), (), (), None, Drift(0.0, alert=False, drifted=(), la
 
 
 def seen(state: State, portfolio: str, strategy: str) -> bool:
-    """Take that a strategy has sent a signal: those silent for too long leave, then it joins if it is new.
+    """Record that a strategy has sent a signal: strategies silent for too long leave, then a new one joins.
 
     Returns:
         Whether the weights of those that are left have now drifted to the threshold.
