@@ -224,6 +224,7 @@ def _of_the_signal(state: State, decision: Decision, size: CellSize, forecast: F
 def _diagnostics(size: CellSize, forecast: Forecast, market: Market | None) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "cap_factor": size.cap_factor,
+        "clipped": _clipped(size, forecast),
         "confidence": forecast.confidence,
         "costs": forecast.costs,
         "drawdown_multiplier": size.drawdown_multiplier,
@@ -240,3 +241,16 @@ def _diagnostics(size: CellSize, forecast: Forecast, market: Market | None) -> d
         shown["conformal"] = size.bet.conformal._asdict()
         shown["sentiment"] = size.sentiment._asdict()
     return shown
+
+
+def _clipped(size: CellSize, forecast: Forecast) -> list[dict[str, Any]]:
+    """Return the claims that count for less, or for more, than was claimed."""
+    rows = []
+    if size.bet is not None and forecast.confidence > 0.0:
+        believed = size.bet.kelly.claim * forecast.volatility / forecast.confidence
+        if size.bet.kelly.claim < forecast.confidence * forecast.expected_return / forecast.volatility:
+            rows.append({"claimed": forecast.expected_return, "field": "expected_return", "used": believed})
+    if forecast.claimed_volatility:
+        used = forecast.volatility
+        rows.append({"claimed": forecast.claimed_volatility, "field": "predicted_volatility", "used": used})
+    return rows

@@ -33,16 +33,32 @@ class KellyParams(Frozen):
     """How much of a strategy's claims to believe, and how much of full Kelly to bet."""
 
     kelly_fraction: Annotated[float, Gt(0), Le(0.5)] = Field(0.25, description="share of full Kelly")
-    min_win_rate: Ratio = Field(0.45, description="gate on the mean of the win-rate posterior")
-    min_edge: Annotated[float, Ge(0)] = Field(0.02, description="gate on the edge, in predictive standard deviations")
+    min_win_rate: Ratio = Field(0.0, description="gate on the mean of the win-rate posterior; 0: none")
+    min_edge: Annotated[float, Ge(0)] = Field(0.03, description="gate on the edge, in predictive standard deviations")
     prior_strength: Positive = Field(40.0, description="prior weight, in outcomes of a typical claim")
-    prior_calibration: float = Field(0.5, description="prior mean of the calibration slope b: 1 honest, 0 noise")
+    max_prior_weight: Positive = Field(4.0, description="upper bound of the prior weight, in squared claims")
+    prior_calibration: float = Field(0.4, description="prior mean of the calibration slope b: 1 honest, 0 noise")
     prior_shape: Annotated[float, Gt(1)] = Field(5.0, description="prior shape a of the residual variance")
     prior_variance: Positive = Field(1.0, description="prior mean of the residual variance, in claimed variances")
-    effective_outcomes: Annotated[float, Gt(1)] = Field(400.0, description="memory, in outcomes")
+    max_claim: Positive = Field(1.0, description="largest claim that is believed, in claimed volatilities")
+    max_usual_claims: Annotated[float, Ge(1)] = Field(3.0, description="the same, in usual claims of the cell")
+    first_claim: Annotated[float, Ge(1e-6), Le(100)] = Field(
+        0.1, description="usual claim of a cell before its first outcome, in claimed volatilities"
+    )
+    max_volatility_ratio: Annotated[float, Ge(1)] = Field(
+        5.0, description="a claimed volatility counts as at most this many times the symbol's own, and at least 1/this"
+    )
+    effective_outcomes: Annotated[float, Gt(1)] = Field(1_500.0, description="memory, in outcomes")
+    pool_spread: Positive = Field(0.3, description="standard deviation of b between the cells of a strategy")
+    pool_correlation: Ratio = Field(0.5, description="how alike what those cells tell is")
+    guard_outcomes: Annotated[float, Gt(1)] = Field(150.0, description="short memory that limits b, in outcomes")
+    guard_sd: Annotated[float, Ge(0)] = Field(
+        0.5, description="standard deviations by which b may be above what the short memory says"
+    )
     claim_decay: Decay = Field(0.99, description="decay of the mean square claim")
-    winsor_sd: Positive = Field(6.0, description="outcomes are clipped to this many predictive standard deviations")
+    winsor_sd: Positive = Field(4.0, description="outcomes are clipped to this many predictive standard deviations")
     win_prior: Positive = Field(10.0, description="wins and losses of the symmetric win-rate prior")
+    renewal_decay: Decay = Field(0.99, description="decay of how often signals renew what is held, per signal")
     estimation_shrink: bool = Field(default=True, description="shrink the bet by t²/(1+t²) for the slope's uncertainty")
 
 
@@ -106,6 +122,7 @@ class Defaults(Frozen):
     """Assumptions for signals without a claimed return or volatility."""
 
     expected_sharpe: Annotated[float, Ge(0)] = Field(0.10, description="return over volatility, net of costs")
+    validity_horizons: Annotated[float, Ge(1), Le(10)] = Field(1.5, description="validity of a signal, in horizons")
     volatility: Positive = Field(0.02, description="volatility over the horizon if no bars are known")
 
 
@@ -271,6 +288,8 @@ class ValidationCriteria(Frozen):
     )
     max_position_usd: Positive = Field(50_000.0, description="largest long side and short side of one symbol")
     max_price_age_s: Positive = Field(120.0, description="an older price is stale")
+    outcome_sd: Positive = Field(6.0, description="bar volatilities by which an outcome may differ from the prices")
+    outcome_slack: Annotated[float, Ge(0)] = Field(0.01, description="and this much more, as a ratio")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

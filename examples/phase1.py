@@ -44,7 +44,7 @@ def main() -> None:
         cell = layer3.get_state()["portfolios"]["main"]["cells"]["momentum/BTC-USD"]
         posterior = cell["posterior"]
         believed = posterior["h2"] / posterior["h1"]
-        print(f"learnt:  {believed:.3f} of a claim is believed after {posterior['outcomes']} outcome; .5 was before")
+        print(f"learnt:  {believed:.3f} of a claim is believed after {posterior['outcomes']} outcome; .4 was before")
         print("Shown: one signal sized, cut by a cascade, and its outcome learnt from.")
 
 

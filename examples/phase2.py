@@ -11,7 +11,7 @@ PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0, "SOL-USD": 98.0}
 
 
 def claim(strategy: str, symbol: str, side: str = "buy") -> dict[str, object]:
-    """Return a signal that claims .4 % in an hour at a volatility of 2 %."""
+    """Return a signal that claims 1 % in an hour at a volatility of 2 %."""
     return {
         "strategy_id": strategy,
         "symbol": symbol,
@@ -20,7 +20,7 @@ def claim(strategy: str, symbol: str, side: str = "buy") -> dict[str, object]:
         "risk_score": 0.2,
         "regime": "ranging",
         "timestamp_ns": NOW_NS + 100 * HOUR_NS,
-        "expected_return": 0.004 if side == "buy" else -0.004,
+        "expected_return": 0.01 if side == "buy" else -0.01,
         "predicted_volatility": 0.02,
     }
 

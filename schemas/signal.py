@@ -67,7 +67,9 @@ class TacticalSignal(Message):
     )
     signal_strength: Reading | None = Field(None, description="Recorded, not used.")
     horizon_s: Horizon = Field(3600.0, description="Horizon of the claimed return and volatility, in seconds.")
-    valid_for_s: Horizon | None = Field(None, description="Seconds until the forecast expires. Absent: the horizon.")
+    valid_for_s: Horizon | None = Field(
+        None, description="Seconds until the forecast expires. Absent: one and a half horizons."
+    )
     sentiment_score: Unit | None = Field(None, description="0 bearish, 0.5 neutral, 1 bullish.")
     sentiment_confidence: Unit | None = Field(None, description="0 to 1. Absent: 1.")
     sentiment_timestamp_ns: TimestampNs | None = Field(

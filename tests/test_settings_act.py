@@ -20,7 +20,7 @@ import orjson
 import pytest
 from certificates import Authority
 from faust.auth import SSLCredentials
-from worlds import PRICES, START_NS, Driver, answer, asked, control, priced, signal, targets, tick
+from worlds import PRICES, START_NS, TRUSTING, Driver, answer, asked, control, priced, signal, targets, tick, with_
 
 from config.diff import leaves
 from config.load import Loaded
@@ -43,7 +43,8 @@ HOUR_S = 3600
 # -- stories ---------------------------------------------------------------------------------------------------------
 def claim(driver, pause_s=1.0, **given):
     """Send one signal of a size that no cap binds."""
-    driver.publish("signals", signal(driver.now_ns, **{"expected_return": 0.004, "valid_for_s": 86_400, **given}))
+    fields = signal(driver.now_ns, **{"expected_return": 0.004, "valid_for_s": 86_400, **given})
+    driver.publish("signals", {name: value for name, value in fields.items() if value is not None})
     driver.advance(pause_s)
 
 
@@ -52,11 +53,11 @@ def price(driver, symbol="BTC-USD", factor=1.0, **given):
     driver.advance(2.0)
 
 
-def settle(driver, strategy, signal_id, realised):
-    """Send what came of a long on Bitcoin."""
+def settle(driver, strategy, signal_id, realised, symbol="BTC-USD"):
+    """Send what came of a long."""
     outcome = {
         "strategy_id": strategy,
-        "symbol": "BTC-USD",
+        "symbol": symbol,
         "signal_id": signal_id,
         "side": 1,
         "realized_return": realised,
@@ -96,7 +97,59 @@ def learning(outcomes, claims=(0.01,)) -> Story:
 
 CALM = tuple(0.008 + 0.006 * (-1) ** n for n in range(24))
 WILD = tuple((0.012, -0.03, 0.05, -0.002, 0.3, 0.01, -0.06)[n % 7] for n in range(28))
+TURNING = (*(0.0022,) * 8, *(0.0016,) * 7)
 LOSING = (-0.004,) * 8
+
+
+def elsewhere(driver):
+    """Claims on two coins and what came of them; then one on a third."""
+    priced(driver)
+    for number in range(6):
+        for symbol in ("BTC-USD", "ETH-USD"):
+            name = f"{symbol}-{number}"
+            claim(driver, symbol=symbol, signal_id=name)
+            settle(driver, "momentum", name, 0.004 + 0.002 * (-1) ** number, symbol)
+    price(driver, "SOL-USD")
+    claim(driver, symbol="SOL-USD", signal_id="last")
+
+
+def stirred(driver):
+    """Bars of a minute that move by a percent, then a claim of a tenth of their volatility."""
+    for number in range(40):
+        driver.advance(56.0)
+        price(driver, factor=1.0 + 0.01 * (-1) ** number)
+        driver.advance(2.0)
+    claim(driver, expected_return=0.05, horizon_s=600, predicted_volatility=0.03)
+
+
+def repeated(driver):
+    """Claims that turn once and then stay, an hour apart."""
+    priced(driver)
+    for number in range(5):
+        side = {"action": "sell", "expected_return": -0.004} if number == 1 else {}
+        price(driver)
+        claim(driver, HOUR_S, signal_id=f"s-{number}", **side)
+
+
+def later(driver):
+    """A claim that does not say how long it is valid, and its end."""
+    priced(driver)
+    claim(driver, valid_for_s=None)
+    driver.advance(1.2 * HOUR_S)
+
+
+def contradicted(driver):
+    """Bars of a minute that move by half a percent, then an outcome of a bit more than prices allow."""
+    for number in range(40):
+        driver.advance(56.0)
+        price(driver, factor=1.0 + 0.0005 * (-1) ** number)
+        driver.advance(2.0)
+    claim(driver, signal_id="s-1")
+    settle(driver, "momentum", "s-1", 0.0205)
+    settle(driver, "momentum", "s-1", 0.2)
+    claim(driver, signal_id="s-2")
+    settle(driver, "momentum", "s-2", 0.2)
+    claim(driver, signal_id="last")
 
 
 def votes(regime, count, every_s) -> Story:
@@ -338,6 +391,7 @@ ALL = ("BTC-USD", "ETH-USD", "SOL-USD")
 turned = advised(wrong=30)
 plain, tight, lean = one(), one(expected_return=0.01, predicted_volatility=0.005), one(predicted_volatility=None)
 whales, calm, wild = read(onchain_whale_pressure=0.84), learning(CALM, (0.004, 0.012)), learning(WILD)
+turning = learning(TURNING, (0.006,))
 falling, kelly = crash(0.9885, 9.0), "position_sizing.bayesian_kelly"
 conformal, regimes = "position_sizing.conformal_prediction", "position_sizing.regime_adjustment"
 thresholds, weights = "risk_management.cascade_thresholds", "risk_management.cascade_weights"
@@ -362,15 +416,25 @@ COLLAR = {
 TABLE: dict[str, Row] = {
     f"{kelly}.kelly_fraction": Row(0.1, plain),
     f"{kelly}.min_win_rate": Row(0.6, plain),
+    f"{kelly}.max_prior_weight": Row(0.1, plain),
+    f"{kelly}.max_claim": Row(0.1, plain),
+    f"{kelly}.max_usual_claims": Row(1.0, one(expected_return=0.006)),
+    f"{kelly}.first_claim": Row(0.1, plain),
+    f"{kelly}.max_volatility_ratio": Row(1.5, stirred, SMALL_BARS),
+    f"{kelly}.pool_spread": Row(3.0, elsewhere),
+    f"{kelly}.pool_correlation": Row(0.0, elsewhere),
+    f"{kelly}.guard_outcomes": Row(2.0, turning, ((f"{kelly}.guard_sd", 0.0),)),
+    f"{kelly}.guard_sd": Row(0.0, turning),
     f"{kelly}.min_edge": Row(0.5, plain),
     f"{kelly}.prior_strength": Row(10.0, plain),
     f"{kelly}.prior_calibration": Row(0.9, plain),
     f"{kelly}.prior_shape": Row(50.0, calm),
     f"{kelly}.prior_variance": Row(2.0, plain),
     f"{kelly}.effective_outcomes": Row(5.0, calm),
+    f"{kelly}.renewal_decay": Row(0.5, repeated),
     f"{kelly}.claim_decay": Row(0.5, calm),
     f"{kelly}.winsor_sd": Row(1.0, wild),
-    f"{kelly}.win_prior": Row(1.0, learning(LOSING, (0.03,))),
+    f"{kelly}.win_prior": Row(1.0, learning(LOSING, (0.03,)), ((f"{kelly}.min_win_rate", 0.45),)),
     f"{kelly}.estimation_shrink": Row(OFF, plain),
     f"{conformal}.coverage": Row(0.6, wild),
     f"{conformal}.window_size": Row(10, wild, ((f"{conformal}.min_samples", 5),)),
@@ -400,6 +464,7 @@ TABLE: dict[str, Row] = {
     "position_sizing.costs.fee_ratio": Row(0.0001, plain),
     "position_sizing.costs.slippage_ratio": Row(0.0002, plain),
     "position_sizing.defaults.expected_sharpe": Row(0.3, one(expected_return=None)),
+    "position_sizing.defaults.validity_horizons": Row(1.0, later),
     "position_sizing.defaults.volatility": Row(0.05, lean),
     "position_sizing.stop_loss_ratio": Row(1.0, tight),
     "position_sizing.lots": Row({"BTC-USD": 0.01}, plain),
@@ -454,6 +519,8 @@ TABLE: dict[str, Row] = {
     "validation_criteria.min_position_usd": Row(20_000.0, plain),
     "validation_criteria.max_position_usd": Row(1_000.0, plain),
     "validation_criteria.max_price_age_s": Row(0.5, plain),
+    "validation_criteria.outcome_sd": Row(0.1, contradicted, SMALL_BARS),
+    "validation_criteria.outcome_slack": Row(1.0, contradicted, SMALL_BARS),
     "portfolio.initial_value_usd": Row(50_000.0, plain),
     "portfolio.settle_s": Row(5.0, reports(BTC_USD=0.01)),
     "portfolio.stale_price": Row("flat", lonely),
@@ -469,18 +536,6 @@ TABLE: dict[str, Row] = {
     "rl.gate.cusum_slack": Row(5.0, turned, ASKED),
     "rl.gate.cusum_threshold": Row(500.0, turned, ASKED),
 }
-
-
-def with_(params: Any, *changes: tuple[str, Any]) -> Any:
-    """Return settings with dotted keys changed."""
-    tree = params.model_dump()
-    for key, value in changes:
-        *path, name = key.split(".")
-        section = tree
-        for part in path:
-            section = section[part]
-        section[name] = value
-    return type(params).model_validate(tree)
 
 
 def change(driver: Driver, wanted: DecisionParams, control_id: str = "change") -> None:
@@ -513,7 +568,7 @@ def essence(driver: Driver) -> list[Any]:
 
 @cache
 def without(story: Story, base: tuple[tuple[str, Any], ...]) -> list[Any]:
-    driver = Driver(with_(DecisionParams(), *base), partitions=1)
+    driver = Driver(with_(TRUSTING, *base), partitions=1)
     driver.run()
     story(driver)
     return essence(driver)
@@ -522,7 +577,7 @@ def without(story: Story, base: tuple[tuple[str, Any], ...]) -> list[Any]:
 @pytest.mark.parametrize("key", TABLE)
 def test_a_decision_setting_acts_once_the_journal_has_it(key):
     row = TABLE[key]
-    params = with_(DecisionParams(), *row.base)
+    params = with_(TRUSTING, *row.base)
     driver = Driver(params, partitions=1)
     change(driver, with_(params, (key, row.value)))
     row.story(driver)
@@ -539,7 +594,7 @@ def test_a_change_acts_at_once_on_what_is_held():
     driver = priced(Driver(partitions=1))
     claim(driver)
     before = driver.allocations()
-    change(driver, with_(DecisionParams(), ("risk_management.max_position_pct", 0.03)))
+    change(driver, with_(TRUSTING, ("risk_management.max_position_pct", 0.03)))
     after = driver.allocations()
     assert len(after) == len(before) + 1
     assert after[-1]["trigger"] == {"id": "change", "kind": "settings"}
@@ -548,7 +603,7 @@ def test_a_change_acts_at_once_on_what_is_held():
 
 def test_the_width_of_a_step_can_change_while_ticks_come():
     driver = priced(Driver(partitions=1))
-    change(driver, with_(DecisionParams(), ("market.step_s", 10)))
+    change(driver, with_(TRUSTING, ("market.step_s", 10)))
     driver.advance(10.0)
     price(driver)
     driver.advance(12.0)

@@ -5,12 +5,46 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from streams.driver import SECOND_NS, START_NS, Driver
+from engines.parameters import DecisionParams
+from streams.driver import SECOND_NS, START_NS
+from streams.driver import Driver as BareDriver
 from streams.journal import entries as journal
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 PRICES = {"BTC-USD": 43_500.0, "ETH-USD": 2_280.0, "SOL-USD": 98.0}
 REGIMES = ("trending_up", "trending_down", "ranging", "high_volatility", "crisis")
+
+
+def with_(params: Any, *changes: tuple[str, Any]) -> Any:
+    """Return settings with dotted keys changed."""
+    tree = params.model_dump()
+    for key, value in changes:
+        *path, name = key.split(".")
+        section = tree
+        for part in path:
+            section = section[part]
+        section[name] = value
+    return type(params).model_validate(tree)
+
+
+KELLY = "position_sizing.bayesian_kelly"
+TRUSTING = with_(
+    DecisionParams(),
+    (f"{KELLY}.first_claim", 0.16),
+    (f"{KELLY}.max_claim", 10.0),
+    (f"{KELLY}.max_usual_claims", 100.0),
+    (f"{KELLY}.max_prior_weight", 1e6),
+    (f"{KELLY}.prior_calibration", 0.5),
+    (f"{KELLY}.min_edge", 0.02),
+)
+"""Settings that believe a first claim so far that it reaches the caps: for tests of what comes after Kelly."""
+
+
+class Driver(BareDriver):
+    """A driver whose settings are `TRUSTING` where no others are given."""
+
+    def __init__(self, params: DecisionParams | None = None, **given: Any) -> None:
+        super().__init__(params or TRUSTING, **given)
 
 
 def signal(now_ns: int, **given: Any) -> dict[str, Any]:

@@ -6,11 +6,11 @@ Source: docs/pipeline.md, stage 0; docs/methods.md, sections 1 and 2.
 from typing import Any, NamedTuple
 
 from engines.handlers.effects import FoldResult, Journaled, Refusal, alert, warn_of_drift
-from engines.models import conformal, kelly, policy_gate
+from engines.models import bars, calibration, conformal, policy_gate
 from engines.parameters import DecisionParams
 from engines.state import policy, strategies
 from engines.state.partition import State
-from engines.state.records import CellPosterior, CellRecord, Claim
+from engines.state.records import Bars, CellPosterior, CellRecord, Claim
 
 SECOND_NS = 1_000_000_000
 SPANS = 256
@@ -28,10 +28,19 @@ class SettledClaim(NamedTuple):
     """|side·r − m₀|/(s·u): the miss, in claimed volatilities and usual misses at the decision."""
 
 
+class ContradictedReturn(NamedTuple):
+    """A realised return that the journal's own prices contradict."""
+
+    text: str
+
+
 def fold_outcome(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Fold an outcome: the cell, its strategies and the policy learn; one that settles no claim is refused."""
     learnt = learn(state, entry.body)
-    if isinstance(learnt, str):
+    if isinstance(learnt, ContradictedReturn):
+        text = f"{entry.topic or 'call'}: {learnt.text}"
+        folded.refusals.append(Refusal(entry.topic, "out_of_range", "realized_return", text))
+    elif isinstance(learnt, str):
         name = "decision_id" if entry.body.get("signal_id") is None else "signal_id"
         text = f"{entry.topic}: {name} {entry.body[name]}: {learnt}"
         folded.refusals.append(Refusal(entry.topic, "unmatched", name, text))
@@ -76,8 +85,8 @@ def _of_the_policy(state: State, entry: Journaled, learnt: SettledClaim, folded:
         )
 
 
-def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
-    """Fold an outcome; return what it taught, or why it settles no claim (nothing is learnt then).
+def learn(state: State, body: dict[str, Any]) -> SettledClaim | ContradictedReturn | str:
+    """Fold an outcome; return what it taught, or why it is not taken (nothing is learnt then).
 
     A claim is settled once. `signal_id` names the claim; `decision_id` names the cell's claim of that decision, or the
     latest before it where the decision was another cell's.
@@ -92,6 +101,9 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     side = body.get("side")
     if side is not None and _sign(side) != claim.side:
         return f"side {side} contradicts the claim's side {claim.side:+d}"
+    contradiction = _contradiction(state, key[2], claim, body)
+    if contradiction is not None:
+        return contradiction
     realised = body["realized_return"] * claim.side
     end_ns = body["timestamp_ns"]
     holding_s = body.get("holding_s")
@@ -101,8 +113,9 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
     weight = 1.0 / (1 + sum(1 for start, end in spans if start < span[1] and span[0] < end))
     won = realised > claim.costs
     params = state.params.position_sizing
-    posterior = kelly.observe(
-        None if learned is None else learned.posterior,
+    before = None if learned is None else learned.posterior
+    posterior = calibration.observe(
+        before,
         claim.confidence * claim.expected_return / claim.volatility,
         realised / claim.volatility,
         won,
@@ -110,18 +123,57 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | str:
         params.bayesian_kelly,
     )
     state.posteriors.put(key, CellPosterior(posterior, (*spans[1 - SPANS :], span)))
+    state.pools.put(key[:2], calibration.pooled(state.pools.get(key[:2]), before, posterior))
+    predicted = claim.mean + claim.costs if claim.gross is None else claim.gross
     scores = conformal.observe(
         state.scores.get(key),
         realised,
-        claim.mean + claim.costs,
+        predicted,
         claim.volatility,
         params.conformal_prediction,
         claim.scale,
     )
     state.scores.put(key, scores)
     state.predictions.put(key, cell._replace(claims=tuple(each for each in cell.claims if each is not claim)))
-    residual = abs(realised - (claim.mean + claim.costs)) / (claim.volatility * claim.scale)
+    residual = abs(realised - predicted) / (claim.volatility * claim.scale)
     return SettledClaim(key, claim, won, weight, residual)
+
+
+def _contradiction(state: State, symbol: str, claim: Claim, body: dict[str, Any]) -> ContradictedReturn | None:
+    """Return how prices contradict a realised return, None where they do not or cannot tell.
+
+    An outcome that ends now and was held from the claim on is compared with what the price has made since; any other
+    one with 0, twice as generously. The bound is `outcome_sd` volatilities of the bars over the holding and
+    `outcome_slack`.
+    """
+    market = state.markets.get((symbol,))
+    bars_ = None if market is None else market.bars
+    if bars_ is None:
+        return None
+    holding_s = body.get("holding_s") or claim.horizon_s
+    volatility = bars.volatility(bars_, holding_s, state.params.market)
+    if volatility is None:
+        return None
+    criteria, returned = state.params.validation_criteria, body["realized_return"]
+    bound = criteria.outcome_sd * volatility + criteria.outcome_slack
+    if claim.price and _spans_prices(bars_, claim, body["timestamp_ns"], holding_s, state.params):
+        moved = bars_.last_price / claim.price - 1.0
+        rule = f"must be within {bound:.4g} of {moved:.4g}, what prices made in that time"
+    elif bars_.closed >= state.params.market.warmup_bars:
+        moved, bound = 0.0, 2.0 * bound
+        rule = f"must be within {bound:.4g}, {2.0 * criteria.outcome_sd:g} volatilities of the prices in that time"
+    else:
+        return None
+    if abs(returned - moved) <= bound:
+        return None
+    return ContradictedReturn(f"realized_return {rule}, was {returned!r}")
+
+
+def _spans_prices(known: Bars, claim: Claim, end_ns: int, holding_s: float, params: DecisionParams) -> bool:
+    """Return whether an outcome was held from the price of its claim to the last price, give or take a tenth."""
+    fresh = abs(end_ns - known.last_ns) <= params.validation_criteria.max_price_age_s * SECOND_NS
+    since_claim = end_ns - claim.timestamp_ns
+    return fresh and 10 * abs(since_claim - int(holding_s * SECOND_NS)) <= int(holding_s * SECOND_NS)
 
 
 def round_trip(params: DecisionParams) -> float:

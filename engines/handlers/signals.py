@@ -8,7 +8,7 @@ from typing import Any
 from engines.handlers.effects import FoldResult, Journaled, Refusal, warn_of_drift
 from engines.handlers.market import funding_8h
 from engines.handlers.outcomes import round_trip
-from engines.models import bars, regime
+from engines.models import bars, calibration, regime
 from engines.pipeline.decide import Trigger
 from engines.state import capacity, strategies
 from engines.state.partition import State
@@ -46,15 +46,30 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     if side:
         if strategies.seen(state, portfolio, strategy):
             warn_of_drift(state, folded, entry.offset, portfolio)
-        forecast: Forecast | None = _forecast(state, body, signal_id, side)
+        made = _forecast(state, body, signal_id, side)
+        _note_clipped(state, key, made, folded)
+        forecast: Forecast | None = made
         folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)
     else:
         forecast = None if cell is None else cell.forecast
-    state.put_cell(key, CellRecord(forecast, claims, timestamp_ns, seen))
+    known = CellRecord(forecast, claims, timestamp_ns, seen) if cell is None else cell
+    decay = state.params.position_sizing.bayesian_kelly.renewal_decay
+    renewed = known if forecast is None or not side else _renewed(known, forecast, decay, lapsed=known.forecast is None)
+    state.put_cell(key, renewed._replace(forecast=forecast, claims=claims, last_ns=timestamp_ns, seen=seen))
     folded.call_for(
         portfolio, Trigger("signal", signal_id, mode="full" if side else "scale_down", cell=(strategy, symbol))
     )
+
+
+def _renewed(cell: CellRecord, forecast: Forecast, decay: float, *, lapsed: bool) -> CellRecord:
+    """Return a cell that has counted how often its side turned or lapsed, and over how many horizons it stood."""
+    after = cell._replace(side=forecast.side, side_ns=forecast.timestamp_ns)
+    if not cell.side:
+        return after
+    stood = (forecast.timestamp_ns - cell.side_ns) / (forecast.horizon_s * SECOND_NS)
+    turned = 1.0 if lapsed or cell.side != forecast.side else 0.0
+    return after._replace(turns=decay * cell.turns + turned, horizons=decay * cell.horizons + min(stood, 1.0))
 
 
 def _place_of(entry: Journaled) -> str:
@@ -73,31 +88,48 @@ def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> 
     market = state.markets.get((body["symbol"],))
     volatility, claimed = get("predicted_volatility"), get("expected_return")
     missing = [name for name in ("expected_return", "predicted_volatility") if get(name) is None]
+    own = None if market is None or market.bars is None else bars.volatility(market.bars, horizon_s, params.market)
+    stated = volatility
     if volatility is None:
-        known = (
-            None if market is None or market.bars is None else bars.volatility(market.bars, horizon_s, params.market)
-        )
-        volatility = known or params.position_sizing.defaults.volatility
+        volatility = own or params.position_sizing.defaults.volatility
+    elif own and market is not None and market.bars is not None and market.bars.closed >= params.market.warmup_bars:
+        most = params.position_sizing.bayesian_kelly.max_volatility_ratio
+        volatility = min(max(volatility, own / most), own * most)
     if claimed is None:
-        claimed, costs = params.position_sizing.defaults.expected_sharpe * volatility, 0.0
+        claimed, trading, funding = params.position_sizing.defaults.expected_sharpe * volatility, 0.0, 0.0
     else:
-        claimed, costs = abs(claimed), round_trip(params) + _funding(state, body["symbol"], side, horizon_s)
+        claimed, trading = abs(claimed), round_trip(params)
+        funding = _funding(state, body["symbol"], side, horizon_s)
+    valid_s = get("valid_for_s") or horizon_s * params.position_sizing.defaults.validity_horizons
     return Forecast(
         signal_id=signal_id,
         timestamp_ns=timestamp_ns,
-        expires_ns=timestamp_ns + int((get("valid_for_s") or horizon_s) * SECOND_NS),
+        expires_ns=timestamp_ns + int(valid_s * SECOND_NS),
         side=side,
         confidence=body["confidence"],
         expected_return=claimed,
         volatility=volatility,
-        costs=costs,
+        costs=trading + funding,
         horizon_s=horizon_s,
         risk_score=body["risk_score"],
         sentiment_score=get("sentiment_score"),
         sentiment_confidence=get("sentiment_confidence"),
         sentiment_ns=get("sentiment_timestamp_ns") or timestamp_ns,
         estimated=",".join(missing),
+        trading_costs=trading,
+        claimed_volatility=0.0 if stated is None or stated == volatility else stated,
     )
+
+
+def _note_clipped(state: State, key: tuple[str, str, str], forecast: Forecast, folded: FoldResult) -> None:
+    """Note each field of which less counts, or more, than was claimed."""
+    if forecast.claimed_volatility:
+        folded.note("clipped_claim", "predicted_volatility")
+    learned = state.posteriors.get(key)
+    x = forecast.confidence * forecast.expected_return / forecast.volatility
+    params = state.params.position_sizing.bayesian_kelly
+    if calibration.bounded(x, None if learned is None else learned.posterior, params) < x:
+        folded.note("clipped_claim", "expected_return")
 
 
 def _funding(state: State, symbol: str, side: int, horizon_s: float) -> float:

@@ -1,73 +1,32 @@
-"""Bayesian Kelly: estimates how much of a strategy's claims is real, and how much to bet on them.
+"""Bayesian Kelly: how much to bet on a claim, given how much of it is believed (`engines.models.calibration`).
 
-One posterior per cell (portfolio · strategy · symbol): a regression of the realised return, z = side·r/s, on the
-claimed one, x = conf·e/s, with normal errors of unknown variance: z = b·x + ε, ε ~ N(0, v). b = 1 is an honest claim,
-b = 0 noise. The update costs O(1) per outcome, in natural parameters
-
-    h = (K, K·b, 2a, 2B + K·b²)      v = B/(a − 1)
-
-with forgetting: each outcome moves h a step towards the prior, whose weight is measured in typical claims.
-
-    >>> params = KellyParams()
-    >>> claim = {"x": 0.4, "edge": 0.008, "volatility": 0.02, "costs": 0.001, "params": params}
-    >>> round(decide(None, **claim).fraction, 4)  # share of the value, for a new strategy
-    1.1015
-    >>> posterior = None
-    >>> for _ in range(20):  # outcomes against the claim
-    ...     posterior = observe(posterior, x=0.4, z=-0.4, won=False, weight=1.0, params=params)
-    >>> decide(posterior, **claim).reason
-    'no edge'
-
-Source: docs/methods.md, section 1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Kulhavý and Zarrop 1993
-(stabilised forgetting); Baker and McHale 2013 (shrink); Busseti, Ryu and Boyd 2016 (drawdown bound).
+Source: docs/methods.md, section 1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Baker and McHale 2013 (shrink);
+Busseti, Ryu and Boyd 2016 (drawdown bound); Davis and Norman 1990 (no-trade region).
 """
 
 from math import sqrt
 from typing import Final, NamedTuple
 
+from engines.models import calibration
+from engines.models.calibration import Pool, Posterior
 from engines.numerics.exact import ln
 from engines.parameters import DrawdownBound, KellyParams
 
-__all__ = ["KellySize", "Posterior", "decide", "drawdown_limit", "fraction", "observe", "resize", "shrink", "win_rate"]
+__all__ = ["NOTHING_STANDS", "KellySize", "Standing", "decide", "drawdown_limit", "fraction", "resize", "shrink"]
 
-LARGEST_LEVERAGE: Final = 1e12
-"""Upper bound of x²/K: a claim that dwarfs all earlier ones has a huge, but finite, variance."""
-ROUNDING: Final = 2.0**-40
-"""Below this share of Σz² the residual is rounding error, not data."""
 SMALLEST_VARIANCE: Final = 2.0**-1000
-LARGEST_CLAIM: Final = 10_000.0
-"""Claims are clipped to this many standard deviations, so that squares stay finite."""
-SMALLEST_CLAIM: Final = 1e-9
-"""Smaller claims, in standard deviations, count as 0, because the slope z/x would overflow."""
 
 
-class Posterior(NamedTuple):
-    """Posterior of one cell: of the calibration of its claims (h) and of its win rate (Beta)."""
+class Standing(NamedTuple):
+    """What a cell holds already on the side of a claim, and how likely that is to be kept when the horizon ends."""
 
-    h1: float
-    """K: weight of the calibration slope, in squared claims."""
-    h2: float
-    """K·b."""
-    h3: float
-    """2a: twice the shape of the residual variance."""
-    h4: float
-    """2B + K·b²."""
-    mean_square_claim: float
-    """ρ²: EWMA of squared claims, the unit of the prior's weight."""
-    wins: float
-    losses: float
-    outcomes: int
+    fraction: float = 0.0
+    """u: the fraction that was bet when it was last set, 0 where nothing is held on this side."""
+    renewal: float = 0.0
+    """q: probability that a unit held at the horizon's end is kept then, in [0, 1]."""
 
 
-class Belief(NamedTuple):
-    """A posterior in terms of the regression."""
-
-    calibration: float
-    """b: realised return per unit of claimed return."""
-    precision: float
-    """K: the variance of b is v/K."""
-    residual_variance: float
-    """v, in claimed variances."""
+NOTHING_STANDS: Final = Standing()
 
 
 class KellySize(NamedTuple):
@@ -82,7 +41,7 @@ class KellySize(NamedTuple):
     residual_variance: float
     """v, in claimed variances."""
     edge_sd: float
-    """m/√S."""
+    """m/√S of what would be bought."""
     win_rate: float
     """Mean of the win-rate posterior."""
     shrink: float
@@ -93,62 +52,18 @@ class KellySize(NamedTuple):
     """The bet: kelly_fraction·g·f, at most 1/stop_loss, 0 if a gate applies. Never negative."""
     reason: str
     """The gate that made the bet 0, or ""."""
-
-
-def prior(square_claim: float, params: KellyParams) -> Posterior:
-    """Return the prior of a strategy whose typical squared claim x² is `square_claim`."""
-    weight = params.prior_strength * square_claim
-    slope = params.prior_calibration
-    spread = 2.0 * params.prior_variance * (params.prior_shape - 1.0)
-    return Posterior(
-        weight,
-        weight * slope,
-        2.0 * params.prior_shape,
-        spread + weight * slope * slope,
-        square_claim,
-        params.win_prior,
-        params.win_prior,
-        0,
-    )
-
-
-def observe(
-    posterior: Posterior | None,
-    x: float,
-    z: float,
-    won: bool,  # noqa: FBT001 (an outcome is one or the other)
-    weight: float,
-    params: KellyParams,
-) -> Posterior:
-    """Return the posterior updated by one outcome.
-
-    Args:
-        posterior: None before the first outcome.
-        x: conf·e/s of the decision, non-negative. A claim of 0 updates the variance, but not the slope.
-        z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations around b·x.
-        won: whether side·r was above the costs.
-        weight: 1/(1 + number of overlapping outcomes of the cell), in (0, 1]; scales both update and forgetting.
-        params: the settings in force.
-    """
-    x = _claim(x)
-    square = x * x
-    old = prior(square, params) if posterior is None else posterior
-    z = _winsorised(z, x, old, params)
-    usual = _decayed(old.mean_square_claim, square, params.claim_decay)
-    base = prior(usual, params)
-    forget = weight / params.effective_outcomes
-    keep = 1.0 - forget
-    win = weight if won else 0.0
-    return Posterior(
-        keep * old.h1 + forget * base.h1 + weight * square,
-        keep * old.h2 + forget * base.h2 + weight * x * z,
-        keep * old.h3 + forget * base.h3 + weight,
-        keep * old.h4 + forget * base.h4 + weight * z * z,
-        usual,
-        keep * old.wins + forget * base.wins + win,
-        keep * old.losses + forget * base.losses + (weight - win),
-        old.outcomes + 1,
-    )
+    buying: float
+    """m_lo: net value of buying another unit: its sale is paid for too, unless it is kept."""
+    keeping: float
+    """m_hi: net value of keeping a unit that is held: it is paid for, and its sale is put off."""
+    standing: float
+    """u: the fraction held."""
+    opens: bool
+    """Whether no gate is closed to buying."""
+    gross: float
+    """m₀ = b·conf·e: predicted return before costs."""
+    claim: float
+    """x as it counts: at most `max_claim`, and at most `max_usual_claims` times the cell's typical claim."""
 
 
 def decide(
@@ -160,33 +75,65 @@ def decide(
     params: KellyParams,
     stop_loss_ratio: float | None = None,
     bound: DrawdownBound | None = None,
+    pool: Pool | None = None,
+    trading: float = 0.0,
+    standing: Standing = NOTHING_STANDS,
 ) -> KellySize:
-    """Return the bet on a claim.
+    """Return the bet on a claim: what is held, brought into the region in which no trade is worth its costs.
 
     Args:
-        posterior: None before the first outcome: uses the prior of a strategy whose typical claim is x.
+        posterior: None before the first outcome: the prior of a strategy whose typical claim is `first_claim`.
         x: edge/volatility. A claim of 0 gives a bet of 0.
-        edge: conf·e, the claimed return over the horizon, non-negative.
+        edge: conf·e, the claimed return over the horizon, non-negative; at most what is believed of x, times s.
         volatility: s over the horizon, positive.
         costs: round-trip costs and funding over the horizon, as a ratio; 0 if the claim is net of costs.
         params: the settings in force.
         stop_loss_ratio: loss, as a share of the position, at which the position is closed.
         bound: caps kelly_fraction by the probability of a drawdown.
+        pool: what the strategy's cells have learnt together; None: nothing yet.
+        trading: 2c, the part of the costs that is not funding; funding that is received counts at most b·conf·e.
+        standing: what is held.
     """
-    x = _claim(x)
-    square = x * x
-    known = prior(square, params) if posterior is None else posterior
-    belief = _belief(known, square, params)
-    b, K, v = belief
-    mean = b * edge - costs
-    variance = max(volatility * volatility * _predictive(belief, square), SMALLEST_VARIANCE)
-    edge_sd = mean / sqrt(variance)
+    data = calibration.begin(params) if posterior is None else posterior
+    believed = calibration.bounded(x, data, params)
+    if believed < x:
+        edge = believed * volatility
+    known = calibration.with_prior(data, params, pool)
+    b, K, v = belief = calibration.guarded(calibration.belief(known), data, params)
+    gross = b * edge
+    mean, buying, keeping = _worth(gross, edge, costs, trading, standing)
+    variance = max(volatility * volatility * calibration.predictive(belief, believed * believed), SMALLEST_VARIANCE)
+    edge_sd = buying / sqrt(variance)
     rate = known.wins / (known.wins + known.losses)
-    g = shrink(b, K, v) if params.estimation_shrink else 1.0
-    full = mean / (variance + mean * mean) if mean > 0.0 else 0.0
-    reason = _gate(mean, edge_sd, rate, params)
-    bet = 0.0 if reason else fraction(mean, variance, g, _kelly_fraction(params, bound), stop_loss_ratio)
-    return KellySize(mean, variance, b, v, edge_sd, rate, g, full, bet, reason)
+    gate = _gate(buying, edge_sd, rate, params) if edge > 0.0 else "no edge"
+    size = KellySize(
+        mean=mean,
+        variance=variance,
+        calibration=b,
+        residual_variance=v,
+        edge_sd=edge_sd,
+        win_rate=rate,
+        shrink=shrink(b, K, v) if params.estimation_shrink else 1.0,
+        full_fraction=buying / (variance + buying * buying) if buying > 0.0 else 0.0,
+        fraction=0.0,
+        reason=gate,
+        buying=buying,
+        keeping=keeping,
+        standing=standing.fraction,
+        opens=not gate,
+        gross=gross,
+        claim=believed,
+    )
+    bet = _in_region(size, variance, _kelly_fraction(params, bound), stop_loss_ratio)
+    return size._replace(fraction=bet, reason="" if bet > 0.0 else gate)
+
+
+def _worth(gross: float, edge: float, costs: float, trading: float, standing: Standing) -> tuple[float, float, float]:
+    """Return m net of all costs, m_lo and m_hi; a claim of nothing keeps nothing."""
+    carried = gross - max(costs - trading, -max(0.0, gross))
+    buying = carried - trading * (1.0 - standing.renewal)
+    keeping = carried + trading * standing.renewal if edge > 0.0 else min(0.0, carried)
+    return carried - trading, buying, keeping
 
 
 def resize(
@@ -199,8 +146,19 @@ def resize(
     """Return the bet on the same claim with another variance; never above the original bet."""
     if size.fraction <= 0.0:
         return 0.0
-    bet = fraction(size.mean, variance, size.shrink, _kelly_fraction(params, bound), stop_loss_ratio)
-    return min(size.fraction, bet)
+    return min(size.fraction, _in_region(size, variance, _kelly_fraction(params, bound), stop_loss_ratio))
+
+
+def _in_region(size: KellySize, variance: float, kelly_fraction: float, stop_loss_ratio: float | None) -> float:
+    """Return max(F(m_lo), min(u, F(m_hi))): what is held, brought between what is worth buying and worth keeping.
+
+    F(m_lo) is 0 at a gate.
+    """
+    low = fraction(size.buying, variance, size.shrink, kelly_fraction, stop_loss_ratio) if size.opens else 0.0
+    if size.standing <= low:
+        return low
+    high = fraction(size.keeping, variance, size.shrink, kelly_fraction, stop_loss_ratio)
+    return max(low, min(size.standing, high))
 
 
 def fraction(
@@ -233,51 +191,6 @@ def drawdown_limit(bound: DrawdownBound) -> float:
     Source: Busseti, Ryu and Boyd 2016 for λ = ln β/ln α; for a diffusion P = α^(2/kf − 1) gives the same number.
     """
     return 2.0 / (1.0 + ln(bound.beta) / ln(bound.alpha))
-
-
-def win_rate(posterior: Posterior) -> float:
-    """Return the mean of the win-rate posterior, Beta(wins, losses)."""
-    return posterior.wins / (posterior.wins + posterior.losses)
-
-
-def _belief(posterior: Posterior, square_claim: float, params: KellyParams) -> Belief:
-    """Return slope, its weight and the residual variance; the prior's slope if every claim so far was 0."""
-    K = posterior.h1
-    if K > 0.0:
-        b = posterior.h2 / K
-    else:
-        b, K = params.prior_calibration, params.prior_strength * square_claim
-    residual = posterior.h4 - posterior.h2 * b
-    v = max(residual, posterior.h4 * ROUNDING) / (posterior.h3 - 2.0)
-    return Belief(b, K, v)
-
-
-def _predictive(belief: Belief, square_claim: float) -> float:
-    """Return the predictive variance in claimed variances: v·(1 + x²/K)."""
-    v = belief.residual_variance
-    if belief.precision <= 0.0:
-        return v
-    if square_claim > LARGEST_LEVERAGE * belief.precision:
-        return v + v * LARGEST_LEVERAGE
-    return v + v * square_claim / belief.precision
-
-
-def _claim(x: float) -> float:
-    """Return the claim clipped to the range that can be squared and divided by, or 0."""
-    return 0.0 if x < SMALLEST_CLAIM else min(x, LARGEST_CLAIM)
-
-
-def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -> float:
-    """Return z clipped to `winsor_sd` predictive standard deviations around b·x."""
-    belief = _belief(posterior, x * x, params)
-    centre = belief.calibration * x
-    reach = params.winsor_sd * sqrt(_predictive(belief, x * x))
-    return min(max(z, centre - reach), centre + reach)
-
-
-def _decayed(usual: float, square: float, decay: float) -> float:
-    """Return ρ² after one more claim; it starts with the first non-zero claim."""
-    return decay * usual + (1.0 - decay) * square if usual > 0.0 else square
 
 
 def _kelly_fraction(params: KellyParams, bound: DrawdownBound | None) -> float:

@@ -7,13 +7,15 @@ from typing import Any
 
 from engines.models import correlation
 from engines.parameters import DecisionParams
+from engines.pipeline import cell_sizing
 from engines.pipeline.caps import Limits
 from engines.pipeline.cell_sizing import Bet, CellSize
 from engines.pipeline.portfolio_sizing import Correlations
 from engines.state.partition import State
+from engines.state.records import Forecast
 from engines.state.tables import Key
 
-__all__ = ["DecisionCache", "correlations", "limits", "of"]
+__all__ = ["DecisionCache", "bet", "correlations", "limits", "of"]
 
 
 class DecisionCache:
@@ -53,6 +55,25 @@ def correlations(state: State) -> Correlations:
         cache.correlations = Correlations(state.moments.symbols, found.matrix, found.mean)
         cache.moments_changes = state.moments_changes
     return cache.correlations
+
+
+def bet(state: State, key: Key, forecast: Forecast) -> Bet:
+    """Return stages 2 and 3 of a cell's forecast."""
+    bets = of(state).bets
+    learned, scores, pool = state.posteriors.get(key), state.scores.get(key), state.pools.get(key[:2])
+    standing = cell_sizing.standing(state.predictions[key], forecast, state.targets.get(key))
+    known = bets.get(key)
+    if (
+        known is not None
+        and known.forecast is forecast
+        and known.learned is learned
+        and known.scores is scores
+        and known.pool is pool
+        and known.standing == standing
+    ):
+        return known
+    found = bets[key] = cell_sizing.bet(forecast, learned, scores, state.params, pool, standing)
+    return found
 
 
 def forget_cell(state: State, key: Key) -> None:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from engines.models import cascade, conformal, ensemble, kelly, regime, sentiment
 from engines.models.conformal import ConformalScale
-from engines.models.kelly import KellySize
+from engines.models.kelly import KellySize, Standing
 from engines.models.sentiment import SentimentScale
 from engines.parameters import DecisionParams
 from engines.pipeline import portfolio_sizing
-from engines.state.records import Bars, CellPosterior, Forecast, Market, Scores
+from engines.state.records import Bars, CellPosterior, CellRecord, CellTarget, Forecast, Market, Pool, Scores
 from schemas.vocabulary import Regime
 
 SECOND_NS = 1_000_000_000
@@ -22,12 +22,14 @@ STAGES = ("kelly", "conformal", "risk_score", "sentiment", "regime", "cascade", 
 class Bet(NamedTuple):
     """Result of stages 2 and 3: the bet on a forecast, given the cell's outcomes and independent of time.
 
-    It depends only on the first three fields, so it is cached between decisions while they are unchanged.
+    It depends only on the fields that it is made from, so it is cached between decisions while they are unchanged.
     """
 
     forecast: Forecast
     learned: CellPosterior | None
     scores: Scores | None
+    pool: Pool | None
+    standing: Standing
     kelly: KellySize
     conformal: ConformalScale
     resized: float
@@ -103,8 +105,21 @@ def nothing(reason: str, level: int, drawdown_factor: float) -> CellSize:
     )
 
 
-def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None, params: DecisionParams) -> Bet:
-    """Return the bet on a forecast, given the cell's outcomes (stages 2 and 3)."""
+def standing(cell: CellRecord, forecast: Forecast, target: CellTarget | None) -> Standing:
+    """Return what a cell holds on its forecast's side, and how likely its signals are to renew it."""
+    held = 0.0 if target is None else max(0.0, target.bet * forecast.side)
+    return Standing(held, max(0.0, 1.0 - cell.turns / cell.horizons))
+
+
+def bet(
+    forecast: Forecast,
+    learned: CellPosterior | None,
+    scores: Scores | None,
+    params: DecisionParams,
+    pool: Pool | None,
+    standing: Standing,
+) -> Bet:
+    """Return the bet on a forecast, given what is held and what outcomes taught (stages 2 and 3)."""
     sizing = params.position_sizing
     edge = forecast.confidence * forecast.expected_return
     wanted = kelly.decide(
@@ -116,6 +131,9 @@ def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None
         sizing.bayesian_kelly,
         sizing.stop_loss_ratio,
         sizing.drawdown_bound,
+        pool,
+        forecast.trading_costs,
+        standing,
     )
     widened = conformal.decide(scores, wanted.variance, forecast.volatility, sizing.conformal_prediction)
     resized = kelly.resize(
@@ -127,6 +145,8 @@ def bet(forecast: Forecast, learned: CellPosterior | None, scores: Scores | None
         forecast,
         learned,
         scores,
+        pool,
+        standing,
         wanted,
         widened,
         resized,

@@ -5,7 +5,8 @@ Source: docs/pipeline.md, stage 0.
 
 from math import sqrt
 
-from engines.pipeline.cell_sizing import SECOND_NS, CellSize
+from engines.pipeline import cache
+from engines.pipeline.cell_sizing import SECOND_NS, CellSize, is_stale
 from engines.pipeline.decide import Decision
 from engines.state import strategies
 from engines.state.partition import State
@@ -42,7 +43,7 @@ def keep_claims(
 def _claim_of(state: State, offset: int, key: tuple[str, ...], forecast: Forecast, size: CellSize) -> Claim:
     target = state.targets.get(key)
     scores = state.scores.get(key)
-    wanted = None if size.bet is None else size.bet.kelly
+    wanted = (cache.bet(state, key, forecast) if size.bet is None else size.bet).kelly
     return Claim(
         offset=offset,
         signal_id=forecast.signal_id,
@@ -51,13 +52,23 @@ def _claim_of(state: State, offset: int, key: tuple[str, ...], forecast: Forecas
         confidence=forecast.confidence,
         expected_return=forecast.expected_return,
         volatility=forecast.volatility,
-        mean=0.0 if wanted is None else wanted.mean,
+        mean=wanted.mean,
         costs=forecast.costs,
-        variance=0.0 if wanted is None else wanted.variance,
+        variance=wanted.variance,
         scale=1.0 if scores is None else sqrt(scores.mean_square),
         horizon_s=forecast.horizon_s,
         weight=0.0 if target is None else target.cents / (100.0 * state.book(key[0]).value_usd),
+        gross=wanted.gross,
+        price=_fresh_price(state, key[2]),
     )
+
+
+def _fresh_price(state: State, symbol: str) -> float:
+    """Return a symbol's price, 0 where there is none that is fresh."""
+    market = state.markets.get((symbol,))
+    if market is None or market.bars is None or is_stale(market.bars, state.now_ns, state.params):
+        return 0.0
+    return market.bars.last_price
 
 
 def remember(cell: CellRecord, claim: Claim, now_ns: int, most: int = 256) -> CellRecord:
@@ -66,4 +77,4 @@ def remember(cell: CellRecord, claim: Claim, now_ns: int, most: int = 256) -> Ce
     first = max(0, len(claims) - most)
     while first < len(claims) and claims[first].timestamp_ns + int(4 * claims[first].horizon_s * SECOND_NS) < now_ns:
         first += 1
-    return CellRecord(cell.forecast, claims[first:] if first else claims, cell.last_ns, cell.seen)
+    return cell._replace(claims=claims[first:] if first else claims)

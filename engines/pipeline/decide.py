@@ -160,8 +160,15 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
         waterfall=waterfall,
         sizes=sizes,
         targets=[
-            _target(size, quantities[cell[1]], cut, factor, before if only_cuts and cell[1] in kept else None)
-            for cell, size, cut, factor, before in zip(cells, cents, cuts, factors, holdings.targets, strict=True)
+            _target(
+                cents[index],
+                quantities[cell[1]],
+                cuts[index],
+                factors[index],
+                _standing_bet(trigger, sizes[index], cents[index], holdings, index),
+                holdings.targets[index] if only_cuts and cell[1] in kept else None,
+            )
+            for index, cell in enumerate(cells)
         ],
         quantities=quantities,
         bound=bound,
@@ -176,11 +183,26 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     )
 
 
-def _target(cents: int, quantity: float, cut: float, factor: float, kept: CellTarget | None) -> CellTarget:
+def _target(cents: int, quantity: float, cut: float, factor: float, bet: float, kept: CellTarget | None) -> CellTarget:
     """Return what is published of a cell; a cut that was too small to publish is not taken as made."""
     if kept is not None:
-        return CellTarget(cents, quantity, kept.cut, kept.cap_factor)
-    return CellTarget(cents, quantity, cut, factor)
+        return CellTarget(cents, quantity, kept.cut, kept.cap_factor, kept.bet)
+    return CellTarget(cents, quantity, cut, factor, bet)
+
+
+def _standing_bet(trigger: Trigger, size: CellSize | None, cents: int, holdings: Holdings, index: int) -> float:
+    """Return the signed fraction of stage 3 that a target stands for.
+
+    A cell that was sized: its own. Otherwise the last one, cut as far as the target was; a policy's nudge is no cut.
+    """
+    if size is not None and size.bet is not None:
+        return size.bet.forecast.side * size.bet.resized
+    before, intended = holdings.targets[index], holdings.intended[index]
+    if before is None or not cents:
+        return 0.0
+    if trigger.mode == "reuse" or not intended:
+        return before.bet
+    return before.bet * min(1.0, abs(cents) / abs(intended))
 
 
 def room_of(state: State, portfolio: str) -> tuple[float, float]:

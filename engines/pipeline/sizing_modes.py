@@ -207,10 +207,7 @@ def _cell(
     if reason:
         return cell_sizing.nothing(reason, level, drawdown_factor)
     memo = cache.of(state)
-    learned, scores = state.posteriors.get(key), state.scores.get(key)
-    bet = memo.bets.get(key)
-    if bet is None or bet.forecast is not forecast or bet.learned is not learned or bet.scores is not scores:
-        bet = memo.bets[key] = cell_sizing.bet(forecast, learned, scores, state.params)
+    bet = cache.bet(state, key, forecast)
     regime = state.regimes.get((key[0], key[2]))
     confirmed: Regime = "ranging" if regime is None else regime.confirmed
     around = (bet, level, drawdown_factor, confirmed, value_usd)

@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 
 from engines.models.bars import Bars
+from engines.models.calibration import Pool, Posterior
 from engines.models.cascade import Latch
 from engines.models.conformal import Scores
 from engines.models.ensemble import Drift, ForecastCorrelation
-from engines.models.kelly import Posterior
 from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 from engines.state.records import (
@@ -55,8 +55,8 @@ def _deep(value: Any) -> Any:
 
 
 def _cell(row: tuple[Any, ...]) -> CellRecord:
-    forecast, claims, last_ns, seen = row
-    return CellRecord(forecast and Forecast(*forecast), tuple(Claim(*claim) for claim in claims), last_ns, seen)
+    forecast, claims, *rest = row
+    return CellRecord(forecast and Forecast(*forecast), tuple(Claim(*claim) for claim in claims), *rest)
 
 
 def _learned(row: tuple[Any, ...]) -> CellPosterior:
@@ -91,6 +91,7 @@ def _questions(row: tuple[Any, ...]) -> Questions:
 
 _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "kelly-posteriors": _learned,
+    "pools": Pool._make,
     "conformal-scores": Scores._make,
     "predictions": _cell,
     "markets": _market,

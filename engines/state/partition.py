@@ -17,6 +17,7 @@ from engines.state.records import (
     CellTarget,
     Gate,
     Market,
+    Pool,
     Questions,
     RegimeState,
     ScopeOverrides,
@@ -64,6 +65,7 @@ class State:
         self.progress: PartitionProgress | None = None
         self.touched: TouchedRecords = {}
         self.posteriors: RecordTable[CellPosterior] = RecordTable("kelly-posteriors", self.touched)
+        self.pools: RecordTable[Pool] = RecordTable("pools", self.touched)
         self.scores: RecordTable[Scores] = RecordTable("conformal-scores", self.touched)
         self.predictions: RecordTable[CellRecord] = RecordTable("predictions", self.touched)
         self.markets: RecordTable[Market] = RecordTable("markets", self.touched)
@@ -76,6 +78,7 @@ class State:
         self.gates: RecordTable[Gate] = RecordTable("gates", self.touched)
         self.tables: dict[str, RecordTable[Any]] = {
             "kelly-posteriors": self.posteriors,
+            "pools": self.pools,
             "conformal-scores": self.scores,
             "predictions": self.predictions,
             "markets": self.markets,

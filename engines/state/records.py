@@ -7,11 +7,11 @@ be stored as a JSON array and comes back exactly.
 from typing import NamedTuple
 
 from engines.models.bars import Bars
+from engines.models.calibration import Pool, Posterior
 from engines.models.cascade import Latch
 from engines.models.collar import Suspect
 from engines.models.conformal import Scores
 from engines.models.ensemble import Drift, ForecastCorrelation
-from engines.models.kelly import Posterior
 from engines.models.policy_gate import Gate
 from engines.models.regime import RegimeState
 
@@ -28,6 +28,7 @@ __all__ = [
     "Latch",
     "Market",
     "PolicyQuestion",
+    "Pool",
     "Posterior",
     "Questions",
     "RegimeState",
@@ -59,6 +60,10 @@ class Forecast(NamedTuple):
     sentiment_ns: int
     estimated: str
     """What the signal did not claim: "", "expected_return", "predicted_volatility" or both, joined by a comma."""
+    trading_costs: float = 0.0
+    """The part of `costs` that is paid for opening and closing."""
+    claimed_volatility: float = 0.0
+    """The volatility that was claimed where `volatility` is what counts of it; 0: they are the same."""
 
 
 class Claim(NamedTuple):
@@ -86,6 +91,10 @@ class Claim(NamedTuple):
     """(w_base, w_RL): signed shares of V that the caps left, without and with the policy's whole nudge."""
     window_ns: int = 0
     """The window of the policy's gate that scores it, by its opening; 0: none does."""
+    gross: float | None = None
+    """m₀ = b·conf·e; None: mean + costs."""
+    price: float = 0.0
+    """The symbol's price at the decision; 0: none was known."""
 
 
 class CellRecord(NamedTuple):
@@ -96,6 +105,14 @@ class CellRecord(NamedTuple):
     last_ns: int
     seen: tuple[str, ...]
     """The last 64 signal ids."""
+    turns: float = 1.0
+    """A: how often the side turned, or lapsed before the next signal; decays with each signal."""
+    horizons: float = 1.0
+    """Th: over how many horizons forecasts stood; decays alike."""
+    side: int = 0
+    """Of the last BUY or SELL, 0 before the first."""
+    side_ns: int = 0
+    """Its timestamp."""
 
 
 class CellPosterior(NamedTuple):
@@ -116,6 +133,8 @@ class CellTarget(NamedTuple):
     """c: product of the cascade and drawdown multipliers in force when the cell was last set."""
     cap_factor: float
     """c_ji: what every cut left of the cell's cap."""
+    bet: float = 0.0
+    """Signed fraction of stage 3 that it came from, cut where the target was cut."""
 
 
 class Book(NamedTuple):

@@ -6,6 +6,7 @@ __all__ = ["TABLES", "Key", "RecordTable", "TouchedRecords"]
 
 TABLES = (
     "kelly-posteriors",
+    "pools",
     "conformal-scores",
     "predictions",
     "correlations",

@@ -101,6 +101,7 @@ TOPICS: Final = (*INPUTS, *DEAD_LETTERS, JOURNAL, *OUTPUTS)
 CELL: Final = "portfolio · strategy · symbol"
 TABLES: Final = (
     Table("kelly-posteriors", "journal", CELL, "posterior of each strategy's edge on a symbol"),
+    Table("pools", "journal", "portfolio · strategy", "what the symbols of a strategy have taught together"),
     Table("conformal-scores", "journal", CELL, "conformal scores of past predictions"),
     Table("predictions", "journal", CELL, "forecasts, and predictions that await their outcome"),
     Table("correlations", "journal", "part", "EWMA moments of returns, and returns of open bars, in parts"),

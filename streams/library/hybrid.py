@@ -40,7 +40,7 @@ class Layer3Phase3Hybrid(Library):
     ... }
     >>> found = layer3.process_signals([signal], None, {"BTC-USD": 43_500.0})
     >>> found.allocations, found.rl["mode"]
-    ({'BTC-USD': 13500.0}, 'shadow')
+    ({'BTC-USD': 3851.39}, 'shadow')
     >>> layer3.stop()
     """
 

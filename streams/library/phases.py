@@ -29,7 +29,7 @@ class Layer3Phase1(Library):
     ...     "expected_return": 0.01, "predicted_volatility": 0.02,
     ... }
     >>> layer3.calculate_position(signal, None, 43_500.0).position_size_usd
-    13500.0
+    3851.39
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Layer3Phase2Portfolio(Library):
     ...     current_prices={"BTC-USD": 43_500.0, "ETH-USD": 2_280.0},
     ... )
     >>> found.allocations, found.strategy_weights
-    ({'BTC-USD': 13500.0, 'ETH-USD': 13500.0}, {'carry': 0.5, 'momentum': 0.5})
+    ({'BTC-USD': 3851.39, 'ETH-USD': 3851.39}, {'carry': 0.5, 'momentum': 0.5})
     """
 
     def __init__(

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from engines.models import calibration
 from engines.pipeline.sizing_modes import trading_states
 from engines.state.partition import State
+from engines.state.records import CellPosterior
 
 
 def describe(state: State) -> dict[str, Any]:
@@ -42,11 +44,17 @@ def _cell(state: State, key: tuple[str, ...], trading: str) -> dict[str, Any]:
         "forecast": None if cell is None or cell.forecast is None else cell.forecast._asdict(),
         "open_claims": 0 if cell is None else len(cell.claims),
         "target": None if target is None else target._asdict(),
-        "posterior": None if learned is None else learned.posterior._asdict(),
+        "posterior": None if learned is None else _posterior(state, key, learned),
         "conformal_level": None if scores is None else scores.level,
         "conformal_samples": 0 if scores is None else len(scores.window),
         "trading_state": trading,
     }
+
+
+def _posterior(state: State, key: tuple[str, ...], learned: CellPosterior) -> dict[str, Any]:
+    """Return a cell's posterior with its prior, so that h2/h1 is how much of a claim is believed."""
+    params = state.params.position_sizing.bayesian_kelly
+    return calibration.with_prior(learned.posterior, params, state.pools.get(key[:2]))._asdict()
 
 
 def _market(state: State, key: tuple[str, ...]) -> dict[str, Any]:

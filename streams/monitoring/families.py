@@ -134,6 +134,15 @@ FAMILIES: Final = (
     # -- kelly
     Family("kelly_fraction", "gauge", "ratio", SIGNAL, "Kelly bet on the last sized signal, as a share of the value."),
     Family("kelly_position_size_usd", "gauge", "usd", SIGNAL, "Signed size of the last sized signal after Kelly."),
+    Family(
+        "clipped_claims_total",
+        "counter",
+        "claims",
+        SIGNAL,
+        "Claims that count for another value than was claimed.",
+        ("field",),
+        (("expected_return", "predicted_volatility"),),
+    ),
     Family("bayesian_win_rate", "gauge", "ratio", SIGNAL, "Mean of the win-rate posterior of the last sized cell."),
     Family(
         "bayesian_edge",

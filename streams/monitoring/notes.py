@@ -40,6 +40,10 @@ def _clipped_price(metrics: "Metrics", note: Note, partition: int) -> None:
         metrics.count("clipped_prices_total", by=note.value)
 
 
+def _clipped_claim(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("clipped_claims_total", note.label, by=note.value)
+
+
 def _trade(metrics: "Metrics", note: Note, _partition: int) -> None:
     metrics.count("bayesian_trades_total", note.label, by=note.value)
 
@@ -96,6 +100,7 @@ NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
     "refused_symbol": _refused_symbol,
     "suspect_price": _suspect_price,
     "clipped_price": _clipped_price,
+    "clipped_claim": _clipped_claim,
     "trade": _trade,
     "residual": _residual,
     "correlation_alert": _correlation_alert,

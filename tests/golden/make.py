@@ -49,7 +49,8 @@ def settings() -> DecisionParams:
     tree["position_sizing"]["regime_adjustment"]["regime_aliases"] = {"choppy": "high_volatility"}
     tree["position_sizing"]["lots"] = {"BTC-USD": 0.001}
     tree["position_sizing"]["costs"]["slippage_ratio"] = 0.0002
-    tree["position_sizing"]["bayesian_kelly"]["min_win_rate"] = 0.48
+    bold = {"first_claim": 0.3, "max_claim": 3.0, "prior_calibration": 0.9, "min_edge": 0.01, "guard_sd": 3.0}
+    tree["position_sizing"]["bayesian_kelly"] |= {"min_win_rate": 0.48, **bold}
     tree["position_sizing"]["conformal_prediction"] |= {"coverage": 0.8, "min_samples": 8, "window_size": 20}
     tree["validation_criteria"] |= {"max_price_age_s": 300.0, "min_position_usd": 120.0}
     tree["rl"] |= {"enabled": True, "mode": "live"}

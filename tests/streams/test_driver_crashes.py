@@ -16,7 +16,7 @@ import pytest
 from golden import replay
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, control, play, priced, scripts, signal, tick
+from worlds import PRICES, SECOND_NS, SYMBOLS, TRUSTING, Driver, control, play, priced, scripts, signal, tick
 
 from engines.fold import apply
 from engines.handlers.effects import Journaled
@@ -277,7 +277,7 @@ def test_the_same_journal_cut_anywhere_and_recovered_gives_the_same_bytes(script
 
 def of_minutes():
     """Return settings in which a bar is a minute long, and little is enough to learn from and to alert of."""
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["market"]["bar_s"] = 60
     tree["risk_management"]["correlation"] |= {"alert_threshold": 0.1, "inactive_after_s": 3_600}
     tree["risk_management"]["drift_alert_threshold"] = 0.001

@@ -2,9 +2,8 @@
 
 import orjson
 import pytest
-from worlds import PRICES, Driver, control, last, priced, signal, tick
+from worlds import PRICES, TRUSTING, Driver, control, last, priced, signal, tick, with_
 
-from engines.parameters import DecisionParams
 from examples.paper_account import Account
 
 BTC, ETH, BNB = "BTC-USD", "ETH-USD", "BNB-USD"
@@ -175,7 +174,7 @@ def test_without_as_of_a_report_covers_once_it_equals_the_targets_or_they_have_s
 
 
 def test_the_time_to_settle_is_a_setting():
-    driver = started(DecisionParams(portfolio={"settle_s": 300.0}))
+    driver = started(with_(TRUSTING, ("portfolio.settle_s", 300.0)))
     report(driver, {BTC: quantity(driver) * 0.9}, 120.0)
     ask(driver, "s-2")
     assert last(driver)["basis"] == "targets"
@@ -236,7 +235,7 @@ def test_a_forced_cut_below_the_minimum_is_not_published(equity):
 
 def test_cuts_too_small_to_publish_add_up_until_they_are_published():
     """A claim far below every cap, and a value that falls by 20 % a hundredth at a time."""
-    wide = DecisionParams(risk_management={"max_position_pct": 1.0})
+    wide = with_(TRUSTING, ("risk_management.max_position_pct", 1.0))
     driver = started(wide, confidence=1.0, expected_return=0.02, predicted_volatility=0.1)
     wanted = quantity(driver)
     assert last(driver)["bound"] == []
@@ -249,7 +248,7 @@ def test_cuts_too_small_to_publish_add_up_until_they_are_published():
 
 
 def test_a_halt_ends_what_is_below_the_minimum():
-    driver = started(DecisionParams(portfolio={"initial_value_usd": 100.0}))
+    driver = started(with_(TRUSTING, ("portfolio.initial_value_usd", 100.0)))
     wait(driver, 1.0, {BTC: PRICES[BTC] * 0.7})
     assert (sequence(driver), quantity(driver) * PRICES[BTC] * 0.7 < 10.0) == (1, True)
     driver.publish("control", control(driver.now_ns, "trading_state", {"scope": "all", "state": "HALTED"}))
@@ -319,7 +318,7 @@ def test_a_signal_on_a_stale_price_holds_says_so_and_is_decided_again_when_a_fre
 
 
 def test_who_wants_to_be_flat_without_a_fresh_price_says_so_in_the_settings():
-    driver = started(DecisionParams(portfolio={"stale_price": "flat"}))
+    driver = started(with_(TRUSTING, ("portfolio.stale_price", "flat")))
     driver.advance(200.0)
     ask(driver, "s-2", symbol=ETH)
     assert quantity(driver) == 0.0
@@ -368,7 +367,7 @@ def test_a_coin_that_a_signal_asks_for_is_managed_from_then_on():
 
 
 def test_who_wants_them_sold_says_so_in_the_settings():
-    driver = started(DecisionParams(portfolio={"unmanaged": "flatten"}))
+    driver = started(with_(TRUSTING, ("portfolio.unmanaged", "flatten")))
     driver.publish("prices", tick(driver.now_ns, BNB, 600.0))
     driver.advance(2.0)
     report(driver, {BTC: quantity(driver), BNB: 3.0}, 40.0, as_of_sequence=1)

@@ -1,15 +1,16 @@
 """Outcomes: which claim one settles, and what is learnt from it."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.handlers.outcomes import SPANS, learn, round_trip
-from engines.models import conformal, kelly
+from engines.handlers.outcomes import SPANS, ContradictedReturn, learn, round_trip
+from engines.models import bars, calibration, conformal
 from engines.parameters import DecisionParams
 from engines.pipeline.claims import remember
 from engines.state.partition import PartitionProgress, State
-from engines.state.records import CellRecord, Claim
+from engines.state.records import CellRecord, Claim, Market
 
 SECOND_NS = 1_000_000_000
 NOW_NS = 1_700_000_000 * SECOND_NS
@@ -119,7 +120,7 @@ def test_learning_uses_what_was_claimed_at_that_decision(side, realised, confide
     learnt = learn(state, outcome(realised, side=side))
     x, z = confidence * expected / volatility, realised * side / volatility
     won = realised * side > made.costs
-    wanted = kelly.observe(None, x, z, won, 1.0, PARAMS.position_sizing.bayesian_kelly)
+    wanted = calibration.observe(None, x, z, won, 1.0, PARAMS.position_sizing.bayesian_kelly)
     assert state.posteriors.get(KEY).posterior == wanted
     scored = conformal.observe(
         None, realised * side, made.mean + made.costs, volatility, PARAMS.position_sizing.conformal_prediction, scale
@@ -157,6 +158,68 @@ def test_the_last_256_holding_times_are_kept():
     spans = state.posteriors.get(KEY).spans
     assert len(spans) == SPANS
     assert spans[-1][1] == NOW_NS + (SPANS + 9) * SECOND_NS
+
+
+# -- what prices say -------------------------------------------------------------------------------------------------
+def known(moved, closed=100, hourly_variance=0.0001, age_s=0):
+    """Bars of an hour with a volatility of 1 %, and a last price that has moved so far from 40,000."""
+    end_ns = NOW_NS + (3600 - age_s) * SECOND_NS
+    price = 40_000.0 * (1.0 + moved)
+    made = bars.fold(None, price, price, price, price, 1.0, end_ns, PARAMS.market)
+    return Market(made._replace(variance=hourly_variance, closed=closed), (None,) * 7, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("realised", "moved", "given", "refused"),
+    [
+        (0.0699, 0.0, {}, False),
+        (0.0701, 0.0, {}, True),
+        (-0.0701, 0.0, {}, True),
+        (0.0701, 0.05, {}, False),
+        (0.3, 0.3, {}, False),
+        (-0.3, 0.3, {}, True),
+        (0.139, 0.0, {"age_s": 121}, False),
+        (0.141, 0.0, {"age_s": 121}, True),
+        (0.139, 0.0, {"price": 0.0}, False),
+        (0.141, 0.0, {"price": 0.0}, True),
+        (0.141, 0.0, {"price": 0.0, "closed": 23}, False),
+        (0.9, 0.0, {"hourly_variance": None}, False),
+        (0.04, 0.0, {"holding_s": 900.0}, False),
+        (0.0801, 0.0, {"holding_s": 900.0}, True),
+    ],
+)
+def test_a_return_that_prices_contradict_teaches_nothing(realised, moved, given, refused):
+    # 6 volatilities of 1 % and 1 %: 7 % about what prices made; twice that about 0 where they cannot tell.
+    state = world(claim(7, price=given.pop("price", 40_000.0)))
+    holding = {name: given.pop(name) for name in ("holding_s",) if name in given}
+    state.put_market("BTC-USD", known(moved, **given))
+    state.touched.clear()
+    learnt = learn(state, outcome(realised, **holding))
+    assert isinstance(learnt, ContradictedReturn) == refused
+    assert bool(state.touched) != refused
+    if refused:
+        assert f"was {realised}" in learnt.text
+
+
+def test_on_walks_no_honest_return_is_refused_and_slips_of_a_hundred_are():
+    chance, refused, slipped = np.random.default_rng(5), 0, 0
+    for _ in range(200):
+        moved = float(chance.normal() * 0.01)
+        for realised, count in ((moved, False), (100.0 * moved, True)):
+            state = world(claim(7, price=40_000.0))
+            state.put_market("BTC-USD", known(moved))
+            wrong = isinstance(learn(state, outcome(realised)), ContradictedReturn)
+            refused += wrong and not count
+            slipped += wrong and count
+    assert refused == 0
+    assert slipped > 180, "but for those of walks that hardly moved"
+
+
+@given(st.floats(-0.05, 0.05), st.floats(0.0, 0.02))
+def test_scores_miss_what_was_predicted_before_costs(realised, gross):
+    state = world(claim(7, gross=gross))
+    learnt = learn(state, outcome(realised))
+    assert learnt.residual == abs(realised - gross) / 0.02
 
 
 # -- what is remembered ----------------------------------------------------------------------------------------------

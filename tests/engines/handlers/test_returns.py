@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, START_NS, SYMBOLS, Driver, control, tick
+from worlds import PRICES, START_NS, SYMBOLS, TRUSTING, Driver, control, tick
 
 from engines.models import correlation
 from engines.parameters import DecisionParams, tree_hash
@@ -21,7 +21,7 @@ LEARNING = {"volatility_decay": 0.9, "volatility_clip": 4.0, "warmup_bars": 2}
 
 
 def params(**market):
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["market"] |= {"bar_s": 60, **market}
     return DecisionParams.model_validate(tree)
 

@@ -2,7 +2,7 @@
 
 import orjson
 import pytest
-from worlds import Driver, priced, tick
+from worlds import TRUSTING, Driver, priced, tick
 
 from engines.parameters import DecisionParams
 
@@ -19,7 +19,7 @@ def renew(driver, symbol):
 
 
 def aged(max_age_s):
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["validation_criteria"]["max_price_age_s"] = max_age_s
     return DecisionParams.model_validate(tree)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import orjson
 import pytest
-from worlds import PRICES, START_NS, SYMBOLS, Driver, control, last, priced, signal, targets, tick
+from worlds import PRICES, START_NS, SYMBOLS, TRUSTING, Driver, control, last, priced, signal, targets, tick
 
 from engines.handlers import returns
 from engines.handlers.effects import FoldResult
@@ -20,7 +20,7 @@ CLAIM = 0.004
 
 def roomy():
     """Return settings in which no cap is near."""
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["risk_management"] |= {
         "max_position_pct": 3.0,
         "max_strategy_allocation": 3.0,

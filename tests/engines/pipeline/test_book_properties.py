@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, SYMBOLS, Driver, answers, last, play, scripts, signal, signals, tick, unit
+from worlds import PRICES, SYMBOLS, TRUSTING, Driver, answers, last, play, scripts, signal, signals, tick, unit
 
 from engines.fold import apply
 from engines.models.policy_gate import Gate
@@ -40,7 +40,7 @@ MULTIPLIERS = (1.0, 0.5, 0.25, 0.0)
 # -- worlds ----------------------------------------------------------------------------------------------------------
 def settled(bars=30):
     """Return a driver whose coins have moved together for half an hour of bars of a minute."""
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["market"]["bar_s"] = 60
     tree["rl"] |= {"enabled": True, "mode": "live", "deadline_s": 30.0}
     driver = Driver(DecisionParams.model_validate(tree), partitions=1)

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, SYMBOLS, Driver, control, last, play, priced, scripts, signal, targets, tick
+from worlds import PRICES, SYMBOLS, TRUSTING, Driver, control, last, play, priced, scripts, signal, targets, tick
 
 from engines.allocation import DECISION_VERSION
 from engines.fold import apply
@@ -115,7 +115,7 @@ def test_lots_by_hand(quantity, lot, found):
 
 
 def test_a_target_is_published_in_whole_lots_of_its_symbol():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["position_sizing"]["lots"] = {"BTC-USD": 0.05}
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver)
@@ -126,7 +126,7 @@ def test_a_target_is_published_in_whole_lots_of_its_symbol():
 def folded(entries):
     """Fold Genesis and entries (kind, body) of one second each; return the state and the last one's effects."""
     state = State(0)
-    params = DecisionParams()
+    params = TRUSTING
     genesis = {
         "decision_version": DECISION_VERSION,
         "journal_id": "CALLS222",
@@ -275,7 +275,7 @@ def test_what_was_cut_stays_cut_while_the_level_falls_and_a_signal_restores_it()
     assert last(driver)["trigger"]["kind"] == "value"
     assert held(driver)["BTC-USD"] == half
     buy(driver, expected_return=0.004)
-    assert held(driver)["BTC-USD"] == pytest.approx(before, rel=1e-6)
+    assert held(driver)["BTC-USD"] > before, "all of it, and more: it has been renewed"
 
 
 def test_a_level_that_comes_again_takes_nothing_more_of_what_it_cut():
@@ -383,7 +383,7 @@ def test_opposite_cells_are_set_off_before_the_caps():
 
 
 def test_shorts_are_a_reduction_to_zero_where_they_are_off():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["risk_management"]["allow_short"] = False
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver, signal_id="s-1")
@@ -418,7 +418,7 @@ def test_one_cell_that_expires_leaves_the_other_as_it_is():
 
 
 def test_the_largest_position_holds_for_each_side_of_a_symbol():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["validation_criteria"]["max_position_usd"] = 5_000.0
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver, strategy_id="a", signal_id="s-1")
@@ -457,7 +457,7 @@ def test_a_report_moves_no_target_and_the_next_signal_measures_the_band_against_
     assert len(driver.allocations()) == 1
     buy(driver, expected_return=0.004, signal_id="s-2")
     assert (last(driver)["basis"], last(driver)["kept"]) == ("positions", [])
-    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=1e-6)
+    assert held(driver)["BTC-USD"] == pytest.approx(wanted, rel=0.02), "renewed after a part of its horizon"
     driver.advance(30.0)
     positions(driver, BTC_USD=wanted * 0.95)
     buy(driver, expected_return=0.004, signal_id="s-3")
@@ -508,7 +508,7 @@ def test_a_signal_that_is_sized_to_nothing_does_not_close_what_is_unmanaged():
 
 
 def test_what_is_unmanaged_is_closed_where_the_settings_say_so():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["portfolio"]["unmanaged"] = "flatten"
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     positions(driver, ETH_USD=1.0)

@@ -1,7 +1,7 @@
 """Unknown is never zero: what has no fresh price is held, said so, and decided again when the price comes."""
 
 import pytest
-from worlds import PRICES, Driver, control, last, priced, signal, targets, tick
+from worlds import PRICES, TRUSTING, Driver, control, last, priced, signal, targets, tick
 
 from engines.parameters import DecisionParams
 
@@ -89,7 +89,7 @@ def test_a_stale_price_sells_nothing_and_buys_nothing():
 
 
 def test_a_stale_price_goes_flat_where_the_settings_say_so():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["portfolio"]["stale_price"] = "flat"
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver)

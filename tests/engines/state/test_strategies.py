@@ -6,7 +6,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, Driver, last, priced, signal, tick
+from worlds import PRICES, TRUSTING, Driver, last, priced, signal, tick
 
 from engines.models import ensemble
 from engines.models.ensemble import StrategyWeight
@@ -19,7 +19,7 @@ NAMES = ("carry", "momentum", "value")
 
 
 def params(**changed):
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["position_sizing"]["ensemble"] |= changed
     return DecisionParams.model_validate(tree)
 

@@ -8,7 +8,7 @@ import pytest
 from html_pages import checked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import Driver, control, play, priced, scripts, signal
+from worlds import TRUSTING, Driver, control, play, priced, scripts, signal
 
 from engines.parameters import DecisionParams, tree_hash
 from schemas.errors import VerificationMismatch
@@ -18,7 +18,7 @@ from streams.evidence.time_buckets import MOST, Sums
 from streams.evidence.whatif import BIGGEST, Changed, SymbolChange, WhatIfDifference, whatif
 from streams.journal import entries as journal
 
-DEFAULT = DecisionParams()
+DEFAULT = TRUSTING
 
 
 def other(**given_):

@@ -35,7 +35,7 @@ def layer3(gate=OPEN, **given_):
 
 def ask(number=0, **given_):
     now_ns = START_NS + number * 1_000_000_000
-    return signal(now_ns, **{"signal_id": f"s-{number}", "expected_return": 0.004, **given_})
+    return signal(now_ns, **{"signal_id": f"s-{number}", "expected_return": 0.01, **given_})
 
 
 @contextmanager
@@ -113,8 +113,8 @@ def test_a_real_endpoint_nudges_the_size():
         base = rules.process_signals([ask()], None, PRICES).allocations["BTC-USD"]
         found = library.process_signals([ask()], None, PRICES)
         nudge = 0.05 / (base / 100_000.0) - 1.0
-        assert nudge < -0.2
-        assert found.allocations["BTC-USD"] == pytest.approx(base * (1.0 + max(-0.3, nudge)), abs=0.05)
+        assert 0.2 < nudge < 0.3
+        assert found.allocations["BTC-USD"] == pytest.approx(base * (1.0 + nudge), abs=0.05)
         assert found.rl["cells"][0]["model_version"] == "served"
         assert found.revises is not None
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
-from worlds import Driver, play, scripts, signal
+from worlds import TRUSTING, Driver, play, scripts, signal
 
 import engines
 from engines.models import kelly
@@ -55,7 +55,7 @@ class Worker:
         for topic in ("journal", "allocations", "rl-requests", "alerts", "signals.dlq", "outcomes.dlq"):
             self.cluster.create(topic, partition + 1)
         self.log = self.cluster.log("journal", partition)
-        self.log.append(None, genesis("METRICS2", partition + 1, params or DecisionParams(), START_NS))
+        self.log.append(None, genesis("METRICS2", partition + 1, params or TRUSTING, START_NS))
         self.processor = self._start(LocalStore())
 
     def _start(self, store):
@@ -443,6 +443,14 @@ def test_suspect_and_clipped_prices_of_steps_are_counted_by_the_first_partition_
     assert worker.show("alerts_total", kind="suspect_price") == 2, "one a suspicion"
 
 
+def test_claims_that_count_for_less_are_counted_by_field():
+    worker = priced()
+    worker.signal(expected_return=5.0)
+    worker.signal(expected_return=0.004)
+    assert worker.show("clipped_claims_total", field="expected_return") == 1
+    assert worker.show("clipped_claims_total", field="predicted_volatility") == 0
+
+
 def test_a_refused_regime_is_a_dead_letter_of_signals():
     worker = priced()
     worker.signal(regime="sideways")
@@ -640,6 +648,7 @@ def advised(metrics, confidence=0.9, gate="open"):
     wide = {"max_position_pct": 1.0, "max_strategy_allocation": 3.0, "max_portfolio_allocation": 3.0}
     params = DecisionParams.model_validate(
         {
+            "position_sizing": TRUSTING.position_sizing.model_dump(),
             "risk_management": wide,
             "validation_criteria": {"max_position_usd": 1e9},
             "rl": {"enabled": True, "mode": "live", "gate": {"bound": 0.01, "alpha": 0.5}},
