@@ -177,7 +177,7 @@ def _of_the_cell(state: State, decision: Decision) -> dict[str, Any]:
     if named is None:
         return {"waterfall": []}
     if named not in decision.holdings.cells:
-        return {"strategy_id": named[0], "symbol": named[1], "waterfall": []}
+        return {"position_size_usd": 0.0, "strategy_id": named[0], "symbol": named[1], "waterfall": []}
     index = decision.holdings.cells.index(named)
     size = decision.sizes[index]
     cell = state.predictions.get((decision.portfolio_id, *named))

@@ -11,10 +11,10 @@ that scales down through one bound alone: a cut never asks for more than a settl
 Source: docs/pipeline.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from engines.pipeline import cache, caps, no_trade_band
+from engines.pipeline import cache, caps, lots, no_trade_band
 from engines.pipeline.cap_headroom import headroom
 from engines.pipeline.caps import Limits
 from engines.pipeline.cell_sizing import CellSize
@@ -138,8 +138,13 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     limits = cache.limits(state)
     only_cuts = trigger.mode == "scale_down"
     slack = limits.tolerance if only_cuts else 0.0
-    capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
-    waterfall.add("caps", capped.cents, _bound_reasons(cells, capped.bound))
+    too_small: dict[int, str] = {}
+    if trigger.full and state.params.position_sizing.lots:
+        lot_cents = _lot_cents(state)
+        capped, too_small = lots.affordable(cells, waterfall.last, factors, book.value_usd, limits, lot_cents)
+    else:
+        capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
+    waterfall.add("caps", capped.cents, {**_bound_reasons(cells, capped.bound), **too_small})
     bound = capped.bound if reduction is None else [*reduction.bound, *capped.bound]
     blended = _blend(state, portfolio, trigger, cells, capped.cents, factors, book, waterfall, bound)
     limited = caps.limits(cells, blended, holdings.cents, states, limits, slack)
@@ -151,7 +156,9 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     if only_cuts and holdings.settled:
         cents, reasons = _at_most_held(holdings, cents)
     waterfall.add("band", cents, reasons)
-    quantities = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
+    quantities, prices = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
+    cents, quantities, not_whole = lots.whole(cells, cents, quantities, prices, limits.minimum_cents)
+    waterfall.add("lots", cents, not_whole)
     return Decision(
         portfolio_id=portfolio,
         trigger=trigger,
@@ -178,7 +185,7 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
         strategy_weights=weights,
         penalties={} if reduction is None else reduction.penalties,
         capped=capped.cents,
-        wants=wants(state, portfolio, cells),
+        wants=[*wants(state, portfolio, cells), *_below_a_lot(state, cells, {**too_small, **not_whole})],
         unmanaged={symbol: held for symbol, held in holdings.unmanaged.items() if not quantities.get(symbol)},
     )
 
@@ -279,21 +286,22 @@ def _bound_reasons(cells: Cells, bound: list[tuple[str, str]]) -> dict[int, str]
 
 def _quantities(
     state: State, holdings: Holdings, cents: Sequence[int], kept: list[str], *, only_cuts: bool
-) -> dict[str, float]:
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return each symbol's signed quantity: its target toward zero to the lot, or what stands where nothing changes.
+
+    And the prices of those that were computed from their cells.
 
     A net below the minimum is published as nothing. A quantity that stands keeps its bits: computed again from cents it
     would lose some at every decision.
     """
     minimum = cache.limits(state).minimum_cents
-    lots = state.params.position_sizing.lots
     stood, standing = (
         (holdings.intended, holdings.intended_quantities) if only_cuts else (holdings.cents, holdings.quantities)
     )
     nets = caps.nets(holdings.cells, cents)
     as_intended = _unchanged(holdings.cells, cents, holdings.intended)
     as_stood = as_intended if stood is holdings.intended else _unchanged(holdings.cells, cents, stood)
-    quantities = {}
+    quantities, prices = {}, {}
     for symbol, net in nets.items():
         market = state.markets.get((symbol,))
         if symbol in kept:
@@ -305,12 +313,41 @@ def _quantities(
         elif symbol in as_stood:
             quantities[symbol] = standing.get(symbol, 0.0)
         elif market is not None and market.bars is not None:
-            quantities[symbol] = in_lots(net / (100.0 * market.bars.last_price), lots.get(symbol, DEFAULT_LOT))
+            prices[symbol] = market.bars.last_price
+            quantities[symbol] = lots.in_lots(net / (100.0 * market.bars.last_price), _lot(state, symbol))
         else:
             before = sum(size for (_, name), size in zip(holdings.cells, stood, strict=True) if name == symbol)
             share = net / before if before else 0.0
-            quantities[symbol] = in_lots(standing.get(symbol, 0.0) * share, lots.get(symbol, DEFAULT_LOT))
-    return quantities
+            quantities[symbol] = lots.in_lots(standing.get(symbol, 0.0) * share, _lot(state, symbol))
+    return quantities, prices
+
+
+def _below_a_lot(state: State, cells: Cells, reasons: Mapping[int, str]) -> list[Want]:
+    """Return the symbols that cannot afford a lot, by name."""
+    symbols = sorted({cells[index][1]: None for index in reasons})
+    return [
+        Want(
+            symbol,
+            "below_lot",
+            f"one lot of {symbol} is {_lot(state, symbol)} coins: more than its size",
+            forecast=False,
+        )
+        for symbol in symbols
+    ]
+
+
+def _lot(state: State, symbol: str) -> float:
+    return state.params.position_sizing.lots.get(symbol, DEFAULT_LOT)
+
+
+def _lot_cents(state: State) -> dict[str, float]:
+    """Return the value of one lot of each symbol that has a lot and a price."""
+    found = {}
+    for symbol, lot in state.params.position_sizing.lots.items():
+        market = state.markets.get((symbol,))
+        if market is not None and market.bars is not None:
+            found[symbol] = 100.0 * lot * market.bars.last_price
+    return found
 
 
 def _unchanged(cells: Cells, cents: Sequence[int], before: Sequence[int]) -> dict[str, None]:
@@ -319,13 +356,3 @@ def _unchanged(cells: Cells, cents: Sequence[int], before: Sequence[int]) -> dic
         return dict.fromkeys(symbol for _, symbol in cells)
     changed = {symbol: None for (_, symbol), now, was in zip(cells, cents, before, strict=True) if now != was}
     return {symbol: None for _, symbol in cells if symbol not in changed}
-
-
-def in_lots(quantity: float, lot: float) -> float:
-    """Return a quantity truncated toward zero to whole lots, as the float nearest to its decimal."""
-    count = int(quantity / lot)
-    per_coin = 1.0 / lot
-    whole = round(per_coin)
-    if whole >= 1 and abs(per_coin - whole) <= whole * 1e-12:
-        return count / whole
-    return count * lot

@@ -20,7 +20,7 @@ class Want(NamedTuple):
 
     symbol: str
     code: str
-    """no_price or stale_price."""
+    """no_price, stale_price or below_lot."""
     text: str
     forecast: bool
     """Whether a live forecast waits for the price."""

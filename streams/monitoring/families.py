@@ -57,6 +57,7 @@ STAGES: Final = (
     "caps",
     "limits",
     "band",
+    "lots",
 )
 GATES: Final = {
     "no edge": "no_edge",

@@ -14,7 +14,8 @@ from engines.allocation import DECISION_VERSION
 from engines.fold import apply
 from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams, tree_hash
-from engines.pipeline.decide import MODES, RANKS, Trigger, in_lots, stronger
+from engines.pipeline.decide import MODES, RANKS, Trigger, stronger
+from engines.pipeline.lots import in_lots
 from engines.pipeline.sizing_modes import trading_states
 from engines.state.partition import MARKET_WIDE, State
 from engines.state.records import ScopeOverrides
@@ -347,8 +348,8 @@ def test_reducing_lets_only_smaller_sizes_of_the_same_sign_pass(scope):
     order(driver, "trading_state", scope=scope, state="REDUCING")
     buy(driver, expected_return=0.006, signal_id="s-2")
     assert targets(last(driver))["BTC-USD"] == pytest.approx(before, abs=0.02)
-    assert last(driver)["waterfall"][-2]["reason"] == "REDUCING"
-    assert last(driver)["waterfall"][-2]["after_cents"] == pytest.approx(100 * before, abs=2)
+    assert last(driver)["waterfall"][-3]["reason"] == "REDUCING"
+    assert last(driver)["waterfall"][-3]["after_cents"] == pytest.approx(100 * before, abs=2)
     buy(driver, expected_return=0.0038, signal_id="s-3")
     smaller = targets(last(driver))["BTC-USD"]
     assert 0 < smaller < before
@@ -427,7 +428,7 @@ def test_the_largest_position_holds_for_each_side_of_a_symbol():
     buy(driver, strategy_id="c", signal_id="s-3", action="sell", expected_return=-0.01)
     found = last(driver)
     assert found["totals"]["gross_usd"] <= 10_000.0
-    assert found["waterfall"][-2]["reason"] in {"", "max_position_usd"}
+    assert found["waterfall"][-3]["reason"] in {"", "max_position_usd"}
     move(driver, PRICES["BTC-USD"] * 1.3)
     assert last(driver)["totals"]["gross_usd"] <= 10_000.0
 

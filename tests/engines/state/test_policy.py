@@ -103,7 +103,7 @@ def test_an_answer_nudges_the_size_by_its_confidence_and_says_what_it_revises():
     }
     assert targets(revised)["BTC-USD"] == pytest.approx(targets(baseline)["BTC-USD"] * (1.0 - 0.2 * 0.8), abs=0.011)
     stages = [row["stage"] for row in revised["waterfall"]]
-    assert stages == ["kept", "caps", "rl", "limits", "band"]
+    assert stages == ["kept", "caps", "rl", "limits", "band", "lots"]
 
 
 @pytest.mark.parametrize(("nudge", "factor"), [(5.0, 1.3), (-5.0, 0.7), (0.0, 1.0)])

@@ -212,7 +212,7 @@ def _nothing_grows_after_the_regime(fields):
         if row["stage"] in {"conformal", "cascade", "drawdown", "ensemble", "portfolio", "caps", "limits", "cut"}:
             assert abs(row["after_cents"]) <= abs(row["before_cents"]), row
             assert row["after_cents"] * row["before_cents"] >= 0
-    assert names in ([], ["held", "cut", "caps", "limits", "band"]) or names[0] == "kelly"
+    assert names in ([], ["held", "cut", "caps", "limits", "band", "lots"]) or names[0] == "kelly"
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
