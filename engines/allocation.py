@@ -11,9 +11,9 @@ from engines.pipeline import aggregation, cache, caps
 from engines.pipeline.cell_sizing import CellSize
 from engines.pipeline.decide import Decision
 from engines.state import policy, strategies
-from engines.state.holdings import cents_of
 from engines.state.partition import State
 from engines.state.records import Forecast, Market
+from engines.state.units import cents_of, unit_usd
 from schemas.vocabulary import RECOMMENDATIONS
 
 DECISION_VERSION = 4
@@ -27,7 +27,7 @@ def render(state: State, decision: Decision, offset: int) -> tuple[bytes, str]:
     """Return an allocation's bytes and their sha256 (hex).
 
     Money is in USD with two decimals (integer cents underneath, truncated toward zero), waterfalls are in integer
-    cents, weights are truncated to 1e-9, quantities are in coins.
+    cents, weights are truncated to 1e-9, quantities are in coins or contracts.
     """
     value = orjson.dumps(fields(state, decision, offset), option=orjson.OPT_SORT_KEYS)
     return value, hashlib.sha256(value).hexdigest()
@@ -140,7 +140,8 @@ def _left_alone(state: State, symbol: str, quantity: float, value_usd: float) ->
     market = state.markets.get((symbol,))
     if market is None or market.bars is None:
         return {"notional_usd": None, "quantity": quantity, "weight": None}
-    return {**_target(cents_of(quantity, market.bars.last_price), 0, value_usd, quantity)}
+    unit = unit_usd(state.params.position_sizing, symbol, market.bars.last_price)
+    return {**_target(cents_of(quantity, unit), 0, value_usd, quantity)}
 
 
 def _money(cents: int) -> float:

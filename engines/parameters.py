@@ -126,6 +126,13 @@ class Defaults(Frozen):
     volatility: Positive = Field(0.02, description="volatility over the horizon if no bars are known")
 
 
+class ContractParams(Frozen):
+    """A contract: what one of them is worth."""
+
+    size: Positive = Field(1.0, description="coins of one contract; USD of one if it is inverse")
+    inverse: bool = Field(default=False, description="whether it is settled in coins and worth a fixed amount of USD")
+
+
 class PositionSizing(Frozen):
     """From one signal's claim to the size of one cell."""
 
@@ -137,7 +144,13 @@ class PositionSizing(Frozen):
     costs: Costs = Costs()
     defaults: Defaults = Defaults()
     stop_loss_ratio: Annotated[float, Gt(0), Le(1)] | None = Field(None, description="caps a cell at 1/stop_loss of V")
-    lots: dict[str, Positive] = Field(default_factory=dict, description="lot size by symbol, in coins; 1e-8 if absent")
+    lots: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="lot size by symbol, in coins or contracts; 1e-8 coins or 1 contract if absent",
+    )
+    contracts: dict[str, ContractParams] = Field(
+        default_factory=dict, description="contract by symbol whose quantities count contracts; coins if absent"
+    )
     drawdown_bound: DrawdownBound | None = Field(None, description="caps kelly_fraction by risk-constrained Kelly")
     band_ratio: Ratio = Field(0.10, description="a change below this share of the target is not traded")
 

@@ -14,10 +14,10 @@ class Target(Message):
     """The target position in one symbol."""
 
     notional_usd: Money | None = Field(
-        description="signed, USD with two decimals, truncated toward zero; null: unmanaged and the price is unknown"
+        description="signed, USD to the nearest cent, quantity times price; null: unmanaged and the price is unknown"
     )
     weight: float | None = Field(description="signed share of the portfolio's value, truncated to 1e-9; null as above")
-    quantity: float = Field(description="signed, coins, truncated toward zero to the lot")
+    quantity: float = Field(description="signed, coins or contracts, truncated toward zero to the lot")
 
 
 class WaterfallStep(Message):

@@ -25,5 +25,6 @@ class Positions(Message):
         "of a target, only the report's equity is used. Absent: decided by the time of the report.",
     )
     quantities: Annotated[dict[Id, Quantity], Field(max_length=SYMBOLS_MAX)] = Field(
-        description="Coins by symbol, negative for short. An absent symbol is not held."
+        description="Coins by symbol, or contracts where position_sizing.contracts names it; negative for short. An "
+        "absent symbol is not held."
     )

@@ -22,9 +22,10 @@ from engines.pipeline.sizing_modes import Sized, levels, reuse, scale_down, size
 from engines.pipeline.wants import Want, wants
 from engines.pipeline.waterfall import Waterfall
 from engines.state import policy
-from engines.state.holdings import DEFAULT_LOT, UNASSIGNED, Holdings, hold
+from engines.state.holdings import UNASSIGNED, Holdings, hold
 from engines.state.partition import State
 from engines.state.records import Book, CellTarget
+from engines.state.units import lot_of, unit_usd
 from schemas.vocabulary import TradingState
 
 Cells = Sequence[tuple[str, str]]
@@ -70,7 +71,7 @@ class Decision(NamedTuple):
     """Stages 1-8 of each cell; None where the decision scales down or the cell has no forecast."""
     targets: list[CellTarget]
     quantities: dict[str, float]
-    """Signed target quantity by symbol, in coins."""
+    """Signed target quantity by symbol, in coins or contracts."""
     bound: list[tuple[str, str]]
     """(level, name) of each cap that bound in stages 10 and 11."""
     kept: list[str]
@@ -139,8 +140,7 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     only_cuts = trigger.mode == "scale_down"
     slack = limits.tolerance if only_cuts else 0.0
     too_small: dict[int, str] = {}
-    if trigger.full and state.params.position_sizing.lots:
-        lot_cents = _lot_cents(state)
+    if trigger.full and (lot_cents := _lot_cents(state)):
         capped, too_small = lots.affordable(cells, waterfall.last, factors, book.value_usd, limits, lot_cents)
     else:
         capped = caps.caps(cells, waterfall.last, factors, book.value_usd, limits, slack)
@@ -156,8 +156,8 @@ def decide(state: State, portfolio: str, trigger: Trigger) -> Decision:
     if only_cuts and holdings.settled:
         cents, reasons = _at_most_held(holdings, cents)
     waterfall.add("band", cents, reasons)
-    quantities, prices = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
-    cents, quantities, not_whole = lots.whole(cells, cents, quantities, prices, limits.minimum_cents)
+    quantities, units = _quantities(state, holdings, cents, kept, only_cuts=only_cuts)
+    cents, quantities, not_whole = lots.whole(cells, cents, quantities, units, limits.minimum_cents)
     waterfall.add("lots", cents, not_whole)
     return Decision(
         portfolio_id=portfolio,
@@ -289,19 +289,19 @@ def _quantities(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return each symbol's signed quantity: its target toward zero to the lot, or what stands where nothing changes.
 
-    And the prices of those that were computed from their cells.
+    And the USD of one unit of those that were computed from their cells.
 
     A net below the minimum is published as nothing. A quantity that stands keeps its bits: computed again from cents it
     would lose some at every decision.
     """
-    minimum = cache.limits(state).minimum_cents
+    minimum, sizing = cache.limits(state).minimum_cents, state.params.position_sizing
     stood, standing = (
         (holdings.intended, holdings.intended_quantities) if only_cuts else (holdings.cents, holdings.quantities)
     )
     nets = caps.nets(holdings.cells, cents)
     as_intended = _unchanged(holdings.cells, cents, holdings.intended)
     as_stood = as_intended if stood is holdings.intended else _unchanged(holdings.cells, cents, stood)
-    quantities, prices = {}, {}
+    quantities, units = {}, {}
     for symbol, net in nets.items():
         market = state.markets.get((symbol,))
         if symbol in kept:
@@ -313,40 +313,33 @@ def _quantities(
         elif symbol in as_stood:
             quantities[symbol] = standing.get(symbol, 0.0)
         elif market is not None and market.bars is not None:
-            prices[symbol] = market.bars.last_price
-            quantities[symbol] = lots.in_lots(net / (100.0 * market.bars.last_price), _lot(state, symbol))
+            units[symbol] = unit_usd(sizing, symbol, market.bars.last_price)
+            quantities[symbol] = lots.in_lots(net / (100.0 * units[symbol]), lot_of(sizing, symbol))
         else:
             before = sum(size for (_, name), size in zip(holdings.cells, stood, strict=True) if name == symbol)
             share = net / before if before else 0.0
-            quantities[symbol] = lots.in_lots(standing.get(symbol, 0.0) * share, _lot(state, symbol))
-    return quantities, prices
+            quantities[symbol] = lots.in_lots(standing.get(symbol, 0.0) * share, lot_of(sizing, symbol))
+    return quantities, units
 
 
 def _below_a_lot(state: State, cells: Cells, reasons: Mapping[int, str]) -> list[Want]:
     """Return the symbols that cannot afford a lot, by name."""
-    symbols = sorted({cells[index][1]: None for index in reasons})
-    return [
-        Want(
-            symbol,
-            "below_lot",
-            f"one lot of {symbol} is {_lot(state, symbol)} coins: more than its size",
-            forecast=False,
-        )
-        for symbol in symbols
-    ]
-
-
-def _lot(state: State, symbol: str) -> float:
-    return state.params.position_sizing.lots.get(symbol, DEFAULT_LOT)
+    sizing = state.params.position_sizing
+    found = []
+    for symbol in sorted({cells[index][1]: None for index in reasons}):
+        unit = "contracts" if symbol in sizing.contracts else "coins"
+        text = f"one lot of {symbol} is {lot_of(sizing, symbol)} {unit}: more than its size"
+        found.append(Want(symbol, "below_lot", text, forecast=False))
+    return found
 
 
 def _lot_cents(state: State) -> dict[str, float]:
-    """Return the value of one lot of each symbol that has a lot and a price."""
-    found = {}
-    for symbol, lot in state.params.position_sizing.lots.items():
+    """Return the value of one lot of each symbol that has a price, and a lot or a contract of its own."""
+    sizing, found = state.params.position_sizing, {}
+    for symbol in (*sizing.lots, *(symbol for symbol in sizing.contracts if symbol not in sizing.lots)):
         market = state.markets.get((symbol,))
         if market is not None and market.bars is not None:
-            found[symbol] = 100.0 * lot * market.bars.last_price
+            found[symbol] = 100.0 * lot_of(sizing, symbol) * unit_usd(sizing, symbol, market.bars.last_price)
     return found
 
 

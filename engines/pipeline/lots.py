@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from engines.pipeline import caps
 from engines.pipeline.caps import Capped, Limits
-from engines.state.holdings import cents_of
+from engines.state.units import cents_of
 
 __all__ = ["BELOW_A_LOT", "affordable", "in_lots", "whole"]
 
@@ -78,7 +78,7 @@ def whole(
     cells: Sequence[tuple[str, str]],
     cents: Sequence[int],
     quantities: Mapping[str, float],
-    prices: Mapping[str, float],
+    units: Mapping[str, float],
     minimum_cents: int,
 ) -> Whole:
     """Return the book in which each symbol's cells add up to what its quantity is worth.
@@ -86,14 +86,14 @@ def whole(
     Args:
         cells: (strategy, symbol) of each row.
         cents: signed targets.
-        quantities: signed coins by symbol, in whole lots.
-        prices: of the symbols whose quantity was computed from their cells; the others stand as they are.
+        quantities: signed coins or contracts by symbol, in whole lots.
+        units: USD of one of them, by symbol whose quantity was computed from its cells; the others stand as they are.
         minimum_cents: a symbol that is worth less is nothing.
     """
     nets = caps.nets(cells, cents)
     after, held, reasons = list(cents), dict(quantities), {}
-    for symbol, price in prices.items():
-        worth = cents_of(quantities[symbol], price)
+    for symbol, unit in units.items():
+        worth = cents_of(quantities[symbol], unit)
         if abs(worth) < minimum_cents or not worth:
             worth, held[symbol] = 0, 0.0
         missing = abs(nets[symbol]) - min(abs(worth), abs(nets[symbol]))

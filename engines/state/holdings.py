@@ -12,15 +12,11 @@ from typing import NamedTuple
 
 from engines.state.partition import State
 from engines.state.records import Book, CellTarget
+from engines.state.units import cents_of, lot_of, unit_usd
 
 SECOND_NS = 1_000_000_000
-DEFAULT_LOT = 1e-8
 UNASSIGNED = "-"
 """The strategy of a managed position that no published target explains."""
-
-CENTS_MAX = 1e15
-"""Ten trillion USD: what is held of a symbol counts for no more. A price times a quantity has no end, JSON's integers
-have one, and the sum over all cells of a portfolio must stay below it."""
 
 
 class Holdings(NamedTuple):
@@ -31,11 +27,11 @@ class Holdings(NamedTuple):
     intended: list[int]
     """What was last published, at present prices."""
     intended_quantities: dict[str, float]
-    """Signed quantity last published by symbol, in coins."""
+    """Signed quantity last published by symbol, in coins or contracts."""
     cents: list[int]
     """What is held."""
     quantities: dict[str, float]
-    """Signed quantity held by symbol, in coins."""
+    """Signed quantity held by symbol, in coins or contracts."""
     targets: list[CellTarget | None]
     basis: str
     """"positions" or "targets": where `cents` comes from."""
@@ -81,9 +77,9 @@ def _covers(state: State, book: Book, wanted: Mapping[str, float], reported: Map
         return book.as_of_sequence >= book.changed_sequence
     if book.positions_ns >= book.changed_ns + _settle_ns(state):
         return True
-    lots = state.params.position_sizing.lots
+    sizing = state.params.position_sizing
     return all(
-        abs(wanted.get(symbol, 0.0) - reported.get(symbol, 0.0)) < lots.get(symbol, DEFAULT_LOT)
+        abs(wanted.get(symbol, 0.0) - reported.get(symbol, 0.0)) < lot_of(sizing, symbol)
         for symbol in (*wanted, *(symbol for symbol in book.managed if symbol not in wanted))
     )
 
@@ -156,13 +152,8 @@ def _value_cents(state: State, symbol: str, quantity: float, published: list[tup
     """Return a quantity's value at the last price, or at the price of its target where no price is known."""
     market = state.markets.get((symbol,))
     if market is not None and market.bars is not None:
-        return cents_of(quantity, market.bars.last_price)
+        return cents_of(quantity, unit_usd(state.params.position_sizing, symbol, market.bars.last_price))
     if published and published[0][1].quantity:
-        per_coin_usd = sum(target.cents for _, target in published) / (100.0 * published[0][1].quantity)
-        return cents_of(quantity, per_coin_usd)
+        per_unit_usd = sum(target.cents for _, target in published) / (100.0 * published[0][1].quantity)
+        return cents_of(quantity, per_unit_usd)
     return 0
-
-
-def cents_of(quantity: float, price: float) -> int:
-    """Return the value of a quantity in cents, truncated toward zero and bounded."""
-    return int(max(-CENTS_MAX, min(CENTS_MAX, 100.0 * quantity * price)))

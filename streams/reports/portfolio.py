@@ -159,7 +159,7 @@ def _targets(shown: ShownFields) -> Iterator[str]:
         age = shown["freshness"]["price_age_s"][symbol]
         price = "no price" if age is None else f"price {_age(age)} old"
         stale = ", STALE" if symbol in shown["freshness"]["stale_prices"] else ""
-        yield f"  {symbol:<16} {target['notional_usd']:>16,.2f} USD {target['quantity']:>18.8f} coins   {price}{stale}"
+        yield f"  {symbol:<16} {target['notional_usd']:>16,.2f} USD {target['quantity']:>18.8f}   {price}{stale}"
 
 
 def _strategy_lines(shown: ShownFields) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 import orjson
 import pytest
-from worlds import PRICES, START_NS, SYMBOLS, TRUSTING, Driver, control, last, priced, signal, targets, tick
+from worlds import PRICES, START_NS, SYMBOLS, TRUSTING, Driver, control, last, priced, signal, targets, tick, with_
 
 from engines.handlers import returns
 from engines.handlers.effects import FoldResult
@@ -92,7 +92,7 @@ def reason(fields, name="ensemble"):
 
 def test_a_buy_of_two_percent_against_a_sell_of_one_point_two_is_the_cap_and_not_what_two_caps_leave():
     """V = 100,000, confidence .7, s = 2 %. Both sides clipped by the caps first, 1,951.11 USD would be left."""
-    driver = priced(Driver(partitions=1))
+    driver = priced(Driver(with_(TRUSTING, ("position_sizing.bayesian_kelly.prior_calibration", 1.0)), partitions=1))
     fields = {"confidence": 0.7, "risk_score": 0.0}
     for name, action, claimed in (("a", "buy", 0.02), ("b", "sell", -0.012)):
         rest = {"strategy_id": name, "signal_id": name, "action": action, "expected_return": claimed}

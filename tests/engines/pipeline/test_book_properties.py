@@ -275,7 +275,7 @@ def test_every_symbol_ends_at_its_limits_or_as_it_stood_in_coins_that_are_worth_
             got = [decision.cents[index] for index in mine]
             assert got == pytest.approx(ends, abs=1.0 + len(mine)), symbol
             if symbol in prices:
-                assert int(100 * target["quantity"] * prices[symbol]) == round(100 * target["notional_usd"]), symbol
+                assert round(100 * target["quantity"] * prices[symbol]) == round(100 * target["notional_usd"]), symbol
 
 
 # -- what several make of each other ---------------------------------------------------------------------------------

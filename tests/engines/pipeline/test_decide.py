@@ -120,7 +120,7 @@ def test_a_target_is_published_in_whole_lots_of_its_symbol():
     tree["position_sizing"]["lots"] = {"BTC-USD": 0.05}
     driver = priced(Driver(DecisionParams.model_validate(tree)))
     buy(driver)
-    assert last(driver)["targets"]["BTC-USD"] == {"notional_usd": 13_500.0, "quantity": 0.3, "weight": 0.135}
+    assert last(driver)["targets"]["BTC-USD"] == {"notional_usd": 13_050.0, "quantity": 0.3, "weight": 0.1305}
 
 
 # -- one call --------------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_reducing_lets_only_smaller_sizes_of_the_same_sign_pass(scope):
     assert targets(last(driver))["BTC-USD"] == pytest.approx(before, abs=0.02)
     assert last(driver)["waterfall"][-3]["reason"] == "REDUCING"
     assert last(driver)["waterfall"][-3]["after_cents"] == pytest.approx(100 * before, abs=2)
-    buy(driver, expected_return=0.0038, signal_id="s-3")
+    buy(driver, expected_return=0.001, signal_id="s-3")
     smaller = targets(last(driver))["BTC-USD"]
     assert 0 < smaller < before
     buy(driver, action="sell", expected_return=-0.01, signal_id="s-4")
@@ -378,7 +378,7 @@ def test_opposite_cells_are_set_off_before_the_caps():
     assert targets(found) == {"BTC-USD": 0.0}
     assert found["totals"] == {"gross_usd": 0.0, "net_usd": 0.0, "utilization_ratio": 0.0}
     assert held(driver) == {"BTC-USD": 0.0}
-    buy(driver, strategy_id="b", signal_id="s-3", action="sell", expected_return=-0.004)
+    buy(driver, strategy_id="b", signal_id="s-3", action="sell", expected_return=-0.003)
     assert targets(last(driver))["BTC-USD"] == pytest.approx(13_500.0, abs=0.02)
     assert [(row["strategy_id"], row["symbol"]) for row in last(driver)["cells"]] == [("a", "BTC-USD")]
 

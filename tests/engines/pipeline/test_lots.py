@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import PRICES, Driver, last, priced, signal
+from worlds import PRICES, TRUSTING, Driver, last, priced, signal, tick, with_
 
 from engines.parameters import DecisionParams
 from engines.pipeline import lots
@@ -54,11 +54,11 @@ def test_no_cell_grows_or_turns_and_each_symbol_is_worth_its_quantity(book, lot,
         assert was * now >= 0
     for name in nets:
         net = sum(c for (_, n), c in zip(cells, found.cents, strict=True) if n == name)
-        assert net == int(100 * found.quantities[name] * price)
+        assert net == round(100 * found.quantities[name] * price)
 
 
 def test_through_the_whole_pipeline_a_coin_below_its_lot_says_so_and_frees_its_budget():
-    tree = DecisionParams().model_dump()
+    tree = TRUSTING.model_dump()
     tree["position_sizing"]["lots"] = {"BTC-USD": 1.0, "ETH-USD": 0.5}
     driver = priced(Driver(DecisionParams.model_validate(tree), partitions=1))
     for symbol in PRICES:
@@ -78,3 +78,40 @@ def test_a_hold_has_a_size_too():
     driver.publish("signals", signal(driver.now_ns, action="hold", expected_return=0.0))
     driver.run()
     assert last(driver)["position_size_usd"] == 0.0
+
+
+# -- contracts -------------------------------------------------------------------------------------------------------
+def contracts(**given):
+    """Return a driver whose symbols are traded in contracts; ETH-USD in coins, as always."""
+    return priced(Driver(with_(TRUSTING, ("position_sizing.contracts", given["contracts"])), partitions=1))
+
+
+@pytest.mark.parametrize(
+    ("contract", "quantity", "notional"),
+    [
+        ({"size": 0.01}, 31.0, 13_485.0),  # 13,500 / 435 = 31.03
+        ({"size": 100.0, "inverse": True}, 135.0, 13_500.0),
+        ({"size": 1_000.0, "inverse": True}, 13.0, 13_000.0),
+    ],
+)
+def test_quantities_are_whole_contracts_and_worth_them(contract, quantity, notional):
+    """V = 100,000, cap 15 %, risk factor .9: 13,500 USD at 43,500 USD a coin."""
+    driver = contracts(contracts={"BTC-USD": contract})
+    driver.publish("signals", signal(driver.now_ns, expected_return=0.02))
+    driver.run()
+    found = last(driver)["targets"]["BTC-USD"]
+    assert found == {"notional_usd": notional, "quantity": quantity, "weight": notional / 100_000}
+
+
+def test_a_report_counts_contracts():
+    driver = contracts(contracts={"BTC-USD": {"size": 100.0, "inverse": True}})
+    driver.publish("signals", signal(driver.now_ns, expected_return=0.02))
+    driver.advance(60.0)
+    driver.publish("positions", {"portfolio_id": "main", "timestamp_ns": driver.now_ns, "quantities": {"BTC-USD": 135}})
+    driver.advance(1.0)
+    driver.publish("prices", tick(driver.now_ns))
+    driver.advance(2.0)
+    driver.publish("signals", signal(driver.now_ns, expected_return=0.02, signal_id="again"))
+    driver.run()
+    found = last(driver)
+    assert (found["basis"], found["targets"]["BTC-USD"]["quantity"]) == ("positions", 135.0)

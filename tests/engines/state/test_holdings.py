@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.parameters import DecisionParams
+from engines.parameters import ContractParams, DecisionParams
 from engines.state.holdings import UNASSIGNED, hold
 from engines.state.partition import State
 from engines.state.records import Bars, Book, CellTarget, Market
@@ -45,8 +45,23 @@ def test_a_target_is_held_at_the_present_price():
     assert (found.quantities, found.basis) == ({"BTC": 0.25}, "targets")
 
 
-def test_a_short_is_held_as_a_negative_size_truncated_toward_zero():
-    assert hold(world({("a", "SOL"): (-1_000, -0.33333)}, prices={"SOL": 99.99}), "main").cents == [-3332]
+@pytest.mark.parametrize(
+    ("contract", "price", "cents"),
+    [
+        ({"size": 0.01}, 40_000.0, 1_200_000),
+        ({"size": 0.01}, 44_000.0, 1_320_000),
+        ({"size": 100.0, "inverse": True}, 40_000.0, 300_000),
+        ({"size": 100.0, "inverse": True}, 44_000.0, 300_000),
+    ],
+)
+def test_thirty_contracts_are_worth_their_coins_or_the_same_at_every_price(contract, price, cents):
+    sizing = DecisionParams().position_sizing.model_copy(update={"contracts": {"BTC": ContractParams(**contract)}})
+    params = DecisionParams().model_copy(update={"position_sizing": sizing})
+    assert hold(world({("a", "BTC"): (1, 30.0)}, prices={"BTC": price}, params=params), "main").cents == [cents]
+
+
+def test_a_short_is_held_as_a_negative_size_to_the_nearest_cent():
+    assert hold(world({("a", "SOL"): (-1_000, -0.33333)}, prices={"SOL": 99.99}), "main").cents == [-3333]
 
 
 def test_known_positions_go_before_targets_and_are_split_as_these_were():
@@ -145,7 +160,7 @@ def test_the_cells_of_a_symbol_add_up_to_its_position_in_the_proportions_publish
         held = {cell: cents for cell, cents in zip(found.cells, found.cents, strict=True) if cell[1] == symbol}
         published = {cell: cents for cell, cents in sizes.items() if cell[1] == symbol}
         total = sum(published.values())
-        net = int(100.0 * positions.get(symbol, 0.0) * price)
+        net = round(100.0 * positions.get(symbol, 0.0) * price)
         if published and not total:
             assert held == published
             continue
