@@ -77,13 +77,6 @@ def _strategies(row: tuple[Any, ...]) -> Strategies:
     )
 
 
-def _gate(row: tuple[Any, ...]) -> Gate:
-    """Return a gate; one of decision version 3, which tested single decisions, keeps only that it closed."""
-    if len(row) == len(Gate._fields):
-        return Gate(*row)
-    return Gate("closed" if row[0] == "closed" else "collecting")
-
-
 def _questions(row: tuple[Any, ...]) -> Questions:
     book, asked, awaited = row
     return Questions(tuple(CappedCell(*kept) for kept in book), tuple(PolicyQuestion(*each) for each in asked), awaited)
@@ -101,5 +94,5 @@ _DECODERS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "targets": CellTarget._make,
     "states": ScopeOverrides._make,
     "questions": _questions,
-    "gates": _gate,
+    "gates": Gate._make,
 }

@@ -17,6 +17,7 @@ from engines.handlers.effects import Journaled
 from engines.parameters import DecisionParams, settings_hash
 from schemas.errors import AnotherVersion, VerificationMismatch
 from streams.journal import entries as journal
+from streams.journal import migration_3_to_4
 from streams.journal.topics import MIB
 from streams.processing.checkpoint import digest
 from streams.processing.ports import RecordKey
@@ -29,8 +30,8 @@ StateRecords = dict[RecordKey, bytes]
 Migration = Callable[[Meta, StateRecords], tuple[Meta, StateRecords]]
 """Converts the state of one version to the next one's; pure, and never changed once released."""
 
-MIGRATIONS: Final[Mapping[tuple[int, int], Migration]] = MappingProxyType({})
-"""(from, to) → migration. Empty: no released version can hand over to this one."""
+MIGRATIONS: Final[Mapping[tuple[int, int], Migration]] = MappingProxyType({(3, 4): migration_3_to_4.migrate})
+"""(from, to) → migration."""
 
 
 class HandoverState(NamedTuple):
