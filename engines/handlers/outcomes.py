@@ -14,6 +14,8 @@ from engines.state.records import Bars, CellPosterior, CellRecord, Claim
 
 SECOND_NS = 1_000_000_000
 SPANS = 256
+CLOCKS_NS = 5 * SECOND_NS
+"""How far the clocks of a strategy and of whoever reports its outcomes may be apart."""
 SIDES = {"buy": 1, "long": 1, "sell": -1, "short": -1}
 
 
@@ -28,22 +30,21 @@ class SettledClaim(NamedTuple):
     """|side·r − m₀|/(s·u): the miss, in claimed volatilities and usual misses at the decision."""
 
 
-class ContradictedReturn(NamedTuple):
-    """A realised return that the journal's own prices contradict."""
+class NotLearnt(NamedTuple):
+    """Why an outcome is not taken."""
 
+    code: str
+    """Of its dead letter."""
+    field: str
     text: str
 
 
 def fold_outcome(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Fold an outcome: the cell, its strategies and the policy learn; one that settles no claim is refused."""
-    learnt = learn(state, entry.body)
-    if isinstance(learnt, ContradictedReturn):
+    learnt = learn(state, entry.body, entry.offset)
+    if isinstance(learnt, NotLearnt):
         text = f"{entry.topic or 'call'}: {learnt.text}"
-        folded.refusals.append(Refusal(entry.topic, "out_of_range", "realized_return", text))
-    elif isinstance(learnt, str):
-        name = "decision_id" if entry.body.get("signal_id") is None else "signal_id"
-        text = f"{entry.topic}: {name} {entry.body[name]}: {learnt}"
-        folded.refusals.append(Refusal(entry.topic, "unmatched", name, text))
+        folded.refusals.append(Refusal(entry.topic, learnt.code, learnt.field, text))
     else:
         _of_strategies(state, entry, learnt, folded)
         _of_the_policy(state, entry, learnt, folded)
@@ -85,25 +86,23 @@ def _of_the_policy(state: State, entry: Journaled, learnt: SettledClaim, folded:
         )
 
 
-def learn(state: State, body: dict[str, Any]) -> SettledClaim | ContradictedReturn | str:
-    """Fold an outcome; return what it taught, or why it is not taken (nothing is learnt then).
+def learn(state: State, body: dict[str, Any], offset: int) -> SettledClaim | NotLearnt:
+    """Fold the outcome of the entry at `offset`; return what it taught, or why it is not taken; then nothing is learnt.
 
     A claim is settled once. `signal_id` names the claim; `decision_id` names the cell's claim of that decision, or the
-    latest before it where the decision was another cell's.
+    latest before it where the decision was another cell's. Where both are given they must name the same claim.
     """
     key = (body.get("portfolio_id", "main"), body["strategy_id"], body["symbol"])
     cell = state.predictions.get(key)
+    named = _named(body)
     if cell is None:
-        return f"cell {'/'.join(key)} has made no claim"
-    claim = _settled(state, cell, body)
+        return NotLearnt("unmatched", named, f"{named} {body[named]}: cell {'/'.join(key)} has made no claim")
+    claim = _settled(state, cell, body, offset)
     if isinstance(claim, str):
-        return claim
-    side = body.get("side")
-    if side is not None and _sign(side) != claim.side:
-        return f"side {side} contradicts the claim's side {claim.side:+d}"
-    contradiction = _contradiction(state, key[2], claim, body)
-    if contradiction is not None:
-        return contradiction
+        return NotLearnt("unmatched", named, f"{named} {body[named]}: {claim}")
+    refused = _inconsistent(claim, body) or _contradiction(state, key[2], claim, body)
+    if refused is not None:
+        return refused
     realised = body["realized_return"] * claim.side
     end_ns = body["timestamp_ns"]
     holding_s = body.get("holding_s")
@@ -139,7 +138,18 @@ def learn(state: State, body: dict[str, Any]) -> SettledClaim | ContradictedRetu
     return SettledClaim(key, claim, won, weight, residual)
 
 
-def _contradiction(state: State, symbol: str, claim: Claim, body: dict[str, Any]) -> ContradictedReturn | None:
+def _inconsistent(claim: Claim, body: dict[str, Any]) -> NotLearnt | None:
+    """Return how an outcome contradicts the claim that it names, None where it does not."""
+    side, end_ns = body.get("side"), body["timestamp_ns"]
+    if side is not None and _sign(side) != claim.side:
+        return NotLearnt("inconsistent", "side", f"side {side} contradicts the claim's side {claim.side:+d}")
+    if end_ns < claim.timestamp_ns - CLOCKS_NS:
+        rule = f"must not be before its claim at {claim.timestamp_ns}"
+        return NotLearnt("inconsistent", "timestamp_ns", f"timestamp_ns {rule}, was {end_ns}")
+    return None
+
+
+def _contradiction(state: State, symbol: str, claim: Claim, body: dict[str, Any]) -> NotLearnt | None:
     """Return how prices contradict a realised return, None where they do not or cannot tell.
 
     An outcome that ends now and was held from the claim on is compared with what the price has made since; any other
@@ -166,7 +176,7 @@ def _contradiction(state: State, symbol: str, claim: Claim, body: dict[str, Any]
         return None
     if abs(returned - moved) <= bound:
         return None
-    return ContradictedReturn(f"realized_return {rule}, was {returned!r}")
+    return NotLearnt("out_of_range", "realized_return", f"realized_return {rule}, was {returned!r}")
 
 
 def _spans_prices(known: Bars, claim: Claim, end_ns: int, holding_s: float, params: DecisionParams) -> bool:
@@ -182,19 +192,37 @@ def round_trip(params: DecisionParams) -> float:
     return 2.0 * (costs.fee_ratio + costs.slippage_ratio)
 
 
-def _settled(state: State, cell: CellRecord, body: dict[str, Any]) -> Claim | str:
+def _named(body: dict[str, Any]) -> str:
+    """Return the field by which an outcome names its claim."""
+    return "decision_id" if body.get("signal_id") is None else "signal_id"
+
+
+def _settled(state: State, cell: CellRecord, body: dict[str, Any], offset: int) -> Claim | str:
+    """Return the claim that an outcome names, or why there is none."""
+    decided: Claim | str | None = None
+    if body.get("decision_id") is not None:
+        decided = _of_decision(state, cell, body, offset)
     signal_id = body.get("signal_id")
-    if signal_id is not None:
-        for claim in reversed(cell.claims):
-            if claim.signal_id == signal_id:
-                return claim
+    if signal_id is None or isinstance(decided, str):
+        return decided or "no claim is named"
+    said = next((claim for claim in reversed(cell.claims) if claim.signal_id == signal_id), None)
+    if said is None:
         return f"no open claim of signal {signal_id}"
+    if decided is not None and decided is not said:
+        return f"decision {body['decision_id']} was about signal {decided.signal_id}"
+    return said
+
+
+def _of_decision(state: State, cell: CellRecord, body: dict[str, Any], offset: int) -> Claim | str:
+    """Return the newest claim of a cell at a decision, or why there is none."""
     decision_id = body["decision_id"]
-    offset = _offset_of(state, decision_id, body.get("portfolio_id", "main"))
-    if offset is None:
+    decided = _offset_of(state, decision_id, body.get("portfolio_id", "main"))
+    if decided is None:
         return f"decision {decision_id} is not of this journal partition and portfolio"
+    if decided >= offset:
+        return f"decision {decision_id} was never made"
     for claim in reversed(cell.claims):
-        if claim.offset <= offset:
+        if claim.offset <= decided:
             return claim
     return f"no open claim at decision {decision_id}"
 

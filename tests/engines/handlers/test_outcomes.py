@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.handlers.outcomes import SPANS, ContradictedReturn, learn, round_trip
+from engines.handlers.outcomes import SPANS, NotLearnt, round_trip
+from engines.handlers.outcomes import learn as learn_at
 from engines.models import bars, calibration, conformal
 from engines.parameters import DecisionParams
 from engines.pipeline.claims import remember
@@ -59,13 +60,20 @@ def outcome(realised=0.004, **given):
     return {**named, **given}
 
 
+def learn(state, body, offset=1_000):
+    """Learn from an outcome whose entry is the thousandth."""
+    return learn_at(state, body, offset)
+
+
 # -- which claim -----------------------------------------------------------------------------------------------------
 def test_a_signal_settles_its_own_claim_once():
     state = world(claim(7), claim(9))
     learnt = learn(state, outcome(signal_id="s-7"))
     assert learnt.claim == claim(7)
     assert state.predictions.get(KEY).claims == (claim(9),)
-    assert learn(state, outcome(signal_id="s-7")) == "no open claim of signal s-7"
+    assert learn(state, outcome(signal_id="s-7")) == NotLearnt(
+        "unmatched", "signal_id", "signal_id s-7: no open claim of signal s-7"
+    )
 
 
 def test_a_decision_settles_the_claim_that_it_made():
@@ -87,6 +95,11 @@ def test_another_cells_decision_settles_the_latest_claim_before_it():
         ({"decision_id": "JQURNAL2-3-7-alpha"}, "not of this journal"),
         ({"decision_id": "JQURNAL2-3-x-main"}, "not of this journal"),
         ({"decision_id": "nonsense"}, "not of this journal"),
+        ({"decision_id": "JQURNAL2-3-1000-main"}, "decision JQURNAL2-3-1000-main was never made"),
+        ({"decision_id": "JQURNAL2-3-7-main", "signal_id": "s-9"}, "no open claim of signal s-9"),
+        ({"decision_id": "ANQTHER2-3-7-main", "signal_id": "s-7"}, "not of this journal"),
+        ({"timestamp_ns": NOW_NS - 3600 * SECOND_NS}, f"must not be before its claim at {NOW_NS}"),
+        ({"timestamp_ns": 1_400_000_000 * SECOND_NS}, f"must not be before its claim at {NOW_NS}"),
         ({"strategy_id": "carry"}, "has made no claim"),
         ({"side": -1}, "contradicts the claim's side +1"),
         ({"side": "short"}, "contradicts the claim's side +1"),
@@ -95,8 +108,23 @@ def test_another_cells_decision_settles_the_latest_claim_before_it():
 def test_what_settles_no_claim_says_so_and_teaches_nothing(given, problem):
     state = world(claim(7))
     state.touched.clear()
-    assert problem in learn(state, outcome(**given))
+    assert problem in learn(state, outcome(**given)).text
     assert not state.touched
+
+
+def test_a_decision_and_a_signal_must_name_the_same_claim():
+    both = {"decision_id": "JQURNAL2-3-8-main", "signal_id": "s-7"}
+    assert learn(world(claim(7), claim(9)), outcome(**both)).claim == claim(7)
+    refused = learn(world(claim(7), claim(9)), outcome(**both | {"decision_id": "JQURNAL2-3-9-main"}))
+    assert refused == NotLearnt(
+        "unmatched", "signal_id", "signal_id s-7: decision JQURNAL2-3-9-main was about signal s-9"
+    )
+
+
+def test_clocks_may_be_five_seconds_apart():
+    assert learn(world(claim(7)), outcome(timestamp_ns=NOW_NS - 5 * SECOND_NS, holding_s=1)).claim == claim(7)
+    refused = learn(world(claim(7)), outcome(timestamp_ns=NOW_NS - 5 * SECOND_NS - 1, holding_s=1))
+    assert (refused.code, refused.field) == ("inconsistent", "timestamp_ns")
 
 
 def test_a_portfolio_with_dashes_in_its_name_is_told_apart():
@@ -195,7 +223,7 @@ def test_a_return_that_prices_contradict_teaches_nothing(realised, moved, given,
     state.put_market("BTC-USD", known(moved, **given))
     state.touched.clear()
     learnt = learn(state, outcome(realised, **holding))
-    assert isinstance(learnt, ContradictedReturn) == refused
+    assert isinstance(learnt, NotLearnt) == refused
     assert bool(state.touched) != refused
     if refused:
         assert f"was {realised}" in learnt.text
@@ -208,7 +236,7 @@ def test_on_walks_no_honest_return_is_refused_and_slips_of_a_hundred_are():
         for realised, count in ((moved, False), (100.0 * moved, True)):
             state = world(claim(7, price=40_000.0))
             state.put_market("BTC-USD", known(moved))
-            wrong = isinstance(learn(state, outcome(realised)), ContradictedReturn)
+            wrong = isinstance(learn(state, outcome(realised)), NotLearnt)
             refused += wrong and not count
             slipped += wrong and count
     assert refused == 0
