@@ -27,6 +27,7 @@ from streams.kafka.journal_origin import begin
 from streams.kafka.verification import verify_cluster
 from streams.processing.partitioner import partition_of
 
+ROOT = Path(__file__).parents[2]
 PARTITIONS = 2
 PATIENCE_S = 120.0
 
@@ -41,9 +42,14 @@ class Cluster:
         folder: Path,
         security: Mapping[str, Any] = MappingProxyType({}),
         environment: Mapping[str, str] = MappingProxyType({}),
+        code: Path = ROOT,
     ) -> None:
-        """Take what commands and workers log in with as well: `kafka.security`, and variables of their environment."""
+        """Take what commands and workers log in with as well: `kafka.security`, and variables of their environment.
+
+        `code`: the checkout that they run.
+        """
         self.connection, self.names, self.folder, self.environment = connection, names, folder, environment
+        self.code = code
         self.settings = Settings.model_validate(
             {
                 "kafka": {
@@ -73,6 +79,7 @@ class Cluster:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._environment(),
+            cwd=self.code,
         )
         out, err = await asyncio.wait_for(process.communicate(stdin), PATIENCE_S)
         return process.returncode or 0, out.decode(), err.decode()
@@ -90,7 +97,7 @@ class Cluster:
 
     async def start_worker(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            *self._command("worker"), stderr=asyncio.subprocess.PIPE, env=self._environment()
+            *self._command("worker"), stderr=asyncio.subprocess.PIPE, env=self._environment(), cwd=self.code
         )
         assert process.stderr is not None
         said = []
@@ -156,4 +163,4 @@ class Cluster:
         return await verify_cluster(self.connection, self.names, PARTITIONS)
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return {**os.environ, **self.environment, "PYTHONPATH": str(self.code)}
