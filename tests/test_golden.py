@@ -141,6 +141,8 @@ REASONS = (
     "halted",
     "shorts are off",
     "min_position_usd",
+    "below a lot",
+    "netted",
 )
 
 

@@ -47,9 +47,11 @@ def settings() -> DecisionParams:
     tree = DecisionParams().model_dump()
     tree["market"] |= {"step_s": STEP_S, "bar_s": 300}
     tree["position_sizing"]["regime_adjustment"]["regime_aliases"] = {"choppy": "high_volatility"}
-    tree["position_sizing"]["lots"] = {"BTC-USD": 0.001}
+    tree["position_sizing"]["lots"] = {"BTC-USD": 0.02}
+    contracts = {"ADA-USD": {"size": 10.0}, "SOL-USD": {"size": 10.0, "inverse": True}}
+    tree["position_sizing"]["contracts"] = contracts
     tree["position_sizing"]["costs"]["slippage_ratio"] = 0.0002
-    bold = {"first_claim": 0.3, "max_claim": 3.0, "prior_calibration": 0.9, "min_edge": 0.01, "guard_sd": 3.0}
+    bold = {"kelly_fraction": 0.1, "first_claim": 0.3, "prior_calibration": 0.9, "min_edge": 0.01}
     tree["position_sizing"]["bayesian_kelly"] |= {"min_win_rate": 0.48, **bold}
     tree["position_sizing"]["conformal_prediction"] |= {"coverage": 0.8, "min_samples": 8, "window_size": 20}
     tree["validation_criteria"] |= {"max_price_age_s": 300.0, "min_position_usd": 120.0}
@@ -93,7 +95,7 @@ class World:
         action = chance.choice(ACTIONS)
         side = -1 if "sell" in action else 1
         volatility = round(chance.uniform(0.004, 0.03), 5) if chance.random() < 0.8 else None
-        claimed = round(side * (volatility or 0.01) * chance.uniform(0.0, 0.5), 6) if chance.random() < 0.8 else None
+        claimed = round(side * (volatility or 0.01) * chance.uniform(0.0, 0.8), 6) if chance.random() < 0.8 else None
         often = chance.random() < 0.5
         fields = {
             "signal_id": f"s-{self.number}" if chance.random() < 0.95 else None,
@@ -106,7 +108,7 @@ class World:
             "regime": chance.choice((*REGIMES, "ranging", "ranging", "trending_up")),
             "expected_return": claimed,
             "predicted_volatility": volatility,
-            "horizon_s": chance.choice((60, 120, 600)),
+            "horizon_s": chance.choice((60, 60, 120, 120, 600)),
             "valid_for_s": chance.choice((None, 120, 1200)),
             "sentiment_score": round(chance.random(), 2) if chance.random() < 0.5 else None,
             "sentiment_confidence": round(chance.random(), 2) if chance.random() < 0.3 else None,
@@ -120,10 +122,10 @@ class World:
             return
         claimed = self.sent.pop(-1 - self.chance.randrange(min(6, len(self.sent))))
         volatility = claimed["predicted_volatility"] or 0.01
-        noise = volatility * self.chance.gauss(0.0, 1.0)
+        noise = 0.2 * volatility * self.chance.gauss(0.0, 1.0)
         cell = (claimed["portfolio_id"], claimed["strategy_id"], claimed["symbol"])
         side = -1 if "sell" in claimed["action"] else 1
-        noise += side * volatility * self.nudges.pop(cell, 0.0) * (30.0 if self.number < 620 else -30.0)
+        noise += side * self.nudges.pop(cell, 0.0) * (0.12 if self.number < 620 else -0.12)
         self.publish(
             "outcomes",
             portfolio_id=claimed["portfolio_id"],
@@ -131,7 +133,7 @@ class World:
             symbol=claimed["symbol"],
             signal_id=claimed["signal_id"],
             side=-1 if "sell" in claimed["action"] else 1,
-            realized_return=round(0.7 * (claimed["expected_return"] or 0.0) + noise, 6),
+            realized_return=round(0.8 * (claimed["expected_return"] or 0.0) + noise, 6),
             holding_s=self.chance.choice((None, 60, 600)),
         )
 
@@ -147,7 +149,7 @@ class World:
                 self.append("no_advice", {**named, "reason": chance.choice(("timeout", "invalid", "open"))})
             if drawn < 0.15:
                 continue
-            nudge = round(chance.choice((-1, 1)) * chance.uniform(0.1, 0.4), 4)
+            nudge = round(chance.choice((-1, 1)) * chance.uniform(0.25, 0.4), 4)
             self.nudges[request["portfolio_id"], request["strategy_id"], request["symbol"]] = nudge
             confidence = round(chance.uniform(0.45, 1.0), 3)
             body = {**named, "nudge": nudge, "confidence": confidence, "model_version": "golden", "raw": "{}"}
@@ -241,7 +243,7 @@ ORDERS = {
 }
 
 
-def build(seed: int = 3) -> list[bytes]:
+def build(seed: int = 16) -> list[bytes]:
     """Return the entries of a journal."""
     world = World(seed)
     for number in range(ROUNDS):
@@ -249,7 +251,7 @@ def build(seed: int = 3) -> list[bytes]:
         if number >= 130:
             for _ in range(world.chance.randrange(4)):
                 world.signal()
-            for _ in range(world.chance.randrange(3)):
+            for _ in range(world.chance.randrange(4)):
                 world.outcome()
         if number % 9 == 0:
             world.readings()
