@@ -128,7 +128,7 @@ def signal(number: int, now_ns: int, portfolios: int, cells: int = 1) -> dict[st
         "risk_score": 0.2,
         "regime": "ranging",
         "timestamp_ns": now_ns,
-        "expected_return": 0.004 if number % 3 else -0.004,
+        "expected_return": 0.012 if number % 3 else -0.012,
         "predicted_volatility": 0.02,
         "horizon_s": 86_400,
     }

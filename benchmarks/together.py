@@ -64,7 +64,7 @@ class Book:
                 "risk_score": 0.2,
                 "regime": "ranging",
                 "timestamp_ns": self.now_ns,
-                "expected_return": 0.004 if number % 3 else -0.004,
+                "expected_return": 0.012 if number % 3 else -0.012,
                 "predicted_volatility": 0.02,
             }
             for number, (strategy, symbol) in enumerate(self.cells)
@@ -127,7 +127,7 @@ def _entries(portfolios: int, symbols: list[str], first: int, count: int) -> Ite
             "risk_score": 0.2,
             "regime": "ranging",
             "timestamp_ns": START_NS + number,
-            "expected_return": 0.004 if number % 3 else -0.004,
+            "expected_return": 0.012 if number % 3 else -0.012,
             "predicted_volatility": 0.02,
             "valid_for_s": 86_400,
         }

@@ -1,5 +1,8 @@
 """Small worlds for tests: messages as plain dicts, and scripts that Hypothesis draws."""
 
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import orjson
@@ -38,6 +41,15 @@ TRUSTING = with_(
     (f"{KELLY}.min_edge", 0.02),
 )
 """Settings that believe a first claim so far that it reaches the caps: for tests of what comes after Kelly."""
+
+
+@cache
+def trusting_file() -> str:
+    """Return a settings file with what `TRUSTING` says of Kelly, for the library."""
+    file = Path(mkdtemp(prefix="himari-")) / "trusting.yaml"
+    kelly = TRUSTING.position_sizing.bayesian_kelly.model_dump()
+    file.write_text(orjson.dumps({"position_sizing": {"bayesian_kelly": kelly}}).decode())
+    return str(file)
 
 
 class Driver(BareDriver):

@@ -1,13 +1,19 @@
-"""Calibration: how much of what a strategy claims is real.
+"""Calibration: estimates how much of a strategy's claims is real.
 
-One posterior a cell (portfolio · strategy · symbol): a regression of what came, z = side·r/s, on what was claimed,
-x = conf·e/s, with normal errors of unknown variance: z = b·x + ε, ε ~ N(0, v). b = 1 is an honest claim, 0 noise.
-It costs O(1) an outcome, in natural parameters
+One posterior per cell (portfolio · strategy · symbol): a regression of the realised return, z = side·r/s, on the
+claimed one, x = conf·e/s, with normal errors of unknown variance: z = b·x + ε, ε ~ N(0, v). b = 1 is an honest claim,
+b = 0 noise. The update costs O(1) per outcome, in natural parameters with forgetting:
 
     h = (K, K·b, 2a, 2B + K·b²)      v = B/(a − 1)
 
-and forgets. What is kept is data alone; the prior, whose weight is counted in usual claims and whose slope the other
-cells of the strategy give, is added when it is asked (partial pooling).
+A posterior holds data only. The prior is added when the posterior is used: its weight is measured in typical claims,
+and its slope comes from the strategy's other cells (partial pooling).
+
+    >>> params, posterior = KellyParams(), None
+    >>> for _ in range(40):  # outcomes that are half of what was claimed
+    ...     posterior = observe(posterior, x=0.4, z=0.2, won=True, weight=1.0, params=params)
+    >>> round(belief(with_prior(posterior, params)).calibration, 2)
+    0.46
 
 Source: docs/methods.md, section 1; Kulhavý and Zarrop 1993 (forgetting); Gelman and Hill 2007 (partial pooling).
 """
@@ -34,21 +40,21 @@ __all__ = [
 ]
 
 LARGEST_LEVERAGE: Final = 1e12
-"""x²/K counts as at most this: a claim that dwarfs all before it has a huge variance, but a finite one."""
+"""Upper bound of x²/K: a claim that dwarfs all earlier ones has a huge, but finite, variance."""
 ROUNDING: Final = 2.0**-40
-"""Below this share of Σz² the residual is what rounding left of a difference, not data."""
+"""Below this share of Σz² the residual is rounding error, not data."""
 LARGEST_CLAIM: Final = 10_000.0
-"""A claim of more standard deviations than these counts as these, so that squares stay finite."""
+"""Claims are clipped to this many standard deviations, so that squares stay finite."""
 SMALLEST_CLAIM: Final = 1e-9
-"""Less than so many sd claims nothing: the slope of what came over it would be beyond all numbers."""
+"""Smaller claims, in standard deviations, count as 0, because the slope z/x would overflow."""
 SMALLEST_WEIGHT: Final = 2.0**-100
-"""The prior weighs at least this much, so that its slope can be divided by its weight."""
+"""Lower bound of the prior's weight, so that its slope can be divided by its weight."""
 
 
 class Posterior(NamedTuple):
-    """What the outcomes of one cell say: of its claims (h) and of its win rate.
+    """Outcomes of one cell: of the calibration of its claims (h) and of its win rate.
 
-    Data alone. The prior is added when it is asked, so that the strategy's other cells can be part of it.
+    Data only, without a prior, so that the strategy's other cells can be part of the prior when it is added.
     """
 
     h1: float
@@ -56,58 +62,58 @@ class Posterior(NamedTuple):
     h2: float
     """Σx·z."""
     h3: float
-    """Number of outcomes remembered: twice what they add to the shape of the residual variance."""
+    """Weight of the remembered outcomes: twice what they add to the shape of the residual variance."""
     h4: float
     """Σz²."""
     mean_square_claim: float
-    """ρ²: the squared claim that the prior's weight is counted in."""
+    """ρ²: mean squared claim, the unit of the prior's weight."""
     wins: float
     losses: float
     outcomes: int
     recent_h1: float = 0.0
-    """Σx² over the short memory of the guard."""
+    """Σx² over the guard's short memory."""
     recent_h2: float = 0.0
-    """Σx·z over it."""
+    """Σx·z over the guard's short memory."""
 
 
 class Pool(NamedTuple):
-    """What the outcomes of all cells of one strategy say together: sums of their data, without any prior."""
+    """Sums over the outcomes of all cells of one strategy, without a prior."""
 
     h1: float
     h2: float
     cells: int
-    """Cells with an outcome."""
+    """Number of cells with an outcome."""
 
 
 class Belief(NamedTuple):
-    """A posterior in the terms of the regression."""
+    """A posterior in terms of the regression."""
 
     calibration: float
-    """b: what comes for each unit that is claimed."""
+    """b: realised return per unit of claimed return."""
     precision: float
-    """K: v/K is the variance of b."""
+    """K: the variance of b is v/K."""
     residual_variance: float
-    """v: in claimed variances."""
+    """v, in claimed variances."""
 
 
 def begin(params: KellyParams) -> Posterior:
-    """Return what is known of a cell before any outcome: what it may claim."""
+    """Return the posterior of a cell without outcomes."""
     return Posterior(0.0, 0.0, 0.0, 0.0, params.first_claim * params.first_claim, 0.0, 0.0, 0)
 
 
 def prior_weight(square_claim: float, params: KellyParams) -> float:
-    """Return K₀ = min(prior_strength·ρ², max_prior_weight) of a cell that usually claims x² = `square_claim`.
+    """Return K₀ = min(prior_strength·ρ², max_prior_weight) of a cell whose typical squared claim is `square_claim`.
 
-    The limit keeps bold claims that nothing has proven from being shrunk less than timid ones.
+    The bound keeps bold claims without a record from being shrunk less than timid ones.
     """
     return max(min(params.prior_strength * square_claim, params.max_prior_weight), SMALLEST_WEIGHT)
 
 
 def with_prior(posterior: Posterior, params: KellyParams, pool: Pool | None = None) -> Posterior:
-    """Return h = (K, K·b, 2a, 2B + K·b²) and the win rate of a posterior: its data and the prior.
+    """Return h = (K, K·b, 2a, 2B + K·b²) and the win counts of a posterior with its prior.
 
-    With a pool the prior of the slope is N(b', pool_spread² + v/K'), where K' and b' are those of the strategy's other
-    cells with the prior of a lone one, K' discounted as cells are alike.
+    With a pool the prior of the slope is N(b', pool_spread² + v/K'). K' and b' are the weight and slope of the
+    strategy's other cells, with the prior of a lone cell; K' is discounted for the correlation between cells.
     """
     weight = prior_weight(posterior.mean_square_claim, params)
     slope = params.prior_calibration
@@ -125,7 +131,7 @@ def with_prior(posterior: Posterior, params: KellyParams, pool: Pool | None = No
 
 
 def _pooled_prior(posterior: Posterior, weight: float, params: KellyParams, pool: Pool) -> tuple[float, float]:
-    """Return weight and slope of the prior that the strategy's other cells give."""
+    """Return weight and slope of the prior, given the strategy's other cells."""
     others = pool.cells - (1 if posterior.outcomes else 0)
     if others < 1:
         return weight, params.prior_calibration
@@ -137,7 +143,7 @@ def _pooled_prior(posterior: Posterior, weight: float, params: KellyParams, pool
 
 
 def pooled(pool: Pool | None, before: Posterior | None, after: Posterior) -> Pool:
-    """Return a strategy's pool after one of its cells has learnt."""
+    """Return a strategy's pool after an outcome of one of its cells."""
     old = Pool(0.0, 0.0, 0) if pool is None else pool
     if before is None:
         return Pool(old.h1 + after.h1, old.h2 + after.h2, old.cells + 1)
@@ -145,7 +151,7 @@ def pooled(pool: Pool | None, before: Posterior | None, after: Posterior) -> Poo
 
 
 def bounded(x: float, posterior: Posterior | None, params: KellyParams) -> float:
-    """Return x_w: a claim as far as it is believed, min(x, max_claim, max_usual_claims·ρ)."""
+    """Return x_w, the claim bounded to min(x, max_claim, max_usual_claims·ρ)."""
     square = params.first_claim * params.first_claim if posterior is None else posterior.mean_square_claim
     return min(_claim(x), params.max_claim, params.max_usual_claims * sqrt(square))
 
@@ -158,15 +164,15 @@ def observe(
     weight: float,
     params: KellyParams,
 ) -> Posterior:
-    """Take one outcome; return the new posterior.
+    """Return the posterior updated by one outcome.
 
     Args:
         posterior: None before the first outcome.
-        x: conf·e/s of the decision, not negative; counts as far as it is believed. A claim of nothing (0) tells of the
-            variance, not of the slope, nor of what is usually claimed.
-        z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations about b·x.
+        x: conf·e/s of the decision, non-negative; bounded as in `bounded`. A claim of 0 updates the variance, but not the
+            slope and not the typical claim.
+        z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations around b·x.
         won: whether side·r was above the costs.
-        weight: 1/(1 + outcomes of the cell that it overlaps), in (0, 1]: of what it adds and of what it makes forget.
+        weight: 1/(1 + number of overlapping outcomes of the cell), in (0, 1]; scales both update and forgetting.
         params: the settings in force.
     """
     old = begin(params) if posterior is None else posterior
@@ -191,13 +197,13 @@ def observe(
 
 
 def win_rate(posterior: Posterior, params: KellyParams) -> float:
-    """Return the mean of the win-rate posterior, a Beta with `win_prior` wins and losses before the first outcome."""
+    """Return the mean of the win-rate posterior; its Beta prior has `win_prior` wins and losses."""
     wins = posterior.wins + params.win_prior
     return wins / (wins + posterior.losses + params.win_prior)
 
 
 def belief(known: Posterior) -> Belief:
-    """Return slope, its weight and residual variance of data with a prior."""
+    """Return slope, its weight and the residual variance of a posterior with its prior."""
     b = known.h2 / known.h1
     residual = known.h4 - known.h2 * b
     v = max(residual, known.h4 * ROUNDING) / (known.h3 - 2.0)
@@ -205,7 +211,7 @@ def belief(known: Posterior) -> Belief:
 
 
 def guarded(free: Belief, data: Posterior, params: KellyParams) -> Belief:
-    """Return a belief with b at most `guard_sd` standard deviations above what the short memory alone says."""
+    """Return the belief with b at most `guard_sd` standard deviations above the slope of the short memory."""
     if data.recent_h1 <= 0.0:
         return free
     reach = params.guard_sd * sqrt(free.residual_variance / data.recent_h1)
@@ -221,12 +227,12 @@ def predictive(known: Belief, square_claim: float) -> float:
 
 
 def _claim(x: float) -> float:
-    """Return a claim that can be squared and divided by, or 0."""
+    """Return the claim clipped to the range that can be squared and divided by, or 0."""
     return 0.0 if x < SMALLEST_CLAIM else min(x, LARGEST_CLAIM)
 
 
 def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -> float:
-    """Return z, no further from b·x than `winsor_sd` predictive standard deviations."""
+    """Return z clipped to `winsor_sd` predictive standard deviations around b·x."""
     known = belief(with_prior(posterior, params))
     centre = known.calibration * x
     reach = params.winsor_sd * sqrt(predictive(known, x * x))
@@ -234,7 +240,7 @@ def _winsorised(z: float, x: float, posterior: Posterior, params: KellyParams) -
 
 
 def _usual(posterior: Posterior, x: float, params: KellyParams) -> float:
-    """Return ρ² after one more claim: the mean of all at first, then an EWMA. A claim of nothing leaves it."""
+    """Return ρ² after one more claim: a mean at first, then an EWMA. A claim of 0 leaves it unchanged."""
     usual = posterior.mean_square_claim
     if x <= 0.0:
         return usual

@@ -1,4 +1,13 @@
-"""Bayesian Kelly: how much to bet on a claim, given how much of it is believed (`engines.models.calibration`).
+"""Bayesian Kelly: the bet on a claim, given how much of such claims has come true (`engines.models.calibration`).
+
+Costs make a region in which no trade pays: what is held stays, unless it is worth less than keeping or more than buying.
+
+    >>> params = KellyParams()
+    >>> claim = {"x": 0.4, "edge": 0.008, "volatility": 0.02, "costs": 0.001, "trading": 0.001, "params": params}
+    >>> round(decide(None, **claim).fraction, 4)  # share of the value, for a new strategy
+    0.0428
+    >>> round(decide(None, **claim, standing=Standing(0.1, renewal=0.5)).fraction, 4)  # if 10 % are held
+    0.0875
 
 Source: docs/methods.md, section 1; Kelly 1956; Browne and Whitt 1996 (Bayesian Kelly); Baker and McHale 2013 (shrink);
 Busseti, Ryu and Boyd 2016 (drawdown bound); Davis and Norman 1990 (no-trade region).
@@ -18,12 +27,12 @@ SMALLEST_VARIANCE: Final = 2.0**-1000
 
 
 class Standing(NamedTuple):
-    """What a cell holds already on the side of a claim, and how likely that is to be kept when the horizon ends."""
+    """The position that a cell already holds on the side of a claim, and how likely it is to be kept."""
 
     fraction: float = 0.0
-    """u: the fraction that was bet when it was last set, 0 where nothing is held on this side."""
+    """u: the fraction of the last bet on this side; 0 if nothing is held."""
     renewal: float = 0.0
-    """q: probability that a unit held at the horizon's end is kept then, in [0, 1]."""
+    """q: probability that a unit held at the end of the horizon is kept, in [0, 1]."""
 
 
 NOTHING_STANDS: Final = Standing()
@@ -41,7 +50,7 @@ class KellySize(NamedTuple):
     residual_variance: float
     """v, in claimed variances."""
     edge_sd: float
-    """m/√S of what would be bought."""
+    """m_lo/√S."""
     win_rate: float
     """Mean of the win-rate posterior."""
     shrink: float
@@ -59,11 +68,11 @@ class KellySize(NamedTuple):
     standing: float
     """u: the fraction held."""
     opens: bool
-    """Whether no gate is closed to buying."""
+    """Whether no gate stops buying."""
     gross: float
     """m₀ = b·conf·e: predicted return before costs."""
     claim: float
-    """x as it counts: at most `max_claim`, and at most `max_usual_claims` times the cell's typical claim."""
+    """x, bounded to `max_claim` and to `max_usual_claims` times the cell's typical claim."""
 
 
 def decide(
@@ -79,20 +88,20 @@ def decide(
     trading: float = 0.0,
     standing: Standing = NOTHING_STANDS,
 ) -> KellySize:
-    """Return the bet on a claim: what is held, brought into the region in which no trade is worth its costs.
+    """Return the bet on a claim: the position held, moved into the region in which no trade is worth its costs.
 
     Args:
         posterior: None before the first outcome: the prior of a strategy whose typical claim is `first_claim`.
         x: edge/volatility. A claim of 0 gives a bet of 0.
-        edge: conf·e, the claimed return over the horizon, non-negative; at most what is believed of x, times s.
+        edge: conf·e, the claimed return over the horizon, non-negative; bounded with x.
         volatility: s over the horizon, positive.
         costs: round-trip costs and funding over the horizon, as a ratio; 0 if the claim is net of costs.
         params: the settings in force.
         stop_loss_ratio: loss, as a share of the position, at which the position is closed.
         bound: caps kelly_fraction by the probability of a drawdown.
-        pool: what the strategy's cells have learnt together; None: nothing yet.
-        trading: 2c, the part of the costs that is not funding; funding that is received counts at most b·conf·e.
-        standing: what is held.
+        pool: outcomes of all cells of the strategy; None: none yet.
+        trading: 2c, the part of the costs that is not funding. Received funding counts at most b·conf·e.
+        standing: the position held.
     """
     data = calibration.begin(params) if posterior is None else posterior
     believed = calibration.bounded(x, data, params)
@@ -129,7 +138,7 @@ def decide(
 
 
 def _worth(gross: float, edge: float, costs: float, trading: float, standing: Standing) -> tuple[float, float, float]:
-    """Return m net of all costs, m_lo and m_hi; a claim of nothing keeps nothing."""
+    """Return m net of all costs, m_lo and m_hi; a claim of 0 keeps nothing."""
     carried = gross - max(costs - trading, -max(0.0, gross))
     buying = carried - trading * (1.0 - standing.renewal)
     keeping = carried + trading * standing.renewal if edge > 0.0 else min(0.0, carried)
@@ -150,10 +159,7 @@ def resize(
 
 
 def _in_region(size: KellySize, variance: float, kelly_fraction: float, stop_loss_ratio: float | None) -> float:
-    """Return max(F(m_lo), min(u, F(m_hi))): what is held, brought between what is worth buying and worth keeping.
-
-    F(m_lo) is 0 at a gate.
-    """
+    """Return max(F(m_lo), min(u, F(m_hi))); F(m_lo) is 0 if a gate applies."""
     low = fraction(size.buying, variance, size.shrink, kelly_fraction, stop_loss_ratio) if size.opens else 0.0
     if size.standing <= low:
         return low

@@ -119,7 +119,7 @@ def _of_size(size: CellSize) -> Iterator[tuple[str, Labels, float]]:
         yield "kelly_fraction", (), bet.kelly.fraction
         yield "bayesian_win_rate", (), bet.kelly.win_rate
         yield "bayesian_edge", (), bet.kelly.edge_sd
-        yield "conformal_scale_factor", (), bet.narrowing
+        yield "conformal_scale_factor", (), bet.resized / bet.kelly.fraction if bet.kelly.fraction else bet.narrowing
         yield "conformal_samples", (), bet.conformal.samples
     if sentiment is not None:
         yield "sentiment_multiplier", (), sentiment.multiplier

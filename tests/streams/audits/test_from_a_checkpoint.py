@@ -5,9 +5,8 @@ import json
 
 import orjson
 import pytest
-from worlds import SYMBOLS, Driver, control, priced, signal
+from worlds import SYMBOLS, TRUSTING, Driver, control, priced, signal, with_
 
-from engines.parameters import DecisionParams
 from streams.audits.refold import Checkpoint, Refold
 from streams.evidence import verifier
 from streams.evidence.bundle import Bundle
@@ -30,7 +29,7 @@ def day():
 ENTRIES, PUBLISHED = day()
 LAST = orjson.loads(PUBLISHED[-1].value)
 NAME = parse(LAST["decision_id"])
-SMALLER = DecisionParams.model_validate({"risk_management": {"max_position_pct": 0.05}})
+SMALLER = with_(TRUSTING, ("risk_management.max_position_pct", 0.05))
 
 
 def checkpoint(offset):
@@ -112,7 +111,7 @@ def test_a_bundle_from_a_checkpoint_holds_less_and_proves_the_same(offset, tmp_p
 @pytest.mark.parametrize("offset", PLACES)
 def test_the_same_settings_change_nothing_from_any_checkpoint_on(offset):
     start = checkpoint(offset)
-    found = asyncio.run(whatif(0, _after(offset), DecisionParams(), start=start))
+    found = asyncio.run(whatif(0, _after(offset), TRUSTING, start=start))
     decided = [each for each in PUBLISHED if orjson.loads(each.value)["journal"]["offset"] > offset]
     assert (found.decisions, found.changed, found.refused) == (len(decided), 0, 0)
 

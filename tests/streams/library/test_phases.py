@@ -4,7 +4,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, REGIMES, START_NS, SYMBOLS, Driver, last, signal, tick, unit
+from worlds import PRICES, REGIMES, START_NS, SYMBOLS, Driver, last, signal, tick, trusting_file, unit
 
 from schemas.allocation import Allocation
 from schemas.cascade import CascadeIndicators
@@ -24,7 +24,7 @@ SECOND_NS = 1_000_000_000
 
 
 def layer3(**given_):
-    return Layer3Phase1(**{"enable_metrics": False, **given_})
+    return Layer3Phase1(**{"enable_metrics": False, "config": trusting_file(), **given_})
 
 
 def ask(**given_):
@@ -284,7 +284,7 @@ def _reloading(tmp_path, **given_):
 def test_a_file_that_changes_acts_from_a_later_call_on(tmp_path):
     library = _reloading(tmp_path)
     sizes = [library.calculate_position(ask(signal_id=f"s-{n}"), None, PRICE).position_size_usd for n in range(3)]
-    assert sizes[0] == 13_500.0, "one look alone does not believe a file"
+    assert sizes[0] == 3_851.39, "one look alone does not believe a file"
     assert sizes[-1] == pytest.approx(0.99 * 2_700.0, abs=0.02), "cut to 99 % of the new cap, and kept by the band"
 
 
@@ -313,7 +313,7 @@ def test_without_hot_reload_or_after_stop_it_does_not(tmp_path):
     for library in (stopped, _reloading(tmp_path, enable_hot_reload=False)):
         for number in range(3):
             found = library.calculate_position(ask(signal_id=f"s-{number}"), None, PRICE)
-        assert found.position_size_usd in {13_500.0, 13_499.99}
+        assert found.position_size_usd == 3_851.39
 
 
 # -- what it shows ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import PRICES, START_NS, SYMBOLS, signal, unit
+from worlds import PRICES, START_NS, SYMBOLS, signal, trusting_file, unit
 
 from schemas.allocation import Allocation
 from schemas.errors import InvalidCascadeIndicatorsException, InvalidPriceException, InvalidSignalException
@@ -18,7 +18,7 @@ HOUR_NS = 3_600 * 10**9
 
 
 def layer3(**given_):
-    return Layer3Phase2Portfolio(**{"enable_metrics": False, **given_})
+    return Layer3Phase2Portfolio(**{"enable_metrics": False, "config": trusting_file(), **given_})
 
 
 def ask(strategy="momentum", symbol="BTC-USD", **given_):

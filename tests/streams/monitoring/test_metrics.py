@@ -705,6 +705,7 @@ def walk():
     worker.readings(onchain_whale_pressure=1.0, oi_change_pct=-0.5)
     worker.signal(signal_id="a")
     worker.signal(signal_id="old", timestamp_ns=1)
+    worker.signal(signal_id="bold", expected_return=0.9)
     for number, regime in enumerate(("trending_up", *["ranging"] * 6, "crisis")):
         worker.clock.advance(60.0)
         worker.signal(signal_id=f"s-{number}", regime=regime)

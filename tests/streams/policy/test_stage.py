@@ -4,14 +4,14 @@ import asyncio
 
 import orjson
 import pytest
-from worlds import Driver, asked, priced, signal
+from worlds import TRUSTING, Driver, asked, priced, signal
 
-from engines.parameters import DecisionParams, RlParams
+from engines.parameters import RlParams
 from streams.audits import verify
 from streams.policy.adapters import Mock, Nobody
 from streams.policy.answer import Answer, NoAnswer
 
-ON = DecisionParams(rl=RlParams(enabled=True))
+ON = TRUSTING.model_copy(update={"rl": RlParams(enabled=True)})
 
 
 class Fails:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from worlds import Driver, control, events, last, play, priced, scripts, signal
+from worlds import TRUSTING, Driver, control, events, last, play, priced, scripts, signal
 
 from engines.parameters import DecisionParams, settings_hash, tree_hash
 from schemas import wire
@@ -317,7 +317,7 @@ def changed(base, **risk):
     return {"base_hash": tree_hash(base), "hash": settings_hash(tree), "tree": tree}
 
 
-START = DecisionParams()
+START = TRUSTING
 SMALLER = DecisionParams.model_validate(changed(START, max_position_pct=0.05)["tree"])
 CHANGES = {
     "a good one": changed(START, max_position_pct=0.05),
