@@ -11,6 +11,7 @@ from engines.parameters import DecisionParams
 from engines.state import policy, strategies
 from engines.state.partition import State
 from engines.state.records import Bars, CellPosterior, CellRecord, Claim
+from schemas.vocabulary import ErrorCode
 
 SECOND_NS = 1_000_000_000
 SPANS = 256
@@ -33,7 +34,7 @@ class SettledClaim(NamedTuple):
 class NotLearnt(NamedTuple):
     """Why an outcome is not taken."""
 
-    code: str
+    code: ErrorCode
     """Of its dead letter."""
     field: str
     text: str

@@ -168,8 +168,8 @@ def observe(
 
     Args:
         posterior: None before the first outcome.
-        x: conf·e/s of the decision, non-negative; bounded as in `bounded`. A claim of 0 updates the variance, but not the
-            slope and not the typical claim.
+        x: conf·e/s of the decision, non-negative; bounded as in `bounded`. A claim of 0 updates the variance only, not
+            the slope or the typical claim.
         z: side·r/s of that decision; clipped to `winsor_sd` predictive standard deviations around b·x.
         won: whether side·r was above the costs.
         weight: 1/(1 + number of overlapping outcomes of the cell), in (0, 1]; scales both update and forgetting.

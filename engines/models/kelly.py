@@ -1,6 +1,6 @@
 """Bayesian Kelly: the bet on a claim, given how much of such claims has come true (`engines.models.calibration`).
 
-Costs make a region in which no trade pays: what is held stays, unless it is worth less than keeping or more than buying.
+Because of costs there is a region in which no trade pays: a position inside it stays as it is.
 
     >>> params = KellyParams()
     >>> claim = {"x": 0.4, "edge": 0.008, "volatility": 0.02, "costs": 0.001, "trading": 0.001, "params": params}

@@ -16,7 +16,7 @@ __all__ = ["migrate"]
 
 Row = list[Any]
 Meta = dict[str, Any]
-StateRecords = dict[tuple[str, bytes], bytes]
+Rows = dict[tuple[str, bytes], bytes]
 
 OLD_DEFAULTS: Final[Mapping[str, float]] = {
     "effective_outcomes": 400.0,
@@ -34,7 +34,7 @@ NO_EVIDENCE: Final = (0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0,
 """A gate after its status, before any window."""
 
 
-def migrate(meta: Meta, records: StateRecords) -> tuple[Meta, StateRecords]:
+def migrate(meta: Meta, records: Rows) -> tuple[Meta, Rows]:
     """Return meta and records of version 4 for those that version 3 left.
 
     Args:
@@ -133,7 +133,7 @@ def _without_prior(posterior: Row, kelly: Mapping[str, float]) -> Row:
     ]
 
 
-def _pools(posteriors: Mapping[bytes, Row]) -> StateRecords:
+def _pools(posteriors: Mapping[bytes, Row]) -> Rows:
     """Return the sums of what the symbols of each strategy taught, in the order of their keys."""
     sums: dict[bytes, Row] = {}
     for key, data in sorted(posteriors.items()):

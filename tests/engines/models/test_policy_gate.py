@@ -364,9 +364,3 @@ def test_a_slip_in_a_horizon_does_not_hold_a_window_open_for_years():
     _, found = scored([at(0), at(0.25, horizon=10 * 365 * 24), at(1.0)])
     assert found == [100 * H, 0, 101 * H]
     assert scored([at(0, horizon=month)])[1] == [100 * H]
-
-
-def test_evidence_of_single_decisions_is_none_and_what_it_closed_stays_closed():
-    """A record of decision version 3 has thirteen fields."""
-    for status, after in (("collecting", "collecting"), ("open", "collecting"), ("closed", "closed")):
-        assert decode("gates", encode((status, 900, *(0.5,) * 11))) == Gate(after)
