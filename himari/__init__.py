@@ -10,7 +10,7 @@ What people import. There is no logic here: every name is defined in `streams` o
 ...     "expected_return": 0.01, "predicted_volatility": 0.02,
 ... }
 >>> layer3.calculate_position(signal, None, 43_500.0).position_size_usd
-13500.0
+3851.39
 """
 
 from schemas.allocation import Allocation

@@ -16,7 +16,7 @@ SPOKEN_TO = {"schemas.__main__", "streams.__main__"}
 MODULES = sorted(
     module.name
     for package in (schemas, engines, config, streams, himari)
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    for module in (package.__spec__, *pkgutil.walk_packages(package.__path__, f"{package.__name__}."))
     if module.name not in SPOKEN_TO
 )
 

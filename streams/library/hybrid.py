@@ -17,7 +17,8 @@ from schemas.cascade import CascadeIndicators
 from schemas.rl import RlRequest
 from schemas.signal import TacticalSignal
 from schemas.vocabulary import PolicyMode
-from streams.library.session import EnsembleAllocation, Library, of_one_portfolio, readings
+from streams.library.decisions import EnsembleAllocation
+from streams.library.session import Library, of_one_portfolio, readings
 from streams.policy.adapters import Mock, Nobody, adapter
 from streams.policy.client import Outcome, PolicyClient
 from streams.processing.immediate import result_of
@@ -135,6 +136,10 @@ class Layer3Phase3Hybrid(Library):
         """Return the comparison of policy and rules (see `Library`), plus the status of the circuit breaker."""
         breaker = self._desk.status()
         return {**super().get_performance_comparison(portfolio_id), "breaker": breaker.status}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return diagnostics (see `Library`), plus the state of the circuit breaker."""
+        return {**super().get_state(), "breaker": self._desk.status()._asdict()}
 
     def stop(self) -> None:
         """Stop immediately; questions in flight are cancelled."""

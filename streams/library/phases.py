@@ -7,14 +7,8 @@ from typing import Any
 from engines.pipeline import aggregation
 from schemas.cascade import CascadeIndicators
 from schemas.signal import TacticalSignal
-from streams.library.session import (
-    EnsembleAllocation,
-    Library,
-    PositionSizingDecision,
-    of_one_portfolio,
-    plain,
-    readings,
-)
+from streams.library.decisions import EnsembleAllocation, PositionSizingDecision
+from streams.library.session import Library, of_one_portfolio, plain, readings
 
 __all__ = ["Layer3Phase1", "Layer3Phase2Portfolio"]
 

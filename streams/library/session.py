@@ -22,12 +22,13 @@ from engines.parameters import DecisionParams, tree_hash
 from engines.state import policy
 from engines.state.partition import State
 from schemas import wire
-from schemas.allocation import Allocation
 from schemas.cascade import CascadeIndicators
 from schemas.errors import InvalidPriceException, InvalidSignalException, SizingError
 from schemas.outcome import TradeOutcome
 from schemas.signal import TacticalSignal
 from streams.journal import entries as journal
+from streams.library.decisions import PositionSizingDecision
+from streams.library.orders import Orders
 from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
 from streams.reports import weight_history
@@ -39,43 +40,8 @@ logger = logging.getLogger(__name__)
 JOURNAL_ID = "LIBRARY0"
 DECISIONS_KEPT = 1_000
 LARGEST_RETURN = 100.0
-
-
-class PositionSizingDecision:
-    """One allocation: its fields as attributes (see `schemas.allocation.Allocation`), its bytes in `value`."""
-
-    __slots__ = ("_fields", "value")
-
-    def __init__(self, value: bytes) -> None:
-        """Parse an allocation's bytes."""
-        self.value = value
-        self._fields: dict[str, Any] = orjson.loads(value)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self._fields[name]
-        except KeyError:
-            if name in Allocation.model_fields:
-                return None
-            msg = f"an allocation has no field {name!r}"
-            raise AttributeError(msg) from None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._fields['decision_id']}: {self._fields['allocations']})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields."""
-        return dict(self._fields)
-
-    def to_message(self) -> Allocation:
-        """Return the allocation as the validated wire message."""
-        return Allocation.model_validate_json(self.value)
-
-
-class EnsembleAllocation(PositionSizingDecision):
-    """The allocation of several signals; same fields, including those of the portfolio."""
-
-    __slots__ = ()
+NOT_APPLIED = ("conflict", "invalid", "rejected")
+"""How the answer to an order begins that changed nothing."""
 
 
 class Core:
@@ -109,8 +75,8 @@ class Core:
         return folded
 
 
-class Library:
-    """Base of the three phase classes: settings, outcomes, correlations, and reports."""
+class Library(Orders):
+    """Base of the three phase classes: settings, orders, outcomes, correlations, and reports."""
 
     def __init__(
         self,
@@ -143,8 +109,7 @@ class Library:
             SizingError: the outcome matches no open claim.
         """
         body = plain(TradeOutcome, outcome)
-        folded = self._feed("outcome", body, body["timestamp_ns"])
-        return [PositionSizingDecision(published.value) for published in folded.allocations]
+        return self._decisions("outcome", body, body["timestamp_ns"])
 
     update_from_trade_result = record_outcome
 
@@ -206,12 +171,22 @@ class Library:
             raise InvalidSignalException("repeated", "signal_id", msg)
         return folded
 
+    def _decisions(self, kind: str, body: dict[str, Any], now_ns: int) -> list[PositionSizingDecision]:
+        folded = self._feed(kind, body, now_ns)
+        return [PositionSizingDecision(published.value) for published in folded.allocations]
+
+    def _clock(self) -> tuple[int, int]:
+        return self._core.now_ns, self._core.offset + 1
+
     def _feed(self, kind: str, body: dict[str, Any], now_ns: int) -> FoldResult:
         folded = self._core.feed(kind, body, now_ns)
         for published in folded.allocations:
             self._decided.append(published.value)
         if folded.refusals:
             raise SizingError(folded.refusals[0].text)
+        for each in folded.alerts:
+            if each["kind"] == "control_applied" and each["result"].startswith(NOT_APPLIED):
+                raise SizingError(f"control: {each['result']}")
         return folded
 
     def _reload(self) -> None:

@@ -31,6 +31,7 @@ def _portfolio(state: State, portfolio: str) -> dict[str, Any]:
     states = trading_states(state, portfolio, cells)
     return {
         **book._asdict(),
+        "drawdown": max(0.0, 1.0 - book.value_usd / book.peak_usd) if book.peak_usd > 0.0 else 0.0,
         "cells": {
             "/".join(cell): _cell(state, (portfolio, *cell), now) for cell, now in zip(cells, states, strict=True)
         },

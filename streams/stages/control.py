@@ -25,15 +25,19 @@ def settings_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int
     return _order(f"settings-{payload['hash'][:16]}-{now_ns}", "settings", payload, reason, by, now_ns)
 
 
-def trading_order(word: str, scope: str, reason: str, by: str, now_ns: int) -> dict[str, Any]:
-    """Return the control record that halts, reduces or resumes a scope, with a unique id."""
+def trading_order(
+    word: str, scope: str, reason: str, by: str, now_ns: int, control_id: str | None = None
+) -> dict[str, Any]:
+    """Return the control record that halts, reduces or resumes a scope; its id is unique unless one is given."""
     payload = {"scope": scope, "state": STATES[word]}
-    return _order(_name(word, now_ns), "trading_state", payload, reason, by, now_ns)
+    return _order(control_id or _name(word, now_ns), "trading_state", payload, reason, by, now_ns)
 
 
-def value_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int) -> dict[str, Any]:
-    """Return the control record that sets a portfolio's equity, with a unique id."""
-    return _order(_name("value", now_ns), "portfolio_value", payload, reason, by, now_ns)
+def value_order(
+    payload: Mapping[str, Any], reason: str, by: str, now_ns: int, control_id: str | None = None
+) -> dict[str, Any]:
+    """Return the control record that sets a portfolio's equity; its id is unique unless one is given."""
+    return _order(control_id or _name("value", now_ns), "portfolio_value", payload, reason, by, now_ns)
 
 
 def mode_order(
