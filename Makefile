@@ -8,7 +8,7 @@ WORKERS ?= 2
 SPREAD = -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all nightly check bench loop faults fuzz sbom audit fmt docs lock
+.PHONY: help venv demo test test-all nightly check bench loop faults fuzz sbom audit verifier fmt docs lock
 
 help: ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 10
@@ -47,6 +47,9 @@ fuzz: $(DEV) ## 100,000 payloads through ingest and the fold (ARGS="-x")
 
 sbom: $(DEV) ## bill of materials, CycloneDX, of what runs: build/sbom.cdx.json
 	@$(BIN)/python tools/supply.py sbom build/sbom.cdx.json
+
+verifier: $(READY) ## the self-contained verifier of bundles and its sha256: dist/
+	@$(BIN)/python -m tools.verifier
 
 audit: $(DEV) ## known vulnerabilities and licences (HIMARI_AUDIT=required fails where no service is reached)
 	@$(BIN)/python tools/supply.py licences

@@ -1,4 +1,4 @@
-"""A self-verifying bundle: one decision, the journal up to it, package versions, and a verifier.
+"""A bundle: one decision, the journal up to it, and the versions that wrote it. It is data, and contains no program.
 
 The same decision gives the same bytes: the bundle contains no timestamps and no paths.
 """
@@ -21,7 +21,7 @@ from streams.evidence.decision_id import DecisionName
 
 PACKAGE: Final = "himari-layer3"
 NEEDED: Final = (PACKAGE, "numba", "numpy", "orjson", "pydantic")
-"""Packages the verifier needs; the bundle pins their versions."""
+"""Packages that take part in a decision; the bundle names their versions."""
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """Modification time of every file in a bundle: the earliest that ZIP can store."""
 
@@ -34,19 +34,18 @@ One decision of HIMARI Layer 3, and everything needed to recompute it.
 | decision.json | the allocation as it was published, byte for byte |
 | journal.jsonl | journal partition {partition}, entries {first} to the decision: one per line |
 {checkpoint}| bundle.json | the decision id, the sha256 of the data files, versions |
-| requirements.txt | package versions with which the bundle was written |
-| verify.py | the verifier: `streams/evidence/verifier.py` of himari-layer3 {package} |
 
-    pip install -r requirements.txt   # himari-layer3 from your own source, of decision version {decision_version}
-    python verify.py
+This is data. Verify it with a program that you got from elsewhere, and do not unpack it for that:
+
+    himari audit check BUNDLE.zip                    # himari-layer3 {package}, decision version {decision_version}
+    python himari-verifier-{package}.pyz BUNDLE.zip  # without the package: released beside it, with its sha256
 
 `ok` and exit 0: the journal gives exactly these bytes. `differs: …` and exit 4: it does not; the first difference is
 shown. Verification needs no Kafka, no worker and no network.
 
 It proves that decision.json follows from journal.jsonl under the code you have installed. It cannot prove that these
 files come from the cluster: compare the sha256 it prints with that of the allocation in your own copy of the topic.
-The allocation's `inputs_hash` covers every byte of the journal up to it. `verify.py` came with the bundle: compare it
-with the one in the package.
+The allocation's `inputs_hash` covers every byte of the journal up to it.
 
 The journal contains the inputs of every portfolio in the partition. Share it only with people who may see them.
 """
@@ -94,8 +93,6 @@ class Bundle(NamedTuple):
             "bundle.json": orjson.dumps(self._manifest(data), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
             + b"\n",
             **data,
-            "requirements.txt": "".join(f"{package}=={version(package)}\n" for package in NEEDED).encode(),
-            "verify.py": Path(verifier.__file__).read_bytes(),
         }
 
     def checkpoint(self) -> dict[str, Any] | None:
@@ -117,6 +114,7 @@ class Bundle(NamedTuple):
             "journal_id": self.name.journal_id,
             "offset": self.name.offset,
             "partition": self.name.partition,
+            "packages": {package: version(package) for package in NEEDED},
             "portfolio_id": self.name.portfolio_id,
             "python": platform.python_version(),
             "sha256": {name: hashlib.sha256(value).hexdigest() for name, value in data.items()},

@@ -155,7 +155,9 @@ def bundled(view: ExplanationView) -> Iterator[str]:
     """Yield a summary of a bundle."""
     yield f"{view['file']}: {view['decision_id']} with {view['entries']} journal entries"
     yield (
-        f"  DOES NOT verify: {view['finding']}" if view["finding"] else "  verified; to repeat: unzip, python verify.py"
+        f"  DOES NOT verify: {view['finding']}"
+        if view["finding"]
+        else f"  verified; to repeat: himari audit check {view['file']}"
     )
 
 

@@ -1,13 +1,14 @@
 """Recompute one allocation of HIMARI Layer 3 from its journal, and compare it byte for byte.
 
-This file is `verify.py` in a bundle written by `himari audit bundle`, and `streams/evidence/verifier.py` in the
-package: compare the two before you trust it. It needs no Kafka and no worker, only Python's standard library and the
-`engines` and `schemas` of a himari-layer3 of the same decision version. In the folder of an unpacked bundle:
+A bundle is data: four members of its ZIP are read, in memory and up to a size, and nothing in it is executed or
+written to disk. Needs no Kafka and no worker, only Python's standard library and the `engines` and `schemas` of a
+himari-layer3 of the bundle's decision version:
 
-    python verify.py
+    himari audit check BUNDLE.zip                  # with the package
+    python himari-verifier-VERSION.pyz BUNDLE.zip  # without it: the same code in one file, see docs/audit.md
 
-Exit 0: the bytes are identical. 4: they differ; the first difference is shown. 1: the bundle is incomplete, or another
-decision version is installed.
+Exit 0: the bytes are identical. 4: they differ; the first difference is shown. 5: this is no whole bundle. 8: it is of
+another decision version.
 """
 
 import base64
@@ -15,9 +16,12 @@ import hashlib
 import json
 import struct
 import sys
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from engines.allocation import DECISION_VERSION
 from engines.fold import apply
@@ -25,12 +29,50 @@ from engines.handlers.effects import Journaled
 from engines.state.codec import decode_key
 from engines.state.partition import PartitionProgress, State
 
-FILES = ("decision.json", "journal.jsonl")
-NOTHING = object()
+MIB: Final = 1 << 20
+LARGEST: Final = MappingProxyType(
+    {"bundle.json": MIB, "decision.json": 16 * MIB, "checkpoint.json": 1024 * MIB, "journal.jsonl": 4096 * MIB}
+)
+"""Member of a bundle → the most bytes that are read of it."""
+REQUIRED: Final = ("bundle.json", "decision.json", "journal.jsonl")
+NOTHING: Final = object()
 
 
 class Differs(Exception):  # noqa: N818 a finding, not an error of this program
     """The recomputed decision differs; the message says where."""
+
+
+class OtherVersion(Exception):  # noqa: N818 likewise
+    """The bundle is of another decision version; the message says of which."""
+
+
+def members(bundle: Path) -> dict[str, bytes]:
+    """Return the data of a bundle by member.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a ZIP, a required member is missing, doubled, too large or damaged.
+    """
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            names = archive.namelist()
+            wanted = [name for name in LARGEST if name in names or name in REQUIRED]
+            return {name: _member(archive, name, names.count(name)) for name in wanted}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        msg = f"{bundle.name} is not a readable ZIP: {error}"
+        raise ValueError(msg) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, count: int) -> bytes:
+    if count != 1:
+        msg = f"{name} must be in the bundle once, was {count} times"
+        raise ValueError(msg)
+    with archive.open(name) as member:
+        value = member.read(LARGEST[name] + 1)
+    if len(value) > LARGEST[name]:
+        msg = f"{name} must have at most {LARGEST[name]} bytes"
+        raise ValueError(msg)
+    return value
 
 
 def read(offset: int, raw: bytes) -> Journaled:
@@ -148,27 +190,25 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def check(folder: Path) -> str:
-    """Verify an unpacked bundle; return the result in one line.
+def check(files: Mapping[str, bytes]) -> str:
+    """Verify the data of a bundle; return the result in one line.
 
     Raises:
         Differs: the recomputed decision differs.
-        ValueError: the bundle is incomplete, or another decision version is installed.
+        OtherVersion: it belongs to another decision version.
+        ValueError: the bundle is incomplete.
     """
-    manifest = json.loads((folder / "bundle.json").read_bytes())
+    manifest = json.loads(files["bundle.json"])
     if manifest["decision_version"] != DECISION_VERSION:
         msg = f"the bundle has decision version {manifest['decision_version']}, installed is {DECISION_VERSION}"
-        raise ValueError(msg)
-    for name in (*FILES, *(name for name in ("checkpoint.json",) if name in manifest["sha256"])):
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != manifest["sha256"][name]:
+        raise OtherVersion(msg)
+    for name, value in files.items():
+        found = hashlib.sha256(value).hexdigest()
+        if name != "bundle.json" and found != manifest["sha256"][name]:
             msg = f"{name} was changed after bundling: its sha256 is {found}"
             raise Differs(msg)
-    published = (folder / "decision.json").read_bytes()
-    entries = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
-    checkpoint = (
-        json.loads((folder / "checkpoint.json").read_bytes()) if "checkpoint.json" in manifest["sha256"] else None
-    )
+    published, entries = files["decision.json"], files["journal.jsonl"].split(b"\n")[:-1]
+    checkpoint = json.loads(files["checkpoint.json"]) if "checkpoint.json" in files else None
     first = 0 if checkpoint is None else checkpoint["offset"] + 1
     if len(entries) != manifest["offset"] + 1 - first:
         msg = f"journal.jsonl must contain entries {first} to {manifest['offset']}, contains {len(entries)}"
@@ -181,19 +221,30 @@ def check(folder: Path) -> str:
     return f"ok: {manifest['decision_id']} recomputed from {len(entries)} journal entries{after}; sha256 {digest}"
 
 
-def main(folder: Path) -> int:
-    """Print the result of the verification; return the exit code."""
+def verdict(bundle: Path) -> tuple[int, str]:
+    """Return exit code and result of the verification of a bundle, in one line of printable ASCII."""
     try:
-        found, code = check(folder), 0
+        code, found = 0, check(members(bundle))
     except Differs as finding:
-        found, code = f"differs: {finding}", 4
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        found, code = f"cannot verify: {error}", 1
-    sys.stdout.write(
-        "".join(each if each.isascii() and each.isprintable() else ascii(each)[1:-1] for each in found) + "\n"
-    )
+        code, found = 4, f"differs: {finding}"
+    except OtherVersion as finding:
+        code, found = 8, f"cannot verify: {finding}"
+    except KeyError as error:
+        code, found = 5, f"cannot verify: bundle.json must have {error}"
+    except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
+        code, found = 5, f"cannot verify: {error}"
+    return code, "".join(each if each.isascii() and each.isprintable() else ascii(each)[1:-1] for each in found)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the result of the verification of the bundle that is named; return the exit code."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python himari-verifier-VERSION.pyz BUNDLE.zip\n")
+        return 2
+    code, found = verdict(Path(arguments[0]))
+    sys.stdout.write(found + "\n")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).parent))
+    sys.exit(main(sys.argv[1:]))

@@ -15,10 +15,8 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from worlds import TRUSTING
 
 from config.settings import Settings
-from engines.parameters import DecisionParams
 from streams.audits.verify import Verdict
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import Names
@@ -45,11 +43,10 @@ class Cluster:
         security: Mapping[str, Any] = MappingProxyType({}),
         environment: Mapping[str, str] = MappingProxyType({}),
         code: Path = ROOT,
-        params: DecisionParams = TRUSTING,
     ) -> None:
         """Take what commands and workers log in with as well: `kafka.security`, and variables of their environment.
 
-        `code`: the checkout that they run; `params`: whose Kelly settings they begin with.
+        `code`: the checkout that they run.
         """
         self.connection, self.names, self.folder, self.environment = connection, names, folder, environment
         self.code = code
@@ -64,7 +61,6 @@ class Cluster:
                 },
                 "topics": {"prefix": names.prefix, "partitions": PARTITIONS},
                 "monitoring": {"metrics_port": 0, "web_port": 0, "log_level": "ERROR"},
-                "position_sizing": {"bayesian_kelly": params.position_sizing.bayesian_kelly.model_dump()},
             }
         )
         self.config = folder / "settings.yaml"

@@ -36,7 +36,7 @@ async def test_the_kill_switch_halts_everything_outlives_a_kill_and_is_listed_wi
     await cluster.price("BTC-USD", 43_500.0)
     while not [record for record in await cluster.records("journal") if b'"kind":"step"' in record.value]:
         await asyncio.sleep(0.1)
-    assert await sized(cluster, "s-0") == 13_500.0
+    assert await sized(cluster, "s-0") == 3_851.39
     halt = ("--scope", "all", "--reason", "exchange is down", "--by", "ops", "--wait", "60", "--json")
     code, out, err = await cluster.himari("control", "halt", *halt)
     assert code == 0, out + err
@@ -60,7 +60,7 @@ async def test_the_kill_switch_halts_everything_outlives_a_kill_and_is_listed_wi
         assert (row["control_id"], row["cells"]) == (told["order"]["control_id"], 1)
         code, out, err = await cluster.himari("control", "resume", "--scope", "all", "--reason", "it is up", "--wait")
         assert (code, out.count(": applied")) == (0, 2), err
-        assert await sized(cluster, "s-3") == pytest.approx(13_500.0, abs=0.02)
+        assert await sized(cluster, "s-3") == pytest.approx(3_851.39, abs=0.02)
         value = ("--portfolio", "main", "--usd", "50000", "--reset-peak", "--reason", "withdrawal", "--wait", "60")
         code, out, err = await cluster.himari("control", "value", *value)
         assert (code, out.count(": applied")) == (0, 1), err

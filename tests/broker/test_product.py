@@ -65,7 +65,7 @@ async def test_signals_go_in_provable_allocations_come_out_and_a_bad_record_harm
         good = some_signals(0, 3)
         await cluster.publish("signals", [good[0], b'{"confidence": NaN}', good[1], b"\xff\xfe", good[2]])
         found = await cluster.answered(["s-0", "s-1", "s-2"])
-        assert {fields["position_size_usd"] for fields in found if fields["trigger"]["kind"] == "signal"} == {13_500.0}
+        assert {fields["position_size_usd"] for fields in found if fields["trigger"]["kind"] == "signal"} == {3_851.39}
         letters = await cluster.until("signals.dlq", 2)
         assert {letter.value for letter in letters} == {b'{"confidence": NaN}', b"\xff\xfe"}
         assert {dict(letter.headers)["himari.error.code"] for letter in letters} == {b"not_finite", b"not_utf8"}
@@ -88,7 +88,7 @@ async def test_a_bad_line_is_named_and_nothing_is_sent(cluster):
 async def test_settings_are_applied_through_the_journal_and_every_partition_answers(cluster, tmp_path):
     await cluster.lay()
     wanted = tmp_path / "wanted.yaml"
-    wanted.write_text("risk_management: {max_position_pct: 0.05}\n")
+    wanted.write_text("risk_management: {max_position_pct: 0.02}\n")
     async with cluster.worker():
         code, out, err = await cluster.himari("config", "apply", str(wanted), "--wait")
         assert code == 0, out + err
@@ -98,7 +98,7 @@ async def test_settings_are_applied_through_the_journal_and_every_partition_answ
             await asyncio.sleep(0.1)
         await cluster.publish("signals", some_signals(0, 1))
         (found,) = await cluster.answered(["s-0"])
-        assert found["position_size_usd"] == 4_500.0
+        assert found["position_size_usd"] == 1_800.0
 
 
 @pytest.mark.everyday

@@ -15,7 +15,7 @@ from streams.kafka.broker import free_port
 
 pytestmark = [pytest.mark.broker]
 
-LIMIT = {"max_position_pct": 0.02}
+LIMIT = {"max_position_pct": 0.005}
 
 
 class Limited(Cluster):
@@ -77,7 +77,7 @@ async def test_an_emptied_file_lifts_no_limit_until_that_is_applied_on_purpose(c
     empty.write_text("")
     async with cluster.worker(), asyncio.timeout(120):
         limited = await cluster.sized()
-        assert 0.0 < limited <= 2_000.0
+        assert 0.0 < limited <= 500.0
         cluster.file.write_text("")
         told = (await cluster.alert(str(cluster.file), "config_rejected"))["result"]
         assert "risk_management.max_position_pct" in told

@@ -11,7 +11,6 @@ from broker.cluster import ROOT, Cluster
 from worlds import signal as a_signal
 
 from engines.allocation import DECISION_VERSION
-from engines.parameters import DecisionParams
 
 pytestmark = [pytest.mark.broker, pytest.mark.long]
 
@@ -76,8 +75,8 @@ async def drained(cluster, to):
 
 
 async def test_version_4_goes_on_from_the_books_and_posteriors_that_version_3_left(broker, names, tmp_path, version_3):
-    old = Cluster(broker, names, tmp_path, code=version_3, params=DecisionParams())
-    new = Cluster(broker, names, tmp_path, params=DecisionParams())
+    old = Cluster(broker, names, tmp_path, code=version_3)
+    new = Cluster(broker, names, tmp_path)
     async with asyncio.timeout(300):
         assert (await old.himari("topics", "apply"))[0] == 0
         async with old.worker():

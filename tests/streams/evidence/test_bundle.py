@@ -1,4 +1,4 @@
-"""A bundle proves its decision in a process that has neither Kafka nor the worker, and nothing else."""
+"""A bundle is data that proves its decision, in a process that has neither Kafka nor the worker."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ from streams.evidence import verifier
 from streams.evidence.bundle import Bundle
 from streams.evidence.decision_id import parse
 from streams.journal import entries as journal
+from tools.verifier import build
 
 ROOT = Path(__file__).parents[3]
 ALONE = """
@@ -28,7 +29,8 @@ def guard(event, arguments):
     if event.startswith("socket."):
         raise RuntimeError("no network")
 sys.addaudithook(guard)
-runpy.run_path(sys.argv[1], run_name="__main__")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -51,60 +53,96 @@ def day():
 BUNDLE = day()
 
 
-def unpacked(bundle, folder):
-    """Write a bundle and unpack it."""
-    bundle.write(folder / "proof.zip")
-    with zipfile.ZipFile(folder / "proof.zip") as archive:
-        archive.extractall(folder / "proof")
-    return folder / "proof"
+def written(folder, files=None):
+    """Write a ZIP with these members, those of the bundle by default."""
+    path = folder / "proof.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in (files or BUNDLE.files()).items():
+            archive.writestr(name, value)
+    return path
 
 
-def forged(folder, name, before, after, *, manifest=True):
-    """Change a file of an unpacked bundle, and what the manifest says of it."""
-    value = (folder / name).read_bytes()
-    assert before in value
-    value = value.replace(before, after, 1)
-    (folder / name).write_bytes(value)
+def forged(name, before, after, *, manifest=True):
+    """Return the bundle's members with one changed, and what the manifest says of it."""
+    files = BUNDLE.files()
+    assert before in files[name]
+    files[name] = files[name].replace(before, after, 1)
     if manifest:
-        told = json.loads((folder / "bundle.json").read_bytes())
-        told["sha256"][name] = hashlib.sha256(value).hexdigest()
-        (folder / "bundle.json").write_text(json.dumps(told))
-    return folder
+        told = json.loads(files["bundle.json"])
+        told["sha256"][name] = hashlib.sha256(files[name]).hexdigest()
+        files["bundle.json"] = json.dumps(told).encode()
+    return files
 
 
-def verified(folder, capsys):
-    """Return exit code and what is said, by the code of the package itself."""
-    code = verifier.main(folder)
-    return code, capsys.readouterr().out
+def verified(folder, files):
+    """Return exit code and what is said of a ZIP with these members."""
+    return verifier.verdict(written(folder, files))
 
 
 # -- alone -------------------------------------------------------------------------------------------------------------
-def run_alone(folder):
-    command = [sys.executable, "-c", ALONE, str(folder / "verify.py")]
-    done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+def run_alone(program, bundle, folder):
+    command = [sys.executable, "-I", "-c", ALONE, str(program), str(bundle)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def test_a_bundle_is_verified_where_there_is_no_kafka_no_worker_and_no_network(tmp_path):
-    folder = unpacked(BUNDLE, tmp_path)
-    code, out, err = run_alone(folder)
+def test_one_file_verifies_a_bundle_where_there_is_no_package_no_kafka_and_no_network(tmp_path):
+    program = build(tmp_path / "dist")
+    BUNDLE.write(tmp_path / "proof.zip")
+    code, out, err = run_alone(program, tmp_path / "proof.zip", tmp_path)
     digest = hashlib.sha256(BUNDLE.decision).hexdigest()
     assert (code, err) == (0, "")
     assert out == f"ok: {BUNDLE.name} recomputed from {len(BUNDLE.entries)} journal entries; sha256 {digest}\n"
-    forged(folder, "journal.jsonl", b'\\"confidence\\":0.8', b'\\"confidence\\":0.7')
-    code, out, err = run_alone(folder)
+    changed = written(tmp_path, forged("journal.jsonl", b'\\"confidence\\":0.8', b'\\"confidence\\":0.7'))
+    code, out, err = run_alone(program, changed, tmp_path)
     assert (code, out.startswith("differs: "), err) == (4, True, "")
 
 
+def test_the_verifier_is_the_same_file_whenever_it_is_built_and_says_its_hash(tmp_path):
+    one, other = build(tmp_path / "one"), build(tmp_path / "other")
+    assert one.read_bytes() == other.read_bytes()
+    told = one.with_suffix(".pyz.sha256").read_text().split()
+    assert told == [hashlib.sha256(one.read_bytes()).hexdigest(), one.name]
+
+
+EVIL = b"import pathlib; pathlib.Path('was_run').write_text('yes'); print('ok: forged')"
+
+
+def test_nothing_that_a_bundle_contains_is_run_or_written(tmp_path):
+    """As a stranger would send it: packages and programs of the verifier's names, and paths that lead elsewhere."""
+    program = build(tmp_path / "dist")
+    evil = dict.fromkeys(("engines/__init__.py", "schemas/__init__.py", "verify.py", "sitecustomize.py"), EVIL)
+    files = {**evil, **forged("decision.json", b"100000.0", b"100000.5"), "../outside": EVIL}
+    bundle = written(tmp_path, files)
+    before = sorted(tmp_path.rglob("*"))
+    for command in ([program, bundle], ["-m", "streams", "audit", "check", bundle]):
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, b"forged" in done.stdout) == (4, False), done
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 # -- what it holds -----------------------------------------------------------------------------------------------------
-def test_a_bundle_holds_bytes_as_they_were_versions_and_the_packages_own_verifier(tmp_path):
-    folder = unpacked(BUNDLE, tmp_path)
-    assert (folder / "decision.json").read_bytes() == BUNDLE.decision
-    assert (folder / "journal.jsonl").read_bytes().splitlines() == BUNDLE.entries
-    assert (folder / "verify.py").read_bytes() == (ROOT / "streams/evidence/verifier.py").read_bytes()
-    assert "himari-layer3==" in (folder / "requirements.txt").read_text()
-    assert "python verify.py" in (folder / "README.md").read_text()
-    BUNDLE.write(tmp_path / "again.zip")
+def test_a_bundle_holds_bytes_as_they_were_and_versions_and_no_program(tmp_path):
+    files = BUNDLE.files()
+    assert sorted(files) == ["README.md", "bundle.json", "decision.json", "journal.jsonl"]
+    assert files["decision.json"] == BUNDLE.decision
+    assert files["journal.jsonl"].splitlines() == BUNDLE.entries
+    assert json.loads(files["bundle.json"])["packages"].keys() == {
+        "himari-layer3",
+        "numba",
+        "numpy",
+        "orjson",
+        "pydantic",
+    }
+    assert b"himari audit check" in files["README.md"]
+    for name in ("proof.zip", "again.zip"):
+        BUNDLE.write(tmp_path / name)
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "proof.zip").read_bytes()
 
 
@@ -167,9 +205,8 @@ def test_json_is_read_as_the_worker_reads_it(value):
         ("journal.jsonl", b'"kind":"step"', b"\x1b[2J", "journal 0:1 cannot be folded"),
     ],
 )
-def test_what_was_changed_is_named(name, before, after, finding, tmp_path, capsys):
-    folder = forged(unpacked(BUNDLE, tmp_path), name, before, after)
-    code, out = verified(folder, capsys)
+def test_what_was_changed_is_named(name, before, after, finding, tmp_path):
+    code, out = verified(tmp_path, forged(name, before, after))
     assert (code, out.startswith("differs: ")) == (4, True)
     assert finding in out
     assert "\x1b" not in out
@@ -177,9 +214,8 @@ def test_what_was_changed_is_named(name, before, after, finding, tmp_path, capsy
 
 
 @pytest.mark.parametrize("name", ["decision.json", "journal.jsonl"])
-def test_a_file_that_is_not_the_one_that_was_bundled_is_named(name, tmp_path, capsys):
-    folder = forged(unpacked(BUNDLE, tmp_path), name, b"0", b"1", manifest=False)
-    code, out = verified(folder, capsys)
+def test_a_file_that_is_not_the_one_that_was_bundled_is_named(name, tmp_path):
+    code, out = verified(tmp_path, forged(name, b"0", b"1", manifest=False))
     assert code == 4
     assert f"{name} was changed after bundling" in out
 
@@ -207,26 +243,60 @@ def test_a_dropped_doubled_or_swapped_entry_is_found(drop):
 
 
 @pytest.mark.parametrize(
-    ("change", "finding"),
+    ("change", "code", "finding"),
     [
-        ({"decision_version": 999}, "the bundle has decision version 999, installed is"),
-        ({"offset": 999}, "journal.jsonl must contain entries 0 to 999"),
-        ({"sha256": {}}, "cannot verify"),
+        ({"decision_version": 999}, 8, "the bundle has decision version 999, installed is"),
+        ({"offset": 999}, 5, "journal.jsonl must contain entries 0 to 999"),
+        ({"sha256": {}}, 5, "bundle.json must have 'decision.json'"),
+        ({"sha256": 7}, 5, "cannot verify"),
+        ({"offset": "x"}, 5, "cannot verify"),
     ],
 )
-def test_a_bundle_that_is_not_whole_or_of_another_version_cannot_be_verified(change, finding, tmp_path, capsys):
-    folder = unpacked(BUNDLE, tmp_path)
-    told = json.loads((folder / "bundle.json").read_bytes())
-    (folder / "bundle.json").write_text(json.dumps({**told, **change}))
-    code, out = verified(folder, capsys)
-    assert (code, finding in out) == (1, True)
+def test_a_bundle_that_is_not_whole_or_of_another_version_cannot_be_verified(change, code, finding, tmp_path):
+    files = BUNDLE.files()
+    files["bundle.json"] = json.dumps({**json.loads(files["bundle.json"]), **change}).encode()
+    found, out = verified(tmp_path, files)
+    assert (found, finding in out) == (code, True), out
 
 
-def test_a_file_that_is_missing_is_named(tmp_path, capsys):
-    folder = unpacked(BUNDLE, tmp_path)
-    (folder / "journal.jsonl").unlink()
-    code, out = verified(folder, capsys)
-    assert (code, "journal.jsonl" in out) == (1, True)
+@pytest.mark.parametrize("name", ["bundle.json", "decision.json", "journal.jsonl"])
+def test_a_member_that_is_missing_or_doubled_is_named(name, tmp_path):
+    files = BUNDLE.files()
+    value = files.pop(name)
+    assert verified(tmp_path, files) == (5, f"cannot verify: {name} must be in the bundle once, was 0 times")
+    BUNDLE.write(tmp_path / "proof.zip")
+    with zipfile.ZipFile(tmp_path / "proof.zip", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr(name, value)
+    told = f"cannot verify: {name} must be in the bundle once, was 2 times"
+    assert verifier.verdict(tmp_path / "proof.zip") == (5, told)
+
+
+def test_a_member_is_read_up_to_a_size(tmp_path):
+    """A ZIP of a few kB that unpacks to more than a manifest can have."""
+    files = {**BUNDLE.files(), "bundle.json": b" " * (verifier.LARGEST["bundle.json"] + 1)}
+    path = written(tmp_path, files)
+    assert path.stat().st_size < 20_000
+    assert verifier.verdict(path) == (5, "cannot verify: bundle.json must have at most 1048576 bytes")
+
+
+@pytest.mark.parametrize("value", [b"", b"no zip", b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_bundle_is_said_in_a_line(value, tmp_path):
+    path = tmp_path / "x.zip"
+    path.write_bytes(value)
+    code, out = verifier.verdict(path)
+    assert (code, out.startswith("cannot verify: "), "\n" in out) == (5, True, False)
+    assert verifier.verdict(tmp_path / "absent.zip")[0] == 5
+
+
+def test_a_damaged_zip_is_said_in_a_line(tmp_path):
+    BUNDLE.write(tmp_path / "proof.zip")
+    whole = (tmp_path / "proof.zip").read_bytes()
+    for place in range(0, len(whole), 97):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        (tmp_path / "x.zip").write_bytes(damaged)
+        code, out = verifier.verdict(tmp_path / "x.zip")
+        assert (code in {0, 4, 5, 8}, "\n" in out) == (True, False)
 
 
 def test_a_decision_of_another_portfolio_is_none():
