@@ -44,7 +44,7 @@ async def test_the_report_has_what_was_scored_and_the_mode_that_was_ordered(clus
         await until(cluster, b"step")
         assert await report(cluster) == []
         now_ns = time.time_ns()
-        await cluster.publish("signals", [a_signal(now_ns, signal_id="s-0", expected_return=0.004, valid_for_s=3_600)])
+        await cluster.publish("signals", [a_signal(now_ns, signal_id="s-0", expected_return=0.01, valid_for_s=3_600)])
         await cluster.answered(["s-0"])
         await until(cluster, b"advice")
         outcome = {
