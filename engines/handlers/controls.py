@@ -114,7 +114,8 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
         return f"rejected: {' '.join(broken)}"
     book = state.book(portfolio)
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
-    state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
+    stated = book._replace(value_usd=value, peak_usd=peak, reported_usd=0.0, suspect_usd=0.0, suspect_ns=0)
+    state.put_book(portfolio, stated)
     if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
         folded.call_for(portfolio, Trigger("value", control_id, mode="scale_down", cell=None))
     return "applied"
