@@ -87,3 +87,20 @@ def test_the_first_report_and_the_first_after_an_order_are_believed():
     driver.run()
     report(driver, 25_000.0)
     assert (value_usd(driver), alerts(driver)) == (25_000.0, [])
+
+
+@pytest.mark.parametrize(
+    ("factor", "reset", "applied"), [(10.0, False, False), (0.1, False, False), (10.0, True, True), (1.9, False, True)]
+)
+def test_an_order_that_states_another_equity_than_the_account_reports_is_rejected_unless_it_resets_the_peak(
+    factor, reset, applied
+):
+    driver = holding()
+    wanted = quantity(driver)
+    order = {"portfolio_id": "main", "value_usd": 100_000.0 * factor, "reset_peak": reset}
+    driver.publish("control", control(driver.now_ns, "portfolio_value", order))
+    driver.run()
+    (answer,) = [orjson.loads(record.value or b"") for record in driver.read("alerts")]
+    assert (value_usd(driver) == 100_000.0 * factor) is applied
+    assert answer["result"].startswith("applied" if applied else "rejected: value_usd must be within a factor of 2 of")
+    assert applied or quantity(driver) == wanted
