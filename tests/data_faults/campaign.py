@@ -76,7 +76,7 @@ class Result(NamedTuple):
     counted: list[str]
     """Counters that rose."""
     heals: int | None
-    """Steps after the fault until the book is within the band of the other again, to stay; None: not seen."""
+    """Steps after the fault until the book is the other's again, to stay; None: not seen."""
 
 
 # -- playing -----------------------------------------------------------------------------------------------------------
@@ -136,7 +136,10 @@ def gaps_of(hurt: Step, sound: Step) -> Iterator[tuple[str, Gap]]:
     """Compare every target of a step with the nearest one of the other world in that step."""
     for name, price in sound.prices.items():
         right = [targets[name] for targets in sound.targets]
-        found = [min((gap(targets[name], each, price) for each in right), key=lambda gap: gap.bands) for targets in hurt.targets]
+        found = [
+            min((gap(targets[name], each, price) for each in right), key=lambda gap: gap.bands)
+            for targets in hurt.targets
+        ]
         yield name, max(found, key=lambda gap: gap.bands)
 
 
@@ -151,9 +154,12 @@ def names(gaps: list[dict[str, Gap]], is_so: Callable[[Gap], bool]) -> list[str]
 
 
 def healing(bands: list[float], end: int) -> int | None:
-    """Return how many steps after the end the last one beyond the band is over; 0: none was beyond it by then."""
-    beyond = [number for number, each in enumerate(bands) if each > 1.0]
-    last = beyond[-1] + 1 if beyond else 0
+    """Return how many steps after the end the two books are the same again, to stay.
+
+    That is within two bands: each may be a band away from what it would trade to.
+    """
+    apart = [number for number, each in enumerate(bands) if each > 2.0]
+    last = apart[-1] + 1 if apart else 0
     return None if last == len(bands) else max(0, last - end)
 
 
@@ -194,7 +200,7 @@ def told(world: World, already: dict[str, int]) -> Counter[str]:
     found: Counter[str] = Counter()
     for record in world.read("alerts")[already["alerts"] :]:
         alert = orjson.loads(record.value or b"")
-        if alert["kind"] not in ELSEWHERE and alert["result"] not in {"applied", "no_op"}:
+        if alert["kind"] not in ELSEWHERE:
             found[f"alert {alert['kind']}"] += 1
     for topic in topics()[1:]:
         for record in world.read(topic)[already[topic] :]:

@@ -184,6 +184,7 @@ class World(Driver):
         """Let ten seconds pass: prices in a batch and one by one, readings, signals, outcomes, orders, reports."""
         self.arrive()
         self.settings()
+        self.run()
         self.prices_at(2 * self.step_number)
         self.say(Message("batch", "prices", None, {"ticks": self.ticks(BATCHED)}, ""))
         if self.step_number % 3 == 0:
