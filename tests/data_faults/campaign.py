@@ -201,7 +201,8 @@ def told(world: World, already: dict[str, int]) -> Counter[str]:
     for record in world.read("alerts")[already["alerts"] :]:
         alert = orjson.loads(record.value or b"")
         if alert["kind"] not in ELSEWHERE:
-            found[f"alert {alert['kind']}"] += 1
+            answer = f" {alert['result'].partition(':')[0]}" if alert["kind"] == "control_applied" else ""
+            found[f"alert {alert['kind']}{answer}"] += 1
     for topic in topics()[1:]:
         for record in world.read(topic)[already[topic] :]:
             headers = {name: value.decode() for name, value in record.headers}

@@ -1,6 +1,10 @@
-"""`python -m data_faults.table` plays the whole campaign and writes its table into docs/reliability.md."""
+"""`python -m data_faults.table` plays the whole campaign and writes its table into docs/reliability.md.
 
-from collections.abc import Iterable, Iterator
+With names of inputs, only the rows of these.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -43,12 +47,16 @@ def heals(found: Result) -> str:
     return f"{found.heals * STEP_S} s" if found.bands > 1.0 else "–"
 
 
-def table() -> str:
-    """Play all cells; kinds of one number that do the same stand in one row."""
+def table(inputs: Sequence[str]) -> str:
+    """Play the cells of some inputs, of all if none is named; kinds of one number that do the same share a row."""
+    before = documented() if inputs else {}
     found: dict[Place, tuple[str, ...]] = {}
     for cell in cells():
         place = place_of(cell)
-        found[place] = (*found.get(place, ()), *columns(result(cell)))
+        if inputs and cell.input not in inputs:
+            found[place] = before[place]
+        else:
+            found[place] = (*found.get(place, ()), *columns(result(cell)))
     return "\n".join([HEAD, *rows(found.items())])
 
 
@@ -67,10 +75,10 @@ def documented() -> dict[Place, tuple[str, ...]]:
     return found
 
 
-def written(page: str) -> str:
+def written(page: str, inputs: Sequence[str]) -> str:
     """Return the page with a new table; its prose comes before it."""
-    return f"{page.partition(BEGIN)[0]}{table()}\n"
+    return f"{page.partition(BEGIN)[0]}{table(inputs)}\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), sys.argv[1:]), encoding="utf-8")

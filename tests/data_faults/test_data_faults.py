@@ -9,13 +9,15 @@ from data_faults.rules import KNOWN, broken, known
 from data_faults.table import columns, documented, place_of
 
 CELLS = cells()
-EVERYDAY = {"×10", "emptied", "stuck", "lost"}
-"""Kinds that are played lasting in `make test` too."""
+MORE_OF_THE_SAME = {"×100", "×1000", "÷100", "÷1000"}
+EVERYDAY_LASTING = {"×10", "emptied"}
+"""Kinds that `make test` leaves to `make test-all`, and those that it plays lasting."""
 
 
 def marked(cell: Cell, *marks) -> pytest.param:
-    """Return a cell as a parameter: all tests of one cell run in one process, most of the lasting ones at night."""
-    long = [pytest.mark.long] if cell.lasting and cell.kind not in EVERYDAY else []
+    """Return a cell as a parameter: all tests of one cell run in one process, most of the lasting ones in `make test-all`."""
+    everyday = cell.kind in EVERYDAY_LASTING if cell.lasting else cell.kind not in MORE_OF_THE_SAME
+    long = [] if everyday else [pytest.mark.long]
     return pytest.param(cell, marks=[pytest.mark.xdist_group(cell.name), *long, *marks], id=cell.name)
 
 
@@ -61,6 +63,6 @@ def test_the_world_is_one_that_a_fault_could_hurt():
     fields = chain.from_iterable(each["cells"] for each in world.allocations()[-1:])
     assert sorted(each["cents"] != 0 for each in fields) == [True] * 15
     assert world.allocations()[-1]["bound"] == []
-    assert clean(6).told == {"alert control_applied": 2}
+    assert clean(6).told == {"alert control_applied applied": 2}
     assert world.state().gates.get(("main",)).status == "open"
     assert world.context.metrics.counts["rl_answers_total"][("counted",)] == 15
