@@ -45,7 +45,7 @@ class Cell(NamedTuple):
         return "-".join(filter(None, (self.input, self.field, self.kind, "lasting" if self.lasting else "once")))
 
 
-# -- kinds that hurt one number ------------------------------------------------------------------------------------------
+# -- kinds that hurt one number --------------------------------------------------------------------------------------
 def times(factor: float) -> Callable[[float, float], Any]:
     return lambda value, _before: value * factor
 
@@ -66,7 +66,7 @@ NUMBERS: dict[str, Callable[[float, float], Any]] = {
 """From the number, and the one that was sent last before the fault, to what is sent."""
 
 
-# -- kinds that hurt the message -----------------------------------------------------------------------------------------
+# -- kinds that hurt the message -------------------------------------------------------------------------------------
 Series = tuple[str, str, str]
 
 
@@ -171,7 +171,7 @@ def contradicting(message: Message, memory: Memory) -> bytes:
     return value
 
 
-# -- where a fault acts --------------------------------------------------------------------------------------------------
+# -- where a fault acts ----------------------------------------------------------------------------------------------
 def path_of(message: Message, cell: Cell, field: str) -> Path:
     """Return the path of a field; in a batch, of the victim's tick."""
     path: Path = tuple(field.split("."))
@@ -254,7 +254,7 @@ class Fault:
         return at_once(written.replace(f'"{NAN}"'.encode(), b"NaN").replace(NAN.encode(), b".nan"))
 
 
-# -- which cells make sense ----------------------------------------------------------------------------------------------
+# -- which cells make sense ------------------------------------------------------------------------------------------
 WITHOUT: dict[str, set[str]] = {
     "order": {"swapped"},
     "settings": {"swapped", "unit", "stuck", "delayed", "ahead", "duplicated", "reordered", "frozen"},

@@ -46,7 +46,9 @@ CUTS_AT_ONCE = (
     "one reading beyond a threshold cuts at once, EXIT excepted: to wait for a second one would be to wait in a real "
     "cascade as well"
 )
-USUAL_CLAIMS = "a claim counts for up to max_usual_claims (3) usual ones, and what was bought on it is kept while it pays"
+USUAL_CLAIMS = (
+    "a claim counts for up to max_usual_claims (3) usual ones, and what was bought on it is kept while it pays"
+)
 CHANGE_OF_MIND = "a smaller claim cannot be told from a change of mind; it takes a part of one strategy's share"
 ESTIMATED = "what a signal does not claim is estimated, and diagnostics say so; the estimate is not the claim"
 VOLATILITY = "a claimed volatility counts within a factor of max_volatility_ratio (5) of the coin's own"

@@ -15,9 +15,7 @@ from data_faults.world import STEP_S
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN = "| input | what | fault |"
-HEAD = (
-    f"{BEGIN} once: moved | told | heals | lasting: moved | told | heals |\n|---|---|---|---|---|---|---|---|---|"
-)
+HEAD = f"{BEGIN} once: moved | reported | heals | lasting: moved | reported | heals |\n{'|---' * 9}|"
 WHOLE = "message"
 """What is hurt where it is not one number."""
 
@@ -35,7 +33,7 @@ def place_of(cell: Cell) -> Place:
 
 
 def columns(found: Result) -> tuple[str, str, str]:
-    """Return what moved, who was told, and how soon it heals, as the table says it."""
+    """Return what moved, what reported it, and how soon it heals, as the table says it."""
     moved = f"{found.moved_usd:,.0f} USD, {found.moved_share:,.0%}" if found.bands >= 0.01 else "0"
     told = [f"`{each.removeprefix('alert ')}`" for each in found.told]
     return moved, ", ".join(told or [f"(counter `{each}`)" for each in found.counted]) or "–", heals(found)

@@ -15,7 +15,7 @@ EVERYDAY_LASTING = {"×10", "emptied"}
 
 
 def marked(cell: Cell, *marks) -> pytest.param:
-    """Return a cell as a parameter: all tests of one cell run in one process, most of the lasting ones in `make test-all`."""
+    """Return a cell as a parameter: all its tests run in one process, most lasting ones in `make test-all` alone."""
     everyday = cell.kind in EVERYDAY_LASTING if cell.lasting else cell.kind not in MORE_OF_THE_SAME
     long = [] if everyday else [pytest.mark.long]
     return pytest.param(cell, marks=[pytest.mark.xdist_group(cell.name), *long, *marks], id=cell.name)

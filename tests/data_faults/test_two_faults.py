@@ -1,4 +1,4 @@
-"""Two faults at a time, drawn: nothing crashes, no target has the wrong direction, and a replay gives the same bytes."""
+"""Two faults at a time, drawn: nothing crashes, no target turns, and a replay gives the same bytes."""
 
 from functools import cache
 

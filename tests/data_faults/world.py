@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import yaml
-from worlds import KELLY, SECOND_NS, with_
+from worlds import KELLY, with_
 
 from config.policy import RlSettings
 from config.watch import FileWatch
