@@ -8,7 +8,7 @@ WORKERS ?= 2
 SPREAD = -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all nightly check bench loop faults fuzz sbom audit verifier fmt docs lock
+.PHONY: help venv demo test test-all nightly check bench loop faults data-faults fuzz sbom audit verifier fmt docs lock
 
 help: ## list these words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1	/' | expand -t 10
@@ -41,6 +41,9 @@ loop: $(READY) ## signals, a worker and the paper broker on Apache Kafka for ten
 
 faults: $(DEV) ## kill and hurt workers on Apache Kafka, many times, and count (ARGS="--rounds 3 --only zombie")
 	@PYTHONPATH=.:tests $(BIN)/python -m faults.campaign $(ARGS)
+
+data-faults: $(DEV) ## play every data fault, and write the table of docs/reliability.md (ARGS="order rl")
+	@PYTHONPATH=.:tests $(BIN)/python -m data_faults.table $(ARGS)
 
 fuzz: $(DEV) ## 100,000 payloads through ingest and the fold (ARGS="-x")
 	@HIMARI_FUZZ=100000 $(BIN)/python -m pytest tests/streams/test_payloads.py -o timeout=0 $(ARGS)

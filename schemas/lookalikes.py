@@ -62,6 +62,31 @@ def infinite(text: str) -> tuple[str, str] | None:
     >>> infinite('{"ticks": [{"price": 1}, {"price": NaN}]}'), infinite('{"a": {"b": [1, 1e400]}}'), infinite("{]")
     (('ticks[1].price', 'NaN'), ('a.b.1', '1e400'), None)
     """
+    found = next(_places(text), None)
+    if found is None:
+        return None
+    path, literal = found
+    return (_of_a_tick(path) if path[:1] == ("ticks",) else ".".join(path)), literal
+
+
+def infinite_ticks(text: str) -> dict[int, tuple[str, str]] | None:
+    """Return path and text of the first non-finite number of each tick that has one, by the tick's place.
+
+    None where the record has one elsewhere.
+
+    >>> infinite_ticks('{"ticks": [{"price": 1}, {"price": NaN}]}'), infinite_ticks('{"ticks": [], "a": NaN}')
+    ({1: ('price', 'NaN')}, None)
+    """
+    found: dict[int, tuple[str, str]] = {}
+    for path, literal in _places(text):
+        if len(path) < 2 or path[0] != "ticks" or not path[1].isdecimal():
+            return None
+        found.setdefault(int(path[1]), (".".join(path[2:]), literal))
+    return found
+
+
+def _places(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield path and text of each non-finite number in a record; of none in what is not JSON."""
 
     def take(literal: str) -> Any:
         return literal if math.isfinite(float(literal)) else _Infinite(literal)
@@ -69,8 +94,8 @@ def infinite(text: str) -> tuple[str, str] | None:
     try:
         tree = json.loads(text, parse_constant=_Infinite, parse_float=take, parse_int=take)
     except ValueError:
-        return None
-    return next(_infinite_in(tree, ()), None)
+        return
+    yield from _infinite_in(tree, ())
 
 
 class _Infinite(str):
@@ -79,9 +104,9 @@ class _Infinite(str):
     __slots__ = ()
 
 
-def _infinite_in(value: Any, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _infinite_in(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(value, _Infinite):
-        yield (_of_a_tick(above) if above[:1] == ("ticks",) else ".".join(above)), str(value)
+        yield above, str(value)
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, each in inner:
         yield from _infinite_in(each, (*above, str(name)))

@@ -10,7 +10,7 @@ second parse (`_is_shallow`, `_has_no_doubles`); a record with a backslash is al
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import orjson
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from schemas.base import Message
 from schemas.errors import InvalidMessage, UnwritableMessage
-from schemas.lookalikes import infinite, of_bytes, of_object
+from schemas.lookalikes import infinite, infinite_ticks, of_bytes, of_object
 from schemas.price import RAW_TICKS, TICKS, PlainTick, PriceTick, PriceTicks, descends
 from schemas.rules import FIELD_CHARS_MAX, Fault, first, shown
 
@@ -73,11 +73,16 @@ class Ticks(NamedTuple):
 def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> Ticks:
     """Return the ticks of one record of `prices`: one tick, or many under "ticks". Each bad one is refused by itself.
 
+    Ticks with NaN or an infinity make a record that is not JSON; where nothing else is wrong, the others are returned.
+
     Raises:
         InvalidPriceException: the record is not a JSON object, its only tick is invalid, or "ticks" is not an array
             of 1 to 10,000.
     """
-    tree = _object(PriceTick, raw, place, limits)
+    try:
+        tree = _object(PriceTick, raw, place, limits)
+    except InvalidMessage as error:
+        return _finite_ones(raw or b"", error, place)
     many = "ticks" in tree
     if many and "price" in tree:
         rule = "must not stand beside price: a record holds one tick, or many under ticks"
@@ -93,7 +98,7 @@ def decode_ticks(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) 
         if isinstance(tick, Fault):
             raise _refused(PriceTick, place, _with_hint(tick, tree))
         return Ticks([tick], (0,), [], many)
-    return _one_by_one(tree, place)
+    return _one_by_one(tree, place, {})
 
 
 def decode_prices(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> list[PlainTick]:
@@ -108,15 +113,39 @@ def decode_prices(raw: bytes | None, *, place: str, limits: RecordLimits = WIRE)
     return found.ticks
 
 
-def _one_by_one(tree: dict[str, Any], place: str) -> Ticks:
-    """Return the ticks of a message in which at least one is invalid."""
+def _finite_ones(raw: bytes, error: InvalidMessage, place: str) -> Ticks:
+    """Return the ticks of an unreadable message if it is only some ticks that hold NaN or an infinity.
+
+    Raises:
+        InvalidMessage: `error`, if it is anything else.
+    """
+    if error.code != "not_finite":
+        raise error
+    text = raw.decode()
+    refused = infinite_ticks(text)
+    tree = json.loads(text, parse_int=_number) if refused and not _doubled(text) else {}
+    if not refused or type(tree) is not dict or "ticks" not in tree or "price" in tree:
+        raise error
+    faults = {
+        number: Fault("not_finite", at, f"must be finite, was {shown(was)}") for number, (at, was) in refused.items()
+    }
+    return _one_by_one(tree, place, faults)
+
+
+def _number(digits: str) -> float:
+    """Return an integer as JSON has it; one beyond every float is infinite."""
+    return int(digits) if len(digits) < _DIGITS_MAX else math.inf
+
+
+def _one_by_one(tree: dict[str, Any], place: str, faults: Mapping[int, Fault]) -> Ticks:
+    """Return the ticks of a message in which at least one is invalid; `faults`: of those that are known to be."""
     try:
         raw_ticks = RAW_TICKS.validate_python(tree)["ticks"]
     except ValidationError as error:
         raise _refused(PriceTicks, place, first(error)) from None
     good, refused = {}, []
     for number, raw_tick in enumerate(raw_ticks):
-        tick = _tick(raw_tick)
+        tick = faults.get(number) or _tick(raw_tick)
         if isinstance(tick, Fault):
             refused.append(RefusedTick(number, refused_tick(number, tick, place=place)))
         else:
@@ -320,6 +349,7 @@ def _refuse_nan(value: Any, path: str) -> None:
             _refuse_nan(inner, f"{path}[{index}]")
 
 
+_DIGITS_MAX = 300
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _PAIRS = ((b"{}", b""), (b"[]", b""))
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')

@@ -15,7 +15,7 @@ from engines.pipeline.decide import Trigger
 from engines.pipeline.sizing_modes import ACTIVE
 from engines.state import capacity
 from engines.state.partition import MARKET_WIDE, POLICY, State
-from engines.state.records import Gate, ScopeOverrides
+from engines.state.records import Book, Gate, ScopeOverrides
 
 TOLD_CHARS_MAX = 1_000
 """An answer is read by people, and an alert has to fit its topic whatever was ordered."""
@@ -113,11 +113,26 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     if broken is not None:
         return f"rejected: {' '.join(broken)}"
     book = state.book(portfolio)
+    doubtful = _far_from_reported(state, book, value)
+    if doubtful and not payload.get("reset_peak"):
+        return doubtful
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
-    state.put_book(portfolio, book._replace(value_usd=value, peak_usd=peak))
+    stated = book._replace(value_usd=value, peak_usd=peak, reported_usd=0.0, suspect_usd=0.0, suspect_ns=0)
+    state.put_book(portfolio, stated)
     if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
         folded.call_for(portfolio, Trigger("value", control_id, mode="scale_down", cell=None))
     return "applied"
+
+
+def _far_from_reported(state: State, book: Book, value: float) -> str:
+    """Return the answer to an order that states another equity than the account reports, "" where it does not."""
+    reported, ratio = book.reported_usd, state.params.market.collar.doubt_ratio
+    if not reported or reported / ratio <= value <= reported * ratio:
+        return ""
+    return (
+        f"rejected: value_usd must be within a factor of {ratio:g} of {reported:.2f}, the equity last reported, "
+        f"was {value:.2f}; with reset_peak it is applied"
+    )
 
 
 def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:

@@ -1,19 +1,26 @@
 """Positions: what a portfolio reports to hold, and its equity. A report moves no target by itself.
 
+An equity further from the last reported one than any market moves it between two reports is suspect: the report counts
+without it until another one agrees (`market.collar`: `doubt_ratio`, `agreement`, `doubt_s`).
+
 Source: docs/pipeline.md, triggers.
 """
 
-from engines.handlers.effects import FoldResult, Journaled
+from engines.handlers.effects import FoldResult, Journaled, alert
 from engines.handlers.market import watch_caps
+from engines.numerics.exact import ln
+from engines.parameters import CollarParams
 from engines.pipeline.decide import Trigger
 from engines.state import capacity
 from engines.state.partition import State
 from engines.state.records import Book
 
+SECOND_NS = 1_000_000_000
+
 
 def fold_positions(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Take a report; the newest timestamp wins. Equity, caps and unmanaged positions may call for a decision."""
-    body = entry.body
+    body, rule = entry.body, state.params.market.collar
     portfolio = body["portfolio_id"]
     book = state.book(portfolio)
     if book.positions is not None and body["timestamp_ns"] <= book.positions_ns:
@@ -25,23 +32,55 @@ def fold_positions(state: State, entry: Journaled, folded: FoldResult) -> None:
         folded.refuse(entry, *broken)
         return
     positions = tuple(sorted((symbol, float(quantity)) for symbol, quantity in body["quantities"].items()))
-    value = body.get("equity")
-    value = book.value_usd if value is None else float(value)
-    after = book._replace(
-        positions=positions,
-        positions_ns=body["timestamp_ns"],
-        as_of_sequence=as_of,
-        value_usd=value,
-        peak_usd=max(book.peak_usd, value),
-    )
+    stated = body.get("equity")
+    believed = stated is not None and is_believed(book, stated, body["timestamp_ns"], rule)
+    after = book._replace(positions=positions, positions_ns=body["timestamp_ns"], as_of_sequence=as_of)
+    if stated is not None and believed:
+        value = float(stated)
+        after = after._replace(
+            value_usd=value, peak_usd=max(book.peak_usd, value), reported_usd=value, suspect_usd=0.0, suspect_ns=0
+        )
+    elif stated is not None and not _agrees(book, stated, rule):
+        if not book.suspect_usd:
+            _warn(state, entry, folded, book, stated)
+        after = after._replace(suspect_usd=float(stated), suspect_ns=body["timestamp_ns"])
     state.put_book(portfolio, after)
     for symbol, quantity in positions:
         if quantity:
             state.holders.setdefault(symbol, {})[portfolio] = None
     strays = any(quantity and symbol not in book.managed for symbol, quantity in positions)
-    if value != book.value_usd or strays or book.unmanaged:
+    if after.value_usd != book.value_usd or strays or book.unmanaged:
         folded.call_for(portfolio, Trigger("value", "positions", mode="scale_down", cell=None, quiet=True))
     watch_caps(state, entry.offset, portfolio, folded)
+
+
+def is_believed(book: Book, stated: float, at_ns: int, rule: CollarParams) -> bool:
+    """Return whether an equity counts: within `doubt_ratio` of the last reported one, or confirmed by a later report.
+
+    The first report is always believed, as is the first one after an order that stated the equity.
+    """
+    if not book.reported_usd or abs(ln(stated / book.reported_usd)) <= ln(rule.doubt_ratio):
+        return True
+    return _agrees(book, stated, rule) and at_ns - book.suspect_ns >= rule.doubt_s * SECOND_NS
+
+
+def _agrees(book: Book, stated: float, rule: CollarParams) -> bool:
+    """Return whether an equity is near the suspect one."""
+    return book.suspect_usd > 0.0 and abs(ln(stated / book.suspect_usd)) <= rule.agreement
+
+
+def _warn(state: State, entry: Journaled, folded: FoldResult, book: Book, stated: float) -> None:
+    ratio = state.params.market.collar.doubt_ratio
+    alert(
+        state,
+        folded,
+        entry.offset,
+        "suspect_equity",
+        entry.body["portfolio_id"],
+        severity="warning",
+        value=stated,
+        threshold=book.reported_usd * (ratio if stated > book.reported_usd else 1.0 / ratio),
+    )
 
 
 def _not_published(book: Book, as_of: int | None) -> capacity.Broken:

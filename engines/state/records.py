@@ -163,6 +163,12 @@ class Book(NamedTuple):
     """Symbols with a live forecast that the last full decision could not size for want of a fresh price, sorted."""
     breached: bool = False
     """Whether a broken cap has been reported and is still broken."""
+    reported_usd: float = 0.0
+    """The equity last reported by `positions`; 0: none since an order stated it."""
+    suspect_usd: float = 0.0
+    """A reported equity too far from it to count before another report agrees; 0: none."""
+    suspect_ns: int = 0
+    """Time of the report that first had it."""
 
 
 class Market(NamedTuple):

@@ -57,7 +57,7 @@ def migrate(meta: Meta, records: Rows) -> tuple[Meta, Rows]:
         elif table == "targets":
             changed = [*changed, _share(changed[0], values.get(key.split(b"|")[0], 0.0))]
         elif table == "books":
-            changed = [*changed, None, changed[2], now_ns, managed.get(key, []), [], [], False]
+            changed = [*changed, None, changed[2], now_ns, managed.get(key, []), [], [], False, 0.0, 0.0, 0]
         after[table, key] = orjson.dumps(changed)
     after |= _pools({key: orjson.loads(after[table, key])[0] for table, key in rows if table == "kelly-posteriors"})
     return meta | {"settings": _settings(settings)}, after

@@ -83,6 +83,7 @@ ALERTS: Final = (
     "breaker",
     "stale_price",
     "suspect_price",
+    "suspect_equity",
     "late_prices",
     "clock_skew",
     "config_rejected",

@@ -64,7 +64,7 @@ async def test_the_kill_switch_halts_everything_outlives_a_kill_and_is_listed_wi
         value = ("--portfolio", "main", "--usd", "50000", "--reset-peak", "--reason", "withdrawal", "--wait", "60")
         code, out, err = await cluster.himari("control", "value", *value)
         assert (code, out.count(": applied")) == (0, 1), err
-        assert await sized(cluster, "s-4") == pytest.approx(0.99 * 6_750.0, abs=0.02), "as the smaller value cut it"
+        assert await sized(cluster, "s-4") == pytest.approx(3_851.39 / 2, rel=0.02), "half the value, half the size"
     code, out, err = await cluster.himari("control", "list")
     assert (code, out, err) == (0, "", "all ACTIVE\n")
     code, out, _ = await cluster.himari("control", "list", "--history")

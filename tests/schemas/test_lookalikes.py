@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import InvalidMessage
 from schemas.positions import Positions
 from schemas.signal import TacticalSignal
-from schemas.wire import decode, decode_prices
+from schemas.wire import decode, decode_prices, decode_ticks
 from tests.schemas.examples import NOW, SIGNAL, TEXT, TICK, raw, without
 
 CONFLUENT = (42).to_bytes(5, "big")
@@ -76,6 +76,36 @@ def test_a_tick_of_many_that_is_not_finite_is_named_by_its_place():
     with pytest.raises(InvalidMessage, match=r"ticks\[1\]\.price must be finite, was 'NaN'") as refused:
         decode_prices(value, place="prices")
     assert refused.value.field == "ticks[1].price"
+
+
+@pytest.mark.parametrize("literal", ["NaN", "-Infinity", "1e400", "9" * 5_000])
+@pytest.mark.parametrize("at", ["price", "note", "volume"])
+def test_the_good_neighbours_of_a_tick_that_is_not_finite_are_taken(at, literal):
+    ticks = [TICK | {"symbol": "A"}, TICK | {at: "@"}, TICK | {"symbol": "C"}, TICK | {at: "@"}, TICK | {"price": -1}]
+    found = decode_ticks(json.dumps({"ticks": ticks}).replace('"@"', literal).encode(), place="prices")
+    assert [tick["symbol"] for tick in found.ticks] == ["A", "C"]
+    assert list(found.numbers) == [0, 2]
+    assert [(each.number, each.error.code, each.error.field) for each in found.refused] == [
+        (1, "not_finite", f"ticks[1].{at}"),
+        (3, "not_finite", f"ticks[3].{at}"),
+        (4, "out_of_range", "ticks[4].price"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"ticks":[@,{"price":NaN}],"note":NaN}',
+        '{"ticks":[@,{"price":NaN}],"price":1}',
+        '{"ticks":[@,{"price":NaN,"price":NaN}]}',
+        '{"ticks":[@],"note":{"ticks":[NaN]}}',
+        '{"ticks":{"0":@,"1":NaN},"note":1}',
+        '[{"ticks":[@,NaN]}]',
+    ],
+)
+def test_a_record_in_which_more_is_wrong_than_ticks_that_are_not_finite_is_refused(wrong):
+    with pytest.raises(InvalidMessage):
+        decode_ticks(wrong.replace("@", json.dumps(TICK)).encode(), place="prices")
 
 
 def test_ticks_and_a_price_are_not_taken_together():
