@@ -35,6 +35,9 @@ class KafkaSettings(Frozen):
     checkpoint_entries: Annotated[int, Ge(1), Le(1_000_000)] = Field(
         5_000, description="largest number of entries between checkpoints"
     )
+    max_ahead_s: Annotated[float, Ge(60), Le(31_536_000)] = Field(
+        86_400.0, description="how far a journal entry may be ahead of this worker's clock before it stops, seconds"
+    )
     data_dir: Annotated[str, StringConstraints(min_length=1)] = Field(
         ".himari", description="folder of the local tables, relative to the working directory"
     )

@@ -15,6 +15,7 @@
     ├── ConfigurationException               5   invalid settings: nothing changes
     ├── UnwritableMessage                    1   a value cannot be written as JSON
     ├── ProcessorStopped                     1   an invariant is broken: the worker stops
+    │   └── StrayRecord                           a record of the journal that no worker wrote
     ├── PortTaken                            1   the port is in use
     ├── NotAllowed                           1   the broker's ACLs forbid the request
     ├── LoginRefused                         5   authentication with the broker failed
@@ -125,6 +126,10 @@ class UnwritableMessage(SizingError):
 
 class ProcessorStopped(SizingError):
     """An invariant is broken: later results cannot be trusted, so the worker stops and commits nothing past it."""
+
+
+class StrayRecord(ProcessorStopped):
+    """A record that no worker wrote, or a time that cannot be: nothing of it is folded, and the worker stops."""
 
 
 class PortTaken(SizingError):

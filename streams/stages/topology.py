@@ -27,6 +27,8 @@ class Context(NamedTuple):
     version: int = 0
     """Decision version; 0: that of this code."""
     migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS
+    max_ahead_ns: int = 86_400 * 10**9
+    """How far a journal entry may be ahead of the clock."""
 
 
 class Timed(Fold, Protocol):
@@ -77,7 +79,10 @@ def _market(context: Context, partition: int) -> MarketFold:
 
 def _sizing(context: Context, partition: int) -> SizingFold:
     observe = None if context.metrics is None else context.metrics.processor("sizing", partition).observe
-    return SizingFold(partition, observe, context.headers, context.version, context.migrations)
+    clock, ahead_ns = context.clock, context.max_ahead_ns
+    return SizingFold(
+        partition, observe, context.headers, context.version, context.migrations, lambda: clock() + ahead_ns
+    )
 
 
 MARKET = Stage(
