@@ -74,8 +74,13 @@ def _trading(word: str) -> None:
     @control.command(word, help=HELP[word])
     @click.option("--scope", required=True, help="all, portfolio:P, strategy:S or symbol:X.")
     @_ordering(word)
-    def command(scope: str, reason: str, by: str | None, **options: Any) -> None:
-        _give(trading_order(word, scope, reason, by or _user(), clock().now_ns()), **options)
+    def command(scope: str, reason: str, by: str | None, *, everything: bool = False, **options: Any) -> None:
+        order = trading_order(word, scope, reason, by or _user(), clock().now_ns(), everything=everything)
+        _give(order, **options)
+
+    if word == "resume":
+        everything = "With --scope all: also end every halt and reduction of a portfolio, strategy or symbol."
+        command.params.append(click.Option(["--everything"], is_flag=True, help=everything))
 
 
 for _word in HELP:

@@ -25,9 +25,14 @@ def settings_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int
     return _order(f"settings-{payload['hash'][:16]}-{now_ns}", "settings", payload, reason, by, now_ns)
 
 
-def trading_order(word: str, scope: str, reason: str, by: str, now_ns: int) -> dict[str, Any]:
-    """Return the control record that halts, reduces or resumes a scope, with a unique id."""
-    payload = {"scope": scope, "state": STATES[word]}
+def trading_order(
+    word: str, scope: str, reason: str, by: str, now_ns: int, *, everything: bool = False
+) -> dict[str, Any]:
+    """Return the control record that halts, reduces or resumes a scope, with a unique id.
+
+    `everything`: a resume of `all` also ends what narrower scopes are ordered.
+    """
+    payload = {"scope": scope, "state": STATES[word]} | ({"everything": True} if everything else {})
     return _order(_name(word, now_ns), "trading_state", payload, reason, by, now_ns)
 
 
