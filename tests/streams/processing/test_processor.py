@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from schemas.errors import NotFound, ProcessorStopped
+from streams.processing import processor as processing
 from streams.processing.checkpoint import Progress, Version, pack
 from streams.processing.life import TRANSITIONS, Event, Phase
 from streams.processing.memory_cluster import LocalStore, Log, MemoryCluster, MemoryPorts
@@ -139,6 +140,25 @@ def test_publishing_comes_before_the_checkpoint_and_acknowledging_after_it():
         "acknowledged",
         "acknowledged",
     ]
+
+
+def test_a_chunk_that_leads_to_much_is_published_in_parts_and_acknowledged_once_as_a_whole(monkeypatch):
+    monkeypatch.setattr(processing, "SENDS_MAX", 2)
+
+    async def scenario():
+        journey = Journey(checkpoint_entries=4)
+        await journey.processor.recover()
+        await journey.take(journey.tick(b"a", b"b", b"c", b"d", b"e"))
+        assert (journey.processor.offset, journey.processor.checkpointed) == (4, 3)
+        await journey.processor.checkpoint()
+        return journey
+
+    journey = asyncio.run(scenario())
+    part = ["sends 2", "took 2, sent 2"]
+    checkpoint = ["writes 4", "progress 3", "checkpoint at 3, 4 records"]
+    last = ["writes 1", "progress 4", "checkpoint at 4, 1 records", "acknowledged"]
+    assert journey.log[1:] == [*part, *part, *checkpoint, "sends 1", "took 1, sent 1", *last]
+    assert [record.value for record in journey.steps.read(0)] == [f"{key} 1 {at}".encode() for at, key in enumerate("abcde")]
 
 
 def test_a_checkpoint_is_due_after_its_interval_and_holds_only_what_was_touched():
