@@ -7,9 +7,9 @@ import signal
 import sys
 
 import click
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from config.policy import TensorNames
+from config.policy import TensorNames, Url
 from config.settings import Settings
 from engines.state.partition import State
 from schemas.errors import NotFound, PortTaken
@@ -23,6 +23,7 @@ from streams.policy.reference_server import HOST, MODEL, WRONGS, Endpoint, Switc
 from streams.policy.report import render, rows
 
 UNREACHABLE = 6
+URLS: TypeAdapter[str | None] = TypeAdapter(Url | None)
 
 
 @click.group()
@@ -131,10 +132,12 @@ def check(
     as_json: bool,
 ) -> None:
     """Check that a policy endpoint conforms, and measure its latency. Exit 1 if it does not, 6 if unreachable."""
+    for name, value in (("url", url), ("proxy", proxy)):
+        _refuse_secrets(name, value)
     chosen = protocol or ("predict" if url.rstrip("/").endswith("predict") else "oip")
     chosen_s = timeout_s or Settings().rl.timeout_sec
     named = _named(tensors)
-    link = Link(url.rstrip("/"), token=os.environ.get(token_env) if token_env else None, proxy=proxy)
+    link = Link(url.rstrip("/"), token=_token(token_env), proxy=proxy)
     probe = Probe(link, chosen, model=model, tensors=named, timeout_s=chosen_s, count=count)
     report = asyncio.run(probe.report())
     click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _render(report))
@@ -159,6 +162,26 @@ def report(portfolio: str | None, config: str | None, bootstrap: str | None, *, 
         raise NotFound(f"portfolio {portfolio} does not use a policy and has no scored decisions")
     for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else render(found):
         click.echo(line)
+
+
+def _refuse_secrets(name: str, value: str | None) -> None:
+    """Refuse a URL that the settings would refuse: user, query or fragment may be a secret, and it is shown."""
+    try:
+        URLS.validate_python(value)
+    except ValidationError:
+        rule = f"--{name} must be http(s)://HOST[:PORT][/PATH], without user, query and fragment (the value is not shown)"
+        raise click.BadOptionUsage(name, rule) from None
+
+
+def _token(variable: str | None) -> str | None:
+    """Return the token in an environment variable, None if none is named."""
+    if variable is None:
+        return None
+    token = os.environ.get(variable, "").strip()
+    if not token or not token.isascii() or not token.isprintable():
+        rule = "--token-env must name a variable with a token of printable ASCII (its value is not shown)"
+        raise click.BadOptionUsage("token_env", rule)
+    return token
 
 
 def _named(tensors: tuple[str, ...]) -> TensorNames:

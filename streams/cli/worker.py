@@ -11,6 +11,7 @@ import uvloop
 from config.load import Loaded
 from config.watch import FileWatch
 from streams.cli.common import clock, common, connection, loaded
+from streams.worker import descriptors
 from streams.worker.drain import drain_all
 from streams.worker.run import leave
 from streams.worker.worker import prepare
@@ -33,6 +34,7 @@ def worker(config: str | None, bootstrap: str | None, to_version: int | None, *,
         msg = "--to requires --drain"
         raise click.UsageError(msg)
     found = loaded(config, bootstrap)
+    descriptors.require(found.settings)
     logging.basicConfig(
         level=found.settings.monitoring.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -18,8 +18,10 @@ from streams.processing.ports import Fold, FoldRecord, Ports, Record, RecordKey,
 from streams.processing.published_outputs import PublishedOutputs
 
 TEN_SECONDS_NS = 10_000_000_000
-SENDS_MAX = 2_000
-"""Outputs after which a chunk is published before it is folded on: what one record leads to has no such bound."""
+PART_SENDS_MAX = 2_000
+PART_NS_MAX = 250_000_000
+"""Outputs, or time, after which a chunk is published before it is folded on: one record may lead to thousands of
+decisions, and the loop has to turn meanwhile."""
 
 
 class ProcessorObserver(Protocol):
@@ -242,8 +244,10 @@ class Processor:
                 await self._checkpoint(self.background)
 
     async def _take_part(self, records: Sequence[Record], first: int) -> int:
-        """Fold a chunk from its `first` record to its end or `SENDS_MAX` outputs, and publish; return where it ends."""
+        """Fold a part of a chunk from its `first` record on, and publish; return the index where it ends."""
         sends, end = self._fold_from(records, first)
+        if end < len(records) and not sends:
+            await asyncio.sleep(0)  # publishing lets the loop turn, but there is nothing to publish
         crashpoints.at("folded")
         await self._publish(sends, end - first)
         crashpoints.at("published")
@@ -267,7 +271,8 @@ class Processor:
         return due and self._owns_partition()
 
     def _fold_from(self, records: Sequence[Record], first: int) -> tuple[list[Send], int]:
-        """Fold each new record from `first` on; return what to publish, in order, and the index after the last one."""
+        """Fold new records from `first` on, as many as make a part; return what to publish, and where it ends."""
+        until_ns = self._clock() + PART_NS_MAX
         fold, offset, contiguous = self._fold_record, self._offset, self._contiguous
         published = self._published or None
         sends: list[Send] = []
@@ -287,8 +292,10 @@ class Processor:
                 decided = published.missing(offset, decided)
             if decided:
                 sends += decided
-                if len(sends) >= SENDS_MAX:
+                if len(sends) >= PART_SENDS_MAX:
                     break
+            if self._clock() >= until_ns:
+                break
         self._offset = offset
         return sends, end
 
