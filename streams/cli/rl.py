@@ -1,7 +1,6 @@
 """`himari rl`: serve a reference policy, check a policy endpoint, compare policy and rules."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from engines.state.partition import State
 from schemas.errors import NotFound, PortTaken
 from schemas.rules import first
 from streams.cli.common import common, connection, loaded, names
+from streams.cli.terminal import say, say_all, say_json
 from streams.kafka.allocations import places
 from streams.kafka.state_snapshot import folded_all
 from streams.policy.conformance import Probe, Report
@@ -79,7 +79,7 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
         listening = await serve(endpoint, port)
     except OSError as error:
         raise PortTaken(f"port {port} on {HOST} is in use: {error.strerror}") from error
-    click.echo(f"himari: untrained reference policy on {listening.url}, and {listening.url}/predict", err=True)
+    say(f"himari: untrained reference policy on {listening.url}, and {listening.url}/predict", err=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -87,7 +87,7 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
         await stop.wait()
     finally:
         await listening.runner.cleanup()
-    click.echo(f"himari: {endpoint.answered} questions answered", err=True)
+    say(f"himari: {endpoint.answered} questions answered", err=True)
 
 
 @rl.command()
@@ -140,7 +140,10 @@ def check(
     link = Link(url.rstrip("/"), token=_token(token_env), proxy=proxy)
     probe = Probe(link, chosen, model=model, tensors=named, timeout_s=chosen_s, count=count)
     report = asyncio.run(probe.report())
-    click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _render(report))
+    if as_json:
+        say_json(report.plain())
+    else:
+        say_all(_render(report))
     sys.exit(0 if report.fits else 1 if report.reachable else UNREACHABLE)
 
 
@@ -160,8 +163,11 @@ def report(portfolio: str | None, config: str | None, bootstrap: str | None, *, 
     found = [row for row in rows(asyncio.run(work())) if portfolio in {None, row["portfolio_id"]}]
     if portfolio is not None and not found:
         raise NotFound(f"portfolio {portfolio} does not use a policy and has no scored decisions")
-    for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else render(found):
-        click.echo(line)
+    if as_json:
+        for row in found:
+            say_json(row)
+    else:
+        say_all(render(found))
 
 
 def _refuse_secrets(name: str, value: str | None) -> None:
@@ -169,7 +175,7 @@ def _refuse_secrets(name: str, value: str | None) -> None:
     try:
         URLS.validate_python(value)
     except ValidationError:
-        rule = f"--{name} must be http(s)://HOST[:PORT][/PATH], without user, query and fragment (the value is not shown)"
+        rule = f"--{name} must be http(s)://HOST[:PORT][/PATH], without user, query, fragment (value not shown)"
         raise click.BadOptionUsage(name, rule) from None
 
 
@@ -194,8 +200,8 @@ def _named(tensors: tuple[str, ...]) -> TensorNames:
         raise click.BadOptionUsage("tensor", f"--tensor {fault.field} {fault.rule}") from None
 
 
-def _render(report: Report) -> str:
+def _render(report: Report) -> list[str]:
     lines = [f"{report.url} ({report.protocol})"]
     lines += [f"  {each.name:<12} {each.verdict:<13} {each.detail}" for each in report.findings]
     lines.append("fits" if report.fits else "does not fit" if report.reachable else "unreachable")
-    return "\n".join(lines)
+    return lines

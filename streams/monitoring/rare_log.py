@@ -22,6 +22,7 @@ class RareLog:
         if now_s < self._next_s:
             self._left_out += 1
             return
-        more = f" (and {self._left_out} more since the last such line)" if self._left_out else ""
-        self._logger.warning(text + more, *values)
+        self._logger.warning(text, *values)
+        if self._left_out:
+            self._logger.warning("and %d more such lines were left out before this one", self._left_out)
         self._next_s, self._left_out = now_s + EVERY_S, 0

@@ -1,7 +1,7 @@
 """File descriptors: what a worker needs, and the limit of its process, which is raised to that before anything opens.
 
-A worker that runs out of them stops in the middle of its work, at a moment that a stranger may choose. So it has what it
-needs from the start, or does not start.
+A worker that runs out of them stops in the middle of its work, at a moment that a stranger may choose. So it has what
+it needs from the start, or does not start.
 """
 
 import resource

@@ -39,7 +39,8 @@ def test_the_soft_limit_becomes_the_hard_one(before, after):
 
 
 def test_a_hard_limit_that_is_too_low_names_what_is_needed_and_where():
-    with pytest.raises(ConfigurationException, match=r"^environment: RLIMIT_NOFILE: must allow 3000 .* was 1024") as told:
+    rule = r"^environment: RLIMIT_NOFILE: must allow 3000 .* was 1024"
+    with pytest.raises(ConfigurationException, match=rule) as told:
         raised(Limit(1_024, 1_024), 3_000)
     assert told.value.exit_code == 5
     assert "LimitNOFILE=3000" in str(told.value)
