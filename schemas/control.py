@@ -7,7 +7,7 @@ from pydantic.config import JsonDict
 
 from schemas.base import Message
 from schemas.errors import InvalidControlException, InvalidMessage
-from schemas.rules import within
+from schemas.rules import Fault, broken, within
 from schemas.units import Equity, Id, Said, Sha256, TimestampNs
 from schemas.vocabulary import ControlKind, PolicyMode, TradingState
 
@@ -34,6 +34,18 @@ class TradingStateChange(Message):
 
     scope: Scope = Field(description="all, portfolio:P, strategy:S or symbol:X.")
     state: TradingState = Field(description="State from now on.")
+    everything: bool = Field(
+        default=False,
+        description="With scope all and state ACTIVE: also ends every halt and reduction of a narrower scope.",
+    )
+
+    @field_validator("everything")
+    @classmethod
+    def _resumes_all(cls, everything: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 pydantic passes it so
+        """Refuse it where it would say one thing and do another: a halt of all with it would end others."""
+        if everything and (info.data.get("scope"), info.data.get("state")) != ("all", "ACTIVE"):
+            raise broken(Fault("inconsistent", "", "must stand with scope all and state ACTIVE alone"))
+        return everything
 
 
 class PortfolioValue(Message):
@@ -76,6 +88,8 @@ class Control(Message):
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_payload_of(*item) for item in PAYLOADS.items()]})
     refused_as: ClassVar[type[InvalidMessage]] = InvalidControlException
+    bytes_max: ClassVar[int] = 65_536
+    """Every journal partition gets a copy; the tree of all settings has 3 kB."""
 
     control_id: Id = Field(description="Identifies the command; the answering alerts carry it as their subject.")
     kind: ControlKind = Field(description="Kind of payload.")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import orjson
 from pydantic import ValidationError
 
-from schemas.base import Message
+from schemas.base import RECORD_BYTES_MAX, Message
 from schemas.errors import InvalidMessage, UnwritableMessage
 from schemas.lookalikes import infinite, infinite_ticks, of_bytes, of_object
 from schemas.price import RAW_TICKS, TICKS, PlainTick, PriceTick, PriceTicks, descends
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=Message)
 class RecordLimits(NamedTuple):
     """Largest size and depth of a record; an object of plain values has depth 1."""
 
-    bytes_max: int = 1_048_576
+    bytes_max: int = RECORD_BYTES_MAX
     depth_max: int = 8
 
 
@@ -36,13 +36,13 @@ WIRE = RecordLimits()
 JOURNAL = RecordLimits(bytes_max=9 * 1_048_576)
 
 
-def decode(model: type[M], raw: bytes | None, *, place: str, limits: RecordLimits = WIRE) -> M:
-    """Return the message in a record; `place` names the record in error texts.
+def decode(model: type[M], raw: bytes | None, *, place: str, limits: RecordLimits | None = None) -> M:
+    """Return the message in a record; `place` names the record in error texts, `limits` override the model's.
 
     Raises:
         InvalidMessage: the subclass that the model names, for the first broken rule.
     """
-    tree = _object(model, raw, place, limits)
+    tree = _object(model, raw, place, limits or RecordLimits(bytes_max=model.bytes_max))
     try:
         return model.model_validate(tree)
     except ValidationError as error:

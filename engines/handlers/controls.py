@@ -13,7 +13,7 @@ from engines.handlers.effects import FoldResult, Journaled, alert
 from engines.parameters import DecisionParams, tree_hash
 from engines.pipeline.decide import Trigger
 from engines.pipeline.sizing_modes import ACTIVE
-from engines.state import capacity
+from engines.state import capacity, overrides
 from engines.state.partition import MARKET_WIDE, POLICY, State
 from engines.state.records import Book, Gate, ScopeOverrides
 
@@ -59,7 +59,7 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
     state.use(params)
     if state.progress is not None:
         state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
-    for portfolio in _holding(state, lambda _cell: True):
+    for portfolio in _holding(state, "all"):
         folded.call_for(portfolio, Trigger("settings", control_id, mode="scale_down", cell=None))
     return "applied"
 
@@ -87,22 +87,26 @@ def _restart_evidence(state: State) -> None:
 
 
 def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
+    """Change a scope's state. What changes nothing decides nothing: a real order may wait behind thousands of those."""
     scope, wanted = payload["scope"], payload["state"]
     record = state.scopes.get((MARKET_WIDE,))
-    scopes = {} if record is None else dict(record.scopes)
-    if wanted == ACTIVE:
-        scopes.pop(scope, None)
+    before = overrides.NONE if record is None else record.scopes
+    if payload.get("everything"):
+        after = overrides.NONE
     else:
-        broken = capacity.no_room_for_scope(scopes, scope)
-        if broken is not None:
-            return f"rejected: {' '.join(broken)}"
-        scopes[scope] = wanted
-    state.scopes.put((MARKET_WIDE,), ScopeOverrides(tuple(sorted(scopes.items()))))
+        if wanted != ACTIVE:
+            broken = capacity.no_room_for_scope(before, scope)
+            if broken is not None:
+                return f"rejected: {' '.join(broken)}"
+        after = overrides.changed(before, scope, None if wanted == ACTIVE else wanted)
+    if after == before:
+        return "no_op"
+    state.scopes.put((MARKET_WIDE,), ScopeOverrides(after))
     resumed = wanted == ACTIVE
     trigger = Trigger(
         "resume" if resumed else "control", control_id, mode="full" if resumed else "scale_down", cell=None
     )
-    for portfolio in _live(state, scope) if resumed else _holding(state, lambda cell: covers(scope, cell)):
+    for portfolio in _live(state, scope) if resumed else _holding(state, scope):
         folded.call_for(portfolio, trigger)
     return "applied"
 
@@ -119,7 +123,7 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
     stated = book._replace(value_usd=value, peak_usd=peak, reported_usd=0.0, suspect_usd=0.0, suspect_ns=0)
     state.put_book(portfolio, stated)
-    if portfolio in _holding(state, lambda cell: cell[0] == portfolio):
+    if _holding(state, f"portfolio:{portfolio}"):
         folded.call_for(portfolio, Trigger("value", control_id, mode="scale_down", cell=None))
     return "applied"
 
@@ -142,8 +146,8 @@ def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Fol
     if not state.params.rl.enabled:
         return "rejected: rl.enabled is false"
     record = state.scopes.get((POLICY,))
-    scopes = {**({} if record is None else dict(record.scopes)), scope: mode}
-    state.scopes.put((POLICY,), ScopeOverrides(tuple(sorted(scopes.items()))))
+    before = overrides.NONE if record is None else record.scopes
+    state.scopes.put((POLICY,), ScopeOverrides(overrides.changed(before, scope, mode)))
     for (portfolio,), gate in list(state.gates.items()):
         if gate.status == "closed" and (kind == "all" or (kind == "portfolio" and name == portfolio)):
             state.gates.put((portfolio,), Gate())
@@ -167,16 +171,31 @@ def covers(scope: str, cell: tuple[str, ...]) -> bool:
     return scope in {"all", f"portfolio:{portfolio}", f"strategy:{strategy}", f"symbol:{symbol}"}
 
 
-def _holding(state: State, concerns: Callable[[tuple[str, ...]], bool]) -> list[str]:
-    """Return the portfolios that hold a cell that is concerned."""
-    held = {key[0]: None for key in state.targets if concerns(key)}
+def _holding(state: State, scope: str) -> list[str]:
+    """Return the portfolios that hold a cell of a scope."""
+    kind, _, name = scope.partition(":")
+    if kind == "portfolio":
+        return [name] if _holds(state, name) else []
+    held = {key[0]: None for key in state.targets if covers(scope, key)}
     for (portfolio,), book in state.books.items():
-        if any(quantity and concerns((portfolio, "-", symbol)) for symbol, quantity in book.positions or ()):
+        if any(quantity and covers(scope, (portfolio, "-", symbol)) for symbol, quantity in book.positions or ()):
             held[portfolio] = None
     return sorted(held)
 
 
+def _holds(state: State, portfolio: str) -> bool:
+    """Return whether a portfolio has a target or a position."""
+    if any((portfolio, *cell) in state.targets for cell in state.cells_of.get(portfolio, ())):
+        return True
+    book = state.books.get((portfolio,))
+    return book is not None and any(quantity for _, quantity in book.positions or ())
+
+
 def _live(state: State, scope: str) -> list[str]:
+    """Return the portfolios that have a cell of a scope."""
+    kind, _, name = scope.partition(":")
+    if kind == "portfolio":
+        return [name] if state.cells_of.get(name) else []
     return sorted(
         portfolio
         for portfolio, cells in state.cells_of.items()

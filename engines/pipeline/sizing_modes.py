@@ -15,6 +15,7 @@ from engines.pipeline import aggregation, cache, cell_sizing
 from engines.pipeline.cell_sizing import STAGES, CellSize
 from engines.pipeline.portfolio_sizing import Reduction
 from engines.pipeline.waterfall import Waterfall
+from engines.state import overrides
 from engines.state.holdings import Holdings
 from engines.state.partition import MARKET_WIDE, State
 from engines.state.records import Book, CellTarget
@@ -168,15 +169,14 @@ def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -
     record = state.scopes.get((MARKET_WIDE,))
     if record is None or not record.scopes:
         return [ACTIVE] * len(cells)
-    scopes: dict[str, TradingState] = dict(record.scopes)  # type: ignore[arg-type]
-    wide = [scopes.get("all", ACTIVE), scopes.get(f"portfolio:{portfolio}", ACTIVE)]
+    ordered = record.scopes
+
+    def state_of(scope: str) -> TradingState:
+        return overrides.word_of(ordered, scope) or ACTIVE  # type: ignore[return-value]
+
+    wide = [state_of("all"), state_of(f"portfolio:{portfolio}")]
     return [
-        max(
-            *wide,
-            scopes.get(f"strategy:{strategy}", ACTIVE),
-            scopes.get(f"symbol:{symbol}", ACTIVE),
-            key=SEVERITY.__getitem__,
-        )
+        max(*wide, state_of(f"strategy:{strategy}"), state_of(f"symbol:{symbol}"), key=SEVERITY.__getitem__)
         for strategy, symbol in cells
     ]
 

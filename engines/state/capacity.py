@@ -6,9 +6,10 @@ worker could go on. The numbers are part of the decisions: they are fixed, since
 Source: none; an allocation at all limits has less than the 4 MiB of its topic.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
+from engines.state import overrides
+from engines.state.overrides import Overrides
 from engines.state.partition import State
 
 SYMBOLS_MAX: Final = 2_000
@@ -53,13 +54,13 @@ def no_room_for_symbol(state: State, symbol: str) -> Broken:
     return "symbol", _full(symbol, "symbols", SYMBOLS_MAX)
 
 
-def no_room_for_scope(ordered: Mapping[str, str], scope: str) -> Broken:
+def no_room_for_scope(ordered: Overrides, scope: str) -> Broken:
     """Return why a scope cannot be halted or reduced in addition to those that are; None: it can.
 
     `all` and a scope that is ordered already always have room: neither makes the state grow without bound.
     """
     kind, _, _ = scope.partition(":")
-    if kind == "all" or scope in ordered or sum(each.startswith(f"{kind}:") for each in ordered) < SCOPES_MAX:
+    if kind == "all" or overrides.count_of(ordered, kind) < SCOPES_MAX or overrides.word_of(ordered, scope):
         return None
     return "scope", _full(scope, f"{kind} scopes that are halted or reducing", SCOPES_MAX)
 

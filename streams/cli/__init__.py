@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from schemas.errors import SizingError
+from streams.cli.terminal import say
 
 GROUPS = {
     "Try it": {"demo": "streams.cli.demo:demo", "bench": "streams.cli.bench:bench"},
@@ -90,10 +91,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         sys.exit(_run(arguments))
     except SizingError as error:
-        click.echo(f"himari: {error}", err=True)
+        say(f"himari: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("himari: interrupted", err=True)
+        say("himari: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)

@@ -5,6 +5,8 @@ from typing import Final
 
 import click
 
+from streams.cli.terminal import say
+
 TAKEN: Final = frozenset({"applied", "no_op"})
 """Answers that mean the order is in force on the partition."""
 REFUSED, UNANSWERED = 1, 6
@@ -14,7 +16,7 @@ REFUSED, UNANSWERED = 1, 6
 def show(answers: Mapping[int, str]) -> None:
     """Print each partition's answer."""
     for partition, answer in sorted(answers.items()):
-        click.echo(f"journal partition {partition}: {answer}")
+        say(f"journal partition {partition}: {answer}")
 
 
 def leave(answers: Mapping[int, str], missing: Sequence[int]) -> None:
@@ -27,9 +29,9 @@ def leave(answers: Mapping[int, str], missing: Sequence[int]) -> None:
         if answer not in TAKEN:
             refused.setdefault(answer, []).append(partition)
     for answer, partitions in refused.items():
-        click.echo(f"not in force on journal partitions {_listed(partitions)}: {answer}", err=True)
+        say(f"not in force on journal partitions {_listed(partitions)}: {answer}", err=True)
     if missing:
-        click.echo(f"no answer from journal partitions {_listed(missing)}", err=True)
+        say(f"no answer from journal partitions {_listed(missing)}", err=True)
         click.get_current_context().exit(UNANSWERED)
     if refused:
         click.get_current_context().exit(REFUSED)

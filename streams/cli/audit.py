@@ -1,13 +1,11 @@
 """`himari audit`: recompute published allocations from the journal, and compare."""
 
 import asyncio
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from config.load import load
 from config.settings import Settings
@@ -18,13 +16,13 @@ from streams.audits.verify import Verdict
 from streams.cli.common import common, connection, loaded, names
 from streams.cli.journal_position import PLACE, JournalMark
 from streams.cli.progress import progress_bar
+from streams.cli.terminal import say, say_all, say_json
 from streams.cli.timestamp import INSTANT
 from streams.evidence import text_report, verifier
 from streams.evidence.decision_id import parse
 from streams.evidence.explain import account, agrees
 from streams.evidence.page import differences, page
 from streams.evidence.whatif import NEVER_NS
-from streams.journal.dead_letters import tame
 from streams.kafka import evidence, verification
 from streams.kafka.verification import VerificationRequest
 from streams.reports.export import whole
@@ -80,9 +78,10 @@ def verify(
     if as_json:
         starts = {partition: mark.offset + 1 for partition, mark in found.starts.items()}
         report = {**verdict.report(), "first_entries": starts, "processes": found.processes}
-        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+        say_json(report)
     else:
-        click.echo(f"{render(verdict)}{since_when(found.starts)}")
+        *others, last = verdict_lines(verdict)
+        say_all([*others, f"{last}{since_when(found.starts)}"])
     click.get_current_context().exit((AnotherVersion.exit_code if verdict.others else 0) if verdict.ok else 4)
 
 
@@ -107,15 +106,16 @@ def since_when(starts: Mapping[int, Mark]) -> str:
     return f" (starting at the checkpoints before {', '.join(begun)})" if begun else ""
 
 
-def render(verdict: Verdict) -> str:
+def verdict_lines(verdict: Verdict) -> list[str]:
     """Return a verdict as one line, plus one for each journal segment of another decision version."""
     if verdict.ok:
         found = f"verified: {verdict.checked} allocations recomputed from the journal, all bytes identical"
-        return "\n".join([found, *(f"NOT checked: {each}" for each in verdict.others)])
-    return (
+        return [found, *(f"NOT checked: {each}" for each in verdict.others)]
+    found = (
         f"NOT verified: of {verdict.checked} allocations {verdict.mismatched} differ, "
         f"{verdict.chain_broken} break the chain{_broken(verdict)}; first: {verdict.first_mismatch}"
     )
+    return [found]
 
 
 def _broken(verdict: Verdict) -> str:
@@ -244,13 +244,12 @@ def _source(settings: Settings, archive: Path | None) -> evidence.EvidenceSource
 
 def _report(found: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(orjson.dumps(found).decode() + "\n")
+        say_json(found)
         return
-    for line in lines:
-        click.echo(tame(line))
+    say_all(lines)
 
 
 def _page(file: Path, text: str) -> None:
     with whole(file) as place:
         place.write_text(text, encoding="utf-8")
-    click.echo(f"page in {file}", err=True)
+    say(f"page in {file}", err=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from schemas.errors import NotFound
+from streams.cli.terminal import say, say_json
 
 ROOT = Path(__file__).parents[2]
 ON_A_BROKER = ("journal", "ticks", "latency", "policy", "portfolios", "verify")
@@ -44,16 +44,16 @@ def bench(names: tuple[str, ...], *, kafka: bool, quick: bool, as_json: bool) ->
             title = f"{name} on {kind}"
             report[title] = _tell(title, asyncio.run(module.run(kind, quick=quick)), as_json=as_json)
     if as_json:
-        sys.stdout.write(orjson.dumps(report).decode() + "\n")
+        say_json(report)
 
 
 def _tell(title: str, found: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
     if as_json:
-        click.echo(f"{title}: done", err=True)
+        say(f"{title}: done", err=True)
     else:
-        click.echo(title)
+        say(title)
         for key, value in _flat(found):
-            click.echo(f"  {key}: {value}")
+            say(f"  {key}: {value}")
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from streams.cli.terminal import say
 from streams.kafka.apache_kafka import apache_kafka
 from streams.kafka.broker import embedded, running
 
@@ -20,11 +21,11 @@ def broker(port: int, *, kafka: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="himari-broker-") as folder:
         process = (apache_kafka if kafka else embedded)(Path(folder), port)
         with running(process) as started:
-            click.echo(f"{started.name} on 127.0.0.1:{port}", err=True)
+            say(f"{started.name} on 127.0.0.1:{port}", err=True)
             try:
                 asyncio.run(_until_it_ends(started.alive))
             except KeyboardInterrupt:
-                click.echo("stopped", err=True)
+                say("stopped", err=True)
 
 
 async def _until_it_ends(alive: object) -> None:

@@ -19,6 +19,7 @@ from schemas.errors import ConfigurationException, SizingError
 from streams.cli.answers import leave
 from streams.cli.answers import show as show_answers
 from streams.cli.common import common, connection, loaded, names
+from streams.cli.terminal import say, say_json
 from streams.kafka.orders import OrderAnswers, give, give_and_wait, settings_in_force
 from streams.stages.control import settings_order
 
@@ -31,12 +32,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except SizingError as error:
-            click.echo(f"himari: {error}", err=True)
+            say(f"himari: {error}", err=True)
             ctx.exit(error.exit_code)
 
 
 def _json(value: object) -> None:
-    click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
+    say_json(value)
 
 
 @click.group(cls=_Group)
@@ -61,7 +62,7 @@ def validate(file: str | None, config: str | None, bootstrap: str | None, *, as_
     if as_json:
         _json({"valid": True, "file": chosen, "settings_hash": name})
     else:
-        click.echo(f"{chosen or 'defaults'}: valid, decision settings {name[:12]}")
+        say(f"{chosen or 'defaults'}: valid, decision settings {name[:12]}")
 
 
 @config.command()
@@ -80,7 +81,7 @@ def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bo
     width = max(len(f"{key}: {value}") for key, value in values.items())
     for key, value in values.items():
         line = f"{key}: {value}"
-        click.echo(f"{line:<{width}}  # {found.origin[key]}" if origin else line)
+        say(f"{line:<{width}}  # {found.origin[key]}" if origin else line)
 
 
 @config.command("apply")
@@ -123,7 +124,7 @@ def apply_settings(
         return await give_and_wait(cluster, topics, order, timeout)
 
     answers, missing = asyncio.run(work())
-    click.echo(f"requested decision settings {settings_hash(wanted)[:12]}")
+    say(f"requested decision settings {settings_hash(wanted)[:12]}")
     show_answers(answers)
     leave(answers, missing)
 
@@ -139,6 +140,6 @@ def diff(a: Path, b: Path, *, as_json: bool) -> None:
         _json({"differences": [{"key": key, "a": before, "b": after} for key, before, after in changes]})
         return
     for key, before, after in changes:
-        click.echo(f"{key}: {json.dumps(before)} → {json.dumps(after)}")
+        say(f"{key}: {json.dumps(before)} → {json.dumps(after)}")
     if not changes:
-        click.echo(f"{os.fspath(a)} and {os.fspath(b)} give the same settings", err=True)
+        say(f"{os.fspath(a)} and {os.fspath(b)} give the same settings", err=True)

@@ -4,16 +4,15 @@ import asyncio
 import functools
 import getpass
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-import orjson
 
 from schemas.vocabulary import PolicyMode
 from streams.cli.answers import leave, show
 from streams.cli.common import clock, common, connection, loaded, names
+from streams.cli.terminal import say, say_all, say_json
 from streams.kafka import orders, read
 from streams.kafka.state_snapshot import folded_all
 from streams.reports import trading_states
@@ -74,8 +73,13 @@ def _trading(word: str) -> None:
     @control.command(word, help=HELP[word])
     @click.option("--scope", required=True, help="all, portfolio:P, strategy:S or symbol:X.")
     @_ordering(word)
-    def command(scope: str, reason: str, by: str | None, **options: Any) -> None:
-        _give(trading_order(word, scope, reason, by or _user(), clock().now_ns()), **options)
+    def command(scope: str, reason: str, by: str | None, *, everything: bool = False, **options: Any) -> None:
+        order = trading_order(word, scope, reason, by or _user(), clock().now_ns(), everything=everything)
+        _give(order, **options)
+
+    if word == "resume":
+        everything = "With --scope all: also end every halt and reduction of a portfolio, strategy or symbol."
+        command.params.append(click.Option(["--everything"], is_flag=True, help=everything))
 
 
 for _word in HELP:
@@ -123,9 +127,9 @@ def _report(
 ) -> None:
     if as_json:
         by_partition = {str(partition): answer for partition, answer in sorted(answers.items())}
-        _print({"order": order, "waited": waited, "answers": by_partition, "missing": missing})
+        say_json({"order": order, "waited": waited, "answers": by_partition, "missing": missing})
         return
-    click.echo(f"order {order['control_id']} published" + ("" if waited else ", not confirmed"))
+    say(f"order {order['control_id']} published" + ("" if waited else ", not confirmed"))
     show(answers)
 
 
@@ -157,12 +161,11 @@ def list_states(config: str | None, bootstrap: str | None, *, history: bool, as_
     rows = asyncio.run(every_order() if history else in_force())
     if as_json:
         for row in rows:
-            _print(row)
+            say_json(row)
         return
-    for line in trading_states.history(rows) if history else trading_states.lines(rows):
-        click.echo(line)
+    say_all(trading_states.history(rows) if history else trading_states.lines(rows))
     if not rows:
-        click.echo("no orders in the journal" if history else "all ACTIVE", err=True)
+        say("no orders in the journal" if history else "all ACTIVE", err=True)
 
 
 def _first(held: Mapping[int, Mapping[str, str]]) -> dict[int, Mapping[str, str]]:
@@ -187,7 +190,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def _print(fields: Mapping[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(dict(fields)).decode() + "\n")

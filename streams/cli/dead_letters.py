@@ -1,15 +1,14 @@
 """`himari dlq`: list, inspect and replay dead letters."""
 
 import asyncio
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
-import orjson
 
 from schemas.errors import NotFound
 from streams.cli.common import clock, common, connection, loaded, names
+from streams.cli.terminal import say, say_all, say_json
 from streams.journal.dead_letters import Letter, again, line, lines, summary, whole
 from streams.journal.topics import DLQ, INPUTS, Names
 from streams.kafka import dead_letters as kafka
@@ -42,8 +41,8 @@ def list_letters(
     found = asyncio.run(kafka.letters(connection(settings), names(settings), asked))
     shown = _coded(found, code)
     for letter in shown:
-        _print(summary(letter)) if as_json else click.echo(line(letter))
-    click.echo(f"{len(shown)} dead letters", err=True)
+        say_json(summary(letter)) if as_json else say(line(letter))
+    say(f"{len(shown)} dead letters", err=True)
 
 
 @dlq.command()
@@ -58,10 +57,9 @@ def show(topic: str, partition: int, offset: int, config: str | None, bootstrap:
     settings = loaded(config, bootstrap).settings
     letter = asyncio.run(kafka.one(connection(settings), names(settings), source, partition, offset))
     if as_json:
-        _print(whole(letter))
+        say_json(whole(letter))
         return
-    for text in lines(letter):
-        click.echo(text)
+    say_all(lines(letter))
 
 
 @dlq.command()
@@ -147,10 +145,10 @@ def _row(letter: Letter, status: str, detail: str) -> dict[str, Any]:
 
 def _report(rows: Sequence[Mapping[str, Any]], *, named: bool, as_json: bool) -> None:
     for row in rows:
-        _print(row) if as_json else click.echo(f"{row['place']} {row['status']}: {row['detail']}".removesuffix(": "))
+        say_json(row) if as_json else say(f"{row['place']} {row['status']}: {row['detail']}".removesuffix(": "))
     statuses = [row["status"] for row in rows]
     counts = [f"{statuses.count(each)} {each}" for each in (REPLAYED, WOULD, BEFORE, KEPT) if each in statuses]
-    click.echo(", ".join(counts) or "no dead letters", err=True)
+    say(", ".join(counts) or "no dead letters", err=True)
     if KEPT in statuses:
         click.get_current_context().exit(5)
     if named and BEFORE in statuses:
@@ -168,7 +166,3 @@ def _source(topic: str) -> str:
         msg = f"{topic} has no dead letters; choose one of {', '.join(SOURCES)}"
         raise NotFound(msg)
     return source
-
-
-def _print(fields: Mapping[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(dict(fields)).decode() + "\n")

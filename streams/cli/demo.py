@@ -1,18 +1,17 @@
 """`himari demo`: the whole pipeline on a simulated or historical market."""
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 import uvloop
 
 from schemas.errors import SizingError
 from streams.audits.verify import Verdict
-from streams.cli.audit import render
+from streams.cli.audit import verdict_lines
+from streams.cli.terminal import say, say_all, say_json
 from streams.demo.runner import Options, run
 from streams.history import candles
 from streams.history.candle_row import SECOND_NS
@@ -79,7 +78,7 @@ def demo(
     market = _market(files, symbols, tolerant=tolerant)
     summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl), market))
     if as_json:
-        sys.stdout.write(orjson.dumps(summary).decode() + "\n")
+        say_json(summary)
     else:
         _print(summary)
     audit = summary["audit"]
@@ -102,15 +101,13 @@ def _market(files: tuple[Path, ...], symbols: tuple[str, ...], *, tolerant: bool
     read = [(path, candles.read(path, symbol, tolerant=tolerant)) for path, symbol in zip(files, named, strict=True)]
     for path, each in read:
         for line in _found(path, each):
-            click.echo(f"himari: {line}", err=True)
+            say(f"himari: {line}", err=True)
     joined = candles.joined(read)
     for each in joined:
         paths = [path for path, one in read if one.symbol == each.symbol]
         if len(paths) > 1:
             doubled = f"{each.found.doubled} duplicate rows, {each.found.gaps} gaps"
-            click.echo(
-                f"himari: {each.symbol}: {len(paths)} files joined, {each.found.rows} candles, {doubled}", err=True
-            )
+            say(f"himari: {each.symbol}: {len(paths)} files joined, {each.found.rows} candles, {doubled}", err=True)
     return joined
 
 
@@ -130,32 +127,32 @@ async def _run(options: Options, market: list[Candles]) -> dict[str, Any]:
     try:
         return await run(options, market)
     except SizingError as error:
-        click.echo(f"himari: {error}", err=True)
+        say(f"himari: {error}", err=True)
         leave(error.exit_code)
 
 
 def _print(summary: dict[str, Any]) -> None:
     latency = summary["latency_ms"]
-    click.echo(f"{summary['signals']} signals on {', '.join(summary['symbols'])}; {summary['allocations']} allocations")
+    say(f"{summary['signals']} signals on {', '.join(summary['symbols'])}; {summary['allocations']} allocations")
     if latency["p50"] is not None:
         quantiles = f"{latency['p50']} ms median, {latency['p99']} ms at the 99th percentile"
-        click.echo(f"signal to allocation: {quantiles} of {latency['count']} live signals")
-    click.echo(f"{summary['dead_letters']} dead letters, {summary['sequence_gaps']} sequence gaps")
+        say(f"signal to allocation: {quantiles} of {latency['count']} live signals")
+    say(f"{summary['dead_letters']} dead letters, {summary['sequence_gaps']} sequence gaps")
     data = summary["data"]
     if data["rows"]:
-        click.echo(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} duplicate rows")
+        say(f"{data['rows']} candles, {data['gaps']} gaps, {data['doubled']} duplicate rows")
     if data["skipped"]:
-        click.echo(f"{data['skipped']} invalid rows skipped")
+        say(f"{data['skipped']} invalid rows skipped")
     for each in _worst(summary["cascade"]["levels"]):
-        click.echo(f"worst cascade of {each['symbol']}: {each['level']}, score {each['score']}, {each['time']}")
+        say(f"worst cascade of {each['symbol']}: {each['level']}, score {each['score']}, {each['time']}")
     ratio = summary["cascade"]["hours_above_monitor_ratio"]
     if ratio is not None and data["rows"]:
-        click.echo(f"{ratio:.2%} of hours above MONITOR")
+        say(f"{ratio:.2%} of hours above MONITOR")
     for line in _portfolio(summary["portfolio"], summary["correlation"]):
-        click.echo(line)
+        say(line)
     if summary["policy"] is not None:
-        click.echo(_policy(summary["policy"]))
-    click.echo(render(Verdict(**summary["audit"])))
+        say(_policy(summary["policy"]))
+    say_all(verdict_lines(Verdict(**summary["audit"])))
 
 
 def _portfolio(portfolio: dict[str, Any], correlation: dict[str, Any] | None) -> Iterator[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import orjson
 
 from schemas.errors import NotFound
 from streams.cli.common import common, connection, loaded, names
+from streams.cli.terminal import say, say_json
 from streams.cli.timestamp import INSTANT
 from streams.kafka.allocations import Stream, allocations
 from streams.reports.export import DECISIONS, WEIGHTS, ExportRow, ExportTable, Write, csv_file, csv_text, parquet_file
@@ -77,9 +77,9 @@ def export(
         stream = allocations(connection(settings), names(settings), portfolio, since)
         found = asyncio.run(_export(stream, wanted, write))
     if as_json:
-        sys.stdout.write(orjson.dumps({**found._asdict(), "file": path}).decode() + "\n")
+        say_json({**found._asdict(), "file": path})
     else:
-        click.echo(_summary(found, what, path), err=True)
+        say(_summary(found, what, path), err=True)
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import click
-import orjson
 
 from streams.archives.archiver import ENTRIES
 from streams.archives.check import check as checked
 from streams.cli.common import common, connection, loaded, names
 from streams.cli.progress import progress_bar
-from streams.journal.dead_letters import tame
+from streams.cli.terminal import say, say_all, say_json
 from streams.kafka import archiving
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -53,12 +51,12 @@ def archive(
         head, added = asyncio.run(work)
     if as_json:
         report = {"added": [each._asdict() for each in added], "head": head}
-        sys.stdout.write(orjson.dumps(report).decode() + "\n")
+        say_json(report)
         return
     for each in added:
         segment = f"journal {each.partition}:{each.first} to {each.last}"
-        click.echo(f"{segment}, {each.allocations} allocations, and the state after it")
-    click.echo(f"{len(added)} segments added; head {head}")
+        say(f"{segment}, {each.allocations} allocations, and the state after it")
+    say(f"{len(added)} segments added; head {head}")
 
 
 @journal.command()
@@ -91,11 +89,10 @@ def check(
             settings = loaded(config, bootstrap).settings
             findings += asyncio.run(archiving.against(connection(settings), names(settings), folder, bar.advance))
     if as_json:
-        sys.stdout.write(orjson.dumps({**found.report(), "findings": findings}).decode() + "\n")
+        say_json({**found.report(), "findings": findings})
     else:
-        for finding in findings:
-            click.echo(tame(finding))
+        say_all(findings)
         status = "NOT intact" if findings else "intact"
         held = f"{found.segments} segments, {found.checkpoints} checkpoints, {found.records} records"
-        click.echo(f"{status}: {held}; head {found.head or 'none'}")
+        say(f"{status}: {held}; head {found.head or 'none'}")
     click.get_current_context().exit(4 if findings else 0)

@@ -1,12 +1,11 @@
 """`himari portfolio`: the current state of a portfolio."""
 
 import asyncio
-import sys
 
 import click
-import orjson
 
 from streams.cli.common import clock, common, connection, loaded, names
+from streams.cli.terminal import say_all, say_json
 from streams.kafka.allocations import AllocationFields, newest
 from streams.kafka.state_snapshot import folded
 from streams.reports.portfolio import render, view
@@ -32,7 +31,6 @@ def show(portfolio_id: str, config: str | None, bootstrap: str | None, *, as_jso
 
     shown = asyncio.run(work())
     if as_json:
-        sys.stdout.write(orjson.dumps(shown).decode() + "\n")
+        say_json(shown)
         return
-    for line in render(shown):
-        click.echo(line)
+    say_all(render(shown))

@@ -1,20 +1,20 @@
 """`himari rl`: serve a reference policy, check a policy endpoint, compare policy and rules."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
 
 import click
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from config.policy import TensorNames
+from config.policy import TensorNames, Url
 from config.settings import Settings
 from engines.state.partition import State
 from schemas.errors import NotFound, PortTaken
 from schemas.rules import first
 from streams.cli.common import common, connection, loaded, names
+from streams.cli.terminal import say, say_all, say_json
 from streams.kafka.allocations import places
 from streams.kafka.state_snapshot import folded_all
 from streams.policy.conformance import Probe, Report
@@ -23,6 +23,7 @@ from streams.policy.reference_server import HOST, MODEL, WRONGS, Endpoint, Switc
 from streams.policy.report import render, rows
 
 UNREACHABLE = 6
+URLS: TypeAdapter[str | None] = TypeAdapter(Url | None)
 
 
 @click.group()
@@ -78,7 +79,7 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
         listening = await serve(endpoint, port)
     except OSError as error:
         raise PortTaken(f"port {port} on {HOST} is in use: {error.strerror}") from error
-    click.echo(f"himari: untrained reference policy on {listening.url}, and {listening.url}/predict", err=True)
+    say(f"himari: untrained reference policy on {listening.url}, and {listening.url}/predict", err=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -86,7 +87,7 @@ async def _serve(endpoint: Endpoint, port: int) -> None:
         await stop.wait()
     finally:
         await listening.runner.cleanup()
-    click.echo(f"himari: {endpoint.answered} questions answered", err=True)
+    say(f"himari: {endpoint.answered} questions answered", err=True)
 
 
 @rl.command()
@@ -131,13 +132,18 @@ def check(
     as_json: bool,
 ) -> None:
     """Check that a policy endpoint conforms, and measure its latency. Exit 1 if it does not, 6 if unreachable."""
+    for name, value in (("url", url), ("proxy", proxy)):
+        _refuse_secrets(name, value)
     chosen = protocol or ("predict" if url.rstrip("/").endswith("predict") else "oip")
     chosen_s = timeout_s or Settings().rl.timeout_sec
     named = _named(tensors)
-    link = Link(url.rstrip("/"), token=os.environ.get(token_env) if token_env else None, proxy=proxy)
+    link = Link(url.rstrip("/"), token=_token(token_env), proxy=proxy)
     probe = Probe(link, chosen, model=model, tensors=named, timeout_s=chosen_s, count=count)
     report = asyncio.run(probe.report())
-    click.echo(json.dumps(report.plain(), sort_keys=True) if as_json else _render(report))
+    if as_json:
+        say_json(report.plain())
+    else:
+        say_all(_render(report))
     sys.exit(0 if report.fits else 1 if report.reachable else UNREACHABLE)
 
 
@@ -157,8 +163,31 @@ def report(portfolio: str | None, config: str | None, bootstrap: str | None, *, 
     found = [row for row in rows(asyncio.run(work())) if portfolio in {None, row["portfolio_id"]}]
     if portfolio is not None and not found:
         raise NotFound(f"portfolio {portfolio} does not use a policy and has no scored decisions")
-    for line in (json.dumps(row, sort_keys=True) for row in found) if as_json else render(found):
-        click.echo(line)
+    if as_json:
+        for row in found:
+            say_json(row)
+    else:
+        say_all(render(found))
+
+
+def _refuse_secrets(name: str, value: str | None) -> None:
+    """Refuse a URL that the settings would refuse: user, query or fragment may be a secret, and it is shown."""
+    try:
+        URLS.validate_python(value)
+    except ValidationError:
+        rule = f"--{name} must be http(s)://HOST[:PORT][/PATH], without user, query, fragment (value not shown)"
+        raise click.BadOptionUsage(name, rule) from None
+
+
+def _token(variable: str | None) -> str | None:
+    """Return the token in an environment variable, None if none is named."""
+    if variable is None:
+        return None
+    token = os.environ.get(variable, "").strip()
+    if not token or not token.isascii() or not token.isprintable():
+        rule = "--token-env must name a variable with a token of printable ASCII (its value is not shown)"
+        raise click.BadOptionUsage("token_env", rule)
+    return token
 
 
 def _named(tensors: tuple[str, ...]) -> TensorNames:
@@ -171,8 +200,8 @@ def _named(tensors: tuple[str, ...]) -> TensorNames:
         raise click.BadOptionUsage("tensor", f"--tensor {fault.field} {fault.rule}") from None
 
 
-def _render(report: Report) -> str:
+def _render(report: Report) -> list[str]:
     lines = [f"{report.url} ({report.protocol})"]
     lines += [f"  {each.name:<12} {each.verdict:<13} {each.detail}" for each in report.findings]
     lines.append("fits" if report.fits else "does not fit" if report.reachable else "unreachable")
-    return "\n".join(lines)
+    return lines

@@ -2,7 +2,6 @@
 
 import asyncio
 import codecs
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from schemas import wire
 from schemas.errors import InvalidMessage, NotFound, TopicsUnfit
 from streams.cli.common import common, connection, loaded, names
+from streams.cli.terminal import say, say_all, say_json, say_raw_json
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import TOPICS, Names
 from streams.kafka import admin, read, sources
@@ -45,14 +45,14 @@ def apply_topics(config: str | None, bootstrap: str | None, *, as_json: bool) ->
 
     applied, begun = asyncio.run(work())
     if as_json:
-        _print({**applied._asdict(), "journal_begun": begun})
+        say_json({**applied._asdict(), "journal_begun": begun})
         return
     for name in applied.created:
-        click.echo(f"created {name}")
+        say(f"created {name}")
     for name in applied.grown:
-        click.echo(f"added partitions to {name}")
+        say(f"added partitions to {name}")
     grown = f", {len(applied.grown)} grown" if applied.grown else ""
-    click.echo(f"{len(applied.created)} topics created{grown}; journal {'initialised' if begun else 'already exists'}")
+    say(f"{len(applied.created)} topics created{grown}; journal {'initialised' if begun else 'already exists'}")
 
 
 @topics.command()
@@ -64,11 +64,11 @@ def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
     wanted = settings.topics
     found = asyncio.run(admin.check(connection(settings), names(settings), wanted.partitions, wanted.replication))
     if as_json:
-        _print({"differences": describe(found.differences), "advice": found.advice})
+        say_json({"differences": describe(found.differences), "advice": found.advice})
     else:
         for difference in found.differences:
-            click.echo(str(difference))
-        click.echo(found.advice or "all topics match the settings")
+            say(str(difference))
+        say(found.advice or "all topics match the settings")
     if found.differences:
         click.get_current_context().exit(6)
 
@@ -80,7 +80,7 @@ def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
     """Accept that an input TOPIC was recreated and its offsets restart at 0. Stop the workers first."""
     settings = loaded(config, bootstrap).settings
     epoch = asyncio.run(sources.adopt(connection(settings), names(settings), topic, time.time_ns()))
-    click.echo(f"{topic} is now in epoch {epoch}; restart the workers")
+    say(f"{topic} is now in epoch {epoch}; restart the workers")
 
 
 @topics.command()
@@ -90,8 +90,7 @@ def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
 def rights(role: str, principal: str, config: str | None, bootstrap: str | None) -> None:
     """Print the kafka-acls commands that grant a ROLE the minimal rights it needs (see docs/security.md)."""
     settings = loaded(config, bootstrap).settings
-    for line in lines(names(settings), role, principal, settings.kafka.bootstrap_servers):
-        click.echo(line)
+    say_all(lines(names(settings), role, principal, settings.kafka.bootstrap_servers))
 
 
 @click.command()
@@ -107,10 +106,10 @@ def publish(topic: str, file: BinaryIO, config: str | None, bootstrap: str | Non
     settings = loaded(config, bootstrap).settings
     good, bad = _sorted_out(topic, file)
     for line, error in bad:
-        click.echo(f"line {line}: {error.field or 'record'}: {error}", err=True)
+        say(f"line {line}: {error.field or 'record'}: {error}", err=True)
     if not bad or keep_going:
         asyncio.run(_publish(connection(settings), names(settings), topic, good))
-        click.echo(f"{len(good)} published to {names(settings).topic(topic)}", err=True)
+        say(f"{len(good)} published to {names(settings).topic(topic)}", err=True)
     if bad:
         click.get_current_context().exit(5)
 
@@ -188,7 +187,10 @@ def tail(
         async for record in _follow(connection(settings), names(settings).topic(topic), from_beginning=from_beginning):
             if portfolio is not None and _portfolio(record.value) != portfolio:
                 continue
-            click.echo((record.value or b"").decode(errors="replace") if as_json else _line(record))
+            if as_json:
+                say_raw_json((record.value or b"").decode(errors="replace"))
+            else:
+                say(_line(record))
             shown += 1
             if shown == most:
                 return
@@ -233,7 +235,3 @@ def _portfolio(value: bytes | None) -> str | None:
     except orjson.JSONDecodeError:
         return None
     return fields.get("portfolio_id", "main") if isinstance(fields, dict) else None
-
-
-def _print(fields: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(fields).decode() + "\n")

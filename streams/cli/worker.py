@@ -11,6 +11,8 @@ import uvloop
 from config.load import Loaded
 from config.watch import FileWatch
 from streams.cli.common import clock, common, connection, loaded
+from streams.cli.terminal import LogFormatter, say
+from streams.worker import descriptors
 from streams.worker.drain import drain_all
 from streams.worker.run import leave
 from streams.worker.worker import prepare
@@ -33,9 +35,10 @@ def worker(config: str | None, bootstrap: str | None, to_version: int | None, *,
         msg = "--to requires --drain"
         raise click.UsageError(msg)
     found = loaded(config, bootstrap)
-    logging.basicConfig(
-        level=found.settings.monitoring.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    descriptors.require(found.settings)
+    log = logging.StreamHandler()
+    log.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=found.settings.monitoring.log_level, handlers=[log])
     if drain:
         work = drain_all(found.settings, connection(found.settings), to_version, clock().now_ns, _handed_over)
         uvloop.run(work)
@@ -44,7 +47,7 @@ def worker(config: str | None, bootstrap: str | None, to_version: int | None, *,
 
 
 def _handed_over(partition: int, version: int, entry: int) -> None:
-    click.echo(f"journal partition {partition}: handed over to decision version {version} at entry {entry}", err=True)
+    say(f"journal partition {partition}: handed over to decision version {version} at entry {entry}", err=True)
 
 
 async def _run(found: Loaded, path: str | None) -> NoReturn:
@@ -62,4 +65,4 @@ async def _announce(not_ready: object) -> None:
     """Print a line on stderr when the worker starts to decide."""
     while callable(not_ready) and not_ready():
         await asyncio.sleep(0.1)
-    click.echo("himari: worker ready", err=True)
+    say("himari: worker ready", err=True)

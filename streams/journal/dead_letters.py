@@ -164,24 +164,23 @@ def line(found: Letter) -> str:
     """Return a dead letter in one line."""
     row = summary(found)
     why = f"{row['code'] or 'no reason given'} {row['field'] or '-'}: {row['message']}"
-    return f"{row['time']} {found.place} {tame(why)}"
+    return f"{row['time']} {found.place} {why}"
 
 
 def lines(found: Letter) -> Iterator[str]:
-    """Yield a complete dead letter as lines; bytes that are not text are escaped."""
+    """Yield a complete dead letter as lines; bytes that are not text are escaped, other escapes are the printer's.
+
+    The lines of its value are indented, so that none of them looks like one of ours.
+    """
     yield line(found)
     yield f"key: {_escaped(found.key)}"
     yield "headers:"
     for name, value in found.headers:
-        yield f"  {tame(name)}: {_escaped(value)}"
+        yield f"  {name}: {_escaped(value)}"
     yield "value:"
-    yield _escaped(found.value)
+    for each in _escaped(found.value).split("\n"):
+        yield f"  {each}"
 
 
 def _escaped(raw: bytes | None) -> str:
-    return "(none)" if raw is None else tame(raw.decode(errors="backslashreplace"))
-
-
-def tame(text: str) -> str:
-    """Escape characters that a terminal would interpret."""
-    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
+    return "(none)" if raw is None else raw.decode(errors="backslashreplace")

@@ -107,10 +107,20 @@ class Orders(ABC):
         return self._trading("reduce", scope, reason, by, timestamp_ns)
 
     def resume(
-        self, scope: str = "all", *, reason: str = "library", by: str = "library", timestamp_ns: int | None = None
+        self,
+        scope: str = "all",
+        *,
+        everything: bool = False,
+        reason: str = "library",
+        by: str = "library",
+        timestamp_ns: int | None = None,
     ) -> list[PositionSizingDecision]:
-        """End a halt or reduction of exactly this scope. Arguments and errors as of `halt`."""
-        return self._trading("resume", scope, reason, by, timestamp_ns)
+        """End a halt or reduction of exactly this scope; with `everything`, which needs `all`, of all scopes.
+
+        Arguments and errors as of `halt`.
+        """
+        now_ns, control_id = self._place("resume", timestamp_ns)
+        return self._order(trading_order("resume", scope, reason, by, now_ns, control_id, everything=everything))
 
     @abstractmethod
     def _decisions(self, kind: str, body: dict[str, Any], now_ns: int) -> list[PositionSizingDecision]:

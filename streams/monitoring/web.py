@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from schemas.errors import ConfigurationException, PortTaken, SizingError
+from streams.monitoring.connections import Connections, Listener, refusal
 
 TOKEN = "HIMARI_WEB_TOKEN"  # noqa: S105 (the variable's name)
 TOKEN_LENGTH = 16
@@ -135,18 +136,19 @@ class Web:
                 await self._listen(name, place)
 
     async def _listen(self, name: str, place: ListenAddress) -> None:
-        app = PAGES[name](self._views, _token(place.host, self._environment))
+        connections = Connections()
+        app = PAGES[name](self._views, _guard(_token(place.host, self._environment), connections))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, place.host, place.port).start()
+            await Listener(runner, place.host, place.port, connections).start()
         except OSError as error:
             await runner.cleanup()
             _refuse(error, name, *place)
         self._listening[name], self._runners[name] = place, runner
 
 
-def pages(views: Views, token: str | None) -> web.Application:
+def pages(views: Views, guard: Middleware) -> web.Application:
     """Return the application with `/live`, `/ready` and `/state`."""
 
     async def live(_request: web.Request) -> web.Response:
@@ -159,14 +161,14 @@ def pages(views: Views, token: str | None) -> web.Application:
     async def state(_request: web.Request) -> web.Response:
         return _json(await views.ask(views.state))
 
-    app = web.Application(middlewares=[_guard(token)])
+    app = web.Application(middlewares=[guard])
     app.router.add_get("/live", live)
     app.router.add_get("/ready", ready)
     app.router.add_get("/state", state)
     return app
 
 
-def metrics_page(views: Views, token: str | None) -> web.Application:
+def metrics_page(views: Views, guard: Middleware) -> web.Application:
     """Return the application with `/metrics`, in the format that the request accepts."""
 
     async def metrics(request: web.Request) -> web.Response:
@@ -174,7 +176,7 @@ def metrics_page(views: Views, token: str | None) -> web.Application:
         body = await views.ask(lambda: encode(views.registry))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    app = web.Application(middlewares=[_guard(token)])
+    app = web.Application(middlewares=[guard])
     app.router.add_get("/metrics", metrics)
     return app
 
@@ -203,14 +205,13 @@ def _token(host: str, environment: Mapping[str, str]) -> str | None:
     return token
 
 
-def _guard(token: str | None) -> Middleware:
+def _guard(token: str | None, connections: Connections) -> Middleware:
     """Return the middleware that checks the token or, if none is needed, that the host name is a loopback name.
 
     The host check prevents DNS rebinding: web pages whose own name resolves to 127.0.0.1.
     """
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is None and not is_loopback(_name(request.host)):
             return _json({"error": "host must be 127.0.0.1 or localhost"}, HTTPStatus.FORBIDDEN)
         if token is not None and not _bears(request, token):
@@ -221,6 +222,15 @@ def _guard(token: str | None) -> Middleware:
             return await handler(request)
         except TimeoutError:
             return _verdict(request.path.strip("/"), HANGS)
+        except web.HTTPException as error:
+            return refusal(HTTPStatus(error.status))
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connections.asked(request.protocol)
+        answer = await answered(request, handler)
+        answer.force_close()
+        return answer
 
     return guard
 

@@ -77,8 +77,8 @@ class PolicyClient:
         except NoAnswer as error:
             return self._outcome(request, error.reason, str(error), began_ns, asked=True)
         except Exception as error:  # noqa: BLE001 an adapter's fault must not stop the worker
-            logger.warning("policy adapter failed: %r", error)
-            return self._outcome(request, "refused", repr(error), began_ns, asked=True)
+            logger.warning("policy adapter failed: %s", type(error).__name__)  # its text may quote what was sent
+            return self._outcome(request, "refused", type(error).__name__, began_ns, asked=True)
 
     async def _asked(self, request: RlRequest, ticket: Ticket, timeout_s: float, began_ns: int) -> Outcome:
         """Ask, and report the result to the breaker, even if cancelled."""

@@ -3,15 +3,18 @@
 import asyncio
 import errno
 import ssl
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiohttp
+import orjson
 
 from streams.policy.answer import REPLY_BYTES_MAX, NoAnswer
 
 OK: Final = 200
 PIECE_BYTES: Final = 16_384
+REPEATED: Final = "the reply must not repeat the token that was sent (neither is shown)"
 KEEPALIVE_S: Final = 4.0
 """Idle connections are closed before most servers close them, so that no request is lost to that race."""
 
@@ -57,6 +60,7 @@ class Link:
         """
         self.endpoint = endpoint
         self._connections = connections
+        self._token = token
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
@@ -116,7 +120,8 @@ class Link:
             trace_request_ctx=connection,
         ) as response:
             try:
-                return await _body(response, place)
+                _check_headers(response, self._token, place)
+                return _unless_repeated(await _body(response, place), self._token, place)
             except BaseException:
                 response.close()  # do not wait for the rest of the body
                 raise
@@ -138,6 +143,42 @@ class Link:
             proxy=self._proxy,
             trace_configs=[tracing()],
         )
+
+
+def _check_headers(response: aiohttp.ClientResponse, token: str | None, place: str) -> None:
+    """Refuse a response whose headers repeat our token. Raises: NoAnswer."""
+    if token is not None and any(token in value for value in response.headers.values()):
+        raise NoAnswer("invalid", f"{place}: {REPEATED}")
+
+
+def _unless_repeated(raw: bytes, token: str | None, place: str) -> bytes:
+    """Return a reply that does not repeat our token: replies are shown, logged and journaled.
+
+    Raises:
+        NoAnswer: it does, as servers that are made to debug with do.
+    """
+    if token is not None and any(token in text for text in _texts(raw)):
+        raise NoAnswer("invalid", f"{place}: {REPEATED}")
+    return raw
+
+
+def _texts(raw: bytes) -> Iterator[str]:
+    """Yield a reply as it came and, where JSON may have escaped characters, each text in it."""
+    yield raw.decode(errors="replace")
+    if b"\\" not in raw:
+        return
+    try:
+        left: list[Any] = [orjson.loads(raw)]
+    except orjson.JSONDecodeError:
+        return
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            left += value
 
 
 async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
@@ -171,5 +212,7 @@ def _unanswered(error: aiohttp.ClientConnectionError) -> bool:
 
 
 def _described(error: Exception) -> str:
-    """Return the error without request data: no headers, no token."""
-    return f"{type(error).__name__}: {str(error)[:200]}"
+    """Return the error's class, and what the operating system or TLS says of it: never what the other side sent."""
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    text = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else getattr(cause, "strerror", None)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

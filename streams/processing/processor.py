@@ -7,6 +7,7 @@ fold of the source up to one offset, and every output was published at least onc
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from schemas.errors import ProcessorStopped
@@ -17,6 +18,10 @@ from streams.processing.ports import Fold, FoldRecord, Ports, Record, RecordKey,
 from streams.processing.published_outputs import PublishedOutputs
 
 TEN_SECONDS_NS = 10_000_000_000
+PART_SENDS_MAX = 2_000
+PART_NS_MAX = 250_000_000
+"""Outputs, or time, after which a chunk is published before it is folded on: one record may lead to thousands of
+decisions, and the loop has to turn meanwhile."""
 
 
 class ProcessorObserver(Protocol):
@@ -180,7 +185,7 @@ class Processor:
         self._fold_record = fold.refold()
         self._begin(BEGINNING, Ledger({}, -1), PublishedOutputs(fold, self._partition, (), -1), 0)
         async for record in self._ports.source(0, progress.offset + 1):
-            self._fold_all([record])
+            self._fold_from([record], 0)
         ledger = Ledger.of(fold.touched, fold.encode, progress.offset)
         if ledger.digest != progress.digest and fold.audited is not None:
             self._stop(
@@ -229,13 +234,24 @@ class Processor:
             ProcessorStopped: the source's offsets have a gap, or an output differs from the one published before.
         """
         async with self._step():
-            sends = self._fold_all(records)
-            crashpoints.at("folded")
-            await self._publish(sends, len(records))
-            crashpoints.at("published")
+            done = await self._take_part(records, 0)
+            while done < len(records):
+                if self._is_due():
+                    await self._checkpoint(self.background)
+                done = await self._take_part(records, done)
             self._waiting.append(acknowledge)
             if self._is_due():
                 await self._checkpoint(self.background)
+
+    async def _take_part(self, records: Sequence[Record], first: int) -> int:
+        """Fold a part of a chunk from its `first` record on, and publish; return the index where it ends."""
+        sends, end = self._fold_from(records, first)
+        if end < len(records) and not sends:
+            await asyncio.sleep(0)  # publishing lets the loop turn, but there is nothing to publish
+        crashpoints.at("folded")
+        await self._publish(sends, end - first)
+        crashpoints.at("published")
+        return end
 
     async def act(self, effect: Callable[[], list[Send]]) -> None:
         """Run an effect that no record triggers (time has passed), and publish what it returns.
@@ -254,12 +270,15 @@ class Processor:
         due = self._entries >= self._entries_max or self._clock() - self._since_ns >= self._interval_ns
         return due and self._owns_partition()
 
-    def _fold_all(self, records: Sequence[Record]) -> list[Send]:
-        """Fold each new record; return what to publish, in order."""
+    def _fold_from(self, records: Sequence[Record], first: int) -> tuple[list[Send], int]:
+        """Fold new records from `first` on, as many as make a part; return what to publish, and where it ends."""
+        until_ns = self._clock() + PART_NS_MAX
         fold, offset, contiguous = self._fold_record, self._offset, self._contiguous
         published = self._published or None
         sends: list[Send] = []
-        for record in records:
+        end = first
+        for record in islice(records, first, None):
+            end += 1
             found = record.offset
             if found <= offset:
                 continue
@@ -273,8 +292,12 @@ class Processor:
                 decided = published.missing(offset, decided)
             if decided:
                 sends += decided
+                if len(sends) >= PART_SENDS_MAX:
+                    break
+            if self._clock() >= until_ns:
+                break
         self._offset = offset
-        return sends
+        return sends, end
 
     async def _publish(self, sends: list[Send], records: int) -> None:
         """Publish, and record the offset after the last audited output."""

@@ -26,10 +26,20 @@ def settings_order(payload: Mapping[str, Any], reason: str, by: str, now_ns: int
 
 
 def trading_order(
-    word: str, scope: str, reason: str, by: str, now_ns: int, control_id: str | None = None
+    word: str,
+    scope: str,
+    reason: str,
+    by: str,
+    now_ns: int,
+    control_id: str | None = None,
+    *,
+    everything: bool = False,
 ) -> dict[str, Any]:
-    """Return the control record that halts, reduces or resumes a scope; its id is unique unless one is given."""
-    payload = {"scope": scope, "state": STATES[word]}
+    """Return the control record that halts, reduces or resumes a scope; its id is unique unless one is given.
+
+    `everything`: a resume of `all` also ends what narrower scopes are ordered.
+    """
+    payload = {"scope": scope, "state": STATES[word]} | ({"everything": True} if everything else {})
     return _order(control_id or _name(word, now_ns), "trading_state", payload, reason, by, now_ns)
 
 

@@ -30,9 +30,9 @@ STORE_OPTIONS = {
     "driver": "rocksdict",
     "write_buffer_size": 4 << 20,
     "block_cache_size": 8 << 20,
-    "max_open_files": 64,
+    "max_open_files": 20,
 }
-"""Small: there is one database per table and partition, and the state is in memory anyway."""
+"""Small: there is one database per table and partition, and the state is in memory anyway (`descriptors`)."""
 OPENERS = 8
 """Databases opened in parallel; they wait for the disk."""
 

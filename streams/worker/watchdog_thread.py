@@ -6,6 +6,7 @@ thread. The worker watches it in turn: if the watchdog stops, the worker stops a
 
 import asyncio
 import faulthandler
+import logging
 import sys
 import threading
 import time
@@ -15,8 +16,12 @@ from concurrent.futures import Future
 from typing import Any, Final, NoReturn
 
 from schemas.errors import WorkerStuck
+from streams.monitoring.connections import loop_errors
+from streams.monitoring.rare_log import RareLog
 from streams.worker.run import leave
 from streams.worker.stall_detector import Stall, Vital, Watchdog, stuck, suspects
+
+logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 ANSWER_S: Final = 2.0
@@ -52,6 +57,7 @@ class Watchman:
         """Start watching."""
         self._worker, self._main = asyncio.get_running_loop(), threading.get_ident()
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(loop_errors(RareLog(logger).tell))
         self._thread = threading.Thread(target=self._loop.run_forever, name="himari-watchman", daemon=True)
         self._thread.start()
         self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)

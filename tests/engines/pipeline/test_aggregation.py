@@ -323,7 +323,9 @@ def test_a_strategy_that_is_not_on_record_any_more_counts_as_one_that_joins():
         ask(driver, name)
     state = state_of(driver)
     state.strategies.drop(("main",))
-    driver.publish("control", control(driver.now_ns, "trading_state", {"scope": "all", "state": "ACTIVE"}))
+    for number, word in enumerate(("REDUCING", "ACTIVE")):
+        order = {"scope": "all", "state": word}
+        driver.publish("control", control(driver.now_ns, "trading_state", order, f"c-{number}"))
     driver.run()
     assert last(driver)["strategy_weights"] == {"a": 0.5, "b": 0.5}
     assert stage(last(driver), "ensemble") == pytest.approx(stage(last(driver), "drawdown") / 1.7, abs=2)

@@ -33,6 +33,12 @@ def order(driver, kind, control_id="c-1", **payload):
     driver.run()
 
 
+def resume(driver, control_id="c-1"):
+    """Have everything sized again: a resume of what was only reduced, which takes nothing from what is held."""
+    order(driver, "trading_state", f"before-{control_id}", scope="all", state="REDUCING")
+    order(driver, "trading_state", control_id, scope="all", state="ACTIVE")
+
+
 def move(driver, price, symbol="BTC-USD"):
     driver.publish("prices", tick(driver.now_ns, symbol, price), key=symbol.encode())
     driver.advance(2.0)
@@ -211,7 +217,7 @@ def test_deciding_again_changes_nothing(script):
     buy(driver, strategy_id="patient", valid_for_s=86_400 * 30)
     play(driver, script)
     for number in range(2):
-        order(driver, "trading_state", f"again-{number}", scope="all", state="ACTIVE")
+        resume(driver, f"again-{number}")
     found = {portfolio: _again(driver, portfolio) for portfolio in ("main", "alpha", "beta")}
     assert len(found["main"]) == 2
     assert {len(each) for each in found.values()} <= {0, 2}
@@ -230,7 +236,7 @@ def _again(driver, portfolio):
 def test_a_hold_leaves_every_target_as_it_is(script, symbol):
     driver = priced()
     play(driver, script)
-    order(driver, "trading_state", "fresh", scope="all", state="ACTIVE")
+    resume(driver, "fresh")
     for number in range(2):
         hold = signal(driver.now_ns, action="hold", symbol=symbol, strategy_id="carry", signal_id=f"hold-{number}")
         driver.publish("signals", hold)
@@ -299,7 +305,7 @@ def test_a_hold_leaves_the_forecast_too():
     buy(driver, expected_return=0.004, signal_id="s-1")
     before = held(driver)
     buy(driver, action="hold", expected_return=0.0, signal_id="s-2")
-    order(driver, "trading_state", scope="all", state="ACTIVE")
+    resume(driver)
     assert last(driver)["trigger"]["kind"] == "resume"
     assert held(driver) == before
 

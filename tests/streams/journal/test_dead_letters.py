@@ -9,6 +9,7 @@ from worlds import SECOND_NS, START_NS, Driver, control, last, priced, signal, t
 from engines.parameters import DecisionParams, tree_hash
 from schemas.dead_letter import NAMES
 from schemas.errors import InvalidMessage
+from streams.cli.terminal import harmless
 from streams.journal.dead_letters import (
     REPLAY_OF,
     Letter,
@@ -246,7 +247,7 @@ def test_a_letter_is_shown_with_place_time_and_reason():
         "signals: confidence must be given, was missing"
     )
     told = list(lines(found))
-    assert ("key: key" in told, "  trace: \\xff" in told, told[-1]) == (True, True, '{"strategy_id": "m"}')
+    assert ("key: key" in told, "  trace: \\xff" in told, told[-1]) == (True, True, '  {"strategy_id": "m"}')
 
 
 @pytest.mark.parametrize("value", [None, b"\xff\xfe", b""])
@@ -254,13 +255,15 @@ def test_bytes_that_are_no_text_are_shown_all_the_same(value):
     found = dead(value)
     shown = whole(found)
     assert shown["value"] == ("" if value == b"" else None)
-    assert list(lines(found))[-1] == {None: "(none)", b"": ""}.get(value, "\\xff\\xfe")
+    assert list(lines(found))[-1] == {None: "  (none)", b"": "  "}.get(value, "  \\xff\\xfe")
 
 
 def test_what_a_terminal_would_obey_is_escaped():
-    found = dead(b"a\x1b[2J\tb\nc", b"\x07", [("\x1b", b"\x9b")])
-    assert list(lines(found))[-1] == "a\\x1b[2J\tb\nc"
-    assert not [each for text in lines(found) for each in text if ord(each) < 32 and each not in "\n\t"]
+    found = dead(b"a\x1b[2J\tb\nvalue:\nc", b"\x07\nheaders:", [("\x1b\n", b"\x9b")])
+    shown = list(map(harmless, lines(found)))
+    assert shown[-3:] == ["  a\\x1b[2J\\tb", "  value:", "  c"], "the lines of a value are told from ours"
+    assert shown[1:4] == ["key: \\x07\\nheaders:", "headers:", "  \\x1b\\n: \\x9b"]
+    assert all(each.isprintable() for each in shown)
 
 
 @pytest.mark.parametrize(("name", "value"), [("partition", b"-1"), ("offset", b"x"), ("partition", b"")])

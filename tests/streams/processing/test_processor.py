@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from schemas.errors import NotFound, ProcessorStopped
+from streams.processing import processor as processing
 from streams.processing.checkpoint import Progress, Version, pack
 from streams.processing.life import TRANSITIONS, Event, Phase
 from streams.processing.memory_cluster import LocalStore, Log, MemoryCluster, MemoryPorts
@@ -138,6 +139,57 @@ def test_publishing_comes_before_the_checkpoint_and_acknowledging_after_it():
         "checkpoint at 3, 2 records",
         "acknowledged",
         "acknowledged",
+    ]
+
+
+def test_a_chunk_that_leads_to_much_is_published_in_parts_and_acknowledged_once_as_a_whole(monkeypatch):
+    monkeypatch.setattr(processing, "PART_SENDS_MAX", 2)
+
+    async def scenario():
+        journey = Journey(checkpoint_entries=4)
+        await journey.processor.recover()
+        await journey.take(journey.tick(b"a", b"b", b"c", b"d", b"e"))
+        assert (journey.processor.offset, journey.processor.checkpointed) == (4, 3)
+        await journey.processor.checkpoint()
+        return journey
+
+    journey = asyncio.run(scenario())
+    part = ["sends 2", "took 2, sent 2"]
+    checkpoint = ["writes 4", "progress 3", "checkpoint at 3, 4 records"]
+    last = ["writes 1", "progress 4", "checkpoint at 4, 1 records", "acknowledged"]
+    assert journey.log[1:] == [*part, *part, *checkpoint, "sends 1", "took 1, sent 1", *last]
+    sent = [record.value for record in journey.steps.read(0)]
+    assert sent == [f"{key} 1 {at}".encode() for at, key in enumerate("abcde")]
+
+
+def test_a_chunk_that_takes_long_is_published_in_parts_while_the_loop_turns():
+    async def scenario():
+        journey = Journey()
+        await journey.processor.recover()
+        slow = journey.fold.count
+
+        def count(key, offset):
+            journey.time_ns += processing.PART_NS_MAX // 2
+            return slow(key, offset) if key != b"silent" else []
+
+        async def elsewhere():
+            while True:
+                journey.log.append("the loop turns")
+                await asyncio.sleep(0)
+
+        journey.fold.count = count
+        other = asyncio.create_task(elsewhere())
+        await journey.take(journey.tick(b"silent", b"silent", b"a", b"b", b"c"))
+        other.cancel()
+        return journey.log[1:]
+
+    assert asyncio.run(scenario()) == [
+        "the loop turns",
+        "took 2, sent 0",
+        "sends 2",
+        "took 2, sent 2",
+        "sends 1",
+        "took 1, sent 1",
     ]
 
 
