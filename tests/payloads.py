@@ -6,6 +6,7 @@ import orjson
 from worlds import control, signal, tick
 
 from engines.parameters import DecisionParams, tree_hash
+from schemas.control import Control
 from streams.journal.topics import RECORD_BYTES_MAX
 
 TAKEN = ""
@@ -69,6 +70,7 @@ def bytes_of_any_topic(now: int) -> list[Payload]:
     rows = []
     for topic, message in good(now).items():
         raw = text(message)
+        largest = Control.bytes_max if topic == "control" else RECORD_BYTES_MAX
         folded = {"code": "unmatched", "field": "signal_id", "folded": True} if topic == "outcomes" else {"code": TAKEN}
         rows += [
             Payload("a good one", topic, raw, **folded),
@@ -79,8 +81,8 @@ def bytes_of_any_topic(now: int) -> list[Payload]:
             Payload("one byte that is no text", topic, b"\xff", "not_utf8"),
             Payload("half of it", topic, raw[: len(raw) // 2], "not_json"),
             Payload("an array of it", topic, b"[" + raw + b"]", "not_an_object"),
-            Payload("one byte too large", topic, _padded(message, RECORD_BYTES_MAX + 1), "too_large"),
-            Payload("as large as may be", topic, _padded(message, RECORD_BYTES_MAX), **folded),
+            Payload("one byte too large", topic, _padded(message, largest + 1), "too_large"),
+            Payload("as large as may be", topic, _padded(message, largest), **folded),
             Payload("nine deep", topic, plus(message, '"x":' + "[" * 8 + "]" * 8), "too_deep"),
             Payload("no fields", topic, b"{}", "missing", None),
         ]
@@ -399,8 +401,8 @@ def controls(now: int) -> list[Payload]:
         "nobody's order": ({"by": ...}, "missing"),
         "an order of tomorrow": ({"timestamp_ns": now + 86_400 * 10**9}, "in_future"),
         "settings on another base": (settings({}), TAKEN),
-        "settings whose refusal would quote a megabyte": (
-            settings({"market": '"' + "'" * 900_000}, base_hash=tree_hash(DecisionParams())),
+        "settings whose refusal would quote all of them": (
+            settings({"market": '"' + "'" * 50_000}, base_hash=tree_hash(DecisionParams())),
             TAKEN,
         ),
         "settings that are no tree": (settings("x"), "wrong_type", "payload.tree"),

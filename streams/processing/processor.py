@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
 
 from schemas.errors import ProcessorStopped
 from streams.processing import crashpoints
 from streams.processing.checkpoint import BEGINNING, Batch, Ledger, Progress, Tables, fingerprint, unpack
 from streams.processing.life import TRANSITIONS, Event, Phase
+from streams.processing.observer import ProcessorObserver
 from streams.processing.ports import Fold, FoldRecord, Ports, Record, RecordKey, Send
 from streams.processing.published_outputs import PublishedOutputs
 
@@ -22,19 +23,6 @@ PART_SENDS_MAX = 2_000
 PART_NS_MAX = 250_000_000
 """Outputs, or time, after which a chunk is published before it is folded on: one record may lead to thousands of
 decisions, and the loop has to turn meanwhile."""
-
-
-class ProcessorObserver(Protocol):
-    """Receives what a processor does; called synchronously, so it must be quick."""
-
-    def recovered(self, source: str, offset: int, elapsed_ns: int) -> None:
-        """Called after recovery, with the offset and the source used: `local`, `changelog` or `genesis`."""
-
-    def taken(self, records: int, sends: int) -> None:
-        """Called after a chunk is folded, with the number of its records and of the outputs published for it."""
-
-    def checkpointed(self, offset: int, records: int, elapsed_ns: int) -> None:
-        """Called after `progress` is written, with its offset and the number of records written before it."""
 
 
 class CapturedCheckpoint(NamedTuple):

@@ -96,14 +96,8 @@ class Worker:
             clock=clock,
             in_force=lambda: self._in_force,
         )
-        self.context = Context(
-            settings.topics.partitions,
-            lambda: self.params,
-            clock,
-            self.metrics,
-            headers,
-            max_ahead_ns=int(settings.kafka.max_ahead_s * 1e9),
-        )
+        context = Context(settings.topics.partitions, lambda: self.params, clock, self.metrics, headers)
+        self.context = context._replace(max_ahead_ns=int(settings.kafka.max_ahead_s * 1e9))
         self.app = new_app(
             self.names,
             connection,

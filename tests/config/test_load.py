@@ -64,6 +64,7 @@ def test_later_places_win_over_earlier_ones_and_the_origin_says_so(tmp_path):
         "chunk_records": "file",
         "checkpoint_interval_s": "default",
         "checkpoint_entries": "command line",
+        "max_ahead_s": "default",
         "data_dir": "default",
     }
 

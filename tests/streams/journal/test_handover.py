@@ -7,7 +7,7 @@ from worlds import Driver, priced, signal
 
 from engines.allocation import DECISION_VERSION
 from engines.parameters import tree_hash
-from schemas.errors import AnotherVersion, VerificationMismatch
+from schemas.errors import AnotherVersion, StrayRecord, VerificationMismatch
 from streams.audits.comparison import Verdict
 from streams.audits.refold import GENESIS
 from streams.audits.segment import SegmentAudit, combine
@@ -232,7 +232,7 @@ def test_a_partition_is_not_handed_to_two():
 def test_a_hand_over_that_does_not_come_from_the_version_in_force_is_no_journal():
     driver = old()
     driver.cluster.log("journal", 0).append(None, handover.engine(OLD + 7, NEW, driver.now_ns))
-    with pytest.raises(ValueError, match=f"hands over from decision version {OLD + 7}, not {OLD}"):
+    with pytest.raises(StrayRecord, match=f"hands over from decision version {OLD + 7}, not {OLD}"):
         driver.run()
 
 

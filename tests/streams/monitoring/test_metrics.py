@@ -822,6 +822,6 @@ def test_whatever_comes_the_counters_agree_with_the_topics(script):
     letters = len(driver.read("outcomes.dlq")) + len(driver.read("signals.dlq"))
     assert total(metrics, "dead_letters_total") == letters
     if found:
-        newest = max(found, key=lambda fields: fields["journal"]["offset"])
+        newest = max(reversed(found), key=lambda fields: fields["journal"]["offset"])  # of one entry's, the last
         ratio = newest["totals"]["gross_usd"] / (0.8 * newest["portfolio_value"])
         assert shown(metrics, "risk_budget_utilization_ratio", level="portfolio") == pytest.approx(ratio, abs=1e-6)

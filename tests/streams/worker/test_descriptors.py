@@ -18,7 +18,7 @@ def settings(partitions=12, **rl):
 def test_the_need_covers_what_was_measured_and_fits_common_limits():
     idle_at_12 = 960  # counted in /proc/PID/fd of a worker that owns 12 partitions on Apache Kafka
     assert idle_at_12 + 2 * 64 < needed(settings()) < 4_096
-    assert needed(settings(24)) - needed(settings(12)) == 12 * 13 * 16, "12 tables of the journal, 1 of prices"
+    assert needed(settings(24)) - needed(settings(12)) == 12 * 14 * 16, "13 tables of the journal, 1 of prices"
     asked = needed(settings(enabled=True, max_in_flight=1_000)) - needed(settings(max_in_flight=1_000))
     assert asked == 1_000, "a connection for each question that may be under way"
 
