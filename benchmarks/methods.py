@@ -80,7 +80,7 @@ def slips(seeds: int) -> str:
             profit = _spread([run.profit_usd for run in runs], "+,.0f")
             ours.append(f"{mean(run.claims for run in runs):.0f} of 900, {profit} USD")
         rows.append((name, before, after, *ours))
-    head = (f"{seeds} seeds", "spec: before", "spec: after", "ours, its defaults (se)", "ours (se)")
+    head = (f"{seeds} seeds", "spec: before", "spec: after", "ours, spec's defaults (se)", "ours (se)")
     return _table(head, rows)
 
 
@@ -182,7 +182,7 @@ def pools(outcomes: int) -> str:
     for x, count, *spec in POOLS:
         seeds = range(max(1, outcomes // count))
         rows.append((f"{x}, {count}", "spec", *spec))
-        for name, params in (("its defaults", PROTOTYPE), ("ours", PARAMS)):
+        for name, params in (("spec's defaults", PROTOTYPE), ("ours", PARAMS)):
             honest, noise, mixed = (
                 _mean([cells(x, of, 10 * seed + place, params) for seed in seeds])
                 for place, of in enumerate(([1.0] * count, [0.0] * count, [1.0, 0.0] * (count // 2)))
@@ -231,7 +231,7 @@ def first_claims(seeds: int) -> str:
         (
             "first bet at x = 3, share of V",
             "5.7 → .09",
-            f"{first_bet(3.0).fraction:.4f} ({first_bet(3.0, PROTOTYPE).fraction:.4f} with its defaults)",
+            f"{first_bet(3.0).fraction:.4f} ({first_bet(3.0, PROTOTYPE).fraction:.4f} with spec's defaults)",
         ),
         (
             "first size of the README's claim (x = .35), USD",
