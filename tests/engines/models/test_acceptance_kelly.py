@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from benchmarks import methods
 from engines.models import calibration, kelly
 from engines.parameters import KellyParams
 
@@ -146,3 +147,51 @@ def test_after_2_000_outcomes_the_truth_is_learnt_at_any_claim(honesty, claim):
     assert learning.std() == pytest.approx(1 / (claim * np.sqrt(twice)), rel=0.15)
     known = calibration.with_prior(engine(seen, 0)[1], PARAMS)
     assert known.h2 / known.h1 == pytest.approx(learning[0], rel=1e-9)
+
+
+# -- the tables of the second edition: slips, a strategy's other cells, rare wins --------------------------------------
+@pytest.mark.parametrize(
+    ("x", "honesty", "at", "usd"),
+    [(0.35, -0.3, 0, -1_305), (0.35, 1.0, 200, 78_393), (0.1, 1.0, 0, 7_755), (0.1, 1.0, None, 7_979)],
+)
+def test_with_the_specifications_defaults_slips_cost_to_the_dollar_what_it_says(x, honesty, at, usd):
+    profit = [methods.slipped(x, honesty, at, seed, methods.PROTOTYPE).profit_usd for seed in range(40)]
+    assert np.mean(profit) == pytest.approx(usd, abs=0.5)
+
+
+@pytest.mark.parametrize(("x", "honesty", "at"), [(0.35, -0.3, 0), (0.35, 1.0, 200), (0.1, 1.0, 0)])
+def test_a_claim_that_slipped_a_hundredfold_costs_less_than_seeds_differ(x, honesty, at):
+    with_slip, without = (
+        np.array([methods.slipped(x, honesty, each, seed).profit_usd for seed in range(10)]) for each in (at, None)
+    )
+    assert abs(np.mean(with_slip - without)) < 0.1 * without.std()
+
+
+def test_the_cells_of_a_strategy_tell_each_other_what_its_claims_are_worth():
+    # Twelve cells alike against lone ones: mean square errors of .23 and .47, noise sized .20 and .38 of the time.
+    honest, noise = ([methods.cells(0.1, [b] * 12, seed, claims=200) for seed in range(40)] for b in (1.0, 0.0))
+    lone, lone_noise = ([methods.cells(0.1, [b], seed, claims=200) for seed in range(250)] for b in (1.0, 0.0))
+
+    def less(pooled, alone, field, power=1):
+        """In standard errors of the difference."""
+        one, other = (np.array([getattr(run, field) ** power for run in runs]) for runs in (pooled, alone))
+        return (other.mean() - one.mean()) / np.hypot(*(each.std() / np.sqrt(len(each)) for each in (one, other)))
+
+    assert less(honest, lone, "error", 2) > 3
+    assert less(noise, lone_noise, "error", 2) > 3
+    assert less(noise, lone_noise, "noise_in") > 3
+
+
+def test_who_wins_seldom_but_much_is_sized_nearly_always():
+    counts = [methods.rare_wins(seed) for seed in range(20)]
+    assert np.mean(counts) > 470
+    assert min(counts) > 400
+
+
+def test_a_bold_first_claim_bets_a_twentieth_where_it_once_bet_nearly_six_times_the_value():
+    # x of 3 counts as .3, and an unproven g is b²·K/(1 + b²·K) with K = .4.
+    size = methods.first_bet(3.0)
+    g = 0.16 * 0.4 / (1 + 0.16 * 0.4)
+    mean, variance = 0.4 * 0.006 - 0.001, 0.0004 * (1 + 0.09 / 0.4)
+    assert size.fraction == pytest.approx(0.25 * g * mean / (variance + mean * mean))
+    assert methods.first_bet(3.0, methods.PROTOTYPE).fraction == pytest.approx(0.09201, abs=1e-5)
