@@ -5,20 +5,47 @@ import os
 from pathlib import Path
 
 import click
+from aiokafka import TopicPartition
 
 from streams.archives.archiver import ENTRIES
 from streams.archives.check import check as checked
 from streams.cli.common import common, connection, loaded, names
 from streams.cli.progress import progress_bar
 from streams.cli.terminal import say, say_all, say_json
+from streams.journal.entries import TOPIC
 from streams.kafka import archiving
+from streams.kafka.read import one
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group()
 def journal() -> None:
-    """Archive the journal to files, and check an archive."""
+    """Show an entry, archive the journal to files, and check an archive."""
+
+
+@journal.command()
+@click.argument("partition", type=click.IntRange(min=0))
+@click.argument("offset", type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def show(partition: int, offset: int, config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
+    """Show the record at PARTITION OFFSET of the journal, whatever it is: time, key, headers, value."""
+    settings = loaded(config, bootstrap).settings
+    record = asyncio.run(one(connection(settings), TopicPartition(names(settings).topic(TOPIC), partition), offset))
+    fields = {
+        "topic": record.topic,
+        "partition": partition,
+        "offset": offset,
+        "timestamp_ms": record.timestamp,
+        "key": None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
+        "headers": [[name, (value or b"").decode("utf-8", "backslashreplace")] for name, value in record.headers],
+        "value": None if record.value is None else record.value.decode("utf-8", "backslashreplace"),
+    }
+    if as_json:
+        say_json(fields)
+        return
+    say_all(f"{name:<12}  {value}" for name, value in fields.items())
 
 
 @journal.command()

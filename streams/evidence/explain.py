@@ -62,7 +62,7 @@ async def again(name: DecisionName, entries: AsyncIterable[Record], start: Check
         if record.offset != expected:
             return Again(state, witness, None, f"{place} is missing, next is offset {record.offset}")
         try:
-            entry = journal.read(record.offset, record.value or b"")
+            entry = journal.read(record.offset, record.value)
             folded = apply(state, entry)
         except Exception as error:  # noqa: BLE001 any failure on a tampered entry is a finding
             return Again(state, witness, None, f"{place} cannot be folded: {type(error).__name__}: {error}")

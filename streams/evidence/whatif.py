@@ -203,7 +203,7 @@ async def whatif(
             msg = f"journal {partition}:{expected} is missing, next is offset {record.offset}"
             raise VerificationMismatch(msg)
         try:
-            pair.take(journal.read(record.offset, record.value or b""), portfolio)
+            pair.take(journal.read(record.offset, record.value), portfolio)
         except Exception as error:
             msg = f"journal {partition}:{expected} cannot be folded: {type(error).__name__}: {error}"
             raise VerificationMismatch(msg) from error

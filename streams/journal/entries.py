@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from engines.handlers.effects import Journaled
+from schemas.errors import StrayRecord
 from streams.processing.ports import Headers
 
 TOPIC = "journal"
+REASON_CHARS = 200
 
 
 class SourcePlace(NamedTuple):
@@ -57,12 +59,29 @@ def internal(kind: str, body: dict[str, Any], journaled_at_ns: int, event_time_n
     )
 
 
-def read(offset: int, raw: bytes) -> Journaled:
+def read(offset: int, raw: bytes | None, partition: int | None = None) -> Journaled:
     """Return an entry as sizing folds it.
 
     Raises:
-        orjson.JSONDecodeError, KeyError: the record is not an entry: the log is not a journal.
+        StrayRecord: the record is not an entry. It names the partition if that is given.
     """
+    try:
+        return _read(offset, raw or b"")
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise stray(partition, offset, error) from error
+
+
+def stray(partition: int | None, offset: int, why: object) -> StrayRecord:
+    """Return the error that names a record which no worker wrote, and what to run."""
+    reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
+    place = f"{TOPIC} partition {'?' if partition is None else partition}, offset {offset}"
+    return StrayRecord(
+        f"{place}: not an entry of a worker ({reason[:REASON_CHARS]}); nothing of it is folded. To see it: himari "
+        f"journal show {'P' if partition is None else partition} {offset}; what to do: docs/errors.md, a stray record"
+    )
+
+
+def _read(offset: int, raw: bytes) -> Journaled:
     fields = orjson.loads(raw)
     source = fields["source"]
     body = orjson.loads(fields["value"])

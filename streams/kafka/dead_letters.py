@@ -9,7 +9,7 @@ import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from schemas.errors import NotAllowed, NotFound
+from schemas.errors import NotAllowed
 from streams.journal import entries as journal
 from streams.journal.dead_letters import REPLAY_OF, Letter, headers_in, replayed
 from streams.journal.topics import DLQ, RECORD_BYTES_MAX, ROOM, Names
@@ -43,13 +43,7 @@ async def one(connection: Connection, names: Names, topic: str, partition: int, 
         NotFound: it does not exist, or no longer.
         TopicsUnfit: its topic is missing.
     """
-    place = TopicPartition(names.topic(topic + DLQ), partition)
-    if place in await read.places(connection, place.topic):
-        async with aclosing(read.records(connection, place, offset, offset + 1)) as records:
-            async for record in records:
-                return _letter(topic, record)
-    msg = f"{topic}{DLQ}/{partition}/{offset}: no such dead letter"
-    raise NotFound(msg)
+    return _letter(topic, await read.one(connection, TopicPartition(names.topic(topic + DLQ), partition), offset))
 
 
 def _letter(topic: str, record: Any) -> Letter:

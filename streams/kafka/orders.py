@@ -34,7 +34,7 @@ async def settings_in_force(connection: Connection, names: Names) -> dict[str, A
         progress = orjson.loads(value)
         in_force, first = SettingsInForce(progress["meta"]), progress["offset"] + 1
     async for record in read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first):
-        in_force.take(journal.read(record.offset, record.value))
+        in_force.take(journal.read(record.offset, record.value, record.partition))
     return dict(in_force.tree)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from schemas.errors import TopicsUnfit
+from schemas.errors import NotFound, TopicsUnfit
 from streams.kafka.connection import Connection, allowed, reach
 
 FETCH_WAIT_MS = 50
@@ -200,3 +200,18 @@ async def newest_of(connection: Connection, places: Sequence[TopicPartition]) ->
             async for record in records:
                 last[TopicPartition(record.topic, record.partition)] = record.value
     return {place: None if last.get(place) is None else bytes(last[place]) for place in places}
+
+
+async def one(connection: Connection, place: TopicPartition, offset: int) -> Any:
+    """Return one record.
+
+    Raises:
+        NotFound: it does not exist, or no longer.
+        TopicsUnfit: its topic is missing.
+    """
+    if place in await places(connection, place.topic):
+        async with aclosing(records(connection, place, offset, offset + 1)) as found:
+            async for record in found:
+                return record
+    msg = f"{place.topic}/{place.partition}/{offset}: no such record"
+    raise NotFound(msg)

@@ -23,7 +23,7 @@ async def epochs(connection: Connection, names: Names) -> dict[str, int]:
     known = {topic: source["epoch"] for topic, source in progress["meta"].get("sources", {}).items()}
     tail = read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), progress["offset"] + 1)
     async for record in tail:
-        entry = journal.read(record.offset, record.value)
+        entry = journal.read(record.offset, record.value, record.partition)
         if entry.kind == "adopt":
             known[entry.body["topic"]] = entry.body["epoch"]
     return known

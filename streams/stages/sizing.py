@@ -14,7 +14,7 @@ from engines.handlers.versions import version_of
 from engines.state.codec import decode_key, encode_key
 from engines.state.partition import PartitionProgress, State
 from engines.state.tables import TABLES, Key
-from schemas.errors import InvalidMessage, SizingError, StrayRecord
+from schemas.errors import InvalidMessage, SizingError
 from streams.journal import entries as journal
 from streams.journal import handover
 from streams.journal.dead_letters import letter
@@ -24,7 +24,6 @@ from streams.processing.ports import FoldRecord, Headers, Identity, Record, Reco
 from streams.stages.handover_fold import HandoverFold
 
 SECOND_NS = 1_000_000_000
-REASON_CHARS = 200
 
 FoldObserver = Callable[[Journaled, FoldResult, int], None]
 """Called with each entry, its result, and the time it took in ns."""
@@ -60,10 +59,7 @@ class SizingFold:
 
     def fold(self, record: Record) -> list[Send]:
         """Fold one journal entry; return allocations, requests, alerts and dead letters, in this order."""
-        raw = record.value
-        if raw is None:
-            msg = f"journal partition {self.state.partition}: entry {record.offset} has no value"
-            raise ValueError(msg)
+        raw = record.value or b""
         began_ns = perf_counter_ns()
         entry = self._entry(record.offset, raw)
         try:
@@ -71,7 +67,7 @@ class SizingFold:
         except SizingError:
             raise
         except Exception as error:
-            raise self._stray(record.offset, error) from error
+            raise journal.stray(self.state.partition, record.offset, error) from error
         elapsed_ns = perf_counter_ns() - began_ns
         for touched in self.state.touched:
             self.touched[self._name(touched)] = record.offset
@@ -99,23 +95,12 @@ class SizingFold:
 
     def _entry(self, offset: int, raw: bytes) -> Journaled:
         """Return an entry; refuse what is none, and what is of a time that cannot be, before it is folded."""
-        try:
-            entry = journal.read(offset, raw)
-            ahead_ns = entry.journaled_at_ns - (entry.journaled_at_ns if self.latest is None else self.latest())
-        except Exception as error:
-            raise self._stray(offset, error) from error
+        entry = journal.read(offset, raw, self.state.partition)
+        ahead_ns = 0 if self.latest is None else entry.journaled_at_ns - self.latest()
         if ahead_ns > 0:
             rule = f"journaled_at_ns is {ahead_ns / 1e9:.0f} s beyond what kafka.max_ahead_s allows by this clock"
-            raise self._stray(offset, rule)
+            raise journal.stray(self.state.partition, offset, rule)
         return entry
-
-    def _stray(self, offset: int, why: object) -> StrayRecord:
-        reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)
-        place = f"{journal.TOPIC} partition {self.state.partition}, offset {offset}"
-        return StrayRecord(
-            f"{place}: not an entry of a worker ({reason[:REASON_CHARS]}); nothing of it is folded. To see it: himari "
-            f"journal show {self.state.partition}:{offset}; what to do: docs/errors.md, a stray record"
-        )
 
     def _name(self, touched: tuple[str, Key]) -> RecordKey:
         name = self._names.get(touched)

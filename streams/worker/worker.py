@@ -82,8 +82,7 @@ class Worker:
         self.names = Names(settings.topics.prefix)
         self.metrics = Metrics(clock=clock)
         self._embedded = embedded
-        self.began, self.epochs = began, epochs_known
-        self.params = began.params
+        self.began, self.epochs, self.params = began, epochs_known, began.params
         self._in_force = ""
         """Hash of the decision settings in force, from the partitions folded here; "" before the first recovery."""
         headers = (("himari.version", began.version.encode()),)
