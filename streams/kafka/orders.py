@@ -33,8 +33,9 @@ async def settings_in_force(connection: Connection, names: Names) -> dict[str, A
     if value is not None:
         progress = orjson.loads(value)
         in_force, first = SettingsInForce(progress["meta"]), progress["offset"] + 1
-    async for record in read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first):
-        in_force.take(journal.read(record.offset, record.value, record.partition))
+    async with aclosing(read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), first)) as records:
+        async for record in records:
+            in_force.take(journal.read(record.offset, record.value, record.partition))
     return dict(in_force.tree)
 
 

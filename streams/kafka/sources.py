@@ -1,6 +1,7 @@
 """Source topics over time: their epochs, and the detection of topics that were recreated."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -22,10 +23,11 @@ async def epochs(connection: Connection, names: Names) -> dict[str, int]:
     progress = await _progress(connection, names, "journal", 0)
     known = {topic: source["epoch"] for topic, source in progress["meta"].get("sources", {}).items()}
     tail = read.records(connection, TopicPartition(names.topic(journal.TOPIC), 0), progress["offset"] + 1)
-    async for record in tail:
-        entry = journal.read(record.offset, record.value, record.partition)
-        if entry.kind == "adopt":
-            known[entry.body["topic"]] = entry.body["epoch"]
+    async with aclosing(tail) as records:
+        async for record in records:
+            entry = journal.read(record.offset, record.value, record.partition)
+            if entry.kind == "adopt":
+                known[entry.body["topic"]] = entry.body["epoch"]
     return known
 
 
