@@ -68,7 +68,7 @@ def _later(delay_s: float, connection: web.RequestHandler) -> asyncio.TimerHandl
 
 def _abort(connection: web.RequestHandler) -> None:
     if connection.transport is not None:
-        connection.transport.abort()  # type: ignore[attr-defined] - it is a socket's
+        connection.transport.abort()
 
 
 class Listener(web.TCPSite):
