@@ -22,7 +22,7 @@ from streams.kafka.broker import free_port
 from streams.processing.partitioner import partition_of
 from streams.stages.control import trading_order
 
-pytestmark = [pytest.mark.broker]
+pytestmark = [pytest.mark.broker, pytest.mark.long]
 
 SECRET = "planted-SECRET-0123456789abcdef"
 """It is sent, echoed and mistyped; nothing that is printed, logged, answered or journaled may hold it."""
