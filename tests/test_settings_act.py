@@ -820,6 +820,7 @@ WORKER_TABLE: dict[str, tuple[Any, Callable[[Settings], Any]]] = {
     "kafka.chunk_records": (7, app("broker_max_poll_records")),
     "kafka.checkpoint_interval_s": (7.0, processor),
     "kafka.checkpoint_entries": (7, processor),
+    "kafka.max_ahead_s": (3600.0, lambda settings: worker(settings).context.max_ahead_ns),
     "kafka.data_dir": ("elsewhere", app("datadir")),
     "kafka.security.protocol": ("SSL", login),
     "kafka.security.ca_file": ("elsewhere", login),

@@ -43,7 +43,12 @@ async def one(connection: Connection, names: Names, topic: str, partition: int, 
         NotFound: it does not exist, or no longer.
         TopicsUnfit: its topic is missing.
     """
-    return _letter(topic, await read.one(connection, TopicPartition(names.topic(topic + DLQ), partition), offset))
+    try:
+        record = await read.one(connection, TopicPartition(names.topic(topic + DLQ), partition), offset)
+    except NotFound:
+        msg = f"{topic}{DLQ}/{partition}/{offset}: no such dead letter"
+        raise NotFound(msg) from None
+    return _letter(topic, record)
 
 
 def _letter(topic: str, record: Any) -> Letter:

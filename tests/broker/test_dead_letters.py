@@ -34,7 +34,9 @@ async def test_a_letter_is_listed_shown_and_replayed_once_it_would_be_taken_and_
         code, out, _ = await cluster.himari("dlq", "list", "--code", "not_utf8")
         assert (code, out.count("\n"), " not_utf8 -: signals: record must be UTF-8" in out) == (0, 1, True)
         code, out, _ = await cluster.himari("dlq", "show", "signals.dlq", *places["not_finite"])
-        assert (code, out.splitlines()[-1]) == (0, '{"confidence": NaN}')
+        assert (code, out.splitlines()[-1]) == (0, '  {"confidence": NaN}'), (
+            "indented: no line of a value looks like one of ours"
+        )
         code, out, err = await cluster.himari("dlq", "replay", "signals", *places["not_finite"])
         assert (code, "kept: not_finite: " in out, err) == (5, True, "1 kept\n")
         await asyncio.sleep(max(0.0, early["timestamp_ns"] / 1e9 - 5.0 - time.time()))
