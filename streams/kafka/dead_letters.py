@@ -9,7 +9,7 @@ import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from schemas.errors import NotAllowed
+from schemas.errors import NotAllowed, NotFound
 from streams.journal import entries as journal
 from streams.journal.dead_letters import REPLAY_OF, Letter, headers_in, replayed
 from streams.journal.topics import DLQ, RECORD_BYTES_MAX, ROOM, Names

@@ -28,6 +28,7 @@ NOT_LIVE: Final[Mapping[str, str]] = {
     "kafka.bootstrap_servers": RESTART,
     "kafka.session_timeout_s": RESTART,
     "kafka.data_dir": RESTART,
+    "kafka.max_ahead_s": RESTART,
     **{f"kafka.security.{name}": RESTART for name in SecuritySettings.model_fields},
     "topics.prefix": RESTART,
     "topics.partitions": "fixed for life by the journal: put it back",
