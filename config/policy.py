@@ -1,9 +1,11 @@
 """How a worker calls the policy: its part of the `rl` section, in addition to the decision settings."""
 
+import ipaddress
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from config.security import File, Variable
 from engines.parameters import RlParams
@@ -43,6 +45,20 @@ OUTPUTS = ("nudge", "confidence", "predicted_return", "predicted_volatility")
 """The outputs that are read; the first two are required."""
 
 
+def _is_link_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class RlSettings(RlParams):
     """The decision settings of the policy, which are journaled, and how a worker calls it, which is local."""
 
@@ -58,6 +74,29 @@ class RlSettings(RlParams):
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = Field(0, description="random seed of mock")
     token_env: Variable = Field(None, description="environment variable with a bearer token; null: none is sent")
     token_file: File = Field(None, description="file with a bearer token; null: none is sent")
+
+    @field_validator("endpoint", "proxy")
+    @classmethod
+    def _can_be_reached(cls, url: str | None) -> str | None:
+        """Refuse a port that does not exist, and the addresses at which clouds answer with credentials."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise broken(Fault("out_of_range", "", f"must be a URL with a port of 1 to 65535, was {url}")) from error
+        if port == 0 or _is_link_local(parts.hostname or ""):
+            raise broken(Fault("out_of_range", "", f"must not be port 0 or a link-local address, was {url}"))
+        return url
+
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether a token is sent unencrypted to another machine."""
+        if self.endpoint is None or (self.token_env is None and self.token_file is None):
+            return False
+        parts = urlsplit(self.endpoint)
+        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:

@@ -24,6 +24,7 @@ from streams.monitoring.connections import Connections, Listener, refusal
 
 TOKEN = "HIMARI_WEB_TOKEN"  # noqa: S105 (the variable's name)
 TOKEN_LENGTH = 16
+TOKEN_DIFFERENT = 8
 """Smallest length of a token, in characters."""
 LOOPBACK = "127.0.0.1"
 PLACE = "environment"
@@ -199,8 +200,12 @@ def _token(host: str, environment: Mapping[str, str]) -> str | None:
     if is_loopback(host):
         return None
     token = environment.get(TOKEN, "")
-    if len(token) < TOKEN_LENGTH:
-        rule = f"must hold a token of at least {TOKEN_LENGTH} characters to listen on {host}, had {len(token)}"
+    different = len(dict.fromkeys(token))
+    if len(token) < TOKEN_LENGTH or different < TOKEN_DIFFERENT or any(each.isspace() for each in token):
+        rule = (
+            f"must hold a token of at least {TOKEN_LENGTH} characters, {TOKEN_DIFFERENT} of them different and none "
+            f"blank, to listen on {host}, had {len(token)}, {different} of them different"
+        )
         raise ConfigurationException(PLACE, TOKEN, rule)
     return token
 

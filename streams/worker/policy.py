@@ -108,7 +108,9 @@ class WorkerPolicy:
         )
 
     async def _check(self) -> None:
-        """Log a warning if the endpoint is not usable; nothing else depends on it."""
+        """Log a warning if the endpoint is not usable, or gets our token unencrypted; nothing else depends on it."""
+        if self._rl.in_the_clear:
+            logger.warning("rl.endpoint: the token is sent to %s unencrypted: use https://", self._rl.endpoint)
         try:
             await self.agent.desk.adapter.check(self.agent.desk.timeout_s)
         except NoAnswer as error:

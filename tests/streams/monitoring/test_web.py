@@ -150,7 +150,7 @@ def test_a_local_page_answers_to_names_of_this_machine(host):
     assert get(local(), "/state", host=host)[0] == 200
 
 
-@pytest.mark.parametrize("token", [None, "", "short"])
+@pytest.mark.parametrize("token", [None, "", "short", " " * 15 + "x", "aaaabbbbccccdddd", "abcdefgh ijklmnop"])
 def test_listening_elsewhere_without_a_good_token_is_refused_at_once(token):
     environment = {} if token is None else {TOKEN: token}
     with pytest.raises(ConfigurationException, match=r"environment: HIMARI_WEB_TOKEN: .* at least 16") as caught:
