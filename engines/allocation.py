@@ -26,8 +26,9 @@ REVISING = ("advice", "deadline")
 def render(state: State, decision: Decision, offset: int) -> tuple[bytes, str]:
     """Return an allocation's bytes and their sha256 (hex).
 
-    Money is in USD with two decimals (integer cents underneath, truncated toward zero), waterfalls are in integer
-    cents, weights are truncated to 1e-9, quantities are in coins or contracts.
+    Money is in USD with two decimals (integer cents underneath; a target's are quantity times price to the nearest
+    cent, all others are truncated toward zero), waterfalls are in integer cents, weights are truncated to 1e-9,
+    quantities are in coins or contracts.
     """
     value = orjson.dumps(fields(state, decision, offset), option=orjson.OPT_SORT_KEYS)
     return value, hashlib.sha256(value).hexdigest()

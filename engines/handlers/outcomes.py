@@ -16,7 +16,7 @@ from schemas.vocabulary import ErrorCode
 SECOND_NS = 1_000_000_000
 SPANS = 256
 CLOCKS_NS = 5 * SECOND_NS
-"""How far the clocks of a strategy and of whoever reports its outcomes may be apart."""
+"""Largest difference between the clocks of a strategy and of the reporter of its outcomes."""
 SIDES = {"buy": 1, "long": 1, "sell": -1, "short": -1}
 
 

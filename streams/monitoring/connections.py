@@ -1,7 +1,7 @@
 """The connections of a page's listener: a bounded number, each with one request and little time.
 
-A worker shares its file descriptors with its pages. Whoever may reach a port can open connections and stay silent, so
-silent ones go first: a new one takes the place of the oldest that has not sent its request.
+A worker shares its file descriptors with its pages. Any client that reaches a port can open connections and stay
+silent, so silent ones are closed first: a new connection replaces the oldest that has not sent its request.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Listener(web.TCPSite):
 
 
 class OneRequest(web.RequestHandler):
-    """A connection that serves one request. What went wrong is told by its class: a text may quote a token."""
+    """A connection that serves one request. Errors are logged by class only, because their text may quote a token."""
 
     __slots__ = ("_connections",)
 
@@ -123,10 +123,9 @@ class OneRequest(web.RequestHandler):
             raise ConnectionError(msg)
         return refusal(HTTPStatus(status))
 
-    def log_exception(self, *_args: Any, **told: Any) -> None:
-        """Log the exception's class and the line that raised it, at most now and then."""
-        error = told.get("exc_info")
-        self._connections.refused.tell("a request of the pages failed: %s", described(error))
+    def log_exception(self, *_args: Any, **details: Any) -> None:
+        """Log the exception's class and the line that raised it, at a limited rate."""
+        self._connections.refused.tell("a request of the pages failed: %s", described(details.get("exc_info")))
 
 
 def refusal(status: HTTPStatus) -> web.Response:

@@ -24,8 +24,9 @@ from streams.monitoring.connections import Connections, Listener, refusal
 
 TOKEN = "HIMARI_WEB_TOKEN"  # noqa: S105 (the variable's name)
 TOKEN_LENGTH = 16
-TOKEN_DIFFERENT = 8
 """Smallest length of a token, in characters."""
+TOKEN_DIFFERENT = 8
+"""Smallest number of different characters in a token."""
 LOOPBACK = "127.0.0.1"
 PLACE = "environment"
 
