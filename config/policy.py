@@ -1,12 +1,12 @@
 """How a worker calls the policy: its part of the `rl` section, in addition to the decision settings."""
 
-import ipaddress
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from config.addresses import is_link_local, is_loopback
 from config.security import File, Variable
 from engines.parameters import RlParams
 from schemas.base import Frozen
@@ -45,20 +45,6 @@ OUTPUTS = ("nudge", "confidence", "predicted_return", "predicted_volatility")
 """The outputs that are read; the first two are required."""
 
 
-def _is_link_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_link_local
-    except ValueError:
-        return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class RlSettings(RlParams):
     """The decision settings of the policy, which are journaled, and how a worker calls it, which is local."""
 
@@ -86,7 +72,7 @@ class RlSettings(RlParams):
             port = parts.port
         except ValueError as error:
             raise broken(Fault("out_of_range", "", f"must be a URL with a port of 1 to 65535, was {url}")) from error
-        if port == 0 or _is_link_local(parts.hostname or ""):
+        if port == 0 or is_link_local(parts.hostname or ""):
             raise broken(Fault("out_of_range", "", f"must not be port 0 or a link-local address, was {url}"))
         return url
 
@@ -96,7 +82,7 @@ class RlSettings(RlParams):
         if self.endpoint is None or (self.token_env is None and self.token_file is None):
             return False
         parts = urlsplit(self.endpoint)
-        return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+        return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:

@@ -7,7 +7,6 @@ On any other address every request needs the bearer token in `HIMARI_WEB_TOKEN`,
 
 import errno
 import hmac
-import ipaddress
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from config.addresses import is_loopback
 from schemas.errors import ConfigurationException, PortTaken, SizingError
 from streams.monitoring.connections import Connections, Listener, refusal
 
@@ -185,16 +185,6 @@ def metrics_page(views: Views, guard: Middleware) -> web.Application:
 
 PAGES = {"web": pages, "metrics": metrics_page}
 """Application of each listener."""
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is a loopback address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _token(host: str, environment: Mapping[str, str]) -> str | None:

@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
+from config.addresses import is_loopback
 from schemas.errors import ConfigurationException, PortTaken, SizingError
-from streams.monitoring.web import TOKEN, Views, Web, is_loopback
+from streams.monitoring.web import TOKEN, Views, Web
 
 SECRET = "a-token-of-some-length"
 
