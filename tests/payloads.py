@@ -6,8 +6,8 @@ import orjson
 from worlds import control, signal, tick
 
 from engines.parameters import DecisionParams, tree_hash
+from schemas.base import RECORD_BYTES_MAX
 from schemas.control import Control
-from streams.journal.topics import RECORD_BYTES_MAX
 
 TAKEN = ""
 BIG_INT = 2**63

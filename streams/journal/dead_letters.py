@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from schemas import dead_letter as schema
+from schemas.base import RECORD_BYTES_MAX
 from schemas.dead_letter import DeadLetter, headers_of
 from schemas.errors import InvalidMessage
 from schemas.wire import RefusedTick
 from streams.journal.entries import SourcePlace
-from streams.journal.topics import DLQ, KIB, RECORD_BYTES_MAX, ROOM
+from streams.journal.topics import DLQ, KIB, ROOM
 from streams.processing.ports import Headers, Record, Send
 from streams.reports.weight_history import instant
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from schemas.base import RECORD_BYTES_MAX
+
 Partitions = Literal["P", "input", "prices"]
 """P: exactly the configured count, for life. input: created with that count, may grow. prices: as many as `prices`."""
 
@@ -16,8 +18,6 @@ MIB: Final = 1024 * KIB
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 
-RECORD_BYTES_MAX: Final = 1 * MIB
-"""Largest accepted input record."""
 JOURNAL_BYTES_MAX: Final = 9 * MIB
 """Largest journal entry or checkpoint record; also the producer's limit."""
 ROOM: Final = 64 * KIB

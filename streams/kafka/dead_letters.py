@@ -9,10 +9,11 @@ import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
+from schemas.base import RECORD_BYTES_MAX
 from schemas.errors import NotAllowed, NotFound
 from streams.journal import entries as journal
 from streams.journal.dead_letters import REPLAY_OF, Letter, headers_in, replayed
-from streams.journal.topics import DLQ, RECORD_BYTES_MAX, ROOM, Names
+from streams.journal.topics import DLQ, ROOM, Names
 from streams.kafka import read
 from streams.kafka.connection import Connection, reach
 from streams.processing.ports import Send

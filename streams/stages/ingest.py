@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from schemas import wire
-from schemas.base import Message
+from schemas.base import RECORD_BYTES_MAX, Message
 from schemas.cascade import CascadeIndicators
 from schemas.control import Control, PortfolioValue
 from schemas.errors import InvalidMessage
@@ -14,7 +14,7 @@ from schemas.signal import TacticalSignal
 from streams.journal import entries as journal
 from streams.journal.dead_letters import dead_letter, size_of
 from streams.journal.entries import SourcePlace
-from streams.journal.topics import RECORD_BYTES_MAX, ROOM
+from streams.journal.topics import ROOM
 from streams.processing.partitioner import partition_of
 from streams.processing.ports import Record, Send
 
