@@ -38,6 +38,12 @@ Variable = Annotated[str, BeforeValidator(_a_variable)] | None
 File = Annotated[str, BeforeValidator(_a_path)] | None
 
 
+def bearer_token(text: str) -> str | None:
+    """Return the bearer token in a text, blanks around it removed; None if there is none of printable ASCII."""
+    token = text.strip()
+    return token if token and token.isascii() and token.isprintable() else None
+
+
 class SecuritySettings(Frozen):
     """Encryption and authentication of broker connections."""
 

@@ -9,6 +9,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from config.policy import TensorNames, Url
+from config.security import bearer_token
 from config.settings import Settings
 from engines.state.partition import State
 from schemas.errors import NotFound, PortTaken
@@ -183,8 +184,8 @@ def _token(variable: str | None) -> str | None:
     """Return the token in an environment variable, None if none is named."""
     if variable is None:
         return None
-    token = os.environ.get(variable, "").strip()
-    if not token or not token.isascii() or not token.isprintable():
+    token = bearer_token(os.environ.get(variable, ""))
+    if token is None:
         rule = "--token-env must name a variable with a token of printable ASCII (its value is not shown)"
         raise click.BadOptionUsage("token_env", rule)
     return token

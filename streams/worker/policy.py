@@ -12,6 +12,7 @@ import faust
 import orjson
 
 from config.policy import RlSettings, TensorNames
+from config.security import bearer_token
 from config.settings import Settings
 from engines.models.circuit_breaker import Breaker, BreakerParams
 from engines.parameters import RlParams
@@ -158,8 +159,8 @@ def token_of(rl: RlSettings, env: Mapping[str, str]) -> str | None:
             raise ConfigurationException("settings", field, f"must be readable: {error.strerror}") from error
     else:
         return None
-    token = found.strip()
-    if not token or not token.isascii() or not token.isprintable():
+    token = bearer_token(found)
+    if token is None:
         rule = "must name a token of printable ASCII (its value is not shown)"
         raise ConfigurationException("settings", field, rule)
     return token
