@@ -89,8 +89,7 @@ def _restart_evidence(state: State) -> None:
 def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
     """Change a scope's state. What changes nothing decides nothing: a real order may wait behind thousands of those."""
     scope, wanted = payload["scope"], payload["state"]
-    record = state.scopes.get((MARKET_WIDE,))
-    before = overrides.NONE if record is None else record.scopes
+    before = state.ordered(MARKET_WIDE)
     if payload.get("everything"):
         after = overrides.NONE
     else:
@@ -145,9 +144,7 @@ def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Fol
     kind, _, name = scope.partition(":")
     if not state.params.rl.enabled:
         return "rejected: rl.enabled is false"
-    record = state.scopes.get((POLICY,))
-    before = overrides.NONE if record is None else record.scopes
-    state.scopes.put((POLICY,), ScopeOverrides(overrides.changed(before, scope, mode)))
+    state.scopes.put((POLICY,), ScopeOverrides(overrides.changed(state.ordered(POLICY), scope, mode)))
     for (portfolio,), gate in list(state.gates.items()):
         if gate.status == "closed" and (kind == "all" or (kind == "portfolio" and name == portfolio)):
             state.gates.put((portfolio,), Gate())

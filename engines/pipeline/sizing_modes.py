@@ -166,10 +166,9 @@ def _drawdown_factor(state: State, book: Book) -> float:
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
     """Return each cell's trading state: the most severe of all, its portfolio, its strategy and its symbol."""
-    record = state.scopes.get((MARKET_WIDE,))
-    if record is None or not record.scopes:
+    ordered = state.ordered(MARKET_WIDE)
+    if not ordered:
         return [ACTIVE] * len(cells)
-    ordered = record.scopes
 
     def state_of(scope: str) -> TradingState:
         return overrides.word_of(ordered, scope) or ACTIVE  # type: ignore[return-value]

@@ -9,7 +9,8 @@ import orjson
 
 from engines.models import moments
 from engines.parameters import DecisionParams, tree_hash
-from engines.state import codec
+from engines.state import codec, overrides
+from engines.state.overrides import Overrides
 from engines.state.records import (
     Book,
     CellPosterior,
@@ -144,6 +145,11 @@ class State:
         return Book(
             value_usd=value, peak_usd=value, sequence=0, last_hash="", positions=None, positions_ns=0, watches=()
         )
+
+    def ordered(self, kind: str) -> Overrides:
+        """Return what operators have ordered by scope: trading states (`MARKET_WIDE`) or policy modes (`POLICY`)."""
+        record = self.scopes.get((kind,))
+        return overrides.NONE if record is None else record.scopes
 
     def put_book(self, portfolio: str, book: Book) -> None:
         """Store a portfolio's book; its watches, and what it waits for, replace those before in the indexes."""

@@ -47,10 +47,7 @@ def mode_of(state: State, portfolio: str, strategy: str | None = None) -> Policy
     params = state.params.rl
     if not params.enabled:
         return "off"
-    record = state.scopes.get((POLICY,))
-    if record is None:
-        return params.mode
-    scopes: dict[str, PolicyMode] = dict(record.scopes)  # type: ignore[arg-type]
+    scopes: dict[str, PolicyMode] = dict(state.ordered(POLICY))  # type: ignore[arg-type]
     wide = scopes.get(f"portfolio:{portfolio}") or scopes.get("all") or params.mode
     own = scopes.get(f"strategy:{strategy}", wide)
     return min(wide, own, key=RANK.__getitem__)

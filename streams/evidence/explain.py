@@ -262,8 +262,7 @@ def _regime(state: State, portfolio: str, symbol: str, witness: Witness) -> Expl
 
 
 def _scopes(state: State, witness: Witness) -> Iterator[tuple[str, str, Seen | None]]:
-    record = state.scopes.get((MARKET_WIDE,))
-    for scope, word in () if record is None else record.scopes:
+    for scope, word in state.ordered(MARKET_WIDE):
         yield scope, word, witness.scopes.get(scope)
 
 

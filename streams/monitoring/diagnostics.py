@@ -4,7 +4,7 @@ from typing import Any
 
 from engines.models import calibration
 from engines.pipeline.sizing_modes import trading_states
-from engines.state.partition import State
+from engines.state.partition import MARKET_WIDE, State
 from engines.state.records import CellPosterior
 
 
@@ -19,7 +19,7 @@ def describe(state: State) -> dict[str, Any]:
         "decision_version": None if progress is None else progress.decision_version,
         "portfolios": {key[0]: _portfolio(state, key[0]) for key in sorted(state.books)},
         "markets": {key[0]: _market(state, key) for key in sorted(state.markets)},
-        "trading_states": _scopes(state),
+        "trading_states": dict(state.ordered(MARKET_WIDE)),
         "records": {table: len(records) for table, records in state.tables.items()},
     }
 
@@ -66,8 +66,3 @@ def _market(state: State, key: tuple[str, ...]) -> dict[str, Any]:
         "short": None if market.short is None else market.short._asdict(),
         "source_partition": market.source_partition,
     }
-
-
-def _scopes(state: State) -> dict[str, str]:
-    record = state.scopes.get(("*",))
-    return {} if record is None else dict(record.scopes)

@@ -14,8 +14,7 @@ ScopeStates = Mapping[str, str]
 
 def scopes(state: State) -> dict[str, str]:
     """Return the trading states in force on a journal partition."""
-    record = state.scopes.get((MARKET_WIDE,))
-    return {} if record is None else dict(record.scopes)
+    return dict(state.ordered(MARKET_WIDE))
 
 
 def view(states: Sequence[State], found: Mapping[int, Mapping[str, Ordered]]) -> list[dict[str, Any]]:
