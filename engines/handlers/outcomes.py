@@ -200,12 +200,12 @@ def _named(body: dict[str, Any]) -> str:
 
 def _settled(state: State, cell: CellRecord, body: dict[str, Any], offset: int) -> Claim | str:
     """Return the claim that an outcome names, or why there is none."""
-    decided: Claim | str | None = None
-    if body.get("decision_id") is not None:
-        decided = _of_decision(state, cell, body, offset)
     signal_id = body.get("signal_id")
-    if signal_id is None or isinstance(decided, str):
-        return decided or "no claim is named"
+    if signal_id is None:
+        return _of_decision(state, cell, body, offset)
+    decided = None if body.get("decision_id") is None else _of_decision(state, cell, body, offset)
+    if isinstance(decided, str):
+        return decided
     said = next((claim for claim in reversed(cell.claims) if claim.signal_id == signal_id), None)
     if said is None:
         return f"no open claim of signal {signal_id}"

@@ -8,6 +8,7 @@ Source: docs/pipeline.md, triggers.
 
 from engines.handlers.effects import FoldResult, Journaled, alert
 from engines.handlers.market import watch_caps
+from engines.models.collar import distance
 from engines.numerics.exact import ln
 from engines.parameters import CollarParams
 from engines.pipeline.decide import Trigger
@@ -33,7 +34,7 @@ def fold_positions(state: State, entry: Journaled, folded: FoldResult) -> None:
         return
     positions = tuple(sorted((symbol, float(quantity)) for symbol, quantity in body["quantities"].items()))
     stated = body.get("equity")
-    believed = stated is not None and is_believed(book, stated, body["timestamp_ns"], rule)
+    believed = stated is not None and _is_believed(book, stated, body["timestamp_ns"], rule)
     after = book._replace(positions=positions, positions_ns=body["timestamp_ns"], as_of_sequence=as_of)
     if stated is not None and believed:
         value = float(stated)
@@ -54,19 +55,19 @@ def fold_positions(state: State, entry: Journaled, folded: FoldResult) -> None:
     watch_caps(state, entry.offset, portfolio, folded)
 
 
-def is_believed(book: Book, stated: float, at_ns: int, rule: CollarParams) -> bool:
+def _is_believed(book: Book, stated: float, at_ns: int, rule: CollarParams) -> bool:
     """Return whether an equity counts: within `doubt_ratio` of the last reported one, or confirmed by a later report.
 
     The first report is always believed, as is the first one after an order that stated the equity.
     """
-    if not book.reported_usd or abs(ln(stated / book.reported_usd)) <= ln(rule.doubt_ratio):
+    if not book.reported_usd or distance(stated, book.reported_usd) <= ln(rule.doubt_ratio):
         return True
     return _agrees(book, stated, rule) and at_ns - book.suspect_ns >= rule.doubt_s * SECOND_NS
 
 
 def _agrees(book: Book, stated: float, rule: CollarParams) -> bool:
     """Return whether an equity is near the suspect one."""
-    return book.suspect_usd > 0.0 and abs(ln(stated / book.suspect_usd)) <= rule.agreement
+    return book.suspect_usd > 0.0 and distance(stated, book.suspect_usd) <= rule.agreement
 
 
 def _warn(state: State, entry: Journaled, folded: FoldResult, book: Book, stated: float) -> None:

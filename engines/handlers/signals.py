@@ -42,33 +42,31 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         return
     side = SIDE[plain_word(body["action"])]  # type: ignore[index]
     seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)
-    claims = () if cell is None else cell.claims
+    known = CellRecord(None, (), timestamp_ns, seen) if cell is None else cell._replace(last_ns=timestamp_ns, seen=seen)
     if side:
         if strategies.seen(state, portfolio, strategy):
             warn_of_drift(state, folded, entry.offset, portfolio)
-        made = _forecast(state, body, signal_id, side)
-        _note_clipped(state, key, made, folded)
-        forecast: Forecast | None = made
+        forecast = _forecast(state, body, signal_id, side)
+        _note_clipped(state, key, forecast, folded)
+        known = _renewed(known, forecast, state.params.position_sizing.bayesian_kelly.renewal_decay)
         folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)
-    else:
-        forecast = None if cell is None else cell.forecast
-    known = CellRecord(forecast, claims, timestamp_ns, seen) if cell is None else cell
-    decay = state.params.position_sizing.bayesian_kelly.renewal_decay
-    renewed = known if forecast is None or not side else _renewed(known, forecast, decay, lapsed=known.forecast is None)
-    state.put_cell(key, renewed._replace(forecast=forecast, claims=claims, last_ns=timestamp_ns, seen=seen))
+    state.put_cell(key, known)
     folded.call_for(
         portfolio, Trigger("signal", signal_id, mode="full" if side else "scale_down", cell=(strategy, symbol))
     )
 
 
-def _renewed(cell: CellRecord, forecast: Forecast, decay: float, *, lapsed: bool) -> CellRecord:
-    """Return a cell that has counted how often its side turned or lapsed, and over how many horizons it stood."""
-    after = cell._replace(side=forecast.side, side_ns=forecast.timestamp_ns)
+def _renewed(cell: CellRecord, forecast: Forecast, decay: float) -> CellRecord:
+    """Return a cell with a new forecast; it counts how often its side turned or lapsed, and how long it stood.
+
+    A cell whose forecast has expired has none any more: its side lapsed.
+    """
+    after = cell._replace(forecast=forecast, side=forecast.side, side_ns=forecast.timestamp_ns)
     if not cell.side:
         return after
     stood = (forecast.timestamp_ns - cell.side_ns) / (forecast.horizon_s * SECOND_NS)
-    turned = 1.0 if lapsed or cell.side != forecast.side else 0.0
+    turned = 1.0 if cell.forecast is None or cell.side != forecast.side else 0.0
     return after._replace(turns=decay * cell.turns + turned, horizons=decay * cell.horizons + min(stood, 1.0))
 
 

@@ -198,8 +198,8 @@ def observe(
 
 def win_rate(posterior: Posterior, params: KellyParams) -> float:
     """Return the mean of the win-rate posterior; its Beta prior has `win_prior` wins and losses."""
-    wins = posterior.wins + params.win_prior
-    return wins / (wins + posterior.losses + params.win_prior)
+    wins, losses = posterior.wins + params.win_prior, posterior.losses + params.win_prior
+    return wins / (wins + losses)
 
 
 def belief(known: Posterior) -> Belief:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from engines.numerics.exact import ln
 from engines.parameters import MarketParams
 
-__all__ = ["Collar", "Judged", "Ohlc", "Suspect", "is_near", "reach", "step"]
+__all__ = ["Collar", "Judged", "Ohlc", "Suspect", "distance", "is_near", "reach", "step"]
 
 SECOND_NS = 1_000_000_000
 
@@ -111,10 +111,10 @@ def step(
         return accepted, Judged(candle, 0, 0.0)
     limit = reach(at_ns - last_ns, volatility or 0.0, params)
     widest = ln(params.collar.max_ratio) if volatility is None else limit
-    move = _distance(close, last)
+    move = distance(close, last)
     if move <= limit:
         return accepted, _clipped(candle, last, widest)
-    if suspect is not None and _distance(close, suspect.price) <= params.collar.agreement:
+    if suspect is not None and distance(close, suspect.price) <= params.collar.agreement:
         if not _is_confirmed(suspect, move, at_ns, params):
             return collar, Judged(None, 0, limit)
         judged = _clipped(candle, last, widest)
@@ -146,8 +146,9 @@ def _extended(candle: Ohlc, price: float) -> Ohlc:
 
 
 def _is_within(price: float, last: float, close: float, limit: float) -> bool:
-    return _distance(price, last) <= limit or _distance(price, close) <= limit
+    return distance(price, last) <= limit or distance(price, close) <= limit
 
 
-def _distance(one: float, other: float) -> float:
+def distance(one: float, other: float) -> float:
+    """Return |ln(one/other)| of two positive numbers."""
     return abs(ln(one / other))

@@ -113,7 +113,7 @@ def decide(
     mean, buying, keeping = _worth(gross, edge, costs, trading, standing)
     variance = max(volatility * volatility * calibration.predictive(belief, believed * believed), SMALLEST_VARIANCE)
     edge_sd = buying / sqrt(variance)
-    rate = known.wins / (known.wins + known.losses)
+    rate = calibration.win_rate(data, params)
     gate = _gate(buying, edge_sd, rate, params) if edge > 0.0 else "no edge"
     size = KellySize(
         mean=mean,
