@@ -7,7 +7,7 @@ claim, no report of positions after the handover yet.
 Source: docs/decisions/0036-takeover-of-version-3.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -18,6 +18,8 @@ Row = list[Any]
 Meta = dict[str, Any]
 Rows = dict[tuple[str, bytes], bytes]
 
+CHANGED: Final = ("kelly-posteriors", "predictions", "targets", "books", "questions", "gates")
+"""Tables whose rows differ between the versions."""
 OLD_DEFAULTS: Final[Mapping[str, float]] = {
     "effective_outcomes": 400.0,
     "min_edge": 0.02,
@@ -42,30 +44,30 @@ def migrate(meta: Meta, records: Rows) -> tuple[Meta, Rows]:
         records: (table, key) → JSON row.
     """
     settings, now_ns = meta["settings"], meta["now_ns"]
-    after = dict(records)
-    rows = {place: orjson.loads(value) for place, value in records.items() if place[0] in _TABLES}
     kelly, costs = settings["position_sizing"]["bayesian_kelly"], settings["position_sizing"]["costs"]
     trading = 2.0 * (costs["fee_ratio"] + costs["slippage_ratio"])
-    values = {key: row[0] for (table, key), row in rows.items() if table == "books"}
-    managed = _managed(rows)
-    for (table, key), row in rows.items():
-        changed = _TABLES[table](row)
-        if table == "kelly-posteriors":
-            changed[0] = _without_prior(changed[0], kelly)
-        elif table == "predictions":
-            changed = _cell(changed, trading)
-        elif table == "targets":
-            changed = [*changed, _share(changed[0], values.get(key.split(b"|")[0], 0.0))]
-        elif table == "books":
-            changed = [*changed, None, changed[2], now_ns, managed.get(key, []), [], [], False, 0.0, 0.0, 0]
-        after[table, key] = orjson.dumps(changed)
-    after |= _pools({key: orjson.loads(after[table, key])[0] for table, key in rows if table == "kelly-posteriors"})
-    return meta | {"settings": _settings(settings)}, after
+    rows: dict[str, dict[bytes, Row]] = {table: {} for table in CHANGED}
+    for (table, key), value in records.items():
+        if table in rows:
+            rows[table][key] = orjson.loads(value)
+    books, managed = rows["books"], _managed(rows)
+    posteriors = {key: [_without_prior(data, kelly), spans] for key, (data, spans) in rows["kelly-posteriors"].items()}
+    changed = {
+        "kelly-posteriors": posteriors,
+        "pools": _pools(posteriors),
+        "predictions": {key: _cell(row, trading) for key, row in rows["predictions"].items()},
+        "targets": {key: [*row, _share(row[0], books.get(key.split(b"|")[0]))] for key, row in rows["targets"].items()},
+        "books": {key: _book(row, now_ns, managed.get(key, [])) for key, row in books.items()},
+        "questions": {key: _questions(row) for key, row in rows["questions"].items()},
+        "gates": {key: _gate(row) for key, row in rows["gates"].items()},
+    }
+    after = {(table, key): orjson.dumps(row) for table, found in changed.items() for key, row in found.items()}
+    return meta | {"settings": _settings(settings)}, records | after
 
 
-def _book(row: Row) -> Row:
-    """Return a book without the reductions that decisions by ratio of version 3 were not to undo."""
-    return row[:7]
+def _book(row: Row, now_ns: int, managed: Row) -> Row:
+    """Return a book whose newest change is the handover, without the reductions that version 3 kept in it."""
+    return [*row[:7], None, row[2], now_ns, managed, [], [], False, 0.0, 0.0, 0]
 
 
 def _questions(row: Row) -> Row:
@@ -78,21 +80,6 @@ def _gate(row: Row) -> Row:
     """Return a gate without evidence, closed if it was closed: version 3 tested decisions, version 4 tests windows."""
     status = "closed" if row[0] == "closed" else "collecting"
     return [status, *NO_EVIDENCE]
-
-
-def _unchanged(row: Row) -> Row:
-    return row
-
-
-_TABLES: Final[Mapping[str, Callable[[Row], Row]]] = {
-    "kelly-posteriors": _unchanged,
-    "predictions": _unchanged,
-    "targets": _unchanged,
-    "books": _book,
-    "questions": _questions,
-    "gates": _gate,
-}
-"""Table → its row without what version 4 has no use for; the other tables are the same in both versions."""
 
 
 def _settings(settings: Meta) -> Meta:
@@ -133,14 +120,14 @@ def _without_prior(posterior: Row, kelly: Mapping[str, float]) -> Row:
     ]
 
 
-def _pools(posteriors: Mapping[bytes, Row]) -> Rows:
+def _pools(posteriors: Mapping[bytes, Row]) -> dict[bytes, Row]:
     """Return the sums of what the symbols of each strategy taught, in the order of their keys."""
     sums: dict[bytes, Row] = {}
-    for key, data in sorted(posteriors.items()):
+    for key, (data, _) in sorted(posteriors.items()):
         strategy = key.rsplit(b"|", 1)[0]
         h1, h2, cells = sums.get(strategy, [0.0, 0.0, 0])
         sums[strategy] = [h1 + data[0], h2 + data[1], cells + 1]
-    return {("pools", key): orjson.dumps(row) for key, row in sums.items()}
+    return sums
 
 
 def _cell(row: Row, trading: float) -> Row:
@@ -152,18 +139,20 @@ def _cell(row: Row, trading: float) -> Row:
     return [wider, priceless, last_ns, seen, 1.0, 1.0, side, side_ns]
 
 
-def _share(cents: int, value_usd: float) -> float:
-    """Return a target as a share of the value: the fraction that it came from, as far as is known."""
+def _share(cents: int, book: Row | None) -> float:
+    """Return a target as a share of its book's value: the fraction that it came from, as far as is known."""
+    value_usd = 0.0 if book is None else book[0]
     return cents / (100.0 * value_usd) if value_usd > 0.0 else 0.0
 
 
-def _managed(rows: Mapping[tuple[str, bytes], Row]) -> dict[bytes, Row]:
+def _managed(rows: Mapping[str, Mapping[bytes, Row]]) -> dict[bytes, Row]:
     """Return, by portfolio, the symbols with a target that is not 0, or whose position was being closed."""
     found: dict[bytes, set[str]] = {}
-    for (table, key), row in rows.items():
-        if table == "targets" and (row[0] or row[1]):
+    for key, row in rows["targets"].items():
+        if row[0] or row[1]:
             portfolio, _, symbol = key.split(b"|")
             found.setdefault(portfolio, set()).add(symbol.decode())
-        elif table == "books" and len(row) > 7:
-            found.setdefault(key, set()).update(symbol for symbol, _ in row[7])
+    for portfolio, row in rows["books"].items():
+        if len(row) > 7:
+            found.setdefault(portfolio, set()).update(symbol for symbol, _ in row[7])
     return {portfolio: sorted(symbols) for portfolio, symbols in found.items()}
