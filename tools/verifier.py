@@ -12,8 +12,9 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+from streams.evidence.zip_file import write_zip
+
 ROOT = Path(__file__).parents[1]
-EPOCH = (1980, 1, 1, 0, 0, 0)
 NEEDED = ("numba", "numpy", "orjson", "pydantic")
 MAIN = f"""import os
 import sys
@@ -42,11 +43,7 @@ def members() -> dict[str, bytes]:
 def archive() -> bytes:
     """Return the bytes of the `.pyz`: sorted members without times, stored uncompressed."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as file:
-        for name, value in sorted(members().items()):
-            place = zipfile.ZipInfo(name, EPOCH)
-            place.create_system, place.external_attr = 3, 0o644 << 16
-            file.writestr(place, value)
+    write_zip(out, members(), zipfile.ZIP_STORED)
     return b"#!/usr/bin/env python3\n" + out.getvalue()
 
 

@@ -18,12 +18,11 @@ from schemas.errors import SizingError
 from streams.audits.refold import GENESIS, Checkpoint
 from streams.evidence import verifier
 from streams.evidence.decision_id import DecisionName
+from streams.evidence.zip_file import write_zip
 
 PACKAGE: Final = "himari-layer3"
 NEEDED: Final = (PACKAGE, "numba", "numpy", "orjson", "pydantic")
 """Packages that take part in a decision; the bundle names their versions."""
-EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""Modification time of every file in a bundle: the earliest that ZIP can store."""
 
 README: Final = """# Decision {name}
 
@@ -122,13 +121,7 @@ class Bundle(NamedTuple):
 
     def write(self, path: Path) -> None:
         """Write the ZIP."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, value in sorted(self.files().items()):
-                place = zipfile.ZipInfo(name, EPOCH)
-                place.compress_type = zipfile.ZIP_DEFLATED
-                place.create_system = 3
-                place.external_attr = 0o644 << 16
-                archive.writestr(place, value)
+        write_zip(path, self.files(), zipfile.ZIP_DEFLATED)
 
     def finding(self) -> str:
         """Return why the recomputed decision differs, "" if it is identical."""
