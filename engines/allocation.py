@@ -13,7 +13,7 @@ from engines.pipeline.decide import Decision
 from engines.state import policy, strategies
 from engines.state.partition import State
 from engines.state.records import Forecast, Market
-from engines.state.units import cents_of, unit_usd
+from engines.state.units import cents_of, unit_now
 from schemas.vocabulary import RECOMMENDATIONS
 
 DECISION_VERSION = 4
@@ -138,11 +138,10 @@ def _target(net: int, minimum: int, value_usd: float, quantity: float) -> dict[s
 
 def _left_alone(state: State, symbol: str, quantity: float, value_usd: float) -> dict[str, float | None]:
     """Return how a position that is not managed is shown: as reported, at the last price where one is known."""
-    market = state.markets.get((symbol,))
-    if market is None or market.bars is None:
+    unit_usd = unit_now(state, symbol)
+    if unit_usd is None:
         return {"notional_usd": None, "quantity": quantity, "weight": None}
-    unit = unit_usd(state.params.position_sizing, symbol, market.bars.last_price)
-    return {**_target(cents_of(quantity, unit), 0, value_usd, quantity)}
+    return {**_target(cents_of(quantity, unit_usd), 0, value_usd, quantity)}
 
 
 def _money(cents: int) -> float:

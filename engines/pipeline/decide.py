@@ -25,7 +25,7 @@ from engines.state import policy
 from engines.state.holdings import UNASSIGNED, Holdings, hold
 from engines.state.partition import State
 from engines.state.records import Book, CellTarget
-from engines.state.units import lot_of, unit_usd
+from engines.state.units import lot_of, unit_now
 from schemas.vocabulary import TradingState
 
 Cells = Sequence[tuple[str, str]]
@@ -303,7 +303,6 @@ def _quantities(
     as_stood = as_intended if stood is holdings.intended else _unchanged(holdings.cells, cents, stood)
     quantities, units = {}, {}
     for symbol, net in nets.items():
-        market = state.markets.get((symbol,))
         if symbol in kept:
             quantities[symbol] = standing.get(symbol, 0.0)
         elif abs(net) < minimum or not net:
@@ -312,9 +311,9 @@ def _quantities(
             quantities[symbol] = holdings.intended_quantities.get(symbol, 0.0)
         elif symbol in as_stood:
             quantities[symbol] = standing.get(symbol, 0.0)
-        elif market is not None and market.bars is not None:
-            units[symbol] = unit_usd(sizing, symbol, market.bars.last_price)
-            quantities[symbol] = lots.in_lots(net / (100.0 * units[symbol]), lot_of(sizing, symbol))
+        elif (unit_usd := unit_now(state, symbol)) is not None:
+            units[symbol] = unit_usd
+            quantities[symbol] = lots.in_lots(net / (100.0 * unit_usd), lot_of(sizing, symbol))
         else:
             before = sum(size for (_, name), size in zip(holdings.cells, stood, strict=True) if name == symbol)
             share = net / before if before else 0.0
@@ -336,10 +335,10 @@ def _below_a_lot(state: State, cells: Cells, reasons: Mapping[int, str]) -> list
 def _lot_cents(state: State) -> dict[str, float]:
     """Return the value of one lot of each symbol that has a price, and a lot or a contract of its own."""
     sizing, found = state.params.position_sizing, {}
-    for symbol in (*sizing.lots, *(symbol for symbol in sizing.contracts if symbol not in sizing.lots)):
-        market = state.markets.get((symbol,))
-        if market is not None and market.bars is not None:
-            found[symbol] = 100.0 * lot_of(sizing, symbol) * unit_usd(sizing, symbol, market.bars.last_price)
+    for symbol in {**sizing.lots, **sizing.contracts}:
+        unit_usd = unit_now(state, symbol)
+        if unit_usd is not None:
+            found[symbol] = 100.0 * lot_of(sizing, symbol) * unit_usd
     return found
 
 

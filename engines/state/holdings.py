@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from engines.state.partition import State
 from engines.state.records import Book, CellTarget
-from engines.state.units import cents_of, lot_of, unit_usd
+from engines.state.units import cents_of, lot_of, unit_now
 
 SECOND_NS = 1_000_000_000
 UNASSIGNED = "-"
@@ -150,9 +150,9 @@ def _sign(value: int) -> int:
 
 def _value_cents(state: State, symbol: str, quantity: float, published: list[tuple[int, CellTarget]]) -> int:
     """Return a quantity's value at the last price, or at the price of its target where no price is known."""
-    market = state.markets.get((symbol,))
-    if market is not None and market.bars is not None:
-        return cents_of(quantity, unit_usd(state.params.position_sizing, symbol, market.bars.last_price))
+    unit_usd = unit_now(state, symbol)
+    if unit_usd is not None:
+        return cents_of(quantity, unit_usd)
     if published and published[0][1].quantity:
         per_unit_usd = sum(target.cents for _, target in published) / (100.0 * published[0][1].quantity)
         return cents_of(quantity, per_unit_usd)

@@ -13,8 +13,9 @@ Source: docs/pipeline.md, lots and contracts.
 from typing import Final
 
 from engines.parameters import ContractParams, PositionSizing
+from engines.state.partition import State
 
-__all__ = ["ContractParams", "cents_of", "lot_of", "unit_usd"]
+__all__ = ["ContractParams", "cents_of", "lot_of", "unit_now", "unit_usd"]
 
 DEFAULT_LOT: Final = 1e-8
 """Smallest quantity of a symbol that is traded in coins."""
@@ -30,6 +31,14 @@ def unit_usd(sizing: PositionSizing, symbol: str, price: float) -> float:
     if contract is None:
         return price
     return contract.size if contract.inverse else contract.size * price
+
+
+def unit_now(state: State, symbol: str) -> float | None:
+    """Return the value of one unit of a symbol's quantity in USD at its last price; None if it never had one."""
+    market = state.markets.get((symbol,))
+    if market is None or market.bars is None:
+        return None
+    return unit_usd(state.params.position_sizing, symbol, market.bars.last_price)
 
 
 def lot_of(sizing: PositionSizing, symbol: str) -> float:

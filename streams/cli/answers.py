@@ -1,14 +1,12 @@
 """The answers of the journal partitions to an order, printed and turned into an exit code."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import click
 
 from streams.cli.terminal import say
+from streams.stages.control import TAKEN
 
-TAKEN: Final = frozenset({"applied", "no_op"})
-"""Answers that mean the order is in force on the partition."""
 REFUSED, UNANSWERED = 1, 6
 """Exit codes."""
 

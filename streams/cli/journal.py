@@ -38,14 +38,19 @@ def show(partition: int, offset: int, config: str | None, bootstrap: str | None,
         "partition": partition,
         "offset": offset,
         "timestamp_ms": record.timestamp,
-        "key": None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
-        "headers": [[name, (value or b"").decode("utf-8", "backslashreplace")] for name, value in record.headers],
-        "value": None if record.value is None else record.value.decode("utf-8", "backslashreplace"),
+        "key": _text(record.key),
+        "headers": [[name, _text(value or b"")] for name, value in record.headers],
+        "value": _text(record.value),
     }
     if as_json:
         say_json(fields)
         return
     say_all(f"{name:<12}  {value}" for name, value in fields.items())
+
+
+def _text(raw: bytes | None) -> str | None:
+    """Return bytes as text; those that are not UTF-8 are escaped."""
+    return None if raw is None else raw.decode(errors="backslashreplace")
 
 
 @journal.command()

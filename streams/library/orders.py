@@ -119,8 +119,7 @@ class Orders(ABC):
 
         Arguments and errors as of `halt`.
         """
-        now_ns, control_id = self._place("resume", timestamp_ns)
-        return self._order(trading_order("resume", scope, reason, by, now_ns, control_id, everything=everything))
+        return self._trading("resume", scope, reason, by, timestamp_ns, everything=everything)
 
     @abstractmethod
     def _decisions(self, kind: str, body: dict[str, Any], now_ns: int) -> list[PositionSizingDecision]:
@@ -131,9 +130,10 @@ class Orders(ABC):
         """Return the time of the newest input, 0 before the first, and the offset of the next entry."""
 
     def _trading(
-        self, word: str, scope: str, reason: str, by: str, timestamp_ns: int | None
+        self, word: str, scope: str, reason: str, by: str, timestamp_ns: int | None, *, everything: bool = False
     ) -> list[PositionSizingDecision]:
-        return self._order(trading_order(word, scope, reason, by, *self._place(word, timestamp_ns)))
+        place = self._place(word, timestamp_ns)
+        return self._order(trading_order(word, scope, reason, by, *place, everything=everything))
 
     def _order(self, order: dict[str, Any]) -> list[PositionSizingDecision]:
         wire.validate(Control, order, place="control")

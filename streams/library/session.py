@@ -33,15 +33,13 @@ from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
 from streams.reports import weight_history
 from streams.reports.export import export_weight_history
-from streams.stages.control import settings_order
+from streams.stages.control import TAKEN, settings_order
 
 logger = logging.getLogger(__name__)
 
 JOURNAL_ID = "LIBRARY0"
 DECISIONS_KEPT = 1_000
 LARGEST_RETURN = 100.0
-NOT_APPLIED = ("conflict", "invalid", "rejected")
-"""How the answer to an order begins that changed nothing."""
 
 
 class Core:
@@ -185,7 +183,7 @@ class Library(Orders):
         if folded.refusals:
             raise SizingError(folded.refusals[0].text)
         for each in folded.alerts:
-            if each["kind"] == "control_applied" and each["result"].startswith(NOT_APPLIED):
+            if each["kind"] == "control_applied" and each["result"] not in TAKEN:
                 raise SizingError(f"control: {each['result']}")
         return folded
 

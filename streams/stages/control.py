@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -17,6 +17,8 @@ from streams.stages.ingest import EVERYWHERE, INTAKES
 
 STATES: Mapping[str, TradingState] = {"halt": "HALTED", "reduce": "REDUCING", "resume": "ACTIVE"}
 """Command → the trading state it orders."""
+TAKEN: Final = frozenset({"applied", "no_op"})
+"""Answers that mean the order is in force on the partition."""
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

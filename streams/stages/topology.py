@@ -24,11 +24,11 @@ class Context(NamedTuple):
     metrics: Metrics | None = None
     headers: Headers = ()
     """Added to each allocation."""
+    max_ahead_ns: int = 86_400 * 10**9
+    """How far a journal entry may be ahead of the clock."""
     version: int = 0
     """Decision version; 0: that of this code."""
     migrations: Mapping[tuple[int, int], Migration] = MIGRATIONS
-    max_ahead_ns: int = 86_400 * 10**9
-    """How far a journal entry may be ahead of the clock."""
 
 
 class Timed(Fold, Protocol):

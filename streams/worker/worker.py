@@ -95,8 +95,8 @@ class Worker:
             clock=clock,
             in_force=lambda: self._in_force,
         )
-        context = Context(settings.topics.partitions, lambda: self.params, clock, self.metrics, headers)
-        self.context = context._replace(max_ahead_ns=int(settings.kafka.max_ahead_s * 1e9))
+        ahead_ns = int(settings.kafka.max_ahead_s * 1e9)
+        self.context = Context(settings.topics.partitions, lambda: self.params, clock, self.metrics, headers, ahead_ns)
         self.app = new_app(
             self.names,
             connection,
