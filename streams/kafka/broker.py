@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ctypes
 import importlib.util
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +28,9 @@ from streams.kafka.connection import answers
 HOST = "127.0.0.1"
 PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux."""
+SERVER_PORTS = range(15_000, 32_768)
+"""Below the range from which Linux, macOS and Windows choose the ports of outgoing connections."""
+PORT_TRIES = 100
 POLL_S = 0.02
 LOG_TAIL_LINES = 5
 
@@ -128,11 +132,19 @@ def embedded_binary() -> Path:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free at the moment."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that is free at the moment, below those that outgoing connections are given.
+
+    A port of that range is easily taken between this call and its use, by any connection of any process.
+
+    Raises:
+        PortTaken: every port that was tried is taken.
+    """
+    for port in random.SystemRandom().sample(SERVER_PORTS, PORT_TRIES):
+        with contextlib.suppress(PortTaken):
+            claim(port)
+            return port
+    msg = f"{PORT_TRIES} ports of {HOST} between {SERVER_PORTS[0]} and {SERVER_PORTS[-1]} are taken"
+    raise PortTaken(msg)
 
 
 def claim(port: int) -> None:

@@ -26,6 +26,12 @@ async def listening(cluster: Cluster):
     return consumer
 
 
+async def priced(cluster: Cluster) -> bool:
+    """Return whether the price of every symbol stands in the journal of every partition."""
+    steps = [record.value for record in await cluster.records("journal") if b'"kind":"step"' in record.value]
+    return all(sum(symbol.encode() in step for step in steps) >= PARTITIONS for symbol in PRICES)
+
+
 @pytest.mark.parametrize("equity", [True, False], ids=["with equity", "without"])
 async def test_a_client_that_fills_exactly_and_reports_after_each_fill_sees_no_more_than_it_asked_for(
     kafka_broker, names, tmp_path, equity
@@ -41,7 +47,7 @@ async def test_a_client_that_fills_exactly_and_reports_after_each_fill_sees_no_m
     async with cluster.worker():
         for symbol, price in PRICES.items():
             await cluster.price(symbol, price)
-        while sum(b'"kind":"step"' in record.value for record in await cluster.records("journal")) < PARTITIONS:
+        while not await priced(cluster):
             await asyncio.sleep(0.1)
         consumer = await listening(cluster)
         await cluster.publish("signals", asked)
