@@ -266,6 +266,9 @@ class CollarParams(Frozen):
         2.0, description="a move beyond this factor needs a confirmation at least doubt_s later"
     )
     doubt_s: Annotated[float, Ge(0)] = Field(60.0, description="seconds until a price can confirm such a move")
+    probation_s: Annotated[float, Ge(0), Le(604_800)] = Field(
+        3_600.0, description="seconds for which the symbol is only reduced after such a move"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -318,6 +321,9 @@ class PortfolioParams(Frozen):
     initial_value_usd: Positive = Field(100_000.0, description="equity until set by control or positions")
     settle_s: Annotated[float, Ge(0), Le(86_400)] = Field(
         30.0, description="time after which a change of a target counts as executed"
+    )
+    report_due_s: Positive = Field(
+        300.0, description="seconds after a change of a target within which a portfolio that reports has to report it"
     )
     stale_price: StalePrice = Field("hold", description="cells without a fresh price: keep the position, or go flat")
     unmanaged: Unmanaged = Field("ignore", description="positions that never had a target: ignore, or flatten them")

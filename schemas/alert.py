@@ -25,8 +25,8 @@ class Alert(Message):
     alert_id: str = Field(max_length=256, description="Identifies the alert; the same each time it is sent.")
     kind: Word = Field(
         description="correlation, drift, cascade, risk_budget, breaker, stale_price, suspect_price, suspect_equity, "
-        "late_prices, clock_skew, config_rejected, control_applied, fork, …; readers ignore kinds that they do not "
-        "know."
+        "clipped_claims, missing_report, missing_outcome, late_prices, clock_skew, config_rejected, control_applied, "
+        "fork, …; readers ignore kinds that they do not know."
     )
     severity: Severity = Field(description="info: no action needed; warning: investigate; critical: act now.")
     subject: str = Field(max_length=256, description="Symbol, strategy, portfolio, or the control_id that it answers.")

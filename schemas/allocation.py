@@ -123,7 +123,7 @@ class Reason(Message):
     """Why a symbol could not be sized: it keeps its position, or is not opened."""
 
     symbol: str
-    code: Literal["no_price", "stale_price", "below_lot"]
+    code: Literal["no_price", "stale_price", "price_leap", "equity_leap", "below_lot"]
     text: str
 
 

@@ -218,6 +218,18 @@ def jumps(*moves) -> Story:
     return story
 
 
+def leapt(driver):
+    """A price that trebles and stays, and then a claim: the symbol may only be reduced."""
+    jumps((1.0, 3.0), (62.0, 3.0), (1.0, 3.0), (62.0, 3.0), (1.0, 3.0))(driver)
+
+
+def unreported(driver):
+    """A report, a claim that changes the target, and a minute without another report."""
+    reports()(driver)
+    driver.advance(60.0)
+    price(driver, symbol="SOL-USD")
+
+
 def confirmed_at_ingest(driver):
     """Hours that move by 2 percent, then a step with two ticks that agree: only sizing knows the volatility."""
     jumps((3_600.0, 1.02), (3_600.0, 1.04), (3_600.0, 1.06), (3_600.0, 1.08))(driver)
@@ -401,6 +413,7 @@ SEEN = ((f"{ensemble}.correlation_samples", 2),)
 FAST = ((f"{ensemble}.horizon_outcomes", 1), (f"{ensemble}.fixed_share", 0.0))
 YOUNG = ((f"{levels}.max_reading_age_s", 60.0),)
 
+STAYING = (("market.collar.probation_s", 0.0),)
 HOURS = (("market.bar_s", 3_600), ("validation_criteria.max_price_age_s", 1e6))
 COLLAR = {
     "min_reach": Row(0.3, jumps((1.0, 1.2))),
@@ -409,8 +422,9 @@ COLLAR = {
     "max_age_bars": Row(0.1, jumps((3_600.0, 1.2)), HOURS),
     "max_ratio": Row(1.2, jumps((3_600.0, 1.3)), HOURS),
     "agreement": Row(0.01, jumps((1.0, 1.3), (1.0, 1.25))),
-    "doubt_ratio": Row(1.2, jumps((1.0, 1.3), (1.0, 1.3))),
-    "doubt_s": Row(2.0, jumps((1.0, 3.0), (2.0, 3.0), (1.0, 3.0), (1.0, 3.0))),
+    "doubt_ratio": Row(1.2, jumps((1.0, 1.3), (1.0, 1.3)), STAYING),
+    "doubt_s": Row(2.0, jumps((1.0, 3.0), (2.0, 3.0), (1.0, 3.0), (1.0, 3.0)), STAYING),
+    "probation_s": Row(0.0, leapt),
 }
 
 TABLE: dict[str, Row] = {
@@ -524,6 +538,7 @@ TABLE: dict[str, Row] = {
     "validation_criteria.outcome_slack": Row(1.0, contradicted, SMALL_BARS),
     "portfolio.initial_value_usd": Row(50_000.0, plain),
     "portfolio.settle_s": Row(5.0, reports(BTC_USD=0.16)),
+    "portfolio.report_due_s": Row(20.0, unreported),
     "portfolio.stale_price": Row("flat", lonely),
     "portfolio.unmanaged": Row("flatten", reports(ETH_USD=1.0)),
     "rl.enabled": Row(OFF, advised(), ASKED),

@@ -116,24 +116,24 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     if broken is not None:
         return f"rejected: {' '.join(broken)}"
     book = state.book(portfolio)
-    doubtful = _far_from_reported(state, book, value)
+    doubtful = _far_from_known(state, book, value)
     if doubtful and not payload.get("reset_peak"):
         return doubtful
     peak = value if payload.get("reset_peak") else max(book.peak_usd, value)
-    stated = book._replace(value_usd=value, peak_usd=peak, reported_usd=0.0, suspect_usd=0.0, suspect_ns=0)
+    stated = book._replace(value_usd=value, peak_usd=peak, known_usd=value, suspect_usd=0.0, suspect_ns=0, leapt_ns=0)
     state.put_book(portfolio, stated)
     if _holding(state, f"portfolio:{portfolio}"):
         folded.call_for(portfolio, Trigger("value", control_id, mode="scale_down", cell=None))
     return "applied"
 
 
-def _far_from_reported(state: State, book: Book, value: float) -> str:
-    """Return the answer to an order that states another equity than the account reports, "" where it does not."""
-    reported, ratio = book.reported_usd, state.params.market.collar.doubt_ratio
-    if not reported or reported / ratio <= value <= reported * ratio:
+def _far_from_known(state: State, book: Book, value: float) -> str:
+    """Return the answer to an order that states an equity far from the last known one, "" where it is near."""
+    known, ratio = book.known_usd, state.params.market.collar.doubt_ratio
+    if not known or known / ratio <= value <= known * ratio:
         return ""
     return (
-        f"rejected: value_usd must be within a factor of {ratio:g} of {reported:.2f}, the equity last reported, "
+        f"rejected: value_usd must be within a factor of {ratio:g} of {known:.2f}, the equity last reported or stated, "
         f"was {value:.2f}; with reset_peak it is applied"
     )
 

@@ -6,7 +6,7 @@ Source: docs/pipeline.md, stage 0; docs/methods.md, section 5.
 from math import sqrt
 from typing import Any
 
-from engines.handlers import returns
+from engines.handlers import returns, silence
 from engines.handlers.effects import CascadeReading, FoldResult, Journaled, alert
 from engines.models import bars, cascade, collar
 from engines.models.cascade import Readings
@@ -61,7 +61,8 @@ def fold_price(
         return
     moved = bars.fold(market.bars, *candle, prices[4], end_ns, state.params.market)
     returns.rolled(state, symbol, market.bars, moved)
-    priced = Market(moved, market.gauges, market.long, market.short, source)
+    leapt_ns = end_ns if _has_leapt(market, candle, state) else market.leapt_ns
+    priced = Market(moved, market.gauges, market.long, market.short, source, leapt_ns=leapt_ns)
     state.oldest_price_ns = min(state.oldest_price_ns, end_ns)
     _store(state, symbol, priced, entry.offset, folded)
     for portfolio, price in list(state.watches.get(symbol, {}).items()):
@@ -72,6 +73,14 @@ def fold_price(
             cell = state.first_forecast(portfolio, symbol)
             if cell is not None:
                 folded.call_for(portfolio, Trigger("price", symbol, mode="full", cell=cell))
+
+
+def _has_leapt(market: Market, candle: Ohlc, state: State) -> bool:
+    """Return whether an accepted price is so far from the last one that the symbol is on probation."""
+    if market.bars is None:
+        return False
+    ratio, last = state.params.market.collar.doubt_ratio, market.bars.last_price
+    return candle.close > last * ratio or candle.close * ratio < last
 
 
 def watch_caps(state: State, offset: int, portfolio: str, folded: FoldResult, symbol: str = "positions") -> None:
@@ -152,11 +161,12 @@ def fold_readings(state: State, entry: Journaled, body: dict[str, Any], folded: 
 
 
 def look_again(state: State, offset: int, folded: FoldResult) -> None:
-    """Decay the latches that are up to now, and alert on prices that have become too old.
+    """Decay the latches that are up to now, and alert on prices and reports that are overdue.
 
     A level that is left calls for decisions.
     """
-    _alert_on_stale_prices(state, offset, folded)
+    silence.of_prices(state, offset, folded)
+    silence.of_reports(state, offset, folded)
     for symbol in sorted(state.elevated):
         market = state.markets[symbol,]
         after = market._replace(
@@ -166,28 +176,6 @@ def look_again(state: State, offset: int, folded: FoldResult) -> None:
         if _levels(after) != _levels(market):
             state.put_market(symbol, after)
             _call_for_cuts(state, symbol, market, after, offset, folded)
-
-
-def _alert_on_stale_prices(state: State, offset: int, folded: FoldResult) -> None:
-    """Raise an alert for each symbol whose price is too old to size with, once until the next; first partition alone.
-
-    Nothing is looked at before the oldest price that was fresh at the last look can be too old.
-    """
-    max_age_s = state.params.validation_criteria.max_price_age_s
-    limit_ns = _now(state) - int(max_age_s * SECOND_NS)
-    if state.partition != 0 or state.oldest_price_ns >= limit_ns:
-        return
-    oldest_ns = _now(state)
-    for (symbol,), market in sorted(state.markets.items()):
-        if market.bars is None or market.stale:
-            continue
-        if market.bars.last_ns >= limit_ns:
-            oldest_ns = min(oldest_ns, market.bars.last_ns)
-            continue
-        state.put_market(symbol, market._replace(stale=True))
-        age_s = (_now(state) - market.bars.last_ns) / SECOND_NS
-        alert(state, folded, offset, "stale_price", symbol, severity="warning", value=age_s, threshold=max_age_s)
-    state.oldest_price_ns = oldest_ns
 
 
 def readings(market: Market, now_ns: int, levels: CascadeLevels) -> Readings:

@@ -134,7 +134,8 @@ def learn(state: State, body: dict[str, Any], offset: int) -> SettledClaim | Not
         claim.scale,
     )
     state.scores.put(key, scores)
-    state.predictions.put(key, cell._replace(claims=tuple(each for each in cell.claims if each is not claim)))
+    claims = tuple(each for each in cell.claims if each is not claim)
+    state.predictions.put(key, cell._replace(claims=claims, silent=False))
     residual = abs(realised - predicted) / (claim.volatility * claim.scale)
     return SettledClaim(key, claim, won, weight, residual)
 

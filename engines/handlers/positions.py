@@ -1,7 +1,8 @@
 """Positions: what a portfolio reports to hold, and its equity. A report moves no target by itself.
 
 An equity further from the last reported one than any market moves it between two reports is suspect: the report counts
-without it until another one agrees (`market.collar`: `doubt_ratio`, `agreement`, `doubt_s`).
+without it until another one agrees (`market.collar`: `doubt_ratio`, `agreement`, `doubt_s`). After such a leap upwards
+the portfolio only reduces for `probation_s`, unless an operator states its value.
 
 Source: docs/pipeline.md, triggers.
 """
@@ -36,10 +37,18 @@ def fold_positions(state: State, entry: Journaled, folded: FoldResult) -> None:
     stated = body.get("equity")
     believed = stated is not None and _is_believed(book, stated, body["timestamp_ns"], rule)
     after = book._replace(positions=positions, positions_ns=body["timestamp_ns"], as_of_sequence=as_of)
+    after = after._replace(reported_sequence=book.sequence, silent=False)
+    state.oldest_change_ns = min(state.oldest_change_ns, book.changed_ns)
     if stated is not None and believed:
         value = float(stated)
+        leapt = book.known_usd and value > book.known_usd * rule.doubt_ratio
         after = after._replace(
-            value_usd=value, peak_usd=max(book.peak_usd, value), reported_usd=value, suspect_usd=0.0, suspect_ns=0
+            value_usd=value,
+            peak_usd=max(book.peak_usd, value),
+            known_usd=value,
+            suspect_usd=0.0,
+            suspect_ns=0,
+            leapt_ns=state.now_ns if leapt else book.leapt_ns,
         )
     elif stated is not None and not _agrees(book, stated, rule):
         if not book.suspect_usd:
@@ -56,11 +65,11 @@ def fold_positions(state: State, entry: Journaled, folded: FoldResult) -> None:
 
 
 def _is_believed(book: Book, stated: float, at_ns: int, rule: CollarParams) -> bool:
-    """Return whether an equity counts: within `doubt_ratio` of the last reported one, or confirmed by a later report.
+    """Return whether an equity counts: within `doubt_ratio` of the last known one, or confirmed by a later report.
 
-    The first report is always believed, as is the first one after an order that stated the equity.
+    The first equity is always believed.
     """
-    if not book.reported_usd or distance(stated, book.reported_usd) <= ln(rule.doubt_ratio):
+    if not book.known_usd or distance(stated, book.known_usd) <= ln(rule.doubt_ratio):
         return True
     return _agrees(book, stated, rule) and at_ns - book.suspect_ns >= rule.doubt_s * SECOND_NS
 
@@ -80,7 +89,7 @@ def _warn(state: State, entry: Journaled, folded: FoldResult, book: Book, stated
         entry.body["portfolio_id"],
         severity="warning",
         value=stated,
-        threshold=book.reported_usd * (ratio if stated > book.reported_usd else 1.0 / ratio),
+        threshold=book.known_usd * (ratio if stated > book.known_usd else 1.0 / ratio),
     )
 
 

@@ -5,7 +5,8 @@ Source: docs/pipeline.md, stages 0 and 1.
 
 from typing import Any
 
-from engines.handlers.effects import FoldResult, Journaled, Refusal, warn_of_drift
+from engines.handlers import silence
+from engines.handlers.effects import FoldResult, Journaled, Refusal, alert, warn_of_drift
 from engines.handlers.market import funding_8h
 from engines.handlers.outcomes import round_trip
 from engines.models import bars, calibration, regime
@@ -17,6 +18,8 @@ from schemas.vocabulary import SIDE, plain_word
 
 SECOND_NS = 1_000_000_000
 SEEN = 64
+CLIPPED_IN_A_ROW = 3
+"""Claims that are clipped one after the other until an alert is raised: one may be a slip, three are a habit."""
 
 
 def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: FoldResult) -> None:
@@ -47,7 +50,8 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
         if strategies.seen(state, portfolio, strategy):
             warn_of_drift(state, folded, entry.offset, portfolio)
         forecast = _forecast(state, body, signal_id, side)
-        _note_clipped(state, key, forecast, folded)
+        known = _count_clipped(state, entry.offset, key, known, forecast, folded)
+        known = silence.of_outcomes(state, entry.offset, folded, key, known)
         known = _renewed(known, forecast, state.params.position_sizing.bayesian_kelly.renewal_decay)
         folded.claimed.setdefault(portfolio, []).append((strategy, symbol))
         _vote(state, portfolio, symbol, label, timestamp_ns, folded)
@@ -119,15 +123,25 @@ def _forecast(state: State, body: dict[str, Any], signal_id: str, side: int) -> 
     )
 
 
-def _note_clipped(state: State, key: tuple[str, str, str], forecast: Forecast, folded: FoldResult) -> None:
-    """Note each field of which less counts, or more, than was claimed."""
+def _count_clipped(
+    state: State, offset: int, key: tuple[str, str, str], cell: CellRecord, forecast: Forecast, folded: FoldResult
+) -> CellRecord:
+    """Note each field of which less counts, or more, than was claimed; alert where that becomes a habit."""
+    fields = []
     if forecast.claimed_volatility:
-        folded.note("clipped_claim", "predicted_volatility")
+        fields.append("predicted_volatility")
     learned = state.posteriors.get(key)
     x = forecast.confidence * forecast.expected_return / forecast.volatility
     params = state.params.position_sizing.bayesian_kelly
     if calibration.bounded(x, None if learned is None else learned.posterior, params) < x:
-        folded.note("clipped_claim", "expected_return")
+        fields.append("expected_return")
+    for name in fields:
+        folded.note("clipped_claim", name)
+    clipped = cell.clipped + 1 if fields else 0
+    if clipped == CLIPPED_IN_A_ROW:
+        subject = "/".join(key)
+        alert(state, folded, offset, "clipped_claims", subject, severity="warning", result=", ".join(fields))
+    return cell._replace(clipped=min(clipped, CLIPPED_IN_A_ROW + 1))
 
 
 def _funding(state: State, symbol: str, side: int, horizon_s: float) -> float:

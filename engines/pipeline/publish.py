@@ -61,6 +61,7 @@ def publish(
         breached=book.breached and decision.holdings.basis == "positions",
     )
     state.put_book(portfolio, after)
+    state.oldest_change_ns = min(state.oldest_change_ns, after.changed_ns)
     if idle:
         state.forget_idle_cells(portfolio)
     return Published(decision, sequence, value)

@@ -14,6 +14,7 @@ from engines.models import cascade, drawdown
 from engines.pipeline import aggregation, cache, cell_sizing
 from engines.pipeline.cell_sizing import STAGES, CellSize
 from engines.pipeline.portfolio_sizing import Reduction
+from engines.pipeline.wants import on_probation
 from engines.pipeline.waterfall import Waterfall
 from engines.state import overrides
 from engines.state.holdings import Holdings
@@ -26,7 +27,8 @@ __all__ = ["Sized", "levels", "reuse", "scale_down", "size_in_full", "trading_st
 Cells = Sequence[tuple[str, str]]
 HALTED: TradingState = "HALTED"
 ACTIVE: TradingState = "ACTIVE"
-SEVERITY: dict[TradingState, int] = {ACTIVE: 0, "REDUCING": 1, HALTED: 2}
+REDUCING: TradingState = "REDUCING"
+SEVERITY: dict[TradingState, int] = {ACTIVE: 0, REDUCING: 1, HALTED: 2}
 
 
 class Sized(NamedTuple):
@@ -165,17 +167,29 @@ def _drawdown_factor(state: State, book: Book) -> float:
 
 
 def trading_states(state: State, portfolio: str, cells: list[tuple[str, str]]) -> list[TradingState]:
-    """Return each cell's trading state: the most severe of all, its portfolio, its strategy and its symbol."""
+    """Return each cell's trading state: the most severe of all, its portfolio, its strategy and its symbol.
+
+    Where the price or the equity has leapt, a symbol is on probation: it is only reduced.
+    """
     ordered = state.ordered(MARKET_WIDE)
+    leapt = [
+        symbol for symbol in dict.fromkeys(symbol for _, symbol in cells) if on_probation(state, portfolio, symbol)
+    ]
     if not ordered:
-        return [ACTIVE] * len(cells)
+        return [REDUCING if symbol in leapt else ACTIVE for _, symbol in cells]
 
     def state_of(scope: str) -> TradingState:
         return overrides.word_of(ordered, scope) or ACTIVE  # type: ignore[return-value]
 
     wide = [state_of("all"), state_of(f"portfolio:{portfolio}")]
     return [
-        max(*wide, state_of(f"strategy:{strategy}"), state_of(f"symbol:{symbol}"), key=SEVERITY.__getitem__)
+        max(
+            *wide,
+            state_of(f"strategy:{strategy}"),
+            state_of(f"symbol:{symbol}"),
+            REDUCING if symbol in leapt else ACTIVE,
+            key=SEVERITY.__getitem__,
+        )
         for strategy, symbol in cells
     ]
 

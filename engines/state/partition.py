@@ -28,6 +28,8 @@ from engines.state.records import (
 from engines.state.tables import Key, RecordTable, TouchedRecords
 
 MARKET_WIDE = "*"
+NEVER_NS = 1 << 63
+"""Later than any time."""
 POLICY = "policy"
 """Key in `states` of the policy's modes; the trading states are under "*"."""
 GATHERED = "gathered"
@@ -106,6 +108,8 @@ class State:
         """Memo cache of the pipeline, safe to drop."""
         self.oldest_price_ns = 0
         """No fresh price is older; until it is too old, no price has to be looked at. 0: look."""
+        self.oldest_change_ns = 0
+        """No change of a target that waits for a report is older; likewise."""
         self.use(DecisionParams())
         self.cells_of: dict[str, list[tuple[str, str]]] = {}
         self.known: dict[str, dict[str, int]] = {}

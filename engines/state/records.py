@@ -113,6 +113,10 @@ class CellRecord(NamedTuple):
     """Of the last BUY or SELL, 0 before the first."""
     side_ns: int = 0
     """Its timestamp."""
+    clipped: int = 0
+    """Claims in a row of which less, or more, counts than was claimed."""
+    silent: bool = False
+    """Whether an alert for a missing outcome was raised; reset by the next outcome."""
 
 
 class CellPosterior(NamedTuple):
@@ -163,12 +167,18 @@ class Book(NamedTuple):
     """Symbols with a live forecast that the last full decision could not size for want of a fresh price, sorted."""
     breached: bool = False
     """Whether a broken cap has been reported and is still broken."""
-    reported_usd: float = 0.0
-    """The equity last reported by `positions`; 0: none since an order stated it."""
+    known_usd: float = 0.0
+    """The equity last reported by `positions` or stated by an order; 0: none yet."""
     suspect_usd: float = 0.0
     """A reported equity too far from it to count before another report agrees; 0: none."""
     suspect_ns: int = 0
     """Time of the report that first had it."""
+    leapt_ns: int = 0
+    """Journal time when a reported equity above `doubt_ratio` of the one before was believed; 0: never, or stated."""
+    reported_sequence: int = 0
+    """The newest allocation when the newest report came."""
+    silent: bool = False
+    """Whether an alert for a missing report was raised; reset by the next report."""
 
 
 class Market(NamedTuple):
@@ -186,6 +196,8 @@ class Market(NamedTuple):
     """Whether an alert for the stale price was raised; reset by the next price."""
     suspect: Suspect | None = None
     """A price too far from the last one to count before another agrees with it; over with the next that counts."""
+    leapt_ns: int = 0
+    """Time of the last accepted price that was beyond `doubt_ratio` of the one before; 0: there was none."""
 
 
 class Strategies(NamedTuple):

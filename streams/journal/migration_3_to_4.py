@@ -67,7 +67,7 @@ def migrate(meta: Meta, records: Rows) -> tuple[Meta, Rows]:
 
 def _book(row: Row, now_ns: int, managed: Row) -> Row:
     """Return a book whose newest change is the handover, without the reductions that version 3 kept in it."""
-    return [*row[:7], None, row[2], now_ns, managed, [], [], False, 0.0, 0.0, 0]
+    return [*row[:7], None, row[2], now_ns, managed, [], [], False, 0.0, 0.0, 0, 0, row[2], False]
 
 
 def _questions(row: Row) -> Row:
@@ -136,7 +136,7 @@ def _cell(row: Row, trading: float) -> Row:
     side, side_ns = (0, 0) if forecast is None else (forecast[3], forecast[1])
     wider = None if forecast is None else [*forecast, trading if forecast[7] else 0.0, 0.0]
     priceless = [[*claim, 0, None, 0.0] for claim in claims]
-    return [wider, priceless, last_ns, seen, 1.0, 1.0, side, side_ns]
+    return [wider, priceless, last_ns, seen, 1.0, 1.0, side, side_ns, 0, False]
 
 
 def _share(cents: int, book: Row | None) -> float:

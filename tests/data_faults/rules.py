@@ -55,9 +55,8 @@ VOLATILITY = "a claimed volatility counts within a factor of max_volatility_rati
 ANOTHER_COIN = "a claim for another coin is as well formed as the right one"
 OBEYED = "a setting within its range is obeyed, and told by control_applied; config diff shows it"
 NUDGE = "an answer within its range moves the cell by up to rl.max_nudge (.3); the gate closes on what it costs"
-COUNTED = "what is clipped is counted and stands in diagnostics.clipped; there is no alert"
 PLAUSIBLE = "numbers that could be true cannot be told from true ones"
-SILENCE = "nothing says how often this input has to come, so its silence raises no alert"
+SILENCE = "a report may leave its equity out while it is unknown, and the last one stands"
 SLOW_FEED = "fewer than three late ticks in half a minute are not judged"
 
 KNOWN = (
@@ -81,24 +80,17 @@ KNOWN = (
     Known("told", "tick-price-frozen-lasting", PLAUSIBLE),
     Known("told", "batch-price-frozen-lasting", PLAUSIBLE),
     Known("told", "batch-reordered-lasting", SLOW_FEED),
-    Known("told", "signal-expected_return-×10-lasting", COUNTED),
-    Known("told", "signal-expected_return-×100-lasting", COUNTED),
     Known("told", "signal-expected_return-÷*-lasting", PLAUSIBLE),
     Known("told", "signal-expected_return-zero-lasting", PLAUSIBLE),
     Known("told", "signal-expected_return-missing-lasting", ESTIMATED),
-    Known("told", "signal-predicted_volatility-[×÷]*-lasting", COUNTED),
     Known("told", "signal-predicted_volatility-missing-lasting", ESTIMATED),
     Known("told", "signal-confidence-÷*-lasting", PLAUSIBLE),
     Known("told", "signal-confidence-zero-lasting", PLAUSIBLE),
     Known("told", "outcome-realized_return-÷*-lasting", PLAUSIBLE),
     Known("told", "outcome-realized_return-sign-lasting", PLAUSIBLE),
     Known("told", "outcome-realized_return-zero-lasting", PLAUSIBLE),
-    Known("told", "outcome-lost-lasting", SILENCE),
     Known("told", "positions-equity-missing-lasting", SILENCE),
     Known("told", "positions-equity-frozen-lasting", PLAUSIBLE),
-    Known("told", "positions-stuck-lasting", SILENCE),
-    Known("told", "positions-delayed-lasting", SILENCE),
-    Known("told", "positions-lost-lasting", SILENCE),
     Known("told", "order-delayed-lasting", PLAUSIBLE),
     Known("told", "rl-position_pct-×10-lasting", NUDGE),
     Known("told", "rl-position_pct-÷*-lasting", NUDGE),

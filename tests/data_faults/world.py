@@ -59,6 +59,7 @@ SCALED = with_(
     ("market.bar_s", 60),
     ("risk_management.cascade_levels.half_life_s", 180.0),
     ("risk_management.cascade_levels.max_reading_age_s", 1_440.0),
+    ("portfolio.report_due_s", 5.0),
     ("rl.enabled", True),
     ("rl.mode", "live"),
 )

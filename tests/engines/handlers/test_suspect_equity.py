@@ -76,7 +76,7 @@ def test_a_report_without_equity_leaves_a_suspicion_as_it_is():
     assert value_usd(driver) == 40_000.0
 
 
-def test_the_first_report_and_the_first_after_an_order_are_believed():
+def test_the_first_report_is_believed_and_one_far_from_what_an_order_stated_is_not():
     driver = priced(Driver(partitions=1))
     driver.publish("signals", signal(driver.now_ns, signal_id="s-1", valid_for_s=86_400))
     driver.run()
@@ -85,8 +85,12 @@ def test_the_first_report_and_the_first_after_an_order_are_believed():
     order = {"portfolio_id": "main", "value_usd": 250_000.0, "reset_peak": True}
     driver.publish("control", control(driver.now_ns, "portfolio_value", order))
     driver.run()
-    report(driver, 25_000.0)
-    assert (value_usd(driver), alerts(driver)) == (25_000.0, [])
+    report(driver, 260_000.0)
+    assert (value_usd(driver), alerts(driver)) == (260_000.0, [])
+    driver.publish("control", control(driver.now_ns, "portfolio_value", order))
+    driver.run()
+    report(driver, 2_500_000.0)
+    assert (value_usd(driver), alerts(driver)) == (250_000.0, [(2_500_000.0, 500_000.0)])
 
 
 @pytest.mark.parametrize(
