@@ -20,9 +20,9 @@ from streams.processing.published_outputs import PublishedOutputs
 
 TEN_SECONDS_NS = 10_000_000_000
 PART_SENDS_MAX = 2_000
-PART_NS_MAX = 250_000_000
+PART_NS_MAX = 100_000_000
 """Outputs, or time, after which a chunk is published before it is folded on: one record may lead to thousands of
-decisions, and the loop has to turn meanwhile."""
+decisions, and meanwhile the loop has to turn, for pages and for other partitions."""
 
 
 class CapturedCheckpoint(NamedTuple):
@@ -80,6 +80,7 @@ class Processor:
         self._offset, self._entries, self._since_ns = progress.offset, 0, self._clock()
         self._last: Record | None = None
         self._waiting: list[Callable[[], None]] = []
+        self._leaving = False
         self._failure: Exception | None = None
         """What a step or a write raised. Later steps raise it too: for a background write, they may be the first."""
 
@@ -224,12 +225,21 @@ class Processor:
         async with self._step():
             done = await self._take_part(records, 0)
             while done < len(records):
+                if self._leaving:
+                    return
                 if self._is_due():
                     await self._checkpoint(self.background)
                 done = await self._take_part(records, done)
             self._waiting.append(acknowledge)
             if self._is_due():
                 await self._checkpoint(self.background)
+
+    def leave_off(self) -> None:
+        """Let `take` return after the part that it folds: a worker that stops does not wait for a long chunk.
+
+        The chunk is not acknowledged; after a checkpoint the next owner continues after the part.
+        """
+        self._leaving = True
 
     async def _take_part(self, records: Sequence[Record], first: int) -> int:
         """Fold a part of a chunk from its `first` record on, and publish; return the index where it ends."""

@@ -1,6 +1,7 @@
 """The Faust application and its settings, and the owner of a topic's processors."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ def credentials(connection: Connection) -> CredentialsT | None:
 class Owned:
     """The processors of the partitions of one topic that this worker owns now.
 
-    Register it with the transport as the topic's owner; the topic's agent calls `take` with each event.
+    Register it with the transport as the topic's owner; the topic's agent calls `begin` with each event. Partitions are
+    folded at the same time, each its own chunks in order, and take turns after each part of a chunk: a partition with
+    much to do delays another one by a part, not by all that waits.
     """
 
     def __init__(self, app: faust.App, make: Callable[[int], Processor]) -> None:
@@ -113,13 +116,17 @@ class Owned:
         self._app, self._make = app, make
         self.processors: dict[int, Processor] = {}
         self._locks: dict[int, asyncio.Lock] = {}
-        self._writings: set[asyncio.Task[None]] = set()
+        self._begun: set[asyncio.Task[None]] = set()
+        """Chunks and checkpoints in progress."""
+        self._waiting: dict[int, int] = defaultdict(int)
+        """Records of each partition that were begun and are not folded."""
+        self._stopping = False
 
     async def assigned(self, partition: int) -> int:
         """Recover the partition's state; return the offset to read from."""
         async with self._lock(partition):
             processor = self._make(partition)
-            processor.background = self._in_background
+            processor.background = self._run
             first = await processor.recover()
             self.processors[partition] = processor
             return first
@@ -131,12 +138,31 @@ class Owned:
             if processor is not None:
                 await processor.wait_idle()
 
+    def has_room(self, partition: int) -> bool:
+        """Return whether another chunk of a partition may be fetched: less than a chunk waits to be folded."""
+        return self._waiting[partition] < self._app.transport.chunk_records
+
+    def begin(self, event: Any) -> None:
+        """Fold a chunk once those of its partition that were begun before it are folded; a failure stops the worker."""
+        self._waiting[event.message.partition] += len(event.value)
+        self._run(self._fold(event))
+
+    async def _fold(self, event: Any) -> None:
+        try:
+            await self.take(event)
+        finally:
+            self._waiting[event.message.partition] -= len(event.value)
+
     async def take(self, event: Any) -> None:
-        """Pass a chunk to its processor, which acknowledges it; a chunk from before the last rebalance is dropped."""
+        """Pass a chunk to its processor, which acknowledges it.
+
+        A chunk from before the last rebalance is dropped, and so is what waits when the worker stops.
+        """
         message = event.message
         async with self._lock(message.partition):
             processor = self.processors.get(message.partition)
-            if processor is not None and message.generation_id == self._app.consumer_generation_id:
+            current = message.generation_id == self._app.consumer_generation_id and not self._stopping
+            if processor is not None and current:
                 await processor.take(event.value, event.ack)
 
     async def act(self, partition: int, effect: Callable[[], list[Send]]) -> None:
@@ -154,7 +180,10 @@ class Owned:
                 await processor.act(effect)
 
     async def checkpoint(self) -> None:
-        """Write a checkpoint of every processor, concurrently, as before a clean stop."""
+        """Write a last checkpoint of every processor, concurrently, before a clean stop: no other chunk is folded."""
+        self._stopping = True
+        for processor in self.processors.values():
+            processor.leave_off()
         await asyncio.gather(*(self._checkpoint(partition) for partition in sorted(self.processors)))
 
     async def _checkpoint(self, partition: int) -> None:
@@ -162,17 +191,17 @@ class Owned:
             if partition in self.processors:
                 await self.processors[partition].checkpoint()
 
-    def _in_background(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Write a checkpoint in the background; a failure stops the worker."""
-        task = asyncio.ensure_future(writing)
-        self._writings.add(task)
-        task.add_done_callback(self._written)
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Fold a chunk or write a checkpoint in the background; a failure stops the worker."""
+        task = asyncio.ensure_future(work)
+        self._begun.add(task)
+        task.add_done_callback(self._ended)
 
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writings.discard(task)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._begun.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._writings.add(asyncio.ensure_future(self._app.crash(error)))
+            self._begun.add(asyncio.ensure_future(self._app.crash(error)))
 
     def _lock(self, partition: int) -> asyncio.Lock:
         return self._locks.setdefault(partition, asyncio.Lock())
@@ -185,6 +214,6 @@ def own(app: faust.App, topic: str, owned: Owned) -> None:
 
     async def fold(stream: faust.StreamT) -> None:
         async for event in stream.noack().events():
-            await owned.take(event)
+            owned.begin(event)
 
     app.agent(channel, name=f"{topic}-owner")(fold)

@@ -45,6 +45,9 @@ class Owner(Protocol):
     async def revoked(self, partition: int) -> None:
         """Release the partition's state; return when no task uses it any more."""
 
+    def has_room(self, partition: int) -> bool:
+        """Return whether another chunk of the partition may be fetched."""
+
 
 class BatchConsumer(Consumer):
     """Delivers chunks, and nothing of a partition until its start offset is known."""
@@ -188,7 +191,10 @@ class BatchConsumer(Consumer):
 
     # -- delivery ------------------------------------------------------------------------------------------------------
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 Faust's
-        """Fetch only changelogs until the seek is done: a chunk fetched before it would be lost."""
+        """Fetch only changelogs until the seek is done: a chunk fetched before it would be lost.
+
+        A partition that has enough to fold is left out: aiokafka would return its records before those of others.
+        """
         active = {tp for tp in active_partitions or () if self._is_changelog_tp(tp) or self._is_open(tp)}
         if not active:
             await asyncio.sleep(SEEK_WAIT_S)
@@ -196,11 +202,16 @@ class BatchConsumer(Consumer):
         return await super()._getmany(active, min(timeout, self._patience(active_partitions or active)))
 
     def _is_open(self, tp: TP) -> bool:
-        return self._generation == self.app.consumer_generation_id and tp in self._expected
+        return self._generation == self.app.consumer_generation_id and tp in self._expected and self._has_room(tp)
+
+    def _has_room(self, tp: TP) -> bool:
+        owner = self.transport.owners.get(tp.topic)
+        return owner is None or owner.has_room(tp.partition)
 
     def _patience(self, active: set[TP]) -> float:
-        """Return the longest poll (s): short while a partition recovers, so that its start is not delayed."""
-        return SEEK_WAIT_S if any(tp in self._recoveries and tp not in self._expected for tp in active) else 1.0
+        """Return the longest poll (s): short while a partition recovers or has no room, so that it is not delayed."""
+        delayed = any((tp in self._recoveries and tp not in self._expected) or not self._has_room(tp) for tp in active)
+        return SEEK_WAIT_S if delayed else 1.0
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset after the longest acknowledged prefix; Faust expects consecutive offsets."""

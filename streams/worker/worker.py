@@ -53,12 +53,7 @@ BROKER_LOOK_S = 2.0
 BROKER_PATIENCE_S = 20.0
 """A broker that is unreachable for this long stops the worker with exit code 6."""
 READ_AT_EACH_USE = frozenset(
-    {
-        "hot_reload.enabled",
-        "hot_reload.poll_interval_sec",
-        "monitoring.stuck_after_s",
-        "monitoring.ready_lag_records",
-    }
+    {"hot_reload.enabled", "hot_reload.poll_interval_sec", "monitoring.stuck_after_s", "monitoring.ready_lag_records"}
 )
 PAGES = ("metrics_enabled", "metrics_host", "metrics_port", "web_host", "web_port")
 
@@ -221,6 +216,7 @@ class Worker:
             for job in (
                 asyncio.to_thread(aggregation.warm),
                 self._elapse(),
+                self._follow_folds(),
                 self.reload.follow(),
                 self._watch_broker(),
                 self.vitals.follow_ends(),
@@ -270,16 +266,18 @@ class Worker:
         while True:
             await asyncio.sleep(ELAPSE_S)
             await asyncio.gather(*(owner.elapse(self.clock()) for owner in self.owners))
+
+    async def _follow_folds(self) -> None:
+        """Take the settings that the folds have, and report how far they are; does not wait for a chunk."""
+        while True:
+            await asyncio.sleep(ELAPSE_S)
             for offset, fold in self._sizing():
                 if fold.state.progress is not None:
                     self.params = fold.state.params
                     self._in_force = fold.state.settings_hash
-                self._report_lag(fold.state.partition, offset)
-
-    def _report_lag(self, partition: int, offset: int) -> None:
-        lag = self.vitals.lag(TP(self.names.topic("journal"), partition), offset + 1)
-        if lag is not None:
-            self.metrics.lag(partition, lag)
+                lag = self.vitals.lag(TP(self.names.topic("journal"), fold.state.partition), offset + 1)
+                if lag is not None:
+                    self.metrics.lag(fold.state.partition, lag)
 
     async def _watch_broker(self) -> None:
         """Stop the worker if no broker is reachable for long, so that its supervisor notices.
