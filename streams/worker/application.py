@@ -140,7 +140,7 @@ class Owned:
 
     def has_room(self, partition: int) -> bool:
         """Return whether another chunk of a partition may be fetched: less than a chunk waits to be folded."""
-        return self._waiting[partition] < self._app.transport.chunk_records
+        return self._waiting[partition] < int(self._app.transport.chunk_records)
 
     def begin(self, event: Any) -> None:
         """Fold a chunk once those of its partition that were begun before it are folded; a failure stops the worker."""
