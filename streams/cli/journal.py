@@ -1,4 +1,4 @@
-"""`himari journal`: archive the journal in files that outlive the cluster."""
+"""`himari journal`: show an entry, copy the journal, archive it in files that outlive the cluster."""
 
 import asyncio
 import os
@@ -7,13 +7,17 @@ from pathlib import Path
 import click
 from aiokafka import TopicPartition
 
+from config.settings import Settings
 from streams.archives.archiver import ENTRIES
 from streams.archives.check import check as checked
-from streams.cli.common import common, connection, loaded, names
+from streams.cli.common import clock, common, connection, loaded, names
+from streams.cli.journal_position import PLACE, JournalMark
 from streams.cli.progress import progress_bar
 from streams.cli.terminal import say, say_all, say_json
 from streams.journal.entries import TOPIC
+from streams.journal.topics import Names
 from streams.kafka import archiving
+from streams.kafka.journal_copy import LeftOut, copy
 from streams.kafka.read import one
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -21,7 +25,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.group()
 def journal() -> None:
-    """Show an entry, archive the journal to files, and check an archive."""
+    """Show an entry, copy the journal, archive it to files, and check an archive."""
 
 
 @journal.command()
@@ -51,6 +55,43 @@ def show(partition: int, offset: int, config: str | None, bootstrap: str | None,
 def _text(raw: bytes | None) -> str | None:
     """Return bytes as text; those that are not UTF-8 are escaped."""
     return None if raw is None else raw.decode(errors="backslashreplace")
+
+
+@journal.command("copy")
+@click.argument("prefix")
+@click.option(
+    "--without", multiple=True, type=PLACE, metavar="P:O", help="Leave out this record, which no worker has folded."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@common
+def copy_(
+    prefix: str, without: tuple[JournalMark, ...], config: str | None, bootstrap: str | None, *, as_json: bool
+) -> None:
+    """Copy the journal into the topics of another PREFIX, and the inputs that it does not hold yet.
+
+    Stop all workers before. Those of the other prefix publish all allocations again, byte for byte, and continue.
+    """
+    settings = loaded(config, bootstrap).settings
+    if any(mark.partition is None for mark in without):
+        raise click.BadParameter("must be PARTITION:OFFSET", param_hint="--without")
+    target = Settings.model_validate({"topics": {"prefix": prefix}}).topics.prefix
+    with progress_bar("copying", shown=not as_json) as bar:
+        copied = asyncio.run(
+            copy(
+                connection(settings),
+                names(settings),
+                Names(target),
+                settings.topics.partitions,
+                [LeftOut(mark.partition or 0, mark.offset) for mark in without],
+                clock().now_ns(),
+                bar.advance,
+            )
+        )
+    if as_json:
+        say_json(copied._asdict())
+        return
+    say(f"{copied.entries} entries and {copied.inputs} inputs copied, {copied.left_out} records left out")
+    say(f"next: set topics.prefix to {target}, start the workers, then producers and readers of {target}.*")
 
 
 @journal.command()

@@ -56,6 +56,12 @@ async def refuse_recreated(
             raise ProcessorStopped(msg)
 
 
+async def checkpointed(connection: Connection, names: Names, partition: int) -> int:
+    """Return the journal offset of a partition's last checkpoint; -1 if there is none."""
+    offset: int = (await _progress(connection, names, "journal", partition))["offset"]
+    return offset
+
+
 async def take_part(connection: Connection, names: Names) -> None:
     """Return if this user may join the workers' group; aiokafka would retry forever.
 
