@@ -159,7 +159,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = load(options.config, dict(os.environ), given).settings
     connection, names = connect(settings), Names(settings.topics.prefix)
     producer = AIOKafkaProducer(**connection.options(), acks="all")
-    consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=20)
+    consumer = AIOKafkaConsumer(**connection.reading(), fetch_max_wait_ms=20)
     broker = PaperBroker(options, names, producer)
     take = {"prices": broker.price, "signals": broker.signal, "allocations": broker.allocation}
     await reach(producer, connection)

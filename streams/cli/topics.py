@@ -200,7 +200,7 @@ def tail(
 
 async def _follow(cluster: Connection, topic: str, *, from_beginning: bool) -> AsyncIterator[Any]:
     start = "earliest" if from_beginning else "latest"
-    consumer = AIOKafkaConsumer(**cluster.options(), auto_offset_reset=start, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**cluster.reading(), auto_offset_reset=start)
     async with _client(consumer, cluster) as started:
         places = await read.partitions(started, topic)
         if not places:

@@ -275,9 +275,7 @@ async def _watching(environment: DemoEnvironment, stats: DemoStatistics, dashboa
     """Read allocations, alerts and dead letters with a consumer while the context is open."""
     topics = ("allocations", "alerts", "signals.dlq", "outcomes.dlq", "prices.dlq", "cascade-indicators.dlq")
     logical = {environment.names.topic(topic): topic for topic in topics}
-    consumer = AIOKafkaConsumer(
-        **environment.connection.options(), auto_offset_reset="earliest", enable_auto_commit=False, fetch_max_wait_ms=50
-    )
+    consumer = AIOKafkaConsumer(**environment.connection.reading(), auto_offset_reset="earliest", fetch_max_wait_ms=50)
     await reach(consumer, environment.connection)
     consumer.assign([TopicPartition(topic, partition) for topic in logical for partition in range(PARTITIONS)])
 

@@ -36,6 +36,8 @@ _METADATA = struct.pack(">hhihi", API_METADATA, 1, 0, -1, 0)
 _API_VERSIONS = struct.pack(">hhih", API_VERSIONS, 0, 0, -1)
 
 REFUSALS = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
+READ_COMMITTED = "read_committed"
+"""Isolation level of every consumer: no record of an aborted or open transaction is read."""
 REACH_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 3.0
 _PLACE = "kafka.bootstrap_servers"
@@ -55,6 +57,10 @@ class Connection(NamedTuple):
     def options(self) -> dict[str, Any]:
         """Return the arguments for any aiokafka client."""
         return {"bootstrap_servers": self.bootstrap.split(","), **self.security}
+
+    def reading(self) -> dict[str, Any]:
+        """Return the arguments for any aiokafka consumer: of transactions it sees what is committed, in order."""
+        return {**self.options(), "isolation_level": READ_COMMITTED, "enable_auto_commit": False}
 
     def __repr__(self) -> str:
         """Return it without the login."""

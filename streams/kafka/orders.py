@@ -83,7 +83,7 @@ async def give_and_wait(
         Unheard: it is ordered, but the topics of the answers are unavailable, or this user may not read them.
     """
     asked(order, 1)
-    consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False, fetch_max_wait_ms=50)
+    consumer = AIOKafkaConsumer(**connection.reading(), fetch_max_wait_ms=50)
     await reach(consumer, connection)
     answers: dict[int, str] = {}
     try:

@@ -34,8 +34,7 @@ async def reader(connection: Connection, partitions: Sequence[TopicPartition]) -
         NotAllowed: this user may not read one.
     """
     consumer = AIOKafkaConsumer(
-        **connection.options(),
-        enable_auto_commit=False,
+        **connection.reading(),
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
         max_partition_fetch_bytes=FETCH_BYTES,
@@ -68,7 +67,7 @@ async def _appear(consumer: AIOKafkaConsumer, connection: Connection, wanted: Se
 
 
 async def high_watermarks(connection: Connection, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the end of each partition: the offset of its next record."""
+    """Return the end of each partition: the offset of its next record that is not in an open transaction."""
     if not partitions:
         return {}
     async with reader(connection, partitions) as consumer:
@@ -144,7 +143,7 @@ def _no_such(name: str, what: str, connection: Connection) -> TopicsUnfit:
 
 
 async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the high watermarks; the consumer is positioned at them afterwards.
+    """Return the ends of partitions, before the first open transaction; the consumer is positioned there afterwards.
 
     ListOffsets returns an offset at or below the end, which is always valid to fetch from.
     """
@@ -152,7 +151,14 @@ async def ends(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition])
         consumer.seek(partition, offset)
     while any(consumer.highwater(partition) is None for partition in partitions):
         await consumer.getmany(timeout_ms=POLL_MS)
-    return {partition: consumer.highwater(partition) for partition in partitions}
+    return {partition: _end(consumer, partition) for partition in partitions}
+
+
+def _end(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
+    """Return the last stable offset; the high watermark where the broker knows no transactions."""
+    high: int = consumer.highwater(partition)
+    stable = consumer.last_stable_offset(partition)
+    return high if stable is None or stable < 0 else min(high, stable)
 
 
 async def records(

@@ -152,4 +152,4 @@ async def _commit_beginning(connection: Connection, names: Names, topic: str) ->
 
 
 def _group_member(connection: Connection, names: Names) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(**connection.options(), group_id=names.application, enable_auto_commit=False)
+    return AIOKafkaConsumer(**connection.reading(), group_id=names.application)

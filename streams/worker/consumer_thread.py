@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
 from faust.types import TP
 
+from streams.kafka.connection import READ_COMMITTED
 from streams.kafka.read import high_watermarks
 
 
@@ -35,8 +36,12 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         coordinator._do_heartbeat = noted
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        """Set the fetch wait, hard-coded to 1,500 ms in Faust; on the embedded broker it is the latency."""
+        """Set the fetch wait, hard-coded to 1,500 ms in Faust; on the embedded broker it is the latency.
+
+        Faust reads what is not committed unless it writes transactions itself: aborted signals would be traded.
+        """
         consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = READ_COMMITTED
         consumer._fetch_max_wait_ms = transport.fetch_max_wait_ms
         consumer._max_poll_records = transport.chunk_records
         return consumer

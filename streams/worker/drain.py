@@ -83,7 +83,7 @@ async def drain_all(
 
 async def _alone(connection: Connection, names: Names) -> None:
     """Return if no worker is in the group: only then may a non-member commit."""
-    consumer = AIOKafkaConsumer(**connection.options(), group_id=names.application, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**connection.reading(), group_id=names.application)
     await reach(consumer, connection)
     place = TopicPartition(names.topic(journal.TOPIC), 0)
     try:
