@@ -1,6 +1,9 @@
 """Shared by all commands: the common options, the settings and the broker connection."""
 
+import getpass
 import os
+import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from streams.journal.topics import Names
 from streams.kafka.connection import Connection
 from streams.kafka.login import connect
 from streams.processing.clock import ENVIRONMENT, Clock
+
+ON_BROKER = re.compile(r"[A-Za-z0-9_-]+\.(?P<name>[a-z-]+)\.v1(?P<letters>\.dlq)?", re.ASCII)
+"""A topic's name on the broker."""
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +53,46 @@ def connection(settings: Settings) -> Connection:
 def names(settings: Settings) -> Names:
     """Return the topic names on the broker."""
     return Names(settings.topics.prefix)
+
+
+BY = click.option("--by", help="Operator, recorded in the journal. [default: user@host of this process]")
+"""The option of every order and change of settings."""
+
+
+def operator(by: str | None) -> str:
+    """Return who gives an order: as stated, else the user and host of this process.
+
+    Raises:
+        click.BadParameter: it is empty.
+    """
+    if by is None:
+        return f"{_user()}@{socket.gethostname()}"
+    return not_empty("--by", by)
+
+
+def not_empty(option: str, text: str) -> str:
+    """Return the text of an option. Raises: click.BadParameter if it is blank."""
+    if not text.strip():
+        msg = "must not be empty"
+        raise click.BadParameter(msg, param_hint=option)
+    return text
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def short(topic: str) -> str:
+    """Return the name of a topic without prefix and version: `himari.signals.v1.dlq` is `signals.dlq`.
+
+    >>> short("desk7.cascade-indicators.v1"), short("signals")
+    ('cascade-indicators', 'signals')
+    """
+    found = ON_BROKER.fullmatch(topic)
+    return topic if found is None else found["name"] + (found["letters"] or "")
 
 
 def clock() -> Clock:

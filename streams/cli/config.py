@@ -18,7 +18,7 @@ from engines.parameters import settings_hash
 from schemas.errors import ConfigurationException, SizingError
 from streams.cli.answers import leave
 from streams.cli.answers import show as show_answers
-from streams.cli.common import common, connection, loaded, names
+from streams.cli.common import BY, common, connection, loaded, names, not_empty, operator
 from streams.cli.terminal import say, say_json
 from streams.kafka.orders import OrderAnswers, give, give_and_wait, settings_in_force
 from streams.stages.control import settings_order
@@ -88,6 +88,7 @@ def show(config: str | None, bootstrap: str | None, *, origin: bool, as_json: bo
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--allow-removals", is_flag=True, help="Allow FILE to reset settings to their defaults by omitting them.")
 @click.option("--reason", default="config apply", show_default=True, help="Reason, recorded in the journal.")
+@BY
 @click.option("--wait", is_flag=True, help="Wait until every journal partition has answered.")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Seconds to wait.")
 @common
@@ -96,6 +97,7 @@ def apply_settings(
     config: str | None,
     bootstrap: str | None,
     reason: str,
+    by: str | None,
     timeout: float,
     *,
     wait: bool,
@@ -107,7 +109,7 @@ def apply_settings(
     section, or lacks two or more settings. Use --allow-removals if that is intended.
     """
     settings = loaded(config, bootstrap).settings
-    asked_for = load(file)
+    asked_for, ordered_by = load(file), operator(by)
     wanted = decision_tree(asked_for.settings)
     cluster, topics = connection(settings), names(settings)
 
@@ -117,7 +119,7 @@ def apply_settings(
         if removal is not None:
             raise refusal(file, removal)
         payload = {"base_hash": settings_hash(base), "hash": settings_hash(wanted), "tree": wanted}
-        order = settings_order(payload, reason, "config apply", time.time_ns())
+        order = settings_order(payload, not_empty("--reason", reason), ordered_by, time.time_ns())
         if not wait:
             await give(cluster, topics, order)
             return OrderAnswers({}, [])

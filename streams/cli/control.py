@@ -2,8 +2,6 @@
 
 import asyncio
 import functools
-import getpass
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +9,7 @@ import click
 
 from schemas.vocabulary import PolicyMode
 from streams.cli.answers import leave, show
-from streams.cli.common import clock, common, connection, loaded, names
+from streams.cli.common import BY, clock, common, connection, loaded, names, not_empty, operator
 from streams.cli.terminal import say, say_all, say_json
 from streams.kafka import orders, read
 from streams.kafka.state_snapshot import folded_all
@@ -41,7 +39,7 @@ def _ordering(word: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def _with_options(command: Callable[..., Any], *, waits: bool) -> Callable[..., Any]:
     options = (
         click.option("--reason", required=True, help="Reason, recorded in the journal."),
-        click.option("--by", help="Operator, recorded in the journal. [default: the user of this process]"),
+        BY,
         click.option(
             "--wait",
             type=click.FloatRange(min=0.1),
@@ -74,7 +72,9 @@ def _trading(word: str) -> None:
     @click.option("--scope", required=True, help="all, portfolio:P, strategy:S or symbol:X.")
     @_ordering(word)
     def command(scope: str, reason: str, by: str | None, *, everything: bool = False, **options: Any) -> None:
-        order = trading_order(word, scope, reason, by or _user(), clock().now_ns(), everything=everything)
+        order = trading_order(
+            word, scope, not_empty("--reason", reason), operator(by), clock().now_ns(), everything=everything
+        )
         _give(order, **options)
 
     if word == "resume":
@@ -94,7 +94,7 @@ for _word in HELP:
 def value(portfolio: str, usd: float, reason: str, by: str | None, *, reset_peak: bool, **options: Any) -> None:
     """Set a portfolio's equity. Sizes and drawdown follow it."""
     payload = {"portfolio_id": portfolio, "value_usd": usd, "reset_peak": reset_peak}
-    _give(value_order(payload, reason, by or _user(), clock().now_ns()), **options)
+    _give(value_order(payload, not_empty("--reason", reason), operator(by), clock().now_ns()), **options)
 
 
 @control.command("rl-mode")
@@ -103,7 +103,7 @@ def value(portfolio: str, usd: float, reason: str, by: str | None, *, reset_peak
 @_ordering("rl-mode")
 def rl_mode(mode: PolicyMode, scope: str, reason: str, by: str | None, **options: Any) -> None:
     """Set how far the policy may act: off, shadow (scored only) or live. A closed gate restarts its evidence."""
-    _give(mode_order(mode, scope, reason, by or _user(), clock().now_ns()), **options)
+    _give(mode_order(mode, scope, not_empty("--reason", reason), operator(by), clock().now_ns()), **options)
 
 
 def _give(
@@ -183,10 +183,3 @@ def _first(held: Mapping[int, Mapping[str, str]]) -> dict[int, Mapping[str, str]
 def _short(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return a payload without the settings tree, which its hash identifies."""
     return {name: value for name, value in payload.items() if name != "tree"}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from schemas.errors import NotFound
-from streams.cli.common import clock, common, connection, loaded, names
+from schemas.vocabulary import ErrorCode
+from streams.cli.common import clock, common, connection, loaded, names, short
 from streams.cli.terminal import say, say_all, say_json
 from streams.journal.dead_letters import Letter, again, line, lines, summary, whole
 from streams.journal.topics import DLQ, INPUTS, Names
@@ -21,6 +22,13 @@ from streams.stages.replay_trial import Trial, entries, refused
 SOURCES = tuple(topic.name for topic in INPUTS)
 REPLAYED, WOULD, BEFORE, KEPT = "replayed", "would be replayed", "replayed before", "kept"
 
+CODE = click.option(
+    "--code",
+    type=click.Choice(get_args(ErrorCode)),
+    metavar="CODE",
+    help="Only dead letters with this himari.error.code.",
+)
+
 
 @click.group()
 def dlq() -> None:
@@ -29,7 +37,7 @@ def dlq() -> None:
 
 @dlq.command("list")
 @click.option("--topic", help="Only dead letters of this input topic.")
-@click.option("--code", help="Only dead letters with this himari.error.code.")
+@CODE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @common
 def list_letters(
@@ -66,7 +74,7 @@ def show(topic: str, partition: int, offset: int, config: str | None, bootstrap:
 @click.argument("topic")
 @click.argument("partition", type=click.IntRange(min=0), required=False)
 @click.argument("offset", type=click.IntRange(min=0), required=False)
-@click.option("--code", help="Only dead letters with this himari.error.code.")
+@CODE
 @click.option("--again", "once_more", is_flag=True, help="Include dead letters that were replayed before.")
 @click.option("--dry-run", is_flag=True, help="Report what would be replayed, and send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -161,7 +169,7 @@ def _coded(found: Sequence[Letter], code: str | None) -> Sequence[Letter]:
 
 def _source(topic: str) -> str:
     """Return the input topic of `topic`; "signals" and "signals.dlq" name the same one. Raises: NotFound."""
-    source = topic.removesuffix(DLQ)
+    source = short(topic).removesuffix(DLQ)
     if source not in SOURCES:
         msg = f"{topic} has no dead letters; choose one of {', '.join(SOURCES)}"
         raise NotFound(msg)

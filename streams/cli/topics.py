@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from schemas import wire
 from schemas.errors import InvalidMessage, NotFound, TopicsUnfit
-from streams.cli.common import common, connection, loaded, names
+from streams.cli.common import common, connection, loaded, names, short
 from streams.cli.terminal import say, say_all, say_json, say_raw_json
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import TOPICS, Names
@@ -79,18 +79,19 @@ def check(config: str | None, bootstrap: str | None, *, as_json: bool) -> None:
 def adopt(topic: str, config: str | None, bootstrap: str | None) -> None:
     """Accept that an input TOPIC was recreated and its offsets restart at 0. Stop the workers first."""
     settings = loaded(config, bootstrap).settings
-    epoch = asyncio.run(sources.adopt(connection(settings), names(settings), topic, time.time_ns()))
+    epoch = asyncio.run(sources.adopt(connection(settings), names(settings), short(topic), time.time_ns()))
     say(f"{topic} is now in epoch {epoch}; restart the workers")
 
 
 @topics.command()
 @click.argument("role")
 @click.option("--principal", required=True, metavar="User:NAME", help="Principal to grant the ACLs to.")
+@click.option("--group", metavar="NAME", help="Consumer group of a program that reads, if it uses one.")
 @common
-def rights(role: str, principal: str, config: str | None, bootstrap: str | None) -> None:
+def rights(role: str, principal: str, group: str | None, config: str | None, bootstrap: str | None) -> None:
     """Print the kafka-acls commands that grant a ROLE the minimal rights it needs (see docs/security.md)."""
     settings = loaded(config, bootstrap).settings
-    say_all(lines(names(settings), role, principal, settings.kafka.bootstrap_servers))
+    say_all(lines(names(settings), role, principal, settings.kafka.bootstrap_servers, group))
 
 
 @click.command()
@@ -100,10 +101,13 @@ def rights(role: str, principal: str, config: str | None, bootstrap: str | None)
 @common
 def publish(topic: str, file: BinaryIO, config: str | None, bootstrap: str | None, *, keep_going: bool) -> None:
     """Validate JSON lines from FILE (default: stdin) and publish them to an input TOPIC. Exit 5 if any is invalid."""
+    topic = short(topic)
     if topic not in {*INTAKES, "prices"}:
         msg = f"{topic} is not an input topic; choose one of {', '.join([*INTAKES, 'prices'])}"
         raise NotFound(msg)
     settings = loaded(config, bootstrap).settings
+    if file.isatty():
+        say("reading JSON lines from this terminal; end with Ctrl-D", err=True)
     good, bad = _sorted_out(topic, file)
     for line, error in bad:
         say(f"line {line}: {error.field or 'record'}: {error}", err=True)
@@ -177,6 +181,7 @@ def tail(
     as_json: bool,
 ) -> None:
     """Print the records of a TOPIC as they arrive."""
+    topic = short(topic)
     if topic not in {each.name for each in TOPICS}:
         msg = f"{topic} is not a topic of himari; choose one of {', '.join(each.name for each in TOPICS)}"
         raise NotFound(msg)

@@ -52,8 +52,8 @@ ROLES: Final[Mapping[str, Role]] = MappingProxyType(
 )
 
 
-def lines(names: Names, role: str, principal: str, bootstrap: str) -> Iterable[str]:
-    """Yield the shell commands that grant a role to a principal.
+def lines(names: Names, role: str, principal: str, bootstrap: str, group: str | None = None) -> Iterable[str]:
+    """Yield the shell commands that grant a role, and the use of a consumer group, to a principal.
 
     Raises:
         NotFound: there is no such role.
@@ -64,5 +64,6 @@ def lines(names: Names, role: str, principal: str, bootstrap: str) -> Iterable[s
     head = f"kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal {principal}"
     for operation, topics in ROLES[role].rights.items():
         yield f"{head} --operation {operation} " + " ".join(f"--topic {names.of(_BY_NAME[topic])}" for topic in topics)
-    if ROLES[role].group:
-        yield f"{head} --operation Read --group {names.application}"
+    groups = [names.application] if ROLES[role].group else []
+    for each in [*groups, group] if group else groups:
+        yield f"{head} --operation Read --group {each}"

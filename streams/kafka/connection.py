@@ -89,11 +89,27 @@ async def reach(client: Startable, connection: Connection, timeout_s: float = RE
         except (KafkaConnectionError, OSError) as error:
             await refuse(connection)
             if loop.time() >= deadline:
-                protocol = connection.security.get("security_protocol", "PLAINTEXT")
-                hint = f"; the port is open: is {protocol} correct (kafka.security.protocol)?"
-                failure = unreachable(connection.bootstrap, timeout_s, hint if await listens(connection) else "")
-                raise failure from error
+                raise await _failure(connection, timeout_s) from error
             await asyncio.sleep(0.1)
+
+
+async def _failure(connection: Connection, timeout_s: float) -> BrokerUnreachable:
+    """Return why no broker answered: its host has no address, the port speaks another protocol, or nothing is there."""
+    servers = connection.bootstrap.split(",")
+    unknown = [server for server in servers if not await _resolves(server.rpartition(":")[0])]
+    if len(unknown) == len(servers):
+        return BrokerUnreachable(f"{_PLACE} {connection.bootstrap}: the host name cannot be resolved to an address")
+    protocol = connection.security.get("security_protocol", "PLAINTEXT")
+    hint = f"; the port is open: is {protocol} correct (kafka.security.protocol)?"
+    return unreachable(connection.bootstrap, timeout_s, hint if await listens(connection) else "")
+
+
+async def _resolves(host: str) -> bool:
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), None)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

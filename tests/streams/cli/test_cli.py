@@ -1,19 +1,25 @@
 """The command line where no broker answers: what is checked before, and what is said."""
 
+import asyncio
+import getpass
 import json
 import re
+import socket
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaConsumer
 from click.testing import CliRunner
 from worlds import START_NS, control, signal, tick
 
 from config.load import DEFAULT_FILE
 from config.settings import Settings
-from schemas.errors import ConfigurationException
+from schemas.errors import BrokerUnreachable, ConfigurationException
 from streams import cli
 from streams.cli import COMMANDS, main
-from streams.kafka import connection
+from streams.cli.common import operator, short
+from streams.journal.topics import Names
+from streams.kafka import acls, connection
 
 NOWHERE = "127.0.0.1:1"
 TICK = tick(START_NS)
@@ -300,3 +306,52 @@ def test_a_tensor_that_is_not_known_is_wrong_usage():
     code, _, told = run("rl", "check", "--url", "http://127.0.0.1:1", "--tensor", "reward=output__0")
     assert code == 2
     assert "--tensor reward" in told
+
+
+# -- names, orders and brokers as people write them --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("topic", "name"),
+    [
+        ("signals", "signals"),
+        ("himari.signals.v1", "signals"),
+        ("desk-7.cascade-indicators.v1.dlq", "cascade-indicators.dlq"),
+    ],
+)
+def test_a_topic_may_be_given_by_its_name_on_the_broker(topic, name):
+    assert short(topic) == name
+
+
+@pytest.mark.parametrize("option", ["--by", "--reason"])
+@pytest.mark.parametrize(
+    "words", [["control", "halt", "--scope", "all"], ["control", "value", "--portfolio", "p", "--usd", "1"]]
+)
+def test_an_order_without_a_reason_or_a_name_is_refused_before_anything_is_sent(option, words):
+    given = {"--reason": "a test", "--by": "me", option: "  "}
+    code, _, err = run("control", *words, *(text for each in given.items() for text in each))
+    assert (code, f"{option}: must not be empty" in err) == (2, True), err
+
+
+def test_an_order_is_by_the_user_and_host_of_the_process_unless_it_says_otherwise():
+    user, _, host = operator(None).partition("@")
+    assert (user, host) == (getpass.getuser(), socket.gethostname())
+    assert operator("desk") == "desk"
+
+
+def test_a_code_that_no_dead_letter_has_is_refused():
+    code, _, err = run("dlq", "list", "--code", "nosuch")
+    assert (code, "'nosuch' is not one of" in err) == (2, True), err
+
+
+def test_a_host_without_an_address_is_named_as_such():
+    async def story():
+        nowhere = connection.Connection("no-such-host.invalid:9092")
+        await connection.reach(AIOKafkaConsumer(**nowhere.reading()), nowhere, 0.1)
+
+    with pytest.raises(BrokerUnreachable, match=r"no-such-host\.invalid:9092: the host name cannot be resolved"):
+        asyncio.run(story())
+
+
+def test_a_reader_is_granted_its_consumer_group():
+    said = list(acls.lines(Names(), "reader", "User:bot", "b:9092", "bots"))
+    assert said[-1].endswith("--operation Read --group bots")
+    assert not any("--group" in line for line in acls.lines(Names(), "reader", "User:bot", "b:9092"))
