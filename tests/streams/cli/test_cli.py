@@ -327,7 +327,7 @@ def test_a_topic_may_be_given_by_its_name_on_the_broker(topic, name):
 )
 def test_an_order_without_a_reason_or_a_name_is_refused_before_anything_is_sent(option, words):
     given = {"--reason": "a test", "--by": "me", option: "  "}
-    code, _, err = run("control", *words, *(text for each in given.items() for text in each))
+    code, _, err = run(*words, *(text for each in given.items() for text in each))
     assert (code, f"{option}: must not be empty" in err) == (2, True), err
 
 
