@@ -3,16 +3,21 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from config.load import Loaded, load
+from config.policy import Url
 from config.settings import Settings
+from schemas.rules import first
 from streams.journal.topics import Names
 from streams.kafka.connection import Connection
 from streams.kafka.login import connect
 from streams.processing.clock import ENVIRONMENT, Clock
+
+_URLS: Final[TypeAdapter[str | None]] = TypeAdapter(Url | None)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +52,17 @@ def connection(settings: Settings) -> Connection:
 def names(settings: Settings) -> Names:
     """Return the topic names on the broker."""
     return Names(settings.topics.prefix)
+
+
+def policy_url(option: str, value: str | None) -> None:
+    """Check a URL of the command line by the rule of the settings; one that may hold a secret is not shown."""
+    try:
+        _URLS.validate_python(value)
+    except ValidationError as error:
+        rule = first(error).rule
+        if any(each["type"] == "string_pattern_mismatch" for each in error.errors()):
+            rule = "must be http(s)://HOST[:PORT][/PATH], without user, query, fragment (value not shown)"
+        raise click.BadOptionUsage(option, f"--{option} {rule}") from None
 
 
 def clock() -> Clock:
