@@ -17,6 +17,7 @@ import orjson
 from schemas.errors import SizingError, VerificationMismatch
 from streams.audits.refold import Checkpoint
 from streams.processing.ports import Headers
+from streams.processing.private_files import fresh_file, private_folder, replace
 
 NO_PYARROW: Final = "archives need pyarrow; install it with: pip install 'himari-layer3[parquet]'"
 LEVEL: Final = 6
@@ -75,13 +76,14 @@ def sha256(path: Path, name: str) -> str:
 
 def write(path: Path, value: bytes) -> None:
     """Write a file atomically and durably: to a temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
+    fresh_file(temporary)
     with temporary.open("wb") as file:
         file.write(value)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    replace(temporary, path)
     with suppress(OSError):  # not all file systems support fsync of a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
