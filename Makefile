@@ -48,14 +48,15 @@ data-faults: $(DEV) ## play every data fault, and write the table of docs/reliab
 fuzz: $(DEV) ## 100,000 payloads through ingest and the fold (ARGS="-x")
 	@HIMARI_FUZZ=100000 $(BIN)/python -m pytest tests/streams/test_payloads.py -o timeout=0 $(ARGS)
 
-sbom: $(DEV) ## bill of materials, CycloneDX, of what runs: build/sbom.cdx.json
+sbom: $(DEV) ## bill of materials, CycloneDX, of what a worker runs: build/sbom.cdx.json
 	@$(BIN)/python tools/supply.py sbom build/sbom.cdx.json
 
 verifier: $(READY) ## the self-contained verifier of bundles and its sha256: dist/
 	@$(BIN)/python -m tools.verifier
 
-audit: $(DEV) ## known vulnerabilities and licences (HIMARI_AUDIT=required fails where no service is reached)
+audit: $(DEV) ## known vulnerabilities, licences, the broker's binary (HIMARI_AUDIT=required fails where no service is reached)
 	@$(BIN)/python tools/supply.py licences
+	@$(BIN)/python tools/supply.py binary
 	@$(BIN)/python tools/supply.py audit
 
 fmt: $(DEV) ## format, and fix what lint can fix
@@ -66,20 +67,22 @@ docs: $(READY) ## write generated files again: JSON Schemas, topology, the table
 	@$(BIN)/python -m schemas
 	@$(BIN)/python -m tools.generate_docs
 
-lock: ## write both locks again, with the versions they hold (needs uv; ARGS="--upgrade-package orjson")
-	@$(UV) pip compile $(LOCKED) --extra dev --group build $(ARGS) -o requirements-dev.lock
+lock: ## write the three locks again, with the versions they hold (needs uv; ARGS="--upgrade-package orjson")
+	@$(UV) pip compile $(LOCKED) pyproject.toml --extra dev --group build $(ARGS) -o requirements-dev.lock
 	@cp requirements-dev.lock requirements.lock
-	@$(UV) pip compile $(LOCKED) --group build -o requirements.lock
+	@$(UV) pip compile $(LOCKED) pyproject.toml --group build -o requirements.lock
+	@$(PYTHON) -c '$(EXTRA)' | $(UV) pip compile $(LOCKED) --constraint requirements-dev.lock - -o requirements-demo.lock
 
-LOCKED := --quiet --generate-hashes --no-header --python-version 3.11 pyproject.toml
+LOCKED := --quiet --generate-hashes --no-header --python-version 3.11
+EXTRA := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["demo"], sep="\n")
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# Two steps: what runs (`make demo`, `make bench`), then what tests and checks need beside it.
-$(READY): requirements.lock pyproject.toml
+# Two steps: what a worker runs and the embedded broker (`make demo`, `make bench`), then what tests and checks need.
+$(READY): requirements.lock requirements-demo.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed (PYTHON=…)")'
 	@echo "installing what runs into .venv (once)" >&2
 	@$(PYTHON) -m venv .venv
-	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --require-hashes -r requirements.lock -r requirements-demo.lock
 	@PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --no-deps -e .
 	@echo "compiling the loops over matrices (once)" >&2
 	@$(BIN)/python -c 'from engines.pipeline import aggregation; aggregation.warm()'

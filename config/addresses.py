@@ -1,6 +1,7 @@
 """Hosts: which of them are this machine, and which are reachable on the local link only."""
 
 import ipaddress
+import socket
 
 __all__ = ["is_link_local", "is_loopback"]
 
@@ -14,8 +15,13 @@ def is_loopback(host: str) -> bool:
 
 
 def is_link_local(host: str) -> bool:
-    """Return whether a host is a link-local address; names are not resolved."""
+    """Return whether a host is a link-local address in any notation, 0xA9FEA9FE included; names are not resolved."""
     try:
-        return ipaddress.ip_address(host).is_link_local
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))
+        except OSError:
+            return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_link_local

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from config.addresses import is_link_local, is_loopback
 from config.security import File, Variable
@@ -13,7 +13,25 @@ from schemas.base import Frozen
 from schemas.rules import Fault, broken
 
 PolicyProtocol = Literal["oip", "predict", "mock"]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$")]
+
+
+def _reachable(url: str) -> str:
+    """Refuse a port that does not exist, and the addresses at which clouds answer with credentials."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise broken(Fault("out_of_range", "", f"must be a URL with a port of 1 to 65535, was {url}")) from error
+    if port == 0 or is_link_local(parts.hostname or ""):
+        raise broken(Fault("out_of_range", "", f"must not be port 0 or a link-local address, was {url}"))
+    return url
+
+
+Url = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:\[\]-]{1,255}(/[A-Za-z0-9._~%/+-]{0,255})?$"),
+    AfterValidator(_reachable),
+]
 """Without user, query and fragment, which could contain a secret and would be shown."""
 ModelName = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,128}$")]
 
@@ -60,21 +78,6 @@ class RlSettings(RlParams):
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = Field(0, description="random seed of mock")
     token_env: Variable = Field(None, description="environment variable with a bearer token; null: none is sent")
     token_file: File = Field(None, description="file with a bearer token; null: none is sent")
-
-    @field_validator("endpoint", "proxy")
-    @classmethod
-    def _can_be_reached(cls, url: str | None) -> str | None:
-        """Refuse a port that does not exist, and the addresses at which clouds answer with credentials."""
-        if url is None:
-            return None
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise broken(Fault("out_of_range", "", f"must be a URL with a port of 1 to 65535, was {url}")) from error
-        if port == 0 or is_link_local(parts.hostname or ""):
-            raise broken(Fault("out_of_range", "", f"must not be port 0 or a link-local address, was {url}"))
-        return url
 
     @property
     def in_the_clear(self) -> bool:

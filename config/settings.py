@@ -1,6 +1,6 @@
 """The settings tree: decision sections take effect through the journal, worker sections are local to a process."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, StringConstraints
@@ -13,6 +13,8 @@ from schemas.base import Frozen
 
 Host = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 Port = Annotated[int, Ge(0), Le(65_535)]
+PARTITIONS_MAX: Final = 1_000
+"""Largest number of partitions of journal and allocations."""
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -50,7 +52,7 @@ class TopicSettings(Frozen):
     prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
         "himari", description="topics are named PREFIX.NAME.v1"
     )
-    partitions: Annotated[int, Ge(1), Le(1_000)] = Field(
+    partitions: Annotated[int, Ge(1), Le(PARTITIONS_MAX)] = Field(
         12, description="partitions of journal, rl-requests and allocations; cannot be changed later"
     )
     replication: Annotated[int, Ge(1), Le(9)] | None = Field(

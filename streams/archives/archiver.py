@@ -17,6 +17,7 @@ from streams.audits.refold import GENESIS, Checkpoint
 from streams.audits.segment import Chunks, SegmentAudit, combine
 from streams.journal import entries as journal
 from streams.processing.ports import Record
+from streams.processing.private_files import private_folder, private_opener
 from streams.processing.writable import unwritable
 
 ENTRIES: Final = 20_000
@@ -53,8 +54,8 @@ class ArchivedSegment(NamedTuple):
 def alone(folder: Path) -> Iterator[None]:
     """Hold the archive's write lock. Raises: SizingError if another process holds it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOCK).open("w") as file:
+        private_folder(folder)
+        with open(folder / LOCK, "w", opener=private_opener) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for half in folder.rglob(".*.tmp"):
                 half.unlink()

@@ -108,13 +108,24 @@ def check(
     if fold and not findings:
         parts = pieces(archive)
         on_total(entries_of(parts))
-        found = side_by_side([ArchiveJob(str(folder), piece) for piece in parts], processes, on_progress)
-        verdict = concluded(parts, found, {}, archive)
-        findings += [verdict.first_mismatch or "it does not verify"] if not verdict.ok or verdict.pending else []
+        verdict, findings = _folded(archive, parts, processes, on_progress)
     records = sum(each.last - each.first + 1 for each in segments)
     return ArchiveCheck(
         manifest.head, len(segments), sum(map(len, manifest.snapshots.values())), records, verdict, findings
     )
+
+
+def _folded(
+    archive: Archive, parts: list[Piece], processes: int, on_progress: ProgressCallback
+) -> tuple[Verdict, list[str]]:
+    """Replay the journal; return the verdict, and the first finding if there is one."""
+    jobs = [ArchiveJob(str(archive.folder), piece) for piece in parts]
+    try:
+        verdict = concluded(parts, side_by_side(jobs, processes, on_progress), {}, archive)
+    except VerificationMismatch as error:
+        return Verdict(), [str(error)]
+    whole = verdict.ok and not verdict.pending
+    return verdict, [] if whole else [verdict.first_mismatch or "it does not verify"]
 
 
 def _whole(archive: Archive, segment: Segment) -> None:

@@ -1,12 +1,13 @@
 """The Parquet files of an archive: records as in their partitions, and checkpoints of state.
 
-Files are written atomically, and compressed with zstd.
+Files are written atomically, and compressed with zstd. What is read may come from anybody: a file with other columns,
+other rows or more bytes than an archive writes is refused.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -16,10 +17,15 @@ import orjson
 from schemas.errors import SizingError, VerificationMismatch
 from streams.audits.refold import Checkpoint
 from streams.processing.ports import Headers
+from streams.processing.private_files import fresh_file, private_folder, replace
 
 NO_PYARROW: Final = "archives need pyarrow; install it with: pip install 'himari-layer3[parquet]'"
 LEVEL: Final = 6
 META: Final = b"himari.checkpoint"
+BYTES_MAX: Final = 2**31
+"""Largest file, unpacked; a segment that is larger needs fewer entries."""
+ROWS_AT_ONCE: Final = 256
+"""Rows unpacked before the bytes are counted again."""
 _LONG: Final = Struct("<q")
 
 
@@ -70,13 +76,14 @@ def sha256(path: Path, name: str) -> str:
 
 def write(path: Path, value: bytes) -> None:
     """Write a file atomically and durably: to a temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.tmp")
+    fresh_file(temporary)
     with temporary.open("wb") as file:
         file.write(value)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    replace(temporary, path)
     with suppress(OSError):  # not all file systems support fsync of a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -89,28 +96,41 @@ def write(path: Path, value: bytes) -> None:
 def records_file(records: Sequence[ArchivedRecord]) -> bytes:
     """Return the bytes of a Parquet file of records."""
     pa, _ = arrow()
-    header = pa.struct([("name", pa.string()), ("value", pa.binary())])
     columns = {
-        "offset": pa.array([each.offset for each in records], pa.int64()),
-        "timestamp_ms": pa.array([each.timestamp for each in records], pa.int64()),
-        "key": pa.array([each.key for each in records], pa.binary()),
-        "value": pa.array([each.value for each in records], pa.binary()),
-        "headers": pa.array(
-            [[{"name": name, "value": value} for name, value in each.headers] for each in records], pa.list_(header)
-        ),
+        "offset": [each.offset for each in records],
+        "timestamp_ms": [each.timestamp for each in records],
+        "key": [each.key for each in records],
+        "value": [each.value for each in records],
+        "headers": [[{"name": name, "value": value} for name, value in each.headers] for each in records],
     }
-    return _parquet(pa.table(columns))
+    return _parquet(pa.table(columns, _records_schema()))
 
 
-def read_records(path: Path) -> list[ArchivedRecord]:
-    """Return the records of a file; its hash must be checked first."""
-    _, parquet = arrow()
-    table = parquet.read_table(path)
-    columns = [table.column(name).to_pylist() for name in ("offset", "timestamp_ms", "key", "value", "headers")]
-    return [
-        ArchivedRecord(offset, timestamp, key, value, tuple((each["name"], each["value"]) for each in headers))
-        for offset, timestamp, key, value, headers in zip(*columns, strict=True)
-    ]
+def read_records(path: Path, name: str, rows: int) -> list[ArchivedRecord]:
+    """Return the records of a file; its hash must be checked first.
+
+    Raises:
+        VerificationMismatch: it is not a file of `rows` records; the text begins with `name`.
+    """
+    with _readable(name, "records"):
+        table = _table(path, _records_schema(), rows)
+        columns = [table.column(each).to_pylist() for each in table.column_names]
+        return [
+            ArchivedRecord(_given(offset), _given(timestamp), key, value, tuple(map(_header, _given(headers))))
+            for offset, timestamp, key, value, headers in zip(*columns, strict=True)
+        ]
+
+
+def _header(found: dict[str, Any] | None) -> tuple[str, bytes]:
+    return _given(_given(found)["name"]), _given(_given(found)["value"])
+
+
+def _given(value: Any) -> Any:
+    """Return a value that must be there. Raises: ValueError."""
+    if value is None:
+        msg = "offset, timestamp and headers must not be null"
+        raise ValueError(msg)
+    return value
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -119,9 +139,9 @@ def checkpoint_file(checkpoint: Checkpoint) -> bytes:
     pa, _ = arrow()
     rows = sorted(checkpoint.records.items())
     columns = {
-        "table": pa.array([table for (table, _), _ in rows], pa.string()),
-        "key": pa.array([key for (_, key), _ in rows], pa.binary()),
-        "value": pa.array([value for _, value in rows], pa.binary()),
+        "table": [table for (table, _), _ in rows],
+        "key": [key for (_, key), _ in rows],
+        "value": [value for _, value in rows],
     }
     stated = {
         "digest": f"{checkpoint.digest:064x}",
@@ -131,23 +151,84 @@ def checkpoint_file(checkpoint: Checkpoint) -> bytes:
         "outputs": checkpoint.outputs,
     }
     return _parquet(
-        pa.table(columns).replace_schema_metadata({META: orjson.dumps(stated, option=orjson.OPT_SORT_KEYS)})
+        pa.table(columns, _checkpoint_schema()).replace_schema_metadata(
+            {META: orjson.dumps(stated, option=orjson.OPT_SORT_KEYS)}
+        )
     )
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint of a file; its hash must be checked first."""
-    _, parquet = arrow()
-    table = parquet.read_table(path)
-    stated = orjson.loads(table.schema.metadata[META])
-    columns = [table.column(name).to_pylist() for name in ("table", "key", "value")]
-    records = {(name, key): value for name, key, value in zip(*columns, strict=True)}
-    digest = int(stated["digest"], 16)
-    return Checkpoint(stated["offset"], digest, stated["entry"], stated["outputs"], stated["meta"], records)
+def read_checkpoint(path: Path, name: str) -> Checkpoint:
+    """Return the checkpoint of a file; its hash must be checked first.
+
+    Raises:
+        VerificationMismatch: it is not a file of a checkpoint; the text begins with `name`.
+    """
+    with _readable(name, "a checkpoint"):
+        table = _table(path, _checkpoint_schema())
+        stated = orjson.loads((table.schema.metadata or {})[META])
+        columns = [table.column(each).to_pylist() for each in table.column_names]
+        records = {(_given(name), _given(key)): _given(value) for name, key, value in zip(*columns, strict=True)}
+        meta = stated["meta"]
+        if not isinstance(meta, dict) or not isinstance(meta["now_ns"], int):
+            msg = "its metadata must have now_ns"
+            raise TypeError(msg)
+        at = (stated["offset"], int(stated["digest"], 16), stated["entry"], stated["outputs"])
+        return Checkpoint(*at, meta, records)
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------
+def _records_schema() -> Any:
+    pa, _ = arrow()
+    header = pa.struct([("name", pa.string()), ("value", pa.binary())])
+    columns = {"offset": pa.int64(), "timestamp_ms": pa.int64(), "key": pa.binary(), "value": pa.binary()}
+    return pa.schema({**columns, "headers": pa.list_(header)})
+
+
+def _checkpoint_schema() -> Any:
+    pa, _ = arrow()
+    return pa.schema({"table": pa.string(), "key": pa.binary(), "value": pa.binary()})
+
+
+@contextmanager
+def _readable(name: str, what: str) -> Iterator[None]:
+    """Report whatever a foreign file does to its reader as a finding."""
+    pa, _ = arrow()
+    try:
+        yield
+    except (pa.ArrowException, AttributeError, KeyError, OSError, OverflowError, TypeError, ValueError) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        msg = f"{name} is not a file of {what}: {why}"
+        raise VerificationMismatch(msg) from error
+
+
+def _table(path: Path, schema: Any, rows: int | None = None) -> Any:
+    """Return the rows of a file of a schema. Raises: ValueError if it has other columns, other rows or too many bytes.
+
+    The sizes in a file's metadata may be wrong, so the bytes are counted while they are unpacked.
+    """
+    pa, parquet = arrow()
+    with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        if not file.schema_arrow.equals(schema):
+            msg = f"its columns must be {', '.join(schema.names)}, were {', '.join(file.schema_arrow.names)[:200]}"
+            raise ValueError(msg)
+        if rows is not None and file.metadata.num_rows != rows:
+            msg = f"it must have {rows} rows, has {file.metadata.num_rows}"
+            raise ValueError(msg)
+        batches, size = [], 0
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            batches.append(batch)
+            size += batch.nbytes
+            if size > BYTES_MAX:
+                msg = f"it unpacks to more than {BYTES_MAX:,} bytes"
+                raise ValueError(msg)
+        return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _parquet(table: Any) -> bytes:
     pa, parquet = arrow()
+    if table.nbytes > BYTES_MAX:
+        msg = f"a file of an archive must have at most {BYTES_MAX:,} bytes, has {table.nbytes:,}: use smaller --entries"
+        raise SizingError(msg)
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd", compression_level=LEVEL, write_page_checksum=True)
     found: bytes = sink.getvalue().to_pybytes()

@@ -7,17 +7,21 @@ detect later changes or truncation.
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 
 import orjson
 
+from config.settings import PARTITIONS_MAX
 from schemas.errors import NotFound, VerificationMismatch
+from schemas.rules import shown
 from streams.archives.files import write
 
 NAME: Final = "manifest.jsonl"
 FORMAT: Final = 1
 SEGMENT: Final = "segment"
 CHECKPOINT: Final = "checkpoint"
+TOPICS: Final = ("journal", "allocations")
+"""The topics that are archived, by logical name."""
 
 
 class Segment(NamedTuple):
@@ -65,6 +69,9 @@ def snapshot_name(partition: int, offset: int) -> str:
     return f"checkpoints/{partition}/{offset:020}.parquet"
 
 
+FileLine = TypeVar("FileLine", Segment, Snapshot)
+
+
 class Manifest:
     """The lines of a manifest, with the hash chain checked.
 
@@ -84,7 +91,11 @@ class Manifest:
         if not path.is_file():
             msg = f"{folder} is not an archive: it has no {NAME}"
             raise NotFound(msg)
-        text = path.read_bytes()
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            msg = f"{NAME} cannot be read: {error.strerror}"
+            raise VerificationMismatch(msg) from error
         if not text.endswith(b"\n"):
             msg = f"{NAME} does not end with a complete line: its tail is lost"
             raise VerificationMismatch(msg)
@@ -165,15 +176,32 @@ class Manifest:
         self.lines.append(line)
         self.hashes.append(_hash(line))
 
-    def _begin(self, _place: str, fields: Mapping[str, Any]) -> None:
+    def _begin(self, place: str, fields: Mapping[str, Any]) -> None:
         if fields["format"] != FORMAT:
             msg = f"{NAME}: format must be {FORMAT}, was {fields['format']}"
             raise VerificationMismatch(msg)
-        self.journal_id, self.partitions = fields["journal_id"], fields["partitions"]
-        self.decision_version = fields["decision_version"]
+        self.journal_id = _typed(place, fields, "journal_id", str)
+        self.partitions = _typed(place, fields, "partitions", int)
+        self.decision_version = _typed(place, fields, "decision_version", int)
+        if not 1 <= self.partitions <= PARTITIONS_MAX:
+            msg = f"{place}: partitions must be 1 to {PARTITIONS_MAX}, was {self.partitions}"
+            raise VerificationMismatch(msg)
+
+    def _read(self, place: str, fields: Mapping[str, Any], line: type[FileLine]) -> FileLine:
+        """Return a line's fields, each of its type, of a partition that exists."""
+        for name, kind in get_type_hints(line).items():
+            _typed(place, fields, name, kind)
+        found = line(**fields)
+        if not 0 <= found.partition < self.partitions:
+            msg = f"{place}: partition must be 0 to {self.partitions - 1}, was {found.partition}"
+            raise VerificationMismatch(msg)
+        return found
 
     def _segment(self, place: str, fields: Mapping[str, Any]) -> None:
-        segment = Segment(**fields)
+        segment = self._read(place, fields, Segment)
+        if segment.topic not in TOPICS:
+            msg = f"{place}: topic must be {' or '.join(TOPICS)}, was {segment.topic[:64]}"
+            raise VerificationMismatch(msg)
         wanted = self.end(segment.topic, segment.partition)
         if segment.first != wanted or segment.last < segment.first:
             where = f"{segment.topic} {segment.partition}"
@@ -183,7 +211,7 @@ class Manifest:
         self.segments.setdefault((segment.topic, segment.partition), []).append(segment)
 
     def _snapshot(self, place: str, fields: Mapping[str, Any]) -> None:
-        snapshot = Snapshot(**fields)
+        snapshot = self._read(place, fields, Snapshot)
         last, outputs = self.end("journal", snapshot.partition) - 1, self.end("allocations", snapshot.partition)
         if (snapshot.offset, snapshot.outputs) != (last, outputs):
             there = f"{snapshot.offset} and {snapshot.outputs}"
@@ -191,6 +219,16 @@ class Manifest:
             raise VerificationMismatch(msg)
         _named(place, snapshot.file, snapshot_name(snapshot.partition, snapshot.offset))
         self.snapshots.setdefault(snapshot.partition, []).append(snapshot)
+
+
+def _typed(place: str, fields: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    """Return a field of a kind. Raises: VerificationMismatch."""
+    value = fields[name]
+    if type(value) is not kind:
+        rule = "a whole number" if kind is int else "a text"
+        msg = f"{place}: {name} must be {rule}, was {shown(value)}"
+        raise VerificationMismatch(msg)
+    return value
 
 
 def _named(place: str, found: str, wanted: str) -> None:

@@ -49,11 +49,21 @@ GENESIS: Final = Checkpoint(-1, 0, "", 0, None, {})
 
 
 def restored(partition: int, checkpoint: Checkpoint) -> State:
-    """Return the state of a checkpoint; changing the state does not change the checkpoint."""
+    """Return the state of a checkpoint; changing the state does not change the checkpoint.
+
+    Raises:
+        VerificationMismatch: its records are not those of a state.
+    """
     state = State(partition)
-    if checkpoint.meta is not None:
+    if checkpoint.meta is None:
+        return state
+    try:
         records = {_named(key): value for key, value in checkpoint.records.items()}
         state.restore(PartitionProgress(**orjson.loads(orjson.dumps(checkpoint.meta))), records)
+    except Exception as error:
+        place = f"the checkpoint of journal {partition} at entry {checkpoint.offset}"
+        msg = f"{place} cannot be read: {type(error).__name__}: {error}"
+        raise VerificationMismatch(msg) from error
     return state
 
 

@@ -6,12 +6,15 @@ import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from config.load import Loaded, load
+from config.policy import Url
 from config.settings import Settings
+from schemas.rules import first
 from streams.journal.topics import Names
 from streams.kafka.connection import Connection
 from streams.kafka.login import connect
@@ -19,6 +22,7 @@ from streams.processing.clock import ENVIRONMENT, Clock
 
 ON_BROKER = re.compile(r"[A-Za-z0-9_-]+\.(?P<name>[a-z-]+)\.v1(?P<letters>\.dlq)?", re.ASCII)
 """A topic's name on the broker."""
+_URLS: Final[TypeAdapter[str | None]] = TypeAdapter(Url | None)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,6 +97,17 @@ def short(topic: str) -> str:
     """
     found = ON_BROKER.fullmatch(topic)
     return topic if found is None else found["name"] + (found["letters"] or "")
+
+
+def policy_url(option: str, value: str | None) -> None:
+    """Check a URL of the command line by the rule of the settings; one that may hold a secret is not shown."""
+    try:
+        _URLS.validate_python(value)
+    except ValidationError as error:
+        rule = first(error).rule
+        if any(each["type"] == "string_pattern_mismatch" for each in error.errors()):
+            rule = "must be http(s)://HOST[:PORT][/PATH], without user, query, fragment (value not shown)"
+        raise click.BadOptionUsage(option, f"--{option} {rule}") from None
 
 
 def clock() -> Clock:

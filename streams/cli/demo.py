@@ -11,6 +11,7 @@ import uvloop
 from schemas.errors import SizingError
 from streams.audits.verify import Verdict
 from streams.cli.audit import verdict_lines
+from streams.cli.common import policy_url
 from streams.cli.terminal import say, say_all, say_json
 from streams.demo.runner import Options, run
 from streams.history import candles
@@ -75,6 +76,8 @@ def demo(
         raise click.BadOptionUsage("rl", f"--rl requires the simulated market: {msg}")
     if rl is not None and rl != "mock" and not rl.startswith(("http://", "https://")):
         raise click.BadOptionUsage("rl", f"--rl must be mock or a URL, was {rl!r}")
+    if rl != "mock":
+        policy_url("rl", rl)
     market = _market(files, symbols, tolerant=tolerant)
     summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl), market))
     if as_json:

@@ -37,7 +37,15 @@ DELIMITERS: Final = (",", ";", "\t")
 HEADERLESS: Final = (6, 7, 12)
 """Column counts of files without a header: time, open, high, low, close, volume; Kraken adds 1, Binance Vision 6."""
 GZIP: Final = b"\x1f\x8b"
-ZIP: Final = b"PK\x03\x04"
+FOREIGN: Final = {
+    b"PK\x03\x04": "it is a zip archive; unpack it first",
+    b"PAR1": "it is a Parquet file; write it as CSV",
+}
+"""First bytes of a format that is not read → why."""
+BYTES_MAX: Final = 256 * 2**20
+"""Largest file, unpacked: five years of one-minute candles."""
+ROWS_MAX: Final = 4_000_000
+"""Largest number of rows, so that short ones need no more memory than candles."""
 
 Line = tuple[int, list[str]]
 """Line number (in JSON the position in the array, from 1) and cells."""
@@ -108,22 +116,32 @@ def volume_of(path: Path, found: CandleTable, symbol: str) -> int:
 
 # -- bytes to lines ------------------------------------------------------------------------------------------------
 def _bytes(path: Path) -> bytes:
+    """Return a file's bytes, unpacked; reading stops at the limit, whatever a compressed file claims."""
     try:
-        raw = path.read_bytes()
-        if raw.startswith(GZIP):
-            raw = gzip.decompress(raw)
+        with path.open("rb") as file:
+            packed = file.peek(len(GZIP)).startswith(GZIP)
+            with gzip.open(file) if packed else file as source:
+                raw = source.read(BYTES_MAX + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
-    if raw.startswith(ZIP):
-        raise _unreadable(path, "it is a zip archive; unpack it first")
+    if len(raw) > BYTES_MAX:
+        raise _unreadable(path, f"it must have at most {BYTES_MAX:,} bytes{', unpacked' if packed else ''}")
+    for start, why in FOREIGN.items():
+        if raw.startswith(start):
+            raise _unreadable(path, why)
     return raw
 
 
 def _of_csv(text: str, delimiter: str) -> Iterator[Line]:
-    """Yield each line that is not empty."""
+    """Yield each line that is not empty. Raises: csv.Error if there are too many."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = 0
     for row in reader:
         if any(cell.strip() for cell in row):
+            rows += 1
+            if rows > ROWS_MAX:
+                msg = f"it must have at most {ROWS_MAX:,} rows"
+                raise csv.Error(msg)
             yield reader.line_num, [cell.strip() for cell in row]
 
 

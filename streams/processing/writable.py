@@ -4,16 +4,17 @@ import tempfile
 from pathlib import Path
 
 from schemas.errors import ConfigurationException
+from streams.processing.private_files import private_folder
 
 
 def writable_folder(folder: Path, place: str, key: str) -> None:
-    """Create a directory and check that files can be written to it; errors name `place` and `key`.
+    """Create a directory for its owner alone and check that files can be written to it; errors name `place` and `key`.
 
     Raises:
         ConfigurationException: it cannot be created or written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"himari")
     except OSError as error:

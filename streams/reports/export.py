@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, get_type_hints
 
 from schemas.errors import ConfigurationException, SizingError
+from streams.processing.private_files import fresh_file, replace
 from streams.reports.weight_history import WeightRecord, instant, of_allocation
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -150,15 +151,16 @@ def _kind(pa: Any, hint: Any) -> Any:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; on success rename it to `path`, on failure delete it.
+    """Yield a temporary file next to `path`, for its owner alone; on success rename it, on failure delete it.
 
     Raises:
         ConfigurationException: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        fresh_file(temporary)
         yield temporary
-        temporary.replace(path)
+        replace(temporary, path)
     except OSError as error:
         raise ConfigurationException(str(path), "", f"cannot be written: {error.strerror or error}") from error
     finally:

