@@ -24,7 +24,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from config.load import load
-from examples.paper_account import Account
+from streams.backtest.account import Account
 from examples.paper_claims import Claims
 from schemas import wire
 from schemas.errors import InvalidMessage
