@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from engines.pipeline.decide import Decision
-from streams.backtest.account import Account, Fill
+from streams.backtest.account import Account
 from streams.backtest.attribution import Attribution
 from streams.backtest.funding import Funding
 from streams.history.candle_row import SECOND_NS
@@ -108,4 +108,3 @@ def _report(account: Account, portfolio: str, at_ns: int) -> FeedEvent:
     return FeedEvent(at_ns, "positions", portfolio.encode(), orjson.dumps(fields))
 
 
-__all__ = ["FILL_NS", "BacktestBroker", "Fill", "Trade", "Trading"]

@@ -27,7 +27,7 @@ class OpenClaim(NamedTuple):
     """Last close when it was sent, USD."""
 
 
-class SettledClaim(NamedTuple):
+class ClaimResult(NamedTuple):
     """A forecast and what came of it, as ratios over the horizon."""
 
     strategy_id: str
@@ -47,7 +47,7 @@ class Settlement:
         self._open: dict[str, list[OpenClaim]] = {}
         self._number = 0
         self.unsettled = 0
-        self.settled: list[SettledClaim] = []
+        self.settled: list[ClaimResult] = []
 
     @property
     def open(self) -> int:
@@ -83,7 +83,7 @@ class Settlement:
         stated = message.expected_return
         claimed = None if stated is None else abs(stated) * message.confidence
         self.settled.append(
-            SettledClaim(message.strategy_id, message.symbol, claimed, message.predicted_volatility, side * realised)
+            ClaimResult(message.strategy_id, message.symbol, claimed, message.predicted_volatility, side * realised)
         )
         fields: dict[str, Any] = {
             "portfolio_id": message.portfolio_id,
