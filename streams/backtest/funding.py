@@ -79,7 +79,12 @@ def _column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 
 def _named(path: Path, known: Sequence[str]) -> str:
-    return known[0] if len(known) == 1 else symbol_of(path)
+    """Return the symbol of a file without a column for it."""
+    if len(known) == 1:
+        return known[0]
+    name = _letters(path.name)
+    begun = [each for each in known if name.startswith(_letters(each))]
+    return max(begun, key=len, default=symbol_of(path))
 
 
 def _same(symbol: str, known: Sequence[str]) -> str | None:
