@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import pairwise
 from pathlib import Path
 
 from config.settings import Settings
@@ -32,7 +33,7 @@ def of_rows(symbol, rows, width_s=HOUR_S):
 
 def of_prices(symbol, prices, width_s=HOUR_S):
     """Return candles that open at each price and close at the next one."""
-    pairs = zip(prices, prices[1:], strict=False)
+    pairs = pairwise(prices)
     return of_rows(
         symbol,
         [

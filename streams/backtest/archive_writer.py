@@ -58,9 +58,7 @@ class ArchiveWriter:
             self._records[topic] = [each for each in records if each.offset >= end]
         self._kept_from = manifest.end(journal.TOPIC, 0)
 
-    async def chunks(
-        self, topic: str, partition: int, first: int, end: int
-    ) -> AsyncIterator[Sequence[ArchivedRecord]]:
+    async def chunks(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Sequence[ArchivedRecord]]:
         """Yield the records from `first` to before `end` that are not archived yet."""
         del partition
         yield [each for each in self._records[topic] if first <= each.offset < end]

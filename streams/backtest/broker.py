@@ -93,7 +93,7 @@ class BacktestBroker:
                 self.attribution.fund(portfolio, payment.symbol, payment.rate)
 
     def profit(self) -> float:
-        """Return what all portfolios have earned, USD. Positions always have a price: that of their fill, or a later one."""
+        """Return what all portfolios have earned, USD. A position always has a price, at least that of its fill."""
         return sum((account.equity or 0.0) - self.initial_usd for account in self.accounts.values())
 
     def exposures(self) -> Iterator[tuple[str, float]]:
@@ -106,5 +106,3 @@ class BacktestBroker:
 def _report(account: Account, portfolio: str, at_ns: int) -> FeedEvent:
     fields: Mapping[str, Any] = account.report(portfolio, at_ns)
     return FeedEvent(at_ns, "positions", portfolio.encode(), orjson.dumps(fields))
-
-

@@ -1,4 +1,4 @@
-"""Charts of a backtest as inline SVG: lines and areas over time. A line has at most `POINTS` points, whatever the data."""
+"""Charts of a backtest as inline SVG: lines and areas over time. A line has at most about `POINTS` points."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -40,7 +40,12 @@ def lines(
 
 
 def area(
-    times_ns: Sequence[int], values: Floats, label: str, shown: Callable[[float], str], css: str = "area", height: int = 140
+    times_ns: Sequence[int],
+    values: Floats,
+    label: str,
+    shown: Callable[[float], str],
+    css: str = "area",
+    height: int = 140,
 ) -> Markup:
     """Return one filled curve between 0 and its values."""
     low, high = _range([values, np.zeros(1)])
@@ -110,7 +115,7 @@ def _legend(series: Sequence[Series]) -> Iterator[Markup]:
     for each in series:
         yield tag("line", x1=x, x2=x + 22, y1=10, y2=10, class_=each.css)
         yield tag("text", each.name, x=x + 28, y=14)
-        x += 44 + 7 * len(each.name)
+        x += 52 + 7 * len(each.name)
 
 
 def _svg(label: str, parts: Sequence[Markup], height: int) -> Markup:

@@ -1,4 +1,4 @@
-"""Carries out a backtest: the run, the same again on the first half alone, the figures, and an archive of the journal."""
+"""Carries out a backtest: the run, the first half again alone, the figures, and an archive of the journal."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -102,32 +102,30 @@ def _ahead(prepared: Prepared, run: Run, half: Run) -> InvalidSignalException:
     names = ", ".join(prepared.inputs.source.names())
     text = (
         f"{names}: the first half of the candles alone must give the same allocations as within the whole, gave "
-        f"{half.whole.count} instead of {0 if found is None else found.count}, or other bytes: the strategy looks ahead, "
-        f"or keeps something between two runs"
+        f"{half.whole.allocations} instead of {0 if found is None else found.allocations}, or other bytes: the "
+        "strategy looks ahead, or keeps something between two runs"
     )
     return InvalidSignalException("inconsistent", "", text)
 
 
 def _about(prepared: Prepared, run: Run, half: Run | None, head: str | None) -> dict[str, Any]:
     inputs = prepared.inputs
-    ahead = {"checked": half is not None}
+    ahead: dict[str, Any] = {"checked": half is not None}
     if half is not None:
-        same = {"until": instant(half.whole.time_ns), "allocations": half.whole.count, "sha256": half.whole.sha256}
-        ahead |= {"identical": True, **same}
+        until_ns, count, sha256 = half.whole
+        ahead |= {"identical": True, "until": instant(until_ns), "allocations": count, "sha256": sha256}
     return {
         "journal": {
             "journal_id": BACKTEST_ID,
             "entries": run.entries,
-            "allocations": run.whole.count,
+            "allocations": run.whole.allocations,
             "allocations_sha256": run.whole.sha256,
             "decision_version": DECISION_VERSION,
             "settings_hash": tree_hash(inputs.params),
             "archive_head": head,
         },
         "look_ahead": ahead,
-        "data": [
-            {"symbol": each.symbol, "width_s": each.width_s, **each.found._asdict()} for each in inputs.market
-        ],
+        "data": [{"symbol": each.symbol, "width_s": each.width_s, **each.found._asdict()} for each in inputs.market],
         "read": candles.found(inputs.market)._asdict(),
         "strategies": list(inputs.source.names()),
         "signals": {

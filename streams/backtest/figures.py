@@ -141,7 +141,7 @@ def _calendar(run: Run, capital: float) -> list[dict[str, Any]]:
 
 def _cuts(run: Run) -> dict[str, int]:
     """Return how often each cascade level came into force, on any symbol and side."""
-    counts = dict.fromkeys(RECOMMENDATIONS[1:], 0)
+    counts: dict[str, int] = dict.fromkeys(RECOMMENDATIONS[1:], 0)
     for _, _, _, level, _ in run.cascades.changes:
         if level in counts:
             counts[level] += 1
@@ -170,9 +170,7 @@ def _statistics(run: Run, capital: float, daily: Floats, trials: int) -> dict[st
         return figures | {"bootstrap": "too few days" if found is not None else "no returns"}
     figures |= {
         "sharpe_a_year": found.sharpe * statistics.DAYS_A_YEAR**0.5,
-        "probabilistic_sharpe": statistics.probabilistic_sharpe(
-            found.sharpe, found.n, found.skewness, found.kurtosis
-        ),
+        "probabilistic_sharpe": statistics.probabilistic_sharpe(found.sharpe, found.n, found.skewness, found.kurtosis),
         "deflated_sharpe": statistics.deflated_sharpe(found, trials),
         "trials_withstood": statistics.trials_withstood(found),
         "skewness": found.skewness,

@@ -73,9 +73,9 @@ def _result(figures: Figures) -> Iterator[Markup]:
     yield tag("h2", "Result")
     yield tag(
         "p",
-        f"{period['bars']} candles on {period['days']} days, {signals['sent']} signals, {found['trades']} trades. Fills at "
-        f"the open of the next candle; {trading['fee_ratio']:g} fee and {trading['slippage_ratio']:g} slippage a side, "
-        f"delay {trading['delay_s']:g} s.",
+        f"{period['bars']} candles on {period['days']} days, {signals['sent']} signals, {found['trades']} trades. "
+        f"Fills at the open of the next candle; {trading['fee_ratio']:g} fee and {trading['slippage_ratio']:g} "
+        f"slippage a side, delay {trading['delay_s']:g} s.",
     )
     names = (
         ("final value, USD", "final_usd", usd),
@@ -145,9 +145,9 @@ def _compared(figures: Figures) -> Iterator[Markup]:
     yield table(head, rows, range(1, 8))
     yield tag(
         "p",
-        "Fixed fraction: 5 % of the value for each live claim. Volatility target: each claim at 10 % volatility a year. "
-        "Full Kelly: each claim at its word. All within the caps of the settings, at the same prices, costs and no-trade "
-        "band.",
+        "Fixed fraction: 5 % of the value for each live claim. Volatility target: each claim at 10 % volatility a "
+        "year. Full Kelly: each claim at its word. All within the caps of the settings, at the same prices and costs, "
+        "with the same no-trade band.",
         class_="dim",
     )
 
@@ -231,8 +231,8 @@ def _statistics(figures: Figures) -> Iterator[Markup]:
     block = "" if found["block_days"] is None else f", blocks of {found['block_days']:.0f} days on average"
     yield tag(
         "p",
-        f"From {found['days']} daily returns. Intervals: stationary bootstrap{block}. Probabilities: Bailey and López de "
-        "Prado, 2012 and 2014. Shuffle test: the same positions on the market's blocks of days in another order.",
+        f"From {found['days']} daily returns. Intervals: stationary bootstrap{block}. Probabilities: Bailey and "
+        "López de Prado, 2012 and 2014. Shuffle test: the same positions on blocks of the market in another order.",
         class_="dim",
     )
 
@@ -287,7 +287,10 @@ def _provenance(figures: Figures) -> Iterator[Markup]:
         ("decision version", journal["decision_version"]),
         ("archive", journal["archive_head"] or "none was written"),
         *(
-            (each["symbol"], f"{each['rows']} candles of {each['width_s']} s, {each['gaps']} gaps, {each['doubled']} doubled")
+            (
+                each["symbol"],
+                f"{each['rows']} candles of {each['width_s']} s, {each['gaps']} gaps, {each['doubled']} doubled",
+            )
             for each in figures["data"]
         ),
     ]

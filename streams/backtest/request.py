@@ -22,7 +22,7 @@ NEVER_NS: Final = 1 << 62
 
 
 class Request(NamedTuple):
-    """A backtest as its user describes it. `strategies` and `signals` exclude each other; neither: all built-in ones."""
+    """A backtest as its user describes it. `signals` and `strategies` exclude each other; neither: all built in."""
 
     market: Sequence[Candles]
     settings: Settings
@@ -108,7 +108,10 @@ def _params(request: Request, market: Sequence[Candles], remarks: list[str]) -> 
 def _trading(request: Request, params: DecisionParams, remarks: list[str]) -> Trading:
     """Return the costs of the broker: those of the request, else those that sizing reckons with."""
     assumed = params.position_sizing.costs
-    pairs = (("fee", request.fee_ratio, assumed.fee_ratio), ("slippage", request.slippage_ratio, assumed.slippage_ratio))
+    pairs = (
+        ("fee", request.fee_ratio, assumed.fee_ratio),
+        ("slippage", request.slippage_ratio, assumed.slippage_ratio),
+    )
     found = []
     for name, asked, reckoned in pairs:
         value = reckoned if asked is None else asked

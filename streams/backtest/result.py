@@ -1,5 +1,6 @@
 """The result of a backtest: its figures, and its series as plain columns that pandas and polars take as they are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from streams.backtest.run import Run
 from streams.journal.genesis import BACKTEST_ID
 from streams.reports.export import whole
 
-Columns = dict[str, Any]
+NamedColumns = dict[str, Any]
 """Column name → numpy array or list, all of one length: `pandas.DataFrame(columns)` takes it."""
 TABLES: Final = ("equity", "decisions", "trades")
 
@@ -31,8 +32,8 @@ class Result:
         return f"<Result: {found['return']:+.2%} on {found['initial_usd']:,.0f} USD, {found['trades']} trades>"
 
     @property
-    def equity(self) -> Columns:
-        """Value, exposure and costs at the end of each candle, USD; `at_twice_the_costs` and each compared sizing too."""
+    def equity(self) -> NamedColumns:
+        """Value, exposure and costs at the end of each candle, USD; also of each compared sizing."""
         curve, capital = self.run.curve, capital_of(self.run)
         profit, costs = curve.column("profit"), curve.column("costs")
         value = capital + profit
@@ -53,23 +54,23 @@ class Result:
         }
 
     @property
-    def earned(self) -> Columns:
+    def earned(self) -> NamedColumns:
         """Profit of each strategy at the end of each candle, net, USD."""
         curve = self.run.curve
         columns = {name: np.array(column) for name, column in curve.earned.items()}
         return {"timestamp_ns": np.array(curve.time_ns, dtype=np.int64), **columns}
 
     @property
-    def decisions(self) -> Columns:
+    def decisions(self) -> NamedColumns:
         """Every allocation: time, trigger, cell and size, gross of the portfolio, and which caps bound."""
         return self.run.decisions.columns(BACKTEST_ID)
 
     @property
-    def trades(self) -> Columns:
+    def trades(self) -> NamedColumns:
         """Every fill, with the sequence of the allocation that asked for it."""
         trades = self.run.broker.trades
         names = ("timestamp_ns", "portfolio_id", "sequence", "symbol", "quantity", "price", "fee_usd", "slippage_usd")
-        columns = list(zip(*trades, strict=True)) if trades else [[] for _ in names]
+        columns: list[Sequence[Any]] = list(zip(*trades, strict=True)) if trades else [() for _ in names]
         texts = {"portfolio_id", "symbol"}
         found = zip(names, columns, strict=True)
         return {name: list(column) if name in texts else np.array(column) for name, column in found}

@@ -54,19 +54,17 @@ SIZINGS: Final[Mapping[str, Callable[[LiveClaim], float]]] = MappingProxyType(
     {"fixed fraction": fixed_fraction, "volatility target": volatility_target, "full Kelly": full_kelly}
 )
 
-Cell = tuple[str, str]
+StrategySymbol = tuple[str, str]
 """(strategy, symbol)"""
 
 
 class Rival:
     """One sizing: its claims, accounts and profit over time."""
 
-    def __init__(
-        self, name: str, params: DecisionParams, trading: Trading, prices: dict[str, float]
-    ) -> None:
+    def __init__(self, name: str, params: DecisionParams, trading: Trading, prices: dict[str, float]) -> None:
         self.name, self._size, self._params = name, SIZINGS[name], params
         self._trading, self._prices = trading, prices
-        self._claims: dict[str, dict[Cell, LiveClaim]] = {}
+        self._claims: dict[str, dict[StrategySymbol, LiveClaim]] = {}
         self._dirty: set[str] = set()
         self._expires_ns = 1 << 62
         self.accounts: dict[str, Account] = {}
@@ -114,7 +112,7 @@ class Rival:
         every = (claim.until_ns for claims in self._claims.values() for claim in claims.values())
         self._expires_ns = min(every, default=1 << 62)
 
-    def _wanted(self, account: Account, claims: Mapping[Cell, LiveClaim]) -> dict[str, float]:
+    def _wanted(self, account: Account, claims: Mapping[StrategySymbol, LiveClaim]) -> dict[str, float]:
         """Return quantities by symbol; changes within the no-trade band are left out."""
         value = max(account.equity or 0.0, 0.0)
         weights = capped({cell: claim.side * self._size(claim) for cell, claim in claims.items()}, self._params)
@@ -156,7 +154,7 @@ class Rival:
         return sum(each.traded_usd for each in self.accounts.values())
 
 
-def capped(wanted: Mapping[Cell, float], params: DecisionParams) -> dict[str, float]:
+def capped(wanted: Mapping[StrategySymbol, float], params: DecisionParams) -> dict[str, float]:
     """Return the net share of each symbol: every cell, symbol, strategy and the whole cut to the caps of the settings.
 
     >>> capped({("a", "X"): 6.0, ("b", "X"): -6.0, ("c", "X"): 6.0}, DecisionParams())["X"]

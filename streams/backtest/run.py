@@ -22,7 +22,7 @@ from streams.backtest.recorder import CascadeLog, Curve, DecisionLog
 from streams.backtest.rivals import SIZINGS, Rival
 from streams.backtest.settlement import Settlement
 from streams.backtest.sources import SignalSource
-from streams.backtest.timeline import Instant, instants
+from streams.backtest.timeline import MarketInstant, instants
 from streams.history.candle_row import SECOND_NS
 from streams.history.candles import Candles, tick
 from streams.history.feed import FeedEvent, event
@@ -56,7 +56,7 @@ class Prefix(NamedTuple):
     """The allocations up to a time: how many, and the sha256 (hex) of their bytes."""
 
     time_ns: int
-    count: int
+    allocations: int
     sha256: str
 
 
@@ -144,7 +144,7 @@ class Backtest:
         return Prefix(time_ns, len(self.decisions), self._sha.hexdigest())
 
     # -- one instant ---------------------------------------------------------------------------------------------------
-    def _close(self, instant: Instant) -> None:
+    def _close(self, instant: MarketInstant) -> None:
         """Let candles end: prices, then outcomes, then the signals that follow from them."""
         end_ns = instant.time_ns
         self._signal_until(end_ns)
@@ -161,7 +161,7 @@ class Backtest:
         self.inputs.source.candles(instant.ended, end_ns)
         self._signal_until(end_ns + REACTION_NS)
 
-    def _open(self, instant: Instant) -> None:
+    def _open(self, instant: MarketInstant) -> None:
         """Let candles begin: fill what is due at their opens, and report positions."""
         if not instant.opened:
             return

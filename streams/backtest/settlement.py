@@ -63,9 +63,7 @@ class Settlement:
             return
         self._number += 1
         due_ns = message.timestamp_ns + int(message.horizon_s * SECOND_NS)
-        heapq.heappush(
-            self._open.setdefault(message.symbol, []), OpenClaim(due_ns, self._number, message, price)
-        )
+        heapq.heappush(self._open.setdefault(message.symbol, []), OpenClaim(due_ns, self._number, message, price))
 
     def due(self, symbol: str, close: float, end_ns: int) -> Iterator[FeedEvent]:
         """Yield the outcomes of a symbol's claims that are due within a second of a candle's end."""

@@ -23,7 +23,7 @@ TEXTS: Final = frozenset({"signal_id", "portfolio_id", "strategy_id", "symbol", 
 """Columns of a CSV file that stay text; the others are numbers."""
 WHOLE: Final = frozenset({"timestamp_ns", "sentiment_timestamp_ns"})
 
-Row = tuple[str, Mapping[str, Any]]
+SignalRow = tuple[str, Mapping[str, Any]]
 """Place, for error texts, and fields."""
 
 
@@ -63,7 +63,7 @@ def read(path: Path | str, market: Sequence[Candles], *, tolerant: bool = False)
 
 
 def checked(
-    rows: Iterable[Row], market: Sequence[Candles], name: str, *, tolerant: bool = False
+    rows: Iterable[SignalRow], market: Sequence[Candles], name: str, *, tolerant: bool = False
 ) -> tuple[list[SentSignal], list[str]]:
     """Return the signals of rows in order of time, and why rows were skipped. Raises: as `read`."""
     rule = _Rules(market, ordered=not tolerant)
@@ -127,7 +127,7 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # -- bytes to rows -----------------------------------------------------------------------------------------------------
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[SignalRow]:
     try:
         raw = path.read_bytes()
         if raw.startswith(GZIP):
@@ -140,7 +140,7 @@ def _rows(path: Path) -> Iterator[Row]:
     return _of_lines(path, raw) if raw.lstrip()[:1] == b"{" else _of_csv(path, raw)
 
 
-def _of_lines(path: Path, raw: bytes) -> Iterator[Row]:
+def _of_lines(path: Path, raw: bytes) -> Iterator[SignalRow]:
     for number, line in enumerate(raw.split(b"\n"), 1):
         if line.strip():
             place = f"{path}:{number}"
@@ -154,7 +154,7 @@ def _of_lines(path: Path, raw: bytes) -> Iterator[Row]:
             yield place, fields
 
 
-def _of_csv(path: Path, raw: bytes) -> Iterator[Row]:
+def _of_csv(path: Path, raw: bytes) -> Iterator[SignalRow]:
     try:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""))
         names = reader.fieldnames or ()
@@ -181,7 +181,7 @@ def _cell(name: str, text: str | None) -> Any:
         return text.strip()
 
 
-def _of_parquet(path: Path, raw: bytes) -> Iterator[Row]:
+def _of_parquet(path: Path, raw: bytes) -> Iterator[SignalRow]:
     pa, parquet = arrow()
     try:
         table = parquet.read_table(pa.BufferReader(raw))

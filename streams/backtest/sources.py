@@ -5,6 +5,7 @@ Each source is asked at the end of candles, and returns the signals that it send
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
@@ -25,6 +26,7 @@ from streams.reports.weight_history import instant
 OnBar = Callable[[History], Iterable[Any] | None]
 """A user's strategy: from the past to the signals of now."""
 NAMED_VALUE_CHARS: Final = 80
+NOT_AN_ID: Final = re.compile(r"[^A-Za-z0-9._:/-]")
 
 
 class SentSignal(NamedTuple):
@@ -101,7 +103,7 @@ class OfFunction:
 
     def __init__(self, on_bar: OnBar, market: Sequence[Candles], name: str = "") -> None:
         self._on_bar, self._history = on_bar, History(market)
-        self._name = name or getattr(on_bar, "__name__", "strategy").strip("<>")
+        self._name = NOT_AN_ID.sub("", name or getattr(on_bar, "__name__", ""))[:48] or "strategy"
         self._known = frozenset(each.symbol for each in market)
         self._due_ns = -1
         self._sent = 0

@@ -28,7 +28,7 @@ LOW, HIGH = 2.5, 97.5
 NORMAL: Final = NormalDist()
 
 
-class Moments(NamedTuple):
+class ReturnMoments(NamedTuple):
     """The shape of a sample of returns."""
 
     n: int
@@ -75,7 +75,7 @@ class Shuffled(NamedTuple):
     """Share of the shuffles that earned as much or more."""
 
 
-def moments(returns: Floats) -> Moments | None:
+def moments(returns: Floats) -> ReturnMoments | None:
     """Return the moments of returns; None where they do not vary, or are fewer than two."""
     if len(returns) < 2:
         return None
@@ -85,7 +85,7 @@ def moments(returns: Floats) -> Moments | None:
         return None
     sd = sqrt(variance)
     skewness, kurtosis = (float((centred**k).mean()) / sd**k for k in (3, 4))
-    return Moments(len(returns), float(returns.mean()), float(returns.std(ddof=1)), skewness, kurtosis)
+    return ReturnMoments(len(returns), float(returns.mean()), float(returns.std(ddof=1)), skewness, kurtosis)
 
 
 def probabilistic_sharpe(sharpe: float, n: int, skewness: float, kurtosis: float, benchmark: float = 0.0) -> float:
@@ -110,7 +110,7 @@ def expected_best_sharpe(variance: float, trials: int) -> float:
     return sqrt(variance) * best
 
 
-def deflated_sharpe(found: Moments, trials: int, variance: float | None = None) -> float:
+def deflated_sharpe(found: ReturnMoments, trials: int, variance: float | None = None) -> float:
     """Return the probability that the Sharpe ratio is above the best of `trials` without skill.
 
     `variance`: of the trials' Sharpe ratios per return; None: that of the estimate without skill, 1/(n − 1).
@@ -120,7 +120,7 @@ def deflated_sharpe(found: Moments, trials: int, variance: float | None = None) 
     return probabilistic_sharpe(found.sharpe, found.n, found.skewness, found.kurtosis, benchmark)
 
 
-def trials_withstood(found: Moments, confidence: float = 0.95, most: int = 1_000_000) -> int:
+def trials_withstood(found: ReturnMoments, confidence: float = 0.95, most: int = 1_000_000) -> int:
     """Return how many trials the deflated Sharpe ratio withstands; 0: not even one."""
     if deflated_sharpe(found, 1) < confidence:
         return 0
@@ -154,8 +154,8 @@ def bootstrapped(returns: Floats) -> Bootstrapped | None:
     block = min(max(best, 1.0) if best == best else 1.0, len(returns) / 3.0)  # noqa: PLR0124 NaN
     found = StationaryBootstrap(max(1, round(block)), returns, seed=SEED).apply(_figures, BOOTSTRAPS)
     low, high = np.percentile(found, [LOW, HIGH], axis=0)
-    intervals = [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return Bootstrapped(*intervals, float(max(1, round(block))))
+    sharpe, fall, growth = (Interval(float(a), float(b)) for a, b in zip(low, high, strict=True))
+    return Bootstrapped(sharpe, fall, growth, float(max(1, round(block))))
 
 
 def _figures(returns: Floats) -> Floats:
@@ -189,7 +189,7 @@ def shuffled(weights: Floats, returns: Floats, block: int) -> Shuffled | None:
     return Shuffled(profit, float(null.mean()), float(null.std()), p)
 
 
-def daily(equity: Sequence[float], initial: float) -> Floats:
+def daily(equity: Sequence[float] | Floats, initial: float) -> Floats:
     """Return the daily returns of an equity given at the end of each day."""
     values = np.concatenate([[initial], np.asarray(equity, dtype=np.float64)])
     before = values[:-1]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from streams.history.candles import Candle, Candles
 
 
-class Instant(NamedTuple):
+class MarketInstant(NamedTuple):
     """The candles of all symbols that end or open at one time."""
 
     time_ns: int
@@ -19,11 +19,11 @@ class Instant(NamedTuple):
     """Symbols and opening prices of the candles that begin at this time."""
 
 
-def instants(market: Sequence[Candles]) -> Iterator[Instant]:
+def instants(market: Sequence[Candles]) -> Iterator[MarketInstant]:
     """Yield the instants in order of time; each end or opening belongs to exactly one of them."""
     edges = heapq.merge(*(_edges(number, each) for number, each in enumerate(market)))
     for time_ns, group in groupby(edges, key=itemgetter(0)):
-        found = Instant(time_ns, [], [])
+        found = MarketInstant(time_ns, [], [])
         for _, opens, number, index in group:
             candles = market[number]
             candle = candles.rows[index]

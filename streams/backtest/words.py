@@ -57,8 +57,8 @@ def _timing(figures: Figures) -> Iterator[str]:
     elif profit > 0.0 and mean > 0.5 * profit:
         share = min(1.0, mean / profit)
         yield (
-            f"Shuffle test: on shuffled markets the same positions earn {share:.0%} of it (p {p:.2f}): it is the drift of "
-            f"the market, not the timing of the signals."
+            f"Shuffle test: on shuffled markets the same positions earn {share:.0%} of it (p {p:.2f}): it is the "
+            "drift of the market, not the timing of the signals."
         )
     else:
         yield f"Shuffle test: {p:.2f} of shuffled markets earned as much: the data show no timing in the signals."

@@ -1,5 +1,6 @@
 """`himari demo`: the whole pipeline on a simulated or historical market."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

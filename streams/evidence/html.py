@@ -32,7 +32,8 @@ svg text { fill: var(--ink) } svg .dim { fill: var(--dim) }
 .dash { stroke-dasharray: 5 3 } .area { fill: var(--down); opacity: .35 } .band { fill: var(--mark); opacity: .3 }
 .plus { background: color-mix(in srgb, var(--up) 18%, transparent) }
 .minus { background: color-mix(in srgb, var(--down) 18%, transparent) }
-@media print { body { max-width: none; margin: 0; font-size: 11px } h2 { break-after: avoid } svg, tr { break-inside: avoid } }
+@media print { body { max-width: none; margin: 0; font-size: 11px } h2 { break-after: avoid }
+  svg, tr { break-inside: avoid } }
 """
 
 

@@ -9,7 +9,6 @@ from engines.allocation import DECISION_VERSION
 from engines.parameters import DecisionParams, tree_hash
 from streams.journal import entries as journal
 
-
 BACKTEST_ID: Final = "BACKTEST"
 """Journal id of every backtest: the same inputs give the same bytes, and no cluster holds the journal."""
 

@@ -123,7 +123,7 @@ def test_the_first_half_gives_the_first_half_of_the_bytes_whatever_comes_later(l
         for each in (candles, later, first)
     ]
     assert found[0].halfway[1:] == found[1].halfway[1:] == found[2].whole[1:]
-    assert found[0].halfway.count > 0
+    assert found[0].halfway.allocations > 0
     assert found[0].whole.sha256 != found[1].whole.sha256, "the later prices differ, and count"
 
 

@@ -53,9 +53,15 @@ def test_every_format_gives_the_same_signals(tmp_path, write):
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([said(2), said(0.5)], r"signals.jsonl:2: timestamp_ns: must not be before the end of the first candle of BTC-USD"),
+        (
+            [said(2), said(0.5)],
+            r"signals.jsonl:2: timestamp_ns: must not be before the end of the first candle of BTC-USD",
+        ),
         ([said(51)], r"signals.jsonl:1: timestamp_ns: must not be after the end of the last candle of BTC-USD"),
-        ([said(2, "DOGE")], r"signals.jsonl:1: symbol: must have candles, which only BTC-USD, ETH-USD have, was 'DOGE'"),
+        (
+            [said(2, "DOGE")],
+            r"signals.jsonl:1: symbol: must have candles, which only BTC-USD, ETH-USD have, was 'DOGE'",
+        ),
         ([said(5), said(4)], r"signals.jsonl:2: timestamp_ns: must not be before that of .*signals.jsonl:1"),
         ([said(5), said(5)], r"signals.jsonl:2: timestamp_ns: must be once .*, was in .*signals.jsonl:1 too"),
         ([said(5, signal_id="a"), said(6, signal_id="a")], r"signals.jsonl:2: signal_id: must be once .*: a"),

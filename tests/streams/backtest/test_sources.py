@@ -65,7 +65,7 @@ def once(value):
     return OfFunction(strategy, MARKET)
 
 
-def plain_signal(history, **given):
+def plain_signal(_history, **given):
     fields = said(5, **given)
     del fields["timestamp_ns"], fields["strategy_id"]
     return fields
@@ -93,7 +93,10 @@ def test_numbers_of_numpy_are_numbers():
         (lambda h: [plain_signal(h), {"symbol": "BTC-USD"}], "signal 2: action"),
         (lambda h: plain_signal(h, confidence=1.2), "confidence must be at most 1, was 1.2"),
         (lambda h: plain_signal(h, expected_return=float("nan")), "expected_return"),
-        (lambda h: plain_signal(h, symbol="DOGE-USD"), "must have candles, which only BTC-USD, ETH-USD have, was 'DOGE"),
+        (
+            lambda h: plain_signal(h, symbol="DOGE-USD"),
+            "must have candles, which only BTC-USD, ETH-USD have, was 'DOGE",
+        ),
         (lambda h: {**plain_signal(h), "timestamp_ns": h.now_ns + 1}, "timestamp_ns: must not be later than now"),
         (lambda h: plain_signal(h, confidence=object()), "must hold plain values"),
     ],
@@ -124,7 +127,10 @@ def test_strategies_can_be_combined():
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("no.such.module:f", r"--strategy: no\.such\.module:f must be importable, was refused with ModuleNotFoundError"),
+        (
+            "no.such.module:f",
+            r"--strategy: no\.such\.module:f must be importable, was refused with ModuleNotFoundError",
+        ),
         ("math:nothing", "refused with AttributeError"),
         ("math:pi", "must be a function"),
     ],
