@@ -145,6 +145,9 @@ def _source(
     ]
     built_in = [each for each in named if isinstance(each, str) and ":" not in each]
     BuiltIn(built_in, market)  # refuses an unknown name before anything runs
+    names = [*built_in, *(OfFunction(on_bar, market, name).names()[0] for on_bar, name in functions)]
+    if len(set(names)) < len(names):
+        raise ConfigurationException(COMMAND_LINE, "--strategy", f"must have different names, were {', '.join(names)}")
 
     def made(candles: Sequence[Candles]) -> SignalSource:
         sources: list[SignalSource] = [BuiltIn(built_in, candles)] if built_in else []

@@ -93,8 +93,8 @@ class Rival:
         self._expires_ns = min(self._expires_ns, until_ns)
         self._dirty.add(portfolio)
 
-    def aim(self, now_ns: int) -> None:
-        """Drop expired claims, and set targets where claims have changed."""
+    def aim(self, now_ns: int) -> int:
+        """Drop expired claims, set targets where claims have changed; return when the next claim expires."""
         if now_ns >= self._expires_ns:
             self._expire(now_ns)
         for portfolio in sorted(self._dirty):
@@ -102,6 +102,7 @@ class Rival:
             wanted = self._wanted(account, self._claims[portfolio])
             account.aim(account.sequence + 1, "signal", wanted, (), now_ns / SECOND_NS + self._trading.delay_s)
         self._dirty.clear()
+        return self._expires_ns
 
     def _expire(self, now_ns: int) -> None:
         for portfolio, claims in self._claims.items():

@@ -110,6 +110,8 @@ class Backtest:
         self._refused: dict[str, int] = {}
         self._refusals: list[str] = []
         self._now_ns = 0
+        self._expires_ns = 1 << 62
+        """When the first claim expires that another sizing has taken."""
         self._funding = list(reversed([each for each in inputs.funding if each.time_ns >= start_ns]))
         self._enter(genesis(BACKTEST_ID, 1, inputs.params, start_ns))
 
@@ -173,9 +175,11 @@ class Backtest:
 
     def _signal_until(self, until_ns: int) -> None:
         """Send the signals that are due; those before `since_ns` are passed over."""
+        due = until_ns >= self._expires_ns
         for signal in self.inputs.source.between(self._now_ns, until_ns):
             if signal.time_ns < self.inputs.since_ns:
                 continue
+            due = True
             self._signals += 1
             message = signal.message
             self.settlement.claim(message, self.broker.prices.get(message.symbol))
@@ -183,8 +187,8 @@ class Backtest:
                 rival.signal(message)
             self._feed([FeedEvent(signal.time_ns, "signals", message.symbol.encode(), signal.value)])
         self._now_ns = max(self._now_ns, until_ns)
-        for rival in self.rivals:
-            rival.aim(until_ns)
+        if due and self.rivals:
+            self._expires_ns = min(rival.aim(until_ns) for rival in self.rivals)
 
     def _fund_until(self, until_ns: int) -> None:
         """Pay the fundings that are due, and let sizing know their rates, as a feed of indicators would."""

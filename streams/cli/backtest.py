@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from schemas.errors import ConfigurationException
+from streams.audits.pool import calm
 from streams.backtest.execute import execute
 from streams.backtest.page import number, percent, share, usd
 from streams.backtest.request import NEVER_NS, Request
@@ -72,6 +73,7 @@ def backtest(
         raise ConfigurationException(str(report), "", "must lie in an existing folder")
     read = market(files, symbols, tolerant=tolerant)
     request = Request(read, settings, signals, strategies, since, until, fee, slippage, delay, funding, tolerant)
+    calm()
     with progress_bar("backtest", shown=not as_json) as bar:
         result = execute(
             request,

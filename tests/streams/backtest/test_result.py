@@ -239,6 +239,7 @@ def test_strategies_by_name_and_function(files, tmp_path, monkeypatch):
     [
         (("--strategy", "trend"), "--strategy: must be one of momentum, mean-reversion"),
         (("--strategy", "nowhere:f"), "nowhere:f must be importable"),
+        (("--strategy", "momentum", "--strategy", "momentum"), "must have different names, were momentum, momentum"),
         (("--signals", "SIGNALS", "--strategy", "momentum"), "--signals: must not stand beside --strategy"),
         (
             ("--from", "2030-01-01"),
