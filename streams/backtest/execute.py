@@ -9,6 +9,7 @@ from typing import Any
 from engines.allocation import DECISION_VERSION
 from engines.parameters import tree_hash
 from schemas.errors import InvalidSignalException
+from streams.backtest.ablation import WITHOUT, ablated
 from streams.backtest.archive_writer import ArchiveWriter, empty
 from streams.backtest.figures import summary
 from streams.backtest.request import Prepared, Request, prepare
@@ -29,6 +30,7 @@ def execute(
     archive: Path | None = None,
     check: bool = True,
     trials: int = 1,
+    ablation: bool = False,
     on_total: ProgressCallback = lambda _: None,
     on_progress: ProgressCallback = lambda _: None,
 ) -> Result:
@@ -39,6 +41,7 @@ def execute(
         archive: new or empty folder for the journal and its allocations, written as a whole or not at all.
         check: run the first half of the candles once more, and compare its allocations.
         trials: variants that were tried, this one included, for the deflated Sharpe ratio.
+        ablation: run once more without each stage, to see what it earned or cost.
         on_total: gets the number of instants to play.
         on_progress: gets 1 for each.
 
@@ -49,7 +52,8 @@ def execute(
     market = prepared.inputs.market
     rows = market[0].rows
     halfway_ns = market[0].end_ns(rows[len(rows) // 2]) if check else 0
-    on_total(sum(len(each.rows) for each in market) * (3 if check else 2) // 2)
+    halves = 2 + check + 2 * ablation * len(WITHOUT)
+    on_total(sum(len(each.rows) for each in market) * halves // 2)
     with _archiving(archive) as writer:
         played = _progress(prepared, on_progress)
         run = Backtest(prepared.inputs, archive=writer, halfway_ns=halfway_ns, on_progress=played).run()
@@ -57,7 +61,8 @@ def execute(
         if half is not None and (run.halfway is None or half.whole[1:] != run.halfway[1:]):
             raise _ahead(prepared, run, half)
         head = None if writer is None else writer.close()
-    figures = {**_about(prepared, run, half, head), **summary(run, trials)}
+    stages = _ablation(prepared, run, played) if ablation else None
+    figures = {**_about(prepared, run, half, head), **summary(run, trials), "stages": stages}
     remarks = [*prepared.remarks, *_refused(run)]
     return Result(run, {**figures, "remarks": remarks, "verdicts": verdicts(figures)}, remarks)
 
@@ -95,6 +100,15 @@ def _half(prepared: Prepared, halfway_ns: int, played: ProgressCallback) -> Run:
     market = until(prepared.inputs.market, halfway_ns)
     inputs = prepared.inputs._replace(market=market, source=prepared.source(market), compared=False)
     return Backtest(inputs, on_progress=played).run()
+
+
+def _ablation(prepared: Prepared, run: Run, played: ProgressCallback) -> list[dict[str, Any]]:
+    """Return what each stage earned or cost."""
+    market = prepared.inputs.market
+    return [
+        ablated(stage, prepared.inputs._replace(source=prepared.source(market)), run, played)._asdict()
+        for stage in WITHOUT
+    ]
 
 
 def _ahead(prepared: Prepared, run: Run, half: Run) -> InvalidSignalException:

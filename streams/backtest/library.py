@@ -11,6 +11,7 @@ from streams.backtest.request import NEVER_NS, Request
 from streams.backtest.result import Result
 from streams.backtest.sources import OnBar
 from streams.history import candles
+from streams.history.candles import Candles
 
 FilePath = str | Path
 
@@ -33,6 +34,7 @@ def backtest(
     tolerant: bool = False,
     check: bool = True,
     trials: int = 1,
+    ablation: bool = False,
 ) -> Result:
     """Play candles and signals through the sizing of a worker; return what it would have held and earned.
 
@@ -46,7 +48,7 @@ def backtest(
         since: time of the first signal, ISO 8601 (UTC) or ns since 1970; earlier candles warm up.
         until: end of the last candle.
         fee: what the broker takes of a side, as a ratio; None: what the settings assume.
-        slippage: by how much fills are worse than the open, as a ratio; None: what the settings assume.
+        slippage: by how much fills are worse than the open, likewise.
         delay_s: seconds from a decision to the earliest fill.
         funding: CSV file of funding rates.
         archive: new or empty folder for the journal, which `himari audit verify --archive` proves.
@@ -54,18 +56,16 @@ def backtest(
         tolerant: skip invalid rows of candles and signals instead of refusing the file.
         check: run the first half once more alone, to show that nothing looks ahead.
         trials: variants that were tried, this one included.
+        ablation: run once more without each stage of sizing, to see what it earned or cost.
 
     Raises:
         InvalidSignalException, InvalidPriceException, ConfigurationException: place, rule and value.
     """
-    paths = [files] if isinstance(files, str | Path) else list(files)
-    market = candles.joined([(path, candles.read(path, symbol, tolerant=tolerant)) for path in paths])
-    strategies = [strategy] if isinstance(strategy, str) or callable(strategy) else list(strategy)
     request = Request(
-        market,
+        _market(files, symbol, tolerant=tolerant),
         load(config, None, settings).settings,
         Path(signals) if isinstance(signals, str | Path) else signals,
-        strategies,
+        [strategy] if isinstance(strategy, str) or callable(strategy) else list(strategy),
         _time_ns(since),
         _time_ns(until),
         fee,
@@ -74,7 +74,13 @@ def backtest(
         None if funding is None else Path(funding),
         tolerant,
     )
-    return execute(request, archive=None if archive is None else Path(archive), check=check, trials=trials)
+    folder = None if archive is None else Path(archive)
+    return execute(request, archive=folder, check=check, trials=trials, ablation=ablation)
+
+
+def _market(files: FilePath | Sequence[FilePath], symbol: str | None, *, tolerant: bool) -> list[Candles]:
+    paths = [files] if isinstance(files, str | Path) else list(files)
+    return candles.joined([(path, candles.read(path, symbol, tolerant=tolerant)) for path in paths])
 
 
 def _time_ns(at: str | int) -> int:

@@ -29,6 +29,7 @@ def page(result: "Result") -> str:
         *_charts(result),
         *_compared(figures),
         *_groups(figures),
+        *_stages(figures),
         *_calendar(figures),
         *_cascades(figures),
         *_statistics(figures),
@@ -169,6 +170,27 @@ def _groups(figures: Figures) -> Iterator[Markup]:
         ]
         head = (what, "profit, USD", "of the value", "costs, USD", "funding, USD", "turnover", "trades")
         yield table(head, rows, range(1, 7))
+
+
+def _stages(figures: Figures) -> Iterator[Markup]:
+    if figures["stages"] is None:
+        return
+    yield tag("h2", "What each stage earned or cost")
+    rows = [
+        (
+            each["stage"],
+            percent(each["gain"], 2),
+            _interval(each["interval"], percent),
+            share(each["drawdown"]),
+            number(each["turnover"], 1),
+            usd(each["costs_usd"]),
+        )
+        for each in figures["stages"]
+    ]
+    head = ("stage", "return it added", "95 % interval", "drawdown without", "turnover without", "costs without, USD")
+    yield table(head, rows, range(1, 6))
+    text = "Each stage is switched off by settings, and the whole is run again. An interval over 0 is no evidence."
+    yield tag("p", text, class_="dim")
 
 
 def _calendar(figures: Figures) -> Iterator[Markup]:

@@ -7,7 +7,7 @@ Sources:
 """
 
 from collections.abc import Sequence
-from math import e, sqrt
+from math import e, isfinite, sqrt
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -146,16 +146,42 @@ def bootstrapped(returns: Floats) -> Bootstrapped | None:
     Raises:
         ImportError: the package `arch` is not installed.
     """
-    from arch.bootstrap import StationaryBootstrap, optimal_block_length  # noqa: PLC0415 optional and slow to import
+    from arch.bootstrap import StationaryBootstrap  # noqa: PLC0415 optional and slow to import
 
     if len(returns) < DAYS_MIN or moments(returns) is None:
         return None
-    best = float(optimal_block_length(returns)["stationary"].iloc[0])
-    block = min(max(best, 1.0) if best == best else 1.0, len(returns) / 3.0)  # noqa: PLR0124 NaN
-    found = StationaryBootstrap(max(1, round(block)), returns, seed=SEED).apply(_figures, BOOTSTRAPS)
+    block = _block(returns)
+    found = StationaryBootstrap(block, returns, seed=SEED).apply(_figures, BOOTSTRAPS)
     low, high = np.percentile(found, [LOW, HIGH], axis=0)
     sharpe, fall, growth = (Interval(float(a), float(b)) for a, b in zip(low, high, strict=True))
-    return Bootstrapped(sharpe, fall, growth, float(max(1, round(block))))
+    return Bootstrapped(sharpe, fall, growth, float(block))
+
+
+def total_interval(differences: Floats) -> Interval | None:
+    """Return the interval of the sum of daily differences; None where they are too few, or all the same.
+
+    Raises:
+        ImportError: the package `arch` is not installed.
+    """
+    from arch.bootstrap import StationaryBootstrap  # noqa: PLC0415 optional and slow to import
+
+    if len(differences) < DAYS_MIN or moments(differences) is None:
+        return None
+    found = StationaryBootstrap(_block(differences), differences, seed=SEED).apply(_total, BOOTSTRAPS)
+    low, high = np.percentile(found, [LOW, HIGH])
+    return Interval(float(low), float(high))
+
+
+def _total(returns: Floats) -> Floats:
+    return np.array([returns.sum()])
+
+
+def _block(returns: Floats) -> int:
+    """Return the mean length of a block in days, as Politis and White choose it."""
+    from arch.bootstrap import optimal_block_length  # noqa: PLC0415 likewise
+
+    best = float(optimal_block_length(returns)["stationary"].iloc[0])
+    return max(1, round(min(best if isfinite(best) else 1.0, len(returns) / 3.0)))
 
 
 def _figures(returns: Floats) -> Floats:

@@ -39,6 +39,7 @@ OUTPUT = click.Path(dir_okay=False, path_type=Path)
 @click.option("--delay", type=float, default=0.0, metavar="S", help="Seconds from a decision to the earliest fill.")
 @click.option("--funding", type=FILE, help="CSV file of funding rates, which positions pay.")
 @click.option("--trials", type=click.IntRange(1), default=1, show_default=True, help="Variants tried, this included.")
+@click.option("--ablation", is_flag=True, help="Run once more without each stage, to see what it earned or cost.")
 @click.option("--tolerant", is_flag=True, help="Skip invalid rows; each is counted and reported.")
 @click.option("--no-check", is_flag=True, help="Do not run the first half again to show that nothing looks ahead.")
 @click.option("--report", type=OUTPUT, metavar="FILE.html", help="Write a self-contained page.")
@@ -60,6 +61,7 @@ def backtest(
     report: Path | None,
     archive: Path | None,
     *,
+    ablation: bool,
     tolerant: bool,
     no_check: bool,
     as_json: bool,
@@ -80,6 +82,7 @@ def backtest(
             archive=archive,
             check=not no_check,
             trials=trials,
+            ablation=ablation,
             on_total=bar.start,
             on_progress=bar.advance,
         )
@@ -108,6 +111,9 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
             f"{each['name']:<{width}}  {percent(each['return']):>9}  {share(each['max_drawdown']):>8}  "
             f"{number(each['sharpe_a_year']):>7}  {number(each['turnover'], 1):>8}"
         )
+    for each in figures["stages"] or ():
+        interval = "" if each["interval"] is None else f", 95 % {_span(each['interval'])}"
+        yield f"{each['stage']} added {percent(each['gain'], 2)}{interval}"
     yield f"at twice the costs {percent(found['at_twice_the_costs']['return'])}"
     yield from figures["verdicts"]
     ahead = figures["look_ahead"]
@@ -118,3 +124,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {text}"
     if figures["journal"]["archive_head"]:
         yield f"archived; head {figures['journal']['archive_head']}"
+
+
+def _span(interval: list[float]) -> str:
+    return f"{percent(interval[0])} to {percent(interval[1])}"
