@@ -1,6 +1,6 @@
 """The numbers of a backtest: those of the report, of `--json` and of the library, computed in one place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from schemas.vocabulary import RECOMMENDATIONS
 from streams.backtest import cascades, statistics
 from streams.backtest.run import Run
-from streams.backtest.settlement import ClaimResult
 from streams.reports.weight_history import instant
 
 Floats = NDArray[np.float64]
@@ -61,7 +60,7 @@ def summary(run: Run, trials: int) -> dict[str, Any]:
         "cascades": [each.report() for each in cascades.days(run, capital)],
         "cuts": _cuts(run),
         "statistics": _statistics(run, capital, daily, trials),
-        "claims": _claims(run.settlement.settled),
+        "claims": _claims(run),
         "caps": _caps(run),
     }
 
@@ -208,10 +207,13 @@ def _shuffle(run: Run, capital: float) -> statistics.Shuffled | None:
     return statistics.shuffled(np.array(weights).T, np.array(returns).T, block)
 
 
-def _claims(settled: Sequence[ClaimResult]) -> list[dict[str, Any]]:
-    """Return by strategy what was claimed and what came, in volatilities; `slope` is what a claim of 1 has brought."""
+def _claims(run: Run) -> list[dict[str, Any]]:
+    """Return by strategy what was claimed and what came, in volatilities.
+
+    `slope` is what a claim of 1 has brought; `covered` the share of returns inside the conformal interval in force.
+    """
     groups: dict[str, list[tuple[float, float]]] = {}
-    for each in settled:
+    for each in run.settlement.settled:
         if each.claimed is not None and each.volatility:
             pair = (each.claimed / each.volatility, each.realised / each.volatility)
             groups.setdefault(each.strategy_id, []).append(pair)
@@ -222,7 +224,10 @@ def _claims(settled: Sequence[ClaimResult]) -> list[dict[str, Any]]:
         slope = float(x @ y) / squares if squares > 0 else None
         error = float(np.std(y)) / squares**0.5 if squares > 0 else None
         row = {"strategy": name, "claims": len(pairs), "claimed": float(x.mean()), "realised": float(y.mean())}
-        found.append({**row, "slope": slope, "slope_error": error, "won": float((y > 0).mean())})
+        total = run.coverage.total.get(name, 0)
+        covered = run.coverage.inside[name] / total if total else None
+        won = float((y > 0).mean())
+        found.append({**row, "slope": slope, "slope_error": error, "won": won, "covered": covered})
     return found
 
 

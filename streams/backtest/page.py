@@ -278,12 +278,16 @@ def _claims(figures: Figures) -> Iterator[Markup]:
             number(each["slope"]),
             number(each["slope_error"]),
             share(each["won"]),
+            share(each["covered"]),
         )
         for each in figures["claims"]
     ]
-    head = ("strategy", "claims", "claimed", "came", "of a claim of 1 came", "± standard error", "won")
-    yield table(head, rows, range(1, 7))
-    text = "Means in volatilities over the horizon. The error takes claims as independent; overlapping ones are not."
+    head = ("strategy", "claims", "claimed", "came", "of a claim of 1 came", "± standard error", "won", "covered")
+    yield table(head, rows, range(1, 8))
+    text = (
+        "Means in volatilities over the horizon. The error takes claims as independent; overlapping ones are not. "
+        "Covered: share of the returns inside the conformal interval that was in force."
+    )
     yield tag("p", text, class_="dim")
     if figures["caps"]:
         caps = ", ".join(f"{level} {share(part)}" for level, part in figures["caps"].items())

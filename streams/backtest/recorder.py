@@ -8,8 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.handlers.effects import FoldResult, Journaled
+from engines.models import conformal
+from engines.parameters import ConformalParams
 from engines.pipeline.decide import Decision
 from engines.pipeline.publish import Published
+from engines.state.partition import State
+from engines.state.tables import Key
 from schemas.vocabulary import RECOMMENDATIONS
 from streams.backtest.broker import BacktestBroker
 
@@ -130,6 +134,33 @@ def _size(decision: Decision) -> float:
     if decision.trigger.cell not in cells:
         return float("nan")
     return decision.cents[cells.index(decision.trigger.cell)] / 100.0
+
+
+class CoverageLog:
+    """How often a return lay inside the conformal interval that was in force when it came."""
+
+    def __init__(self, params: ConformalParams) -> None:
+        self._params = params
+        self._widths: dict[Key, float | None] = {}
+        self.inside: dict[str, int] = {}
+        """By strategy, of the outcomes that met a finite interval."""
+        self.total: dict[str, int] = {}
+
+    def add(self, entry: Journaled, folded: FoldResult, state: State) -> None:
+        """Hold an outcome that was learnt from against the interval, and note the next one."""
+        residual = next((note.value for note in folded.notes if note.name == "residual"), None)
+        if residual is None:
+            return
+        body = entry.body
+        strategy = body["strategy_id"]
+        key = (body.get("portfolio_id", "main"), strategy, body["symbol"])
+        width = self._widths.get(key)
+        if width is not None:
+            self.total[strategy] = self.total.get(strategy, 0) + 1
+            self.inside[strategy] = self.inside.get(strategy, 0) + (residual <= width)
+        scores = state.scores.get(key)
+        if scores is not None and len(scores.window) >= conformal.needed(self._params):
+            self._widths[key] = conformal.quantile(scores.ranked, scores.level)
 
 
 class CascadeLog:

@@ -18,7 +18,7 @@ from engines.parameters import DecisionParams
 from streams.backtest.archive_writer import ArchiveWriter
 from streams.backtest.broker import FILL_NS, BacktestBroker, Trading
 from streams.backtest.funding import Funding
-from streams.backtest.recorder import CascadeLog, Curve, DecisionLog
+from streams.backtest.recorder import CascadeLog, CoverageLog, Curve, DecisionLog
 from streams.backtest.rivals import SIZINGS, Rival
 from streams.backtest.settlement import Settlement
 from streams.backtest.sources import SignalSource
@@ -66,6 +66,7 @@ class Run(NamedTuple):
     curve: Curve
     decisions: DecisionLog
     cascades: CascadeLog
+    coverage: CoverageLog
     broker: BacktestBroker
     settlement: Settlement
     rivals: Sequence[Rival]
@@ -102,6 +103,7 @@ class Backtest:
         self.settlement = Settlement({each.symbol: each.width_s * SECOND_NS for each in market})
         self.curve = Curve(symbols, inputs.source.names())
         self.decisions, self.cascades = DecisionLog(), CascadeLog()
+        self.coverage = CoverageLog(inputs.params.position_sizing.conformal_prediction)
         self._feeder = Feeder(1, 1, inputs.params, start_ns)
         self._fold = SizingFold(0, self._observe)
         self._offset = 0
@@ -131,6 +133,7 @@ class Backtest:
             self.curve,
             self.decisions,
             self.cascades,
+            self.coverage,
             self.broker,
             self.settlement,
             self.rivals,
@@ -248,3 +251,5 @@ class Backtest:
             self.broker.take(published.decision, published.sequence, entry.journaled_at_ns)
         if folded.looks:
             self.cascades.add(entry, folded)
+        if entry.kind == "outcome":
+            self.coverage.add(entry, folded, self._fold.state)

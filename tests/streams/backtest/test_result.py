@@ -83,6 +83,15 @@ def test_claims_are_held_against_what_came(result):
     assert found["slope"] == pytest.approx(np.linalg.lstsq(x[:, None], y, rcond=None)[0][0])
 
 
+def test_the_conformal_interval_covers_what_it_promises(result):
+    (found,) = result.figures["claims"]
+    assert result.run.coverage.total["mine"] >= len(SIGNALS) - 2 * 20
+    assert found["covered"] == pytest.approx(0.9, abs=0.06)
+    narrow = settings(position_sizing={"conformal_prediction": {"coverage": 0.6}})
+    other = execute(Request(CANDLES, narrow, signals=SIGNALS), check=False).figures["claims"][0]
+    assert other["covered"] == pytest.approx(0.6, abs=0.08)
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 def test_the_page_is_whole_small_and_loads_nothing(result):
     text = result.to_html()
