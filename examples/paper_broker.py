@@ -24,11 +24,11 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from config.load import load
-from examples.paper_account import Account
 from examples.paper_claims import Claims
 from schemas import wire
 from schemas.errors import InvalidMessage
 from schemas.signal import TacticalSignal
+from streams.backtest.account import Account
 from streams.journal.topics import Names
 from streams.kafka import read
 from streams.kafka.connection import reach

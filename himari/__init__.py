@@ -19,6 +19,8 @@ from schemas.outcome import TradeOutcome
 from schemas.positions import Positions
 from schemas.price import PriceTick
 from schemas.signal import TacticalSignal
+from streams.backtest.library import backtest
+from streams.backtest.result import Result
 from streams.driver import Driver
 from streams.journal.handover import package
 from streams.library import (
@@ -44,7 +46,9 @@ __all__ = [
     "PositionSizingDecision",
     "Positions",
     "PriceTick",
+    "Result",
     "TacticalSignal",
     "TradeOutcome",
     "__version__",
+    "backtest",
 ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 from worlds import PRICES, SECOND_NS, SYMBOLS, Driver, signal, tick
 
-from examples.paper_account import Account
+from streams.backtest.account import Account
 
 STRATEGIES = ("carry", "momentum", "reversion")
 PARTS_MAX = 3

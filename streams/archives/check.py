@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from schemas.errors import VerificationMismatch
 from streams.archives.archive import Archive
@@ -18,6 +18,7 @@ from streams.audits.verdict import concluded
 from streams.journal import entries as journal
 
 ProgressCallback = Callable[[int], None]
+EVERYTHING: Final = Range()
 
 
 class ArchiveCheck(NamedTuple):
@@ -53,7 +54,8 @@ async def _verified(archive: Archive, piece: Piece, on_progress: ProgressCallbac
     start = GENESIS if piece.start.offset < 0 else archive.checkpoint(number, piece.start.offset)
     entries = _chunks(archive, journal.TOPIC, number, start.offset + 1, piece.end)
     published = _chunks(archive, "allocations", number, start.outputs, piece.outputs_end)
-    return await SegmentAudit(number, start, piece.part, on_progress=on_progress).verify(entries, published)
+    audit = SegmentAudit(number, start, piece.part, until_ns=piece.until_ns, on_progress=on_progress)
+    return await audit.verify(entries, published, open_end=piece.open_end)
 
 
 async def _chunks(archive: Archive, topic: str, partition: int, first: int, end: int) -> Chunks:
@@ -61,14 +63,14 @@ async def _chunks(archive: Archive, topic: str, partition: int, first: int, end:
         yield records
 
 
-def pieces(archive: Archive) -> list[Piece]:
-    """Return the segments between an archive's checkpoints."""
+def pieces(archive: Archive, wanted: Range = EVERYTHING, portfolio: str | None = None) -> list[Piece]:
+    """Return the segments between an archive's checkpoints that cover a range."""
     found = []
     for partition in range(archive.manifest.partitions):
         marks, end = archive.marks(partition), archive.end(journal.TOPIC, partition)
         if marks:
             known = Ends(end, archive.end("allocations", partition), marks=marks)
-            found += planned(partition, known, Range(), None)
+            found += planned(partition, known, wanted, portfolio)
     return found
 
 

@@ -12,14 +12,14 @@ YOUNG: Final = 50_000
 """Garbage collection threshold: a fold allocates many objects, but no reference cycles."""
 
 ProgressCallback = Callable[[int], None]
-Result_co = TypeVar("Result_co", covariant=True)
-Result = TypeVar("Result")
+Done_co = TypeVar("Done_co", covariant=True)
+Done = TypeVar("Done")
 
 
-class Job(Protocol[Result_co]):
+class Job(Protocol[Done_co]):
     """A job for another process; it must pickle."""
 
-    def __call__(self, on_progress: ProgressCallback) -> Result_co:
+    def __call__(self, on_progress: ProgressCallback) -> Done_co:
         """Do the work; call `on_progress` with the amount of newly completed work."""
 
 
@@ -28,7 +28,7 @@ _PROGRESS: list[Any] = []
 before its result; a queue flushed by a thread does not guarantee that."""
 
 
-def side_by_side(jobs: Sequence[Job[Result]], processes: int, on_progress: ProgressCallback) -> list[Result]:
+def side_by_side(jobs: Sequence[Job[Done]], processes: int, on_progress: ProgressCallback) -> list[Done]:
     """Return the jobs' results in order. One process means this one. The first failure stops all jobs."""
     if processes <= 1 or len(jobs) <= 1:
         return [job(on_progress) for job in jobs]
@@ -76,5 +76,5 @@ def calm() -> None:
     gc.set_threshold(YOUNG, 20, 50)
 
 
-def _done(job: Job[Result]) -> Result:
+def _done(job: Job[Done]) -> Done:
     return job(_PROGRESS[0].put)

@@ -16,6 +16,7 @@ from streams.cli.terminal import say
 
 GROUPS = {
     "Try it": {"demo": "streams.cli.demo:demo", "bench": "streams.cli.bench:bench"},
+    "Look back": {"backtest": "streams.cli.backtest:backtest"},
     "Run it": {
         "broker": "streams.cli.broker:broker",
         "topics": "streams.cli.topics:topics",

@@ -1,7 +1,6 @@
 """`himari demo`: the whole pipeline on a simulated or historical market."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,14 @@ import uvloop
 from schemas.errors import SizingError
 from streams.audits.verify import Verdict
 from streams.cli.audit import verdict_lines
+from streams.cli.candle_files import FILE, symbol_option
+from streams.cli.candle_files import market as candle_market
 from streams.cli.common import policy_url
 from streams.cli.terminal import say, say_all, say_json
 from streams.demo.runner import Options, run
-from streams.history import candles
-from streams.history.candle_row import SECOND_NS
 from streams.history.candles import Candles
-from streams.history.file_names import ID
 from streams.worker.run import leave
 
-ROWS_NAMED = 50
-"""Number of skipped rows that are reported one by one; --json reports all of them."""
 DAYS = ("week_before", "on_the_day")
 
 
@@ -31,16 +27,11 @@ DAYS = ("week_before", "on_the_day")
 )
 @click.option(
     "--data",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     multiple=True,
     help="Candle file (.csv, .csv.gz, .json) to run instead of the simulated market; repeat it for several files.",
 )
-@click.option(
-    "--symbol",
-    "symbols",
-    multiple=True,
-    help="Symbol of the candle files: once for all, or once per file in their order. Default: column or file name.",
-)
+@symbol_option
 @click.option("--tolerant", is_flag=True, help="Skip invalid rows of the candle files; each is counted and reported.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="Seed of the simulated market.")
 @click.option("--kafka", is_flag=True, help="Use Apache Kafka (needs Java 17) and run the worker as its own process.")
@@ -51,7 +42,7 @@ DAYS = ("week_before", "on_the_day")
 )
 @click.option("--no-open", is_flag=True, help="No effect; kept for compatibility.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-@click.argument("more", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("more", nargs=-1, type=FILE)
 def demo(
     seconds: int,
     data: tuple[Path, ...],
@@ -78,7 +69,7 @@ def demo(
         raise click.BadOptionUsage("rl", f"--rl must be mock or a URL, was {rl!r}")
     if rl != "mock":
         policy_url("rl", rl)
-    market = _market(files, symbols, tolerant=tolerant)
+    market = candle_market(files, symbols, tolerant=tolerant)
     summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl), market))
     if as_json:
         say_json(summary)
@@ -87,42 +78,6 @@ def demo(
     audit = summary["audit"]
     if audit["mismatched"] or audit["chain_broken"]:
         click.get_current_context().exit(4)
-
-
-def _market(files: tuple[Path, ...], symbols: tuple[str, ...], *, tolerant: bool) -> list[Candles]:
-    """Return the candles of files by symbol, and report on stderr what was found, before anything starts.
-
-    Raises:
-        SizingError: a file is invalid, or two files of one symbol contradict each other.
-    """
-    if len(symbols) not in {0, 1, len(files)}:
-        raise click.BadOptionUsage("symbol", f"--symbol must be given once, or once per file ({len(files)})")
-    for symbol in symbols:
-        if not ID.fullmatch(symbol):
-            raise click.BadOptionUsage("symbol", f"--symbol must match {ID.pattern}, was {symbol!r}")
-    named = symbols * len(files) if len(symbols) == 1 else symbols or (None,) * len(files)
-    read = [(path, candles.read(path, symbol, tolerant=tolerant)) for path, symbol in zip(files, named, strict=True)]
-    for path, each in read:
-        for line in _found(path, each):
-            say(f"himari: {line}", err=True)
-    joined = candles.joined(read)
-    for each in joined:
-        paths = [path for path, one in read if one.symbol == each.symbol]
-        if len(paths) > 1:
-            doubled = f"{each.found.doubled} duplicate rows, {each.found.gaps} gaps"
-            say(f"himari: {each.symbol}: {len(paths)} files joined, {each.found.rows} candles, {doubled}", err=True)
-    return joined
-
-
-def _found(path: Path, each: Candles) -> Iterator[str]:
-    """Yield a summary of a file, and the rows that were skipped."""
-    first, last = (datetime.fromtimestamp(row.open_ns // SECOND_NS, UTC) for row in (each.rows[0], each.rows[-1]))
-    span = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
-    yield f"{each.symbol} from {path}: {each.found.rows} candles of {each.width_s} s, {span}"
-    for text in each.skipped[:ROWS_NAMED]:
-        yield f"skipped: {text}"
-    if each.skipped:
-        yield f"{path}: {len(each.skipped)} invalid rows skipped"
 
 
 async def _run(options: Options, market: list[Candles]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-VOID = frozenset({"meta", "line", "rect", "path", "polyline"})
+VOID = frozenset({"meta", "line", "rect", "path", "polyline", "polygon"})
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1d21; --dim: #667; --line: #d5d9e0; --paper: #fff; --up: #1d7f5f;
@@ -27,6 +27,13 @@ svg { width: 100%; height: auto; font: 12px system-ui, sans-serif }
 svg text { fill: var(--ink) } svg .dim { fill: var(--dim) }
 .up { fill: var(--up) } .down { fill: var(--down) } .mark { fill: var(--mark) } .axis { stroke: var(--line) }
 .a, .b { fill: none; stroke-width: 2 } .a { stroke: var(--dim) } .b { stroke: var(--mark) }
+.s0, .s1, .s2, .s3, .s4 { fill: none; stroke-width: 1.4; stroke-linejoin: round } .s0 { stroke: var(--mark) }
+.s1 { stroke: var(--up) } .s2 { stroke: var(--down) } .s3 { stroke: var(--dim) } .s4 { stroke: var(--ink) }
+.dash { stroke-dasharray: 5 3 } .area { fill: var(--down); opacity: .35 } .band { fill: var(--mark); opacity: .3 }
+.plus { background: color-mix(in srgb, var(--up) 18%, transparent) }
+.minus { background: color-mix(in srgb, var(--down) 18%, transparent) }
+@media print { body { max-width: none; margin: 0; font-size: 11px } h2 { break-after: avoid }
+  svg, tr { break-inside: avoid } }
 """
 
 

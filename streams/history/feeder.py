@@ -43,6 +43,11 @@ class Feeder:
             sends = self._elapsed()
             yield sends + self._take(event)
 
+    def elapse(self, now_ns: int) -> list[Send]:
+        """Move the clock to `now_ns`, unless it is later already; return the steps that this closes."""
+        self.clock.move_to(max(self.clock.now_ns(), now_ns))
+        return self._elapsed()
+
     def close(self) -> list[Send]:
         """Close the open steps, and open the live epoch of every source."""
         sends = [send for market in self._markets for send in market.flush()]

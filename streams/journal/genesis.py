@@ -3,10 +3,14 @@
 import hashlib
 from base64 import b32encode
 from secrets import token_bytes
+from typing import Final
 
 from engines.allocation import DECISION_VERSION
 from engines.parameters import DecisionParams, tree_hash
 from streams.journal import entries as journal
+
+BACKTEST_ID: Final = "BACKTEST"
+"""Journal id of every backtest: the same inputs give the same bytes, and no cluster holds the journal."""
 
 
 def new_journal_id(seed: int | None = None) -> str:

@@ -12,15 +12,17 @@ from aiokafka import TopicPartition
 from config.settings import Settings
 from engines.allocation import DECISION_VERSION
 from schemas.errors import AnotherVersion, BrokerUnreachable, NotFound, VerificationMismatch
+from streams.archives import check
 from streams.archives.archive import Archive
 from streams.audits import version_spans
 from streams.audits.comparison import Verdict
 from streams.audits.plan import Ends, Mark, Piece, Range, by_partition, entries_of, planned, shared
-from streams.audits.pool import calm, side_by_side
+from streams.audits.pool import Job, calm, side_by_side
 from streams.audits.refold import GENESIS, Checkpoint
 from streams.audits.segment import SegmentAudit, SegmentResult
 from streams.audits.verdict import ArchivedPartition, concluded
 from streams.journal import entries as journal
+from streams.journal.genesis import BACKTEST_ID
 from streams.journal.topics import PROGRESS, Names
 from streams.kafka import read, state_snapshot
 from streams.kafka.connection import Connection
@@ -281,6 +283,13 @@ async def verify_cluster(
     return concluded(pieces, found, progress, None)
 
 
+def _job(settings: Settings, archive: str | None, piece: Piece, *, backtested: bool) -> Job[SegmentResult]:
+    """Return the job of a piece; that of a backtest needs no broker."""
+    if backtested and archive is not None:
+        return check.ArchiveJob(archive, piece)
+    return VerificationJob(settings, archive, piece)
+
+
 class Audited(NamedTuple):
     """A verdict, and where the audit started."""
 
@@ -303,15 +312,22 @@ def verify(
 ) -> Audited:
     """Verify what is asked for; `processes` None: one per core, or one if there are few entries.
 
+    The archive of a backtest is verified by itself: no cluster holds its journal.
+
     `on_total` gets the number of entries, `on_progress` the number folded since the last call.
 
     Raises:
         BrokerUnreachable, TopicsUnfit: the journal cannot be read.
         VerificationMismatch: a checkpoint, or a file of the archive, was changed.
     """
-    connection, names, kept = connect(settings), Names(settings.topics.prefix), _archive(archive)
-    partitions = settings.topics.partitions
-    pieces, progress = asyncio.run(plan(connection, names, partitions, asked, kept))
+    kept = None if archive is None else Archive(Path(archive))
+    backtested = kept is not None and kept.manifest.journal_id == BACKTEST_ID
+    progress: dict[int, Progress] = {}
+    if kept is not None and backtested:
+        pieces = check.pieces(kept, asked.range, asked.portfolio)
+    else:
+        connection, names = connect(settings), Names(settings.topics.prefix)
+        pieces, progress = asyncio.run(plan(connection, names, settings.topics.partitions, asked, kept))
     if processes is None:
         processes = (os.cpu_count() or 1) if entries_of(pieces) >= WORTH_IT else 1
     if processes > 1:
@@ -319,7 +335,8 @@ def verify(
     if processes == 1 and entries_of(pieces) >= WORTH_IT:
         calm()
     on_total(entries_of(pieces))
-    found = side_by_side([VerificationJob(settings, archive, piece) for piece in pieces], processes, on_progress)
+    jobs = [_job(settings, archive, piece, backtested=backtested) for piece in pieces]
+    found = side_by_side(jobs, processes, on_progress)
     places = by_partition(pieces)
     starts = {partition: pieces[own[0]].start for partition, own in places.items()}
     return Audited(concluded(pieces, found, progress, kept), starts, processes, [each.cpu_s for each in found])

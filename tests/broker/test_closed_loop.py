@@ -10,7 +10,7 @@ from broker.cluster import PARTITIONS, PATIENCE_S, Cluster
 from worlds import PRICES, signal
 
 from benchmarks.closed_loop import close, dead_letters
-from examples.paper_account import Account
+from streams.backtest.account import Account
 
 pytestmark = [pytest.mark.broker, pytest.mark.kafka]
 

@@ -20,7 +20,7 @@ from config.watch import FileWatch
 from engines.models.circuit_breaker import Breaker
 from engines.parameters import DecisionParams
 from engines.state.records import Gate
-from examples.paper_account import Account
+from streams.backtest.account import Account
 from streams.driver import DEADLINE_S, Driver
 from streams.journal.entries import TOPIC as JOURNAL
 from streams.monitoring.metrics import Metrics

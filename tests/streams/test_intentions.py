@@ -4,7 +4,7 @@ import orjson
 import pytest
 from worlds import PRICES, TRUSTING, Driver, control, last, priced, signal, tick, with_
 
-from examples.paper_account import Account
+from streams.backtest.account import Account
 
 BTC, ETH, BNB = "BTC-USD", "ETH-USD", "BNB-USD"
 
