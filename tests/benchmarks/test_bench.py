@@ -25,7 +25,8 @@ def sized(values: list[bytes]) -> list[Send]:
 
 @pytest.mark.parametrize("cells", [1, 5])
 def test_every_signal_of_a_course_leads_to_one_allocation_of_the_whole_decision(cells: int) -> None:
-    allocations = [orjson.loads(send.value or b"") for send in sized(entries(200, portfolios=10, cells=cells))]
+    sends = sized(entries(200, portfolios=10, cells=cells))
+    allocations = [orjson.loads(send.value or b"") for send in sends if send.topic == "allocations"]
     assert [each["trigger"]["id"] for each in allocations] == [f"s-{number}" for number in range(200)]
     assert {each["portfolio_id"] for each in allocations} == {f"p{number}" for number in range(10)}
     assert {len(each["targets"]) for each in allocations[100:]} == {cells}
