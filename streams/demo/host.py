@@ -14,7 +14,6 @@ from streams.demo.environment import DemoEnvironment
 from streams.processing.clock import ENVIRONMENT, Clock
 from streams.worker.worker import prepare
 
-
 PAGE = b"himari: page "
 """How a worker says the address of its page."""
 
