@@ -7,6 +7,8 @@ from streams.page.scene import HOUR_MS, MILLISECOND_NS, Scene, command
 
 Item = dict[str, Any]
 
+BEHIND: Final = "records behind"
+"""How `/ready` says that a partition is only late."""
 RANKS: Final = {"critical": 0, "warning": 1, "info": 2}
 ITEMS_MAX: Final = 60
 SHOWN: Final = {
@@ -60,7 +62,9 @@ def _process(scene: Scene) -> Iterator[Item]:
     if scene.problem:
         yield _item("critical", "worker", "this worker", scene.problem, "pipeline", doc="errors.md")
     for place, why in sorted(scene.not_ready.items()):
-        yield _item("critical", "not ready", place, why, "pipeline", doc="running.md#live-and-ready")
+        late = BEHIND in why
+        severity, kind = ("warning", "late") if late else ("critical", "not ready")
+        yield _item(severity, kind, place, why, "pipeline", doc="running.md#live-and-ready")
 
 
 def _feeds(scene: Scene) -> Iterator[Item]:

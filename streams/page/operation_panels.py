@@ -3,14 +3,12 @@
 from collections import Counter
 from typing import Any, Final
 
-from streams.page.attention import order_behind, scopes
+from streams.page.attention import BEHIND, order_behind, scopes
 from streams.page.scene import Scene, command
 
 LATE_S: Final = 5.0
 """A journal that is silent for longer makes the verdict Late: an idle partition gets a tick every second."""
 LATE_RECORDS: Final = 200
-BEHIND: Final = "records behind"
-"""How `/ready` says that a partition is only late."""
 
 Row = dict[str, Any]
 

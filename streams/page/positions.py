@@ -127,7 +127,7 @@ def _binds(cap: str, symbol: str, cells: list[Mapping[str, Any]]) -> bool:
     if level == "symbol":
         return name == symbol
     if level == "cell":
-        return name.endswith(symbol)
+        return name.endswith(f"/{symbol}")
     if level == "strategy":
         return any(cell["strategy_id"] == name and cell["symbol"] == symbol for cell in cells)
     return True

@@ -16,6 +16,7 @@ from streams.journal.topics import Names
 from streams.monitoring.samples import Histogram
 from streams.monitoring.web import Views, Web
 from streams.page import routes
+from streams.page.operation_panels import LATE_RECORDS
 from streams.page.part import Part, observe
 from streams.page.service import Page
 from streams.stages.sizing import SizingFold
@@ -91,7 +92,7 @@ class WorkerPages:
         found["checkpoint_age_s"] = checkpoint_ages_s(worker.owners)
         found["still_s"] = self._still_s(max((state.now_ns for state in states), default=0))
         found["owners"] = owners(worker.app, worker.names)
-        found["not_ready"] = worker.not_ready()
+        found["not_ready"] = worker.vitals.not_ready(LATE_RECORDS) | worker.watchman.suspects()
         found["latency"] = latency(worker.metrics.histograms["signal_to_allocation_seconds"][()])
         desk = worker.policy.agent.desk.status()
         found["breaker"] = {"state": desk.status, "timeout_s": desk.timeout_s}

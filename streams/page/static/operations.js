@@ -25,8 +25,10 @@ function drawFacts(section) {
     ["Settings", "text", section.settings_hashes.map((hash) => hash.slice(0, 8)).join(" ") || "–"],
     ["Journal time", "text", clock(moved)],
     ["UTC", "text", clock(section.wall_ms)],
+    ...(Math.abs(section.wall_ms - section.now_ms) > 60000 ? [["Clock", "text", "market time"]] : []),
   ];
   const list = byId("facts");
+  while (list.children.length > facts.length) list.lastElementChild.remove();
   facts.forEach(([name, kind, value], at) => {
     let box = list.children[at];
     if (!box) {

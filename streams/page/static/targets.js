@@ -120,11 +120,18 @@ function fillRow(row, item) {
   setText(cells[5], percent(item.weight_ratio));
   setText(cells[6], item.kept ? "kept" : signedUsd(item.to_trade_usd));
   setClass(cells[6], `n ${item.kept ? "dim" : sideOf(item.to_trade_usd)}`);
-  const notes = [...item.bound, ...item.reasons, ...(item.unmanaged ? ["unmanaged"] : [])];
+  const notes = [...item.bound.map(capWord), ...item.reasons, ...(item.unmanaged ? ["unmanaged"] : [])];
   setText(cells[7].firstElementChild, notes.join(", "));
   setAttribute(cells[7], "title", notes.join("\n") || null);
   setAge(cells[8], item.price_ms);
   setClass(cells[8], item.stale ? "n stale-price" : "n");
+}
+
+// A cap of this row in few words: symbol, cell momentum, strategy momentum, portfolio.
+function capWord(cap) {
+  const [level, name = ""] = cap.split(/:(.*)/s);
+  if (level === "strategy") return cap.replace(":", " ");
+  return level === "cell" ? `cell ${name.split("/")[0]}` : level;
 }
 
 function drawEmpty(view, rows) {
