@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from streams.page.scene import HOUR_MS, MILLISECOND_NS, Scene, command
+from streams.page.scene import HOUR_MS, MILLISECOND_NS, NOT_READ_YET, Scene, command
 
 Item = dict[str, Any]
 
@@ -69,7 +69,7 @@ def _process(scene: Scene) -> Iterator[Item]:
 
 def _feeds(scene: Scene) -> Iterator[Item]:
     for name, problem in scene.feeds.items():
-        if problem:
+        if problem and problem != NOT_READ_YET:
             severity = "critical" if name == "allocations" else "info"
             yield _item(severity, "not read", name, problem, "pipeline", doc="dashboard.md")
     if scene.model.unreadable:

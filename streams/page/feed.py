@@ -18,6 +18,7 @@ from streams.kafka import read
 from streams.kafka.connection import Connection, refusal
 from streams.monitoring.rare_log import RareLog
 from streams.page.model import PageModel
+from streams.page.scene import NOT_READ_YET
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ PACE_S, BUSY_PACE_S = 0.2, 1.0
 """Time between two polls, and after one of more than `CHUNK` records."""
 RETRY_S: Final = 3.0
 
-NOT_STARTED: Final = "not read yet"
 Take = Callable[[str, Sequence[Any], bool], None]
 """Takes records of one partition of a topic (logical name), in order; True: they are many."""
 
@@ -70,7 +70,7 @@ class PageFeeds:
 
     async def _keep(self, name: str, topics: Sequence[str], take: Take) -> None:
         """Follow topics; start again after a failure, with the reason told."""
-        self.problems.setdefault(name, NOT_STARTED)
+        self.problems.setdefault(name, NOT_READ_YET)
         while True:
             try:
                 await self._follow(name, topics, take)
@@ -140,7 +140,7 @@ class PageFeeds:
     # -- further back ----------------------------------------------------------------------------------------------
     async def _search_back(self) -> None:
         """Search `allocations` backwards for portfolios that have not decided lately."""
-        while self.problems.get("allocations", NOT_STARTED):
+        while self.problems.get("allocations", NOT_READ_YET):
             await asyncio.sleep(POLL_MS / 1_000)
         whole = True
         for place, first in sorted(self._first.items()):

@@ -13,19 +13,20 @@ Row = dict[str, Any]
 def strategies(scene: Scene) -> Row:
     """Return the weights of each portfolio's strategies, and what was learnt of their cells."""
     newest = list(scene.newest())
+    weighed = [(name, known.weighed) for name, known in sorted(scene.model.portfolios.items()) if known.weighed]
     weights = [
         {
             "portfolio_id": name,
             "strategy_id": strategy,
             "weight": weight,
-            "gross_usd": sum(abs(cell["cents"]) for cell in each.fields["cells"] if cell["strategy_id"] == strategy)
-            / 100,
-            "drifted": strategy in each.fields["drifted_strategies"],
+            "gross_usd": _gross_usd(scene, name, strategy),
+            "drifted": strategy in fields["drifted_strategies"],
+            "weighed_ms": fields["timestamp_ns"] // MILLISECOND_NS,
         }
-        for name, each in newest
-        for strategy, weight in sorted(each.fields["strategy_weights"].items())
+        for name, fields in weighed
+        for strategy, weight in sorted(fields["strategy_weights"].items())
     ]
-    drift = [{"portfolio_id": name, **each.fields["drift"]} for name, each in newest]
+    drift = [{"portfolio_id": name, **fields["drift"]} for name, fields in weighed]
     return {
         "weights": weights[:ROWS_MAX],
         "weights_total": len(weights),
@@ -33,6 +34,14 @@ def strategies(scene: Scene) -> Row:
         "cells": scene.part.get("cells", []),
         "missing": missing_parts(scene, [each.partition for _, each in newest]),
     }
+
+
+def _gross_usd(scene: Scene, portfolio: str, strategy: str) -> float | None:
+    """Return a strategy's gross in the newest allocation."""
+    newest = scene.model.portfolios[portfolio].newest
+    if newest is None:
+        return None
+    return sum(abs(cell["cents"]) for cell in newest.fields["cells"] if cell["strategy_id"] == strategy) / 100
 
 
 def policy(scene: Scene) -> Row:

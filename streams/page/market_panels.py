@@ -74,8 +74,10 @@ def correlations(scene: Scene) -> Row:
         for name, each in scene.newest()
     ]
     grid = scene.part.get("correlation")
-    if grid is not None:
+    if grid is not None and grid["symbols"]:
         missing = ""
+    elif grid is not None:
+        missing = "no bar has closed for two symbols yet"
     elif scene.part:
         missing = "no full decision since this worker started"
     else:

@@ -49,13 +49,15 @@ class ShownDecision(NamedTuple):
 class ShownPortfolio:
     """The newest allocation of a portfolio, and the targets of the one before it."""
 
-    __slots__ = ("before", "chain", "newest")
+    __slots__ = ("before", "chain", "newest", "weighed")
 
     def __init__(self) -> None:
         self.chain = AllocationChain()
         self.newest: ShownDecision | None = None
         self.before: Fields | None = None
         """Targets of the allocation before the newest; None if it was not read."""
+        self.weighed: Fields | None = None
+        """The newest allocation that weighed the strategies; one that only scales, as after a halt, does not."""
 
 
 class SymbolSeen(NamedTuple):
@@ -118,6 +120,7 @@ class PageModel:
         made = ShownDecision(timestamp_ns, partition, offset, decision_id, kept, value, linked)
         known.before = known.newest.fields["targets"] if follows and known.newest is not None else _nothing(sequence)
         known.newest = made
+        known.weighed = kept if kept.get("strategy_weights") else known.weighed
         insort(self.decisions, made, key=lambda each: (each.timestamp_ns, each.partition, each.offset))
         del self.decisions[:-DECISIONS_MAX]
         self._see_symbol(fields, targets, timestamp_ns)

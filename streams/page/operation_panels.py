@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any, Final
 
 from streams.page.attention import BEHIND, order_behind, scopes
-from streams.page.scene import Scene, command
+from streams.page.scene import NOT_READ_YET, Scene, command
 
 LATE_S: Final = 5.0
 """A journal that is silent for longer makes the verdict Late: an idle partition gets a tick every second."""
@@ -17,7 +17,7 @@ def verdict(scene: Scene) -> Row:
     """Return whether decisions are made, in one word, and how old the journal is.
 
     deciding · late · not_ready: of this worker. following: a dashboard reads what the workers publish, and does not
-    know how they are. unread: `allocations` cannot be read.
+    know how they are. reading: the first records are on their way. unread: `allocations` cannot be read.
     """
     partitions = scene.part.get("partitions", {})
     journal_ms = max((each["journal_ms"] for each in partitions.values()), default=None)
@@ -39,8 +39,9 @@ def verdict(scene: Scene) -> Row:
 
 
 def _word(scene: Scene) -> tuple[str, str]:
-    if scene.feeds.get("allocations"):
-        return "unread", scene.feeds["allocations"]
+    problem = scene.feeds.get("allocations")
+    if problem:
+        return ("reading" if problem == NOT_READ_YET else "unread"), problem
     if scene.role == "dashboard":
         return "following", "reads what the workers publish"
     broken = {place: why for place, why in scene.not_ready.items() if BEHIND not in why}

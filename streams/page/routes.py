@@ -38,7 +38,7 @@ def add(app: web.Application, page: Page, connections: Connections) -> None:
         app.router.add_get(route, _file(path))
     for name in SECTIONS:
         app.router.add_get(f"{ROOT}/{name}", _section(page, name))
-    app.router.add_get(f"{ROOT}/decisions/{{decision_id}}", _decision(page))
+    app.router.add_get(f"{ROOT}/decisions/{{decision_id:.+}}", _decision(page))
     app.router.add_get(f"{ROOT}/stream", _stream(page, connections))
     app.router.add_get(f"{ROOT}/openapi.json", _openapi)
 

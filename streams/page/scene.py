@@ -10,6 +10,8 @@ from streams.page.model import PageModel, ShownDecision
 MILLISECOND_NS = 1_000_000
 SECOND_MS = 1_000
 HOUR_MS = 3_600_000
+NOT_READ_YET = "not read yet"
+"""What is wrong with a feed that has just started."""
 
 
 class Scene(NamedTuple):

@@ -14,10 +14,10 @@ from streams.kafka.connection import Connection
 from streams.monitoring.connections import described
 from streams.monitoring.rare_log import RareLog
 from streams.page.board import Board
-from streams.page.feed import NOT_STARTED, PageFeeds
+from streams.page.feed import PageFeeds
 from streams.page.model import PageModel
 from streams.page.part import BOOKS_MAX, Part
-from streams.page.scene import MILLISECOND_NS, Scene
+from streams.page.scene import MILLISECOND_NS, NOT_READ_YET, Scene
 from streams.page.sections import SECTIONS
 
 logger = logging.getLogger(__name__)
@@ -156,14 +156,14 @@ class Page:
         """Note that somebody looks; wait for the first records, but not for long."""
         self.look()
         until = time.monotonic() + FIRST_S
-        while self.feeds.problems.get("allocations", NOT_STARTED) == NOT_STARTED and time.monotonic() < until:
+        while self.feeds.problems.get("allocations", NOT_READ_YET) == NOT_READ_YET and time.monotonic() < until:
             await asyncio.sleep(0.02)
 
     def problem(self) -> str:
         """Return why `allocations` cannot be read; "" if it can, or nobody looks."""
         running = self._running is not None and not self._running.done()
         found = self.feeds.problems.get("allocations", "") if running else ""
-        return "" if found == NOT_STARTED else found
+        return "" if found == NOT_READ_YET else found
 
     async def _encode(self) -> None:
         """Encode the sections anew, at most four times a second; the verdict always, the others if they may differ."""

@@ -44,6 +44,7 @@ export const WORDS = {
   late: ["◐", "Late"],
   not_ready: ["▲", "Not ready"],
   following: ["◆", "Following"],
+  reading: ["○", "Reading"],
   unread: ["▲", "Not read"],
   disconnected: ["✕", "Disconnected"],
   connecting: ["○", "Connecting"],

@@ -1,6 +1,6 @@
 // Panels 7 and 8: strategies and policy.
 
-import { byId, keyed, setAttribute, setClass, setText, show, tableHead, tableRow } from "./dom.js";
+import { byId, keyed, setAge, setAttribute, setClass, setText, show, tableHead, tableRow } from "./dom.js";
 import { count, number, percent, signed, usd } from "./format.js";
 
 const WEIGHTS = [
@@ -8,6 +8,7 @@ const WEIGHTS = [
   { title: "Strategy", kind: "t" },
   { title: "Weight", kind: "n" },
   { title: "Gross USD", kind: "n" },
+  { title: "Weighed", kind: "n", hint: "Age of the decision that weighed the strategies" },
   { title: "Drift", kind: "t" },
 ];
 const CELLS = [
@@ -30,8 +31,9 @@ export function drawStrategies(section) {
     setText(cells[1], item.strategy_id);
     setText(cells[2], percent(item.weight));
     setText(cells[3], usd(item.gross_usd));
-    setText(cells[4], item.drifted ? "▲ drifted" : all ? `${percent(all.ratio)} of portfolio` : "–");
-    setClass(cells[4], item.drifted ? "warning" : "dim");
+    setAge(cells[4], item.weighed_ms);
+    setText(cells[5], item.drifted ? "▲ drifted" : all ? `${percent(all.ratio)} of portfolio` : "–");
+    setClass(cells[5], item.drifted ? "warning" : "dim");
   });
   keyed(byId("cell-table").tBodies[0], section.cells, (row) => `${row.portfolio_id}\n${row.strategy_id}\n${row.symbol}`, () => tableRow(CELLS), (row, item) => {
     const cells = row.cells;

@@ -51,9 +51,9 @@ export function drawCorrelations(section) {
   const table = byId("grid");
   const grid = section.grid;
   show(table.parentElement, Boolean(grid?.symbols.length));
-  setText(byId("correlation-mean"), grid ? `mean ${signed(grid.mean)}` : "");
+  setText(byId("correlation-mean"), grid?.symbols.length ? `mean ${signed(grid.mean)}` : "");
   if (grid?.symbols.length) fillGrid(table, grid);
-  if (!grid) setText(byId("grid-note"), section.missing);
+  if (!grid?.symbols.length) setText(byId("grid-note"), section.missing);
   const held = section.portfolios.filter((each) => each.diversification);
   keyed(byId("diversification"), held, (each) => each.portfolio_id, () => element("p", "note"), (node, each) => {
     const cut = Object.entries(each.penalties).map(([symbol, share]) => `${symbol} ${percent(share, 0)}`);
