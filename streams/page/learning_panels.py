@@ -41,7 +41,8 @@ def _gross_usd(scene: Scene, portfolio: str, strategy: str) -> float | None:
     newest = scene.model.portfolios[portfolio].newest
     if newest is None:
         return None
-    return sum(abs(cell["cents"]) for cell in newest.fields["cells"] if cell["strategy_id"] == strategy) / 100
+    cents = sum(abs(int(cell["cents"])) for cell in newest.fields["cells"] if cell["strategy_id"] == strategy)
+    return cents / 100
 
 
 def policy(scene: Scene) -> Row:

@@ -253,20 +253,23 @@ async def test_hostile_names_are_text_and_forks_are_told(cluster):
 
 async def test_a_token_goes_into_a_form_and_a_wrong_one_is_refused(cluster):
     await cluster.lay()
-    async with dashboard(cluster, "--host", "0.0.0.0", HIMARI_WEB_TOKEN=SECRET) as url, browser() as chromium:
-        async with tab(chromium, url) as opened:
-            await opened.until("() => !document.querySelector('#gate').hidden")
-            await opened.shot("token-dark")
-            assert await opened.findings() == []
-            await opened.page.fill("#token", "a-wrong-token-of-some-length")
-            await opened.page.keyboard.press("Enter")
-            await opened.until("() => document.querySelector('#gate-error').textContent.includes('not accepted')")
-            await opened.page.fill("#token", SECRET)
-            await opened.page.keyboard.press("Enter")
-            await opened.state("live")
-            assert await opened.page.context.cookies() == []
-            kept = json.dumps(await opened.page.evaluate("[{...localStorage}, {...sessionStorage}, location.href]"))
-            assert SECRET not in kept
+    async with (
+        dashboard(cluster, "--host", "0.0.0.0", HIMARI_WEB_TOKEN=SECRET) as url,
+        browser() as chromium,
+        tab(chromium, url) as opened,
+    ):
+        await opened.until("() => !document.querySelector('#gate').hidden")
+        await opened.shot("token-dark")
+        assert await opened.findings() == []
+        await opened.page.fill("#token", "a-wrong-token-of-some-length")
+        await opened.page.keyboard.press("Enter")
+        await opened.until("() => document.querySelector('#gate-error').textContent.includes('not accepted')")
+        await opened.page.fill("#token", SECRET)
+        await opened.page.keyboard.press("Enter")
+        await opened.state("live")
+        assert await opened.page.context.cookies() == []
+        kept = json.dumps(await opened.page.evaluate("[{...localStorage}, {...sessionStorage}, location.href]"))
+        assert SECRET not in kept
 
 
 async def test_a_hidden_tab_closes_its_stream_and_opens_it_again_with_a_whole_snapshot(cluster):
@@ -275,9 +278,10 @@ async def test_a_hidden_tab_closes_its_stream_and_opens_it_again_with_a_whole_sn
         await trade(cluster)
         async with tab(chromium, cluster.page_url) as opened:
             await opened.until("() => document.querySelectorAll('#targets tbody tr').length > 3")
-            hide = """(hidden) => { Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            hide = """(word) => {
+                Object.defineProperty(document, "hidden", { value: word === "hidden", configurable: true });
                 document.dispatchEvent(new Event("visibilitychange")); }"""
-            await opened.page.evaluate(hide, True)
+            await opened.page.evaluate(hide, "hidden")
             await cluster.publish(
                 "signals", sent("late", ("main",), symbol="SOL-USD", action="sell", strategy_id="late")
             )
@@ -285,5 +289,5 @@ async def test_a_hidden_tab_closes_its_stream_and_opens_it_again_with_a_whole_sn
             await opened.page.wait_for_timeout(1_000)
             sequence = (await newest(cluster))["main"]["sequence"]
             assert f"allocation {sequence}" not in await opened.text("#budget-list")
-            await opened.page.evaluate(hide, False)
+            await opened.page.evaluate(hide, "visible")
             await shows(opened, await newest(cluster))
