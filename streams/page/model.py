@@ -115,7 +115,8 @@ class PageModel:
         follows = known.chain.last == sequence - 1 and known.newest is not None
         if not known.chain.take(sequence, previous, hashlib.sha256(value).hexdigest(), skipped=skipped):
             return
-        linked = None if not follows else known.chain.word != "fork" or known.chain.since != sequence
+        broken = known.chain.word == "fork" and known.chain.since == sequence
+        linked = not broken if follows else True if sequence == 1 and not previous else None
         kept = {name: each for name, each in fields.items() if name not in BULKY}
         made = ShownDecision(timestamp_ns, partition, offset, decision_id, kept, value, linked)
         known.before = known.newest.fields["targets"] if follows and known.newest is not None else _nothing(sequence)

@@ -104,7 +104,7 @@ def _rows(scene: Scene, name: str, decision: ShownDecision) -> Iterator[Row]:
         unit = _unit_usd(scene, symbol, target, (before or {}).get(symbol))
         row = _row(fields, symbol, target)
         row |= _held(symbol, fields, held, before, unit, row)
-        if row["quantity"] or row["held_quantity"] or symbol in fields["kept"]:
+        if symbol in targets or row["held_quantity"]:
             yield {"portfolio_id": name, "symbol": symbol, **row, **_freshness(scene, symbol)}
 
 

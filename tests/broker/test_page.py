@@ -15,6 +15,8 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from broker.cluster import PARTITIONS, PATIENCE_S, ROOT, Cluster
+from broker.guarded import member, mutual, rights_of
+from worlds import last, priced, targets
 from worlds import signal as a_signal
 from yarl import URL
 
@@ -154,7 +156,7 @@ async def dashboard(cluster, *more, **environment):
         *command,
         *more,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **cluster.environment, **environment, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
     )
     try:
@@ -163,6 +165,66 @@ async def dashboard(cluster, *more, **environment):
     finally:
         process.send_signal(signals.SIGTERM)
         assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
+
+
+async def test_a_partition_of_another_worker_names_its_owner_and_its_portfolios_are_shown_all_the_same(
+    cluster, tmp_path
+):
+    home = tmp_path / "second"
+    home.mkdir()
+    second = Cluster(cluster.connection, cluster.names, home)
+    await cluster.lay()
+    async with cluster.worker(), second.worker():
+        for symbol in ("BTC-USD", "ETH-USD"):
+            await cluster.price(symbol, 100.0)
+        names = ["main", "alpha", "beta", "gamma"]
+        await cluster.publish("signals", sent("s", names))
+        await cluster.answered([f"s-{number}" for number in range(len(names))])
+        published = await newest(cluster)
+        assert {fields["journal"]["partition"] for fields in published.values()} == {0, 1}
+        owned = []
+        for url in (cluster.page_url, second.page_url):
+            async with aiohttp.ClientSession(url) as session:
+                view = await shown_as(session, "main", published["main"]["sequence"])
+                assert_equal(view, published)
+                owned += await owned_by(session)
+        assert sorted(owned) == [0, 1], "each partition is one worker's"
+
+
+async def owned_by(session):
+    """Return the partitions that a worker's page calls its own, once it names the owner of the other one."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            owners = {row["partition"]: row["owner"] for row in (await section(session, "pipeline"))["partitions"]}
+            here = [partition for partition, owner in owners.items() if owner == "here"]
+            if len(here) == 1 and owners[1 - here[0]] is not None:
+                assert owners[1 - here[0]].startswith("http://")
+                missing = (await section(session, "view"))["missing"]
+                assert missing == [{"partition": 1 - here[0], "owner": owners[1 - here[0]]}]
+                return here
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.kafka
+@pytest.mark.long
+async def test_with_a_readers_rights_a_dashboard_shows_allocations_and_says_what_it_may_not_read(
+    guarded_broker, names, tmp_path
+):
+    plain = Cluster(guarded_broker.plain, names, tmp_path)
+    await plain.lay()
+    driver = priced()
+    driver.publish("signals", a_signal(driver.now_ns))
+    driver.advance(1.0)
+    place = TopicPartition(names.topic("allocations"), 0)
+    await append_to(plain, place, [record.value for record in driver.read("allocations")])
+    await guarded_broker.allow("reader", *rights_of(names, "reader"))
+    reader = member(guarded_broker, mutual, "reader", names, tmp_path)
+    async with dashboard(reader) as url, aiohttp.ClientSession(url) as session:
+        view = await shown_as(session, "main", last(driver)["sequence"])
+        assert {row["symbol"]: row["target_usd"] for row in view["rows"]} == targets(last(driver))
+        assert "ACLs hide it" in (await section(session, "orders"))["problem"]
+        assert "ACLs hide it" in (await section(session, "dead-letters"))["problem"]
+        assert (await section(session, "verdict"))["verdict"] == "following"
 
 
 async def test_a_hostile_record_is_shown_as_the_text_that_it_is_and_a_broken_one_is_counted(cluster):

@@ -11,7 +11,7 @@ const known = (value) => value !== null && value !== undefined;
 
 export const usd = (value) => (known(value) ? minus(cents.format(value)) : UNKNOWN);
 export const wholeUsd = (value) => (known(value) ? minus(whole.format(value)) : UNKNOWN);
-export const signedUsd = (value) => (known(value) ? (value > 0 ? "+" : "") + usd(value) : UNKNOWN);
+export const signedUsd = (value) => (known(value) ? (value >= 0.005 ? "+" : "") + usd(Math.abs(value) < 0.005 ? 0 : value) : UNKNOWN);
 export const quantity = (value) => (known(value) ? minus(coins.format(value)) : UNKNOWN);
 export const price = (value) => (known(value) ? prices.format(value) : UNKNOWN);
 export const percent = (value, digits = 1) => (known(value) ? `${minus((100 * value).toFixed(digits))} %` : UNKNOWN);

@@ -70,10 +70,13 @@ function redraw(name) {
 
 function draw() {
   frame = 0;
+  const began = performance.now();
   for (const name of dirty) if (state.sections[name]) DRAW[name]?.(state.sections[name]);
   dirty.clear();
   tickAges();
   judge();
+  performance.clearMeasures("draw");
+  performance.measure("draw", { start: began });
 }
 
 // -- ages and liveness -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ function drawFacts(section) {
   const moved = section.journal_ms ?? section.newest_decision_ms;
   const facts = [
     [section.journal_ms === null ? "Last decision" : "Journal", "age", moved],
-    ["Partitions", "text", section.role === "dashboard" ? `${section.partitions || "–"}, read all` : `${section.owned.length} of ${section.partitions || "–"}`],
+    ["Partitions", "text", section.role === "dashboard" ? (section.partitions ? `all ${section.partitions} read` : "–") : `${section.owned.length} of ${section.partitions || "–"}`],
     ["Settings", "text", section.settings_hashes.map((hash) => hash.slice(0, 8)).join(" ") || "–"],
     ["Journal time", "text", clock(moved)],
     ["UTC", "text", clock(section.wall_ms)],

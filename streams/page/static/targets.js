@@ -171,6 +171,7 @@ const LEVELS = [["portfolio", "total"], ["strategy", "strategy"], ["position", "
 
 export function drawBudgets(page, view) {
   const portfolios = view.portfolios.filter((each) => !chosen || each.portfolio_id === chosen);
+  setText(byId("budgets-note"), portfolios.length ? "" : "No portfolio has an allocation yet.");
   keyed(byId("budget-list"), portfolios, (each) => each.portfolio_id, makePortfolio, fillPortfolio);
 }
 

@@ -87,7 +87,7 @@ def test_what_was_before_the_first_allocation_read_is_unknown():
 def test_decisions_say_whether_they_follow_the_one_before():
     values = chained(2)
     model = fed([*values, allocation(3, "forged")])
-    assert [each.linked for each in model.decisions] == [None, True, False]
+    assert [each.linked for each in model.decisions] == [True, True, False]
 
 
 def test_the_last_decisions_are_kept_in_order_of_time():
