@@ -66,8 +66,8 @@ class MonitoringSettings(Frozen):
     metrics_enabled: bool = Field(default=True, description="whether /metrics is served")
     metrics_host: Host = Field("127.0.0.1", description="address of /metrics")
     metrics_port: Port = Field(9090, description="port of /metrics; 0: any free one")
-    web_host: Host = Field("127.0.0.1", description="address of the dashboard and the API")
-    web_port: Port = Field(6066, description="port of the dashboard and the API; 0: any free one")
+    web_host: Host = Field("127.0.0.1", description="address of the page and its API")
+    web_port: Port = Field(6066, description="port of the page and its API; 0: any free one")
     log_level: LogLevel = Field("WARNING", description="lowest severity that is logged")
     stuck_after_s: Annotated[float, Ge(2), Le(3_600)] = Field(
         60.0, description="seconds without progress in one part after which the worker stops"

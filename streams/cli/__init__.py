@@ -21,6 +21,7 @@ GROUPS = {
         "broker": "streams.cli.broker:broker",
         "topics": "streams.cli.topics:topics",
         "worker": "streams.cli.worker:worker",
+        "dashboard": "streams.cli.dashboard:dashboard",
     },
     "Send and follow": {
         "publish": "streams.cli.topics:publish",

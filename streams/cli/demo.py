@@ -1,6 +1,10 @@
 """`himari demo`: the whole pipeline on a simulated or historical market."""
 
+import os
+import sys
+import webbrowser
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ DAYS = ("week_before", "on_the_day")
     metavar="mock|URL",
     help="Ask a policy about each signal. A URL that ends in /predict gets plain JSON, any other one OIP v2.",
 )
-@click.option("--no-open", is_flag=True, help="No effect; kept for compatibility.")
+@click.option("--no-open", is_flag=True, help="Do not open the page in a browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.argument("more", nargs=-1, type=FILE)
 def demo(
@@ -60,7 +64,6 @@ def demo(
 
     Without --data the market is simulated. Further candle files may follow as arguments.
     """
-    del no_open
     files = (*data, *more)
     if rl is not None and files:
         msg = "history is replayed faster than a policy can answer"
@@ -70,7 +73,8 @@ def demo(
     if rl != "mock":
         policy_url("rl", rl)
     market = candle_market(files, symbols, tolerant=tolerant)
-    summary = uvloop.run(_run(Options(seconds, files, seed, kafka, as_json, rl), market))
+    options = Options(seconds, files, seed, kafka, as_json, rl, partial(_page, no_open=no_open or as_json))
+    summary = uvloop.run(_run(options, market))
     if as_json:
         say_json(summary)
     else:
@@ -78,6 +82,18 @@ def demo(
     audit = summary["audit"]
     if audit["mismatched"] or audit["chain_broken"]:
         click.get_current_context().exit(4)
+
+
+def _page(url: str, *, no_open: bool) -> None:
+    """Print the address of the page, and open it if somebody sits at the terminal."""
+    say(f"himari: page {url}", err=True)
+    if not no_open and sys.stderr.isatty() and _has_browser():
+        webbrowser.open(url)
+
+
+def _has_browser() -> bool:
+    """Return whether a browser can have a window here; a text browser would take over the terminal."""
+    return sys.platform in {"darwin", "win32"} or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 async def _run(options: Options, market: list[Candles]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from streams.cli.terminal import LogFormatter, say
 from streams.worker import descriptors
 from streams.worker.drain import drain_all
 from streams.worker.run import leave
-from streams.worker.worker import prepare
+from streams.worker.worker import Worker, prepare
 
 
 @click.command()
@@ -55,14 +55,17 @@ async def _run(found: Loaded, path: str | None) -> NoReturn:
     overrides = {"kafka.bootstrap_servers": settings.kafka.bootstrap_servers}
     watch = FileWatch(path, os.environ, overrides) if path else None
     ready = await prepare(settings, connection(settings), clock().now_ns, watch)
-    announce = asyncio.create_task(_announce(ready.not_ready))
+    announce = asyncio.create_task(_announce(ready))
     code = await ready.run()
     announce.cancel()
     leave(code)
 
 
-async def _announce(not_ready: object) -> None:
-    """Print a line on stderr when the worker starts to decide."""
-    while callable(not_ready) and not_ready():
+async def _announce(started: Worker) -> None:
+    """Print the address of the page on stderr once it is served, and a line when the worker starts to decide."""
+    while not started.page_url:
+        await asyncio.sleep(0.1)
+    say(f"himari: page {started.page_url}", err=True)
+    while started.not_ready():
         await asyncio.sleep(0.1)
     say("himari: worker ready", err=True)

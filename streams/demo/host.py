@@ -14,6 +14,9 @@ from streams.demo.environment import DemoEnvironment
 from streams.processing.clock import ENVIRONMENT, Clock
 from streams.worker.worker import prepare
 
+PAGE = b"himari: page "
+"""How a worker says the address of its page."""
+
 
 class RunningWorker:
     """A worker in this process or in a separate one, and the clock of the demo's market."""
@@ -24,6 +27,8 @@ class RunningWorker:
         self.process: asyncio.subprocess.Process | None = None
         self.stopping = asyncio.Event()
         self.clock_runs = False
+        self.page_url = ""
+        """Address of the worker's page."""
 
     def now_ns(self) -> int:
         """Return the market's time; frozen at the start until `start_clock`."""
@@ -87,6 +92,7 @@ async def _start_here(started: RunningWorker, environment: DemoEnvironment) -> N
     while made.not_ready():
         started.check()
         await asyncio.sleep(0.02)
+    started.page_url = made.page_url
 
 
 async def _start_process(started: RunningWorker, environment: DemoEnvironment, folder: Path) -> None:
@@ -108,5 +114,8 @@ async def _start_process(started: RunningWorker, environment: DemoEnvironment, f
     async for line in started.process.stderr:
         if b"worker ready" in line:
             break
+        if line.startswith(PAGE):
+            started.page_url = line.removeprefix(PAGE).decode().strip()
+            continue
         sys.stderr.write(line.decode(errors="replace"))
     started.check()

@@ -54,6 +54,8 @@ class Options(NamedTuple):
     as_json: bool
     rl: str | None = None
     """`mock`, or the URL of a policy; None asks no policy."""
+    page: Callable[[str], None] | None = None
+    """Called with the address of the page once it is served."""
 
 
 async def run(options: Options, files: Sequence[Candles] = ()) -> dict[str, Any]:
@@ -138,6 +140,7 @@ async def _live(environment: DemoEnvironment, options: Options, dashboard: Dashb
         head_start_ns = PROCESS_START_S * SECOND_NS if options.kafka else 0
         clock = Clock(simulation.live_start_ns, FACTOR, time.time_ns() + head_start_ns)
         worker = await stack.enter_async_context(hosted(environment, clock, folder, apart=options.kafka))
+        _say_page(options, worker)
         await stack.enter_async_context(_watching(environment, stats, dashboard))
         await loading
         await _drain(worker, stats)
@@ -149,7 +152,7 @@ async def _live(environment: DemoEnvironment, options: Options, dashboard: Dashb
             drawing.cancel()
             _look(screen, stats)
         await worker.stop()
-        return await _summary(environment, stats, [])
+        return await _summary(environment, stats, [], worker.page_url)
 
     return show
 
@@ -168,6 +171,7 @@ async def _history(
         loading = asyncio.create_task(asyncio.to_thread(stats.correlations.load))
         clock = Clock(start_ns, 1, time.time_ns())
         worker = await stack.enter_async_context(hosted(environment, clock, folder, apart=options.kafka))
+        _say_page(options, worker)
         await stack.enter_async_context(_watching(environment, stats, dashboard))
         feeder = _feeder(environment, start_ns)
         with Screen(dashboard) as screen:
@@ -179,9 +183,14 @@ async def _history(
             drawing.cancel()
             _look(screen, stats)
         await worker.stop()
-        return await _summary(environment, stats, files)
+        return await _summary(environment, stats, files, worker.page_url)
 
     return show
+
+
+def _say_page(options: Options, worker: RunningWorker) -> None:
+    if options.page is not None and worker.page_url:
+        options.page(worker.page_url)
 
 
 def _feeder(environment: DemoEnvironment, start_ns: int) -> Feeder:
@@ -297,7 +306,9 @@ async def _watching(environment: DemoEnvironment, stats: DemoStatistics, dashboa
 
 
 # -- the end --------------------------------------------------------------------------------------------------
-async def _summary(environment: DemoEnvironment, stats: DemoStatistics, files: Sequence[Candles]) -> dict[str, Any]:
+async def _summary(
+    environment: DemoEnvironment, stats: DemoStatistics, files: Sequence[Candles], page_url: str
+) -> dict[str, Any]:
     """Verify every allocation and return the summary. Candles are identified by their opening time."""
     hours, answers = CascadeHours(files[0].width_s if files else 0), PolicyAnswers()
 
@@ -323,5 +334,5 @@ async def _summary(environment: DemoEnvironment, stats: DemoStatistics, files: S
         "correlation": cascade_day.report(files, hours.worst_day()),
         "data": candles.found(files)._asdict(),
         "skipped_rows": [text for each in files for text in each.skipped],
-        "dashboard_url": None,
+        "dashboard_url": page_url,
     }

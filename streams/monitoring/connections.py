@@ -17,6 +17,8 @@ from streams.monitoring.rare_log import RareLog
 
 CONNECTIONS_MAX: Final = 64
 """Open connections of one listener."""
+STREAMS_MAX: Final = 40
+"""Of these, connections that stream; the others always find room beside them."""
 BACKLOG: Final = 16
 """Connections that wait to be accepted; all of them are accepted at once, beyond the maximum for a moment."""
 HEAD_S: Final = 5.0
@@ -34,11 +36,13 @@ class Connections:
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         """Without a complete request, and when they are closed."""
         self._asking: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._streaming: dict[web.RequestHandler, None] = {}
+        """Whose answer has no end; they have no time limit, and never make room."""
         self.refused = RareLog(logger)
 
     def __len__(self) -> int:
         """Return the number of open connections."""
-        return len(self._silent) + len(self._asking)
+        return len(self._silent) + len(self._asking) + len(self._streaming)
 
     def opened(self, connection: web.RequestHandler) -> None:
         """Take a new connection; the oldest silent one, or else the oldest, has to make room for it."""
@@ -55,8 +59,17 @@ class Connections:
             timer.cancel()
             self._asking[connection] = _later(ANSWER_S, connection)
 
+    def streams(self, connection: web.RequestHandler) -> bool:
+        """Let a connection that has asked stream without a time limit; False if too many do."""
+        if len(self._streaming) >= STREAMS_MAX or connection not in self._asking:
+            return False
+        self._asking.pop(connection).cancel()
+        self._streaming[connection] = None
+        return True
+
     def closed(self, connection: web.RequestHandler) -> None:
         """Forget a connection."""
+        self._streaming.pop(connection, None)
         timer = self._silent.pop(connection, None) or self._asking.pop(connection, None)
         if timer is not None:
             timer.cancel()

@@ -1,4 +1,4 @@
-"""HTTP pages of a worker: `/live`, `/ready` and `/state` on one port, `/metrics` on another.
+"""HTTP pages of a worker: `/live`, `/ready`, `/state` and the page on one port, `/metrics` on another.
 
 They may be served from a separate thread: `Views.ask` then runs each question in the worker's event loop, and a loop
 that does not answer in time is reported as such. They listen on 127.0.0.1 and accept only host names of this machine.
@@ -45,6 +45,11 @@ async def directly(question: Callable[[], Any]) -> Any:
     return question()
 
 
+def nothing_open(_path: str) -> bool:
+    """Return False: every path needs the token, if there is one."""
+    return False
+
+
 class Views(NamedTuple):
     """Data sources of the pages, called at each request in the worker's event loop, except `not_alive`."""
 
@@ -56,6 +61,10 @@ class Views(NamedTuple):
     not_alive: Problem = str
     """Why the worker should be restarted; called in the event loop of the pages."""
     ask: Ask = directly
+    mount: Callable[[web.Application, Connections], None] | None = None
+    """Adds the routes of the page for browsers; None: there is none."""
+    is_shell: Callable[[str], bool] = nothing_open
+    """Whether a path holds no data and needs no token."""
 
 
 class ListenAddress(NamedTuple):
@@ -128,6 +137,12 @@ class Web:
         """The ports in use: `web` and `metrics`; for port 0, the one chosen by the operating system."""
         return {name: runner.addresses[0][1] for name, runner in self._runners.items() if runner.addresses}
 
+    @property
+    def url(self) -> str:
+        """Address of the page for browsers; "" while it is not served."""
+        port = self.ports.get("web")
+        return "" if port is None else f"http://{_written(self.places['web'].host)}:{port}/"
+
     async def _become(self, wanted: Mapping[str, ListenAddress]) -> None:
         """Close listeners whose address changes, then open the missing ones, so that a port can pass between them."""
         for name in [name for name, place in self._listening.items() if wanted.get(name) != place]:
@@ -139,7 +154,10 @@ class Web:
 
     async def _listen(self, name: str, place: ListenAddress) -> None:
         connections = Connections()
-        app = PAGES[name](self._views, _guard(_token(place.host, self._environment), connections))
+        guard = _guard(_token(place.host, self._environment), connections, self._views.is_shell)
+        app = PAGES[name](self._views, guard)
+        if name == "web" and self._views.mount is not None:
+            self._views.mount(app, connections)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -201,7 +219,7 @@ def _token(host: str, environment: Mapping[str, str]) -> str | None:
     return token
 
 
-def _guard(token: str | None, connections: Connections) -> Middleware:
+def _guard(token: str | None, connections: Connections, is_shell: Callable[[str], bool]) -> Middleware:
     """Return the middleware that checks the token or, if none is needed, that the host name is a loopback name.
 
     The host check prevents DNS rebinding: web pages whose own name resolves to 127.0.0.1.
@@ -210,7 +228,7 @@ def _guard(token: str | None, connections: Connections) -> Middleware:
     async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is None and not is_loopback(_name(request.host)):
             return _json({"error": "host must be 127.0.0.1 or localhost"}, HTTPStatus.FORBIDDEN)
-        if token is not None and not _bears(request, token):
+        if token is not None and not is_shell(request.path) and not _bears(request, token):
             answer = _json({"error": "a bearer token is required"}, HTTPStatus.UNAUTHORIZED)
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
@@ -242,6 +260,12 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
+
+
+def _written(host: str) -> str:
+    """Return a host as a URL has it: `::1` → `[::1]`; an address of all interfaces becomes that of this machine."""
+    named = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 only compared
+    return f"[{named}]" if ":" in named else named
 
 
 def _verdict(question: str, problem: str, parts: Mapping[str, str] | None = None) -> web.Response:

@@ -366,6 +366,11 @@ class Processor:
             elapsed_ns = self._clock() - captured.began_ns
             self._observer.checkpointed(captured.progress.offset, len(captured.batch.changes), elapsed_ns)
 
+    @property
+    def checkpoint_age_ns(self) -> int:
+        """Time since the last checkpoint was captured, on the processor's clock."""
+        return self._clock() - self._since_ns
+
     # -- phases ------------------------------------------------------------------------------------------------------
     @asynccontextmanager
     async def _step(self) -> AsyncIterator[None]:

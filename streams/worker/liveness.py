@@ -58,14 +58,17 @@ class Vitals:
         return {self._names.topic(owner.stage.source): owner for owner in self._known}
 
     # -- questions -----------------------------------------------------------------------------------------------------
-    def not_ready(self) -> dict[str, str]:
-        """Return, by partition or topic, why decisions here are not made or not up to date."""
+    def not_ready(self, records: int = 0) -> dict[str, str]:
+        """Return, by partition or topic, why decisions here are not made or not up to date.
+
+        `records`: how many a partition may be behind, if that is more than the setting.
+        """
         assigned = self._assigned()
         if assigned is None:
             return {"consumer": "not started"}
         here = {tp.topic for tp in assigned}
         missing = {topic: "no partition assigned" for topic in self._owners if topic not in here}
-        found = {work.place: late(work, self._lag_records()) for work in self._partitions(assigned)}
+        found = {work.place: late(work, max(self._lag_records(), records)) for work in self._partitions(assigned)}
         return missing | {place: why for place, why in found.items() if why}
 
     def all(self) -> tuple[Vital, ...]:

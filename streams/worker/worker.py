@@ -25,7 +25,6 @@ from streams.kafka.sources import epochs, refuse_recreated, take_part
 from streams.monitoring.diagnostics import describe
 from streams.monitoring.metrics import Metrics
 from streams.monitoring.policy import PolicyMetrics
-from streams.monitoring.web import Views, Web
 from streams.processing import crashpoints
 from streams.processing.ports import Send
 from streams.processing.processor import Processor
@@ -37,6 +36,7 @@ from streams.worker.application import new_app, own
 from streams.worker.faust_ports import FaustPorts, make_tables
 from streams.worker.hot_reload import Reload, Taker
 from streams.worker.liveness import Vitals
+from streams.worker.pages import WorkerPages, address
 from streams.worker.partition_owners import OwnedPartition, StageOwner
 from streams.worker.policy import KEYS as POLICY_KEYS
 from streams.worker.policy import WorkerPolicy, ask_on
@@ -102,6 +102,7 @@ class Worker:
             chunk_records=settings.kafka.chunk_records,
             fetch_max_wait_ms=self._fetch_wait_ms(settings),
             session_timeout_s=settings.kafka.session_timeout_s,
+            canonical_url=address(settings),
         )
         self.owners: list[StageOwner] = []
         self.vitals = Vitals(
@@ -120,7 +121,8 @@ class Worker:
                 self._take_in(stage)
         self.policy = WorkerPolicy(settings, clock=clock, send=self.send, metrics=PolicyMetrics(self.metrics))
         ask_on(self.app, self.names.topic(POLICY.source), self.policy.agent)
-        self.pages = self._web(settings)
+        self.page = WorkerPages(self, settings)
+        self.pages = self.page.web(settings)
 
     @property
     def settings(self) -> Settings:
@@ -200,6 +202,11 @@ class Worker:
             await ports.send(sends)
 
     # -- running ---------------------------------------------------------------------------------------------------
+    @property
+    def page_url(self) -> str:
+        """Address of the page for browsers; "" before it is served."""
+        return self.pages.url
+
     async def run(self, stop: asyncio.Event | None = None) -> int:
         """Run until a signal, `stop` or a crash; return the exit code."""
         await self.watchman.start()
@@ -232,19 +239,6 @@ class Worker:
             self._end_tasks()
             await self.policy.stop()
 
-    def _web(self, settings: Settings) -> Web:
-        monitoring = settings.monitoring
-        watch = self.watchman
-        views = Views(self.metrics.registry, self.state, self.not_ready, watch.not_alive, watch.ask)
-        metrics_port = monitoring.metrics_port if monitoring.metrics_enabled else None
-        return Web(
-            views,
-            host=monitoring.web_host,
-            port=monitoring.web_port,
-            metrics_port=metrics_port,
-            metrics_host=monitoring.metrics_host,
-        )
-
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -271,7 +265,7 @@ class Worker:
         """Take the settings that the folds have, and report how far they are; does not wait for a chunk."""
         while True:
             await asyncio.sleep(ELAPSE_S)
-            for offset, fold in self._sizing():
+            for offset, fold in self.sizing():
                 if fold.state.progress is not None:
                     self.params = fold.state.params
                     self._in_force = fold.state.settings_hash
@@ -308,7 +302,7 @@ class Worker:
         )
 
     async def _move_pages(self, settings: Settings) -> None:
-        await self.watchman.run(self.pages.move(self._web(settings)))
+        await self.watchman.run(self.pages.move(self.page.web(settings)))
 
     async def _change_policy(self, settings: Settings) -> None:
         await self.policy.change(settings)
@@ -327,7 +321,7 @@ class Worker:
         return max(settings.kafka.fetch_max_wait_ms, EMBEDDED_WAIT_MS if self._embedded else 0)
 
     # -- health ----------------------------------------------------------------------------------------------------
-    def _sizing(self) -> list[tuple[int, SizingFold]]:
+    def sizing(self) -> list[tuple[int, SizingFold]]:
         """Return the journal partitions folded here: last offset folded, and the fold."""
         kept = [owner.kept[partition] for owner in self.owners for partition in sorted(owner.processors)]
         return [(each.processor.offset, each.fold) for each in kept if isinstance(each.fold, SizingFold)]
@@ -347,7 +341,7 @@ class Worker:
         return {
             "journal_id": self.began.journal_id,
             "restart_required": {key: waiting._asdict() for key, waiting in self.reload.waiting.items()},
-            "partitions": [{"offset": offset, **describe(fold.state)} for offset, fold in self._sizing()],
+            "partitions": [{"offset": offset, **describe(fold.state)} for offset, fold in self.sizing()],
         }
 
 

@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from config.settings import Settings
 from streams.audits.verify import Verdict
+from streams.demo.host import PAGE
 from streams.journal.genesis import genesis, new_journal_id
 from streams.journal.topics import Names
 from streams.kafka import admin, read
@@ -50,6 +51,8 @@ class Cluster:
         """
         self.connection, self.names, self.folder, self.environment = connection, names, folder, environment
         self.code = code
+        self.page_url = ""
+        """Address of the page of the worker that was started last."""
         self.settings = Settings.model_validate(
             {
                 "kafka": {
@@ -104,6 +107,8 @@ class Cluster:
         async with asyncio.timeout(PATIENCE_S):
             async for line in process.stderr:
                 said.append(line.decode())
+                if line.startswith(PAGE):
+                    self.page_url = line.removeprefix(PAGE).decode().strip()
                 if b"worker ready" in line:
                     return process
         raise AssertionError("".join(said))
