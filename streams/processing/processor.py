@@ -21,8 +21,7 @@ from streams.processing.published_outputs import PublishedOutputs
 TEN_SECONDS_NS = 10_000_000_000
 PART_SENDS_MAX = 2_000
 PART_NS_MAX = 100_000_000
-"""Outputs, or time, after which a chunk is published before it is folded on: one record may lead to thousands of
-decisions, and meanwhile the loop has to turn, for pages and for other partitions."""
+"""Outputs, or time, after which a chunk is published before it is folded on: pages and other partitions wait for it."""
 
 
 class CapturedCheckpoint(NamedTuple):
@@ -97,6 +96,11 @@ class Processor:
     def records(self) -> dict[RecordKey, bytes]:
         """Return the records of the last acknowledged checkpoint."""
         return self._ledger.records()
+
+    @property
+    def checkpoint_age_ns(self) -> int:
+        """Time since the last checkpoint was captured, on the processor's clock."""
+        return self._clock() - self._since_ns
 
     @property
     def meets_known(self) -> bool:
@@ -216,8 +220,7 @@ class Processor:
     async def take(self, records: Sequence[Record], acknowledge: Callable[[], None]) -> None:
         """Fold a chunk and publish what it decides; write a checkpoint if one is due.
 
-        `acknowledge` is called once, after the checkpoint that covers the chunk. Records at or below `offset` are
-        skipped.
+        `acknowledge` is called once, after the checkpoint that covers the chunk. Records up to `offset` are skipped.
 
         Raises:
             ProcessorStopped: the source's offsets have a gap, or an output differs from the one published before.
@@ -226,7 +229,7 @@ class Processor:
             done = await self._take_part(records, 0)
             while done < len(records):
                 if self._leaving:
-                    return
+                    return  # the next owner continues after the part
                 if self._is_due():
                     await self._checkpoint(self.background)
                 done = await self._take_part(records, done)
@@ -235,10 +238,7 @@ class Processor:
                 await self._checkpoint(self.background)
 
     def leave_off(self) -> None:
-        """Let `take` return after the part that it folds: a worker that stops does not wait for a long chunk.
-
-        The chunk is not acknowledged; after a checkpoint the next owner continues after the part.
-        """
+        """Let `take` return after the part in progress, without acknowledging: a stop does not wait for a long chunk."""
         self._leaving = True
 
     async def _take_part(self, records: Sequence[Record], first: int) -> int:
@@ -365,11 +365,6 @@ class Processor:
         if self._observer is not None:
             elapsed_ns = self._clock() - captured.began_ns
             self._observer.checkpointed(captured.progress.offset, len(captured.batch.changes), elapsed_ns)
-
-    @property
-    def checkpoint_age_ns(self) -> int:
-        """Time since the last checkpoint was captured, on the processor's clock."""
-        return self._clock() - self._since_ns
 
     # -- phases ------------------------------------------------------------------------------------------------------
     @asynccontextmanager

@@ -92,18 +92,7 @@ class Worker:
         )
         ahead_ns = int(settings.kafka.max_ahead_s * 1e9)
         self.context = Context(settings.topics.partitions, lambda: self.params, clock, self.metrics, headers, ahead_ns)
-        self.app = new_app(
-            self.names,
-            connection,
-            data_dir=Path(settings.kafka.data_dir),
-            batched=[stage.source for stage in TOPOLOGY],
-            sparse=[stage.source for stage in TOPOLOGY if not (isinstance(stage, Stage) and stage.contiguous)],
-            idempotent=not embedded,
-            chunk_records=settings.kafka.chunk_records,
-            fetch_max_wait_ms=self._fetch_wait_ms(settings),
-            session_timeout_s=settings.kafka.session_timeout_s,
-            canonical_url=address(settings),
-        )
+        self.app = self._new_app(settings)
         self.owners: list[StageOwner] = []
         self.vitals = Vitals(
             self.app,
@@ -130,6 +119,20 @@ class Worker:
         return self.reload.running
 
     # -- building --------------------------------------------------------------------------------------------------
+    def _new_app(self, settings: Settings) -> faust.App:
+        return new_app(
+            self.names,
+            self.connection,
+            data_dir=Path(settings.kafka.data_dir),
+            batched=[stage.source for stage in TOPOLOGY],
+            sparse=[stage.source for stage in TOPOLOGY if not (isinstance(stage, Stage) and stage.contiguous)],
+            idempotent=not self._embedded,
+            chunk_records=settings.kafka.chunk_records,
+            fetch_max_wait_ms=self._fetch_wait_ms(settings),
+            session_timeout_s=settings.kafka.session_timeout_s,
+            canonical_url=address(settings),
+        )
+
     def _own(self, stage: Stage) -> StageOwner:
         tables = make_tables(self.app, stage.source)
 
