@@ -238,7 +238,7 @@ class Processor:
                 await self._checkpoint(self.background)
 
     def leave_off(self) -> None:
-        """Let `take` return after the part in progress, without acknowledging: a stop does not wait for a long chunk."""
+        """Let `take` return after the part in progress, unacknowledged: a stop does not wait for a long chunk."""
         self._leaving = True
 
     async def _take_part(self, records: Sequence[Record], first: int) -> int:

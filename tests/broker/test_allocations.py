@@ -10,7 +10,7 @@ from streams.kafka import admin
 from streams.kafka import allocations as source
 from streams.kafka.append import OutgoingRecord, append
 
-pytestmark = [pytest.mark.broker, pytest.mark.everyday]
+pytestmark = [pytest.mark.broker]
 
 PORTFOLIOS = ("main", "alpha", "beta", "gamma")
 

@@ -15,7 +15,7 @@ from streams.backtest.request import Request
 from streams.kafka import admin, read
 from streams.kafka.journal_origin import begin
 
-pytestmark = [pytest.mark.broker, pytest.mark.everyday]
+pytestmark = [pytest.mark.broker]
 
 
 def archived(folder: Path, topic: str) -> list[bytes]:

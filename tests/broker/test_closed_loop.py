@@ -32,7 +32,9 @@ async def priced(cluster: Cluster) -> bool:
     return all(sum(symbol.encode() in step for step in steps) >= PARTITIONS for symbol in PRICES)
 
 
-@pytest.mark.parametrize("equity", [True, False], ids=["with equity", "without"])
+@pytest.mark.parametrize(
+    "equity", [pytest.param(True, id="with equity"), pytest.param(False, id="without", marks=pytest.mark.long)]
+)
 async def test_a_client_that_fills_exactly_and_reports_after_each_fill_sees_no_more_than_it_asked_for(
     kafka_broker, names, tmp_path, equity
 ):
@@ -73,6 +75,7 @@ async def test_a_client_that_fills_exactly_and_reports_after_each_fill_sees_no_m
     assert await dead_letters(cluster.connection, names) == {}
 
 
+@pytest.mark.long
 async def test_the_paper_broker_at_20_signals_a_second_trades_what_signals_ask_for_and_lets_posteriors_move(
     kafka_broker, names, tmp_path
 ):

@@ -42,7 +42,6 @@ def some_signals(first: int, count: int):
     ]
 
 
-@pytest.mark.everyday
 async def test_without_topics_a_worker_says_what_to_run_and_exits_6(cluster):
     code, _, err = await cluster.himari("worker")
     assert code == 6
@@ -101,7 +100,6 @@ async def test_settings_are_applied_through_the_journal_and_every_partition_answ
         assert found["position_size_usd"] == 1_800.0
 
 
-@pytest.mark.everyday
 async def test_a_killed_worker_loses_nothing_and_doubles_nothing(cluster):
     await cluster.lay()
     sent = 0

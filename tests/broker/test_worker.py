@@ -20,7 +20,7 @@ from streams.kafka import admin, read
 from streams.kafka.append import OutgoingRecord, append
 from streams.kafka.connection import Connection
 
-pytestmark = [pytest.mark.broker, pytest.mark.everyday]
+pytestmark = [pytest.mark.broker]
 
 PARTITIONS = 2
 TOY = Path(__file__).with_name("toy.py")
