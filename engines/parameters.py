@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 import orjson
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from pydantic import Field, model_validator
 
 from engines.numerics.exact import exp
 from schemas.base import Frozen
+from schemas.units import Id, StrategyId
 from schemas.vocabulary import PolicyMode, Regime, StalePrice, Unmanaged
 
 Positive = Annotated[float, Gt(0)]
 Ratio = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Gt(0), Lt(1)]
 AtLeastOne = Annotated[int, Ge(1)]
+AllowedStrategies = Annotated[dict[Id, Annotated[list[StrategyId], MaxLen(200)]], MaxLen(1_000)]
 
 
 class DrawdownBound(Frozen):
@@ -327,6 +329,9 @@ class PortfolioParams(Frozen):
     )
     stale_price: StalePrice = Field("hold", description="cells without a fresh price: keep the position, or go flat")
     unmanaged: Unmanaged = Field("ignore", description="positions that never had a target: ignore, or flatten them")
+    allowed_strategies: AllowedStrategies = Field(
+        default_factory=dict, description="strategies by portfolio; a portfolio that is not named takes any"
+    )
 
 
 class GateParams(Frozen):

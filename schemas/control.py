@@ -1,4 +1,4 @@
-"""Operator commands: settings, trading states, portfolio value, policy mode."""
+"""Operator commands: settings, trading states, portfolio value, policy mode, slots to be freed."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -16,6 +16,9 @@ Scope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy|sym
 
 PolicyScope = Annotated[str, StringConstraints(pattern=r"^(all|(portfolio|strategy):[A-Za-z0-9._:/-]{1,64})$")]
 """all, portfolio:P or strategy:S."""
+
+ForgetScope = Annotated[str, StringConstraints(pattern=r"^(portfolio|strategy):[A-Za-z0-9._:/-]{1,64}$")]
+"""portfolio:P or strategy:S."""
 
 
 class SettingsChange(Message):
@@ -68,11 +71,29 @@ class RlMode(Message):
     scope: PolicyScope = Field("all", description="all, portfolio:P or strategy:S.")
 
 
+class Forget(Message):
+    """Frees the slots of strategies that have neither a live claim nor a position: weights, posteriors, open claims.
+
+    Refused for a strategy that has one; a scope of a portfolio frees the slots of its other strategies.
+    """
+
+    scope: ForgetScope = Field(description="strategy:S, or portfolio:P for all its idle strategies.")
+    portfolio_id: Id | None = Field(None, description="With strategy:S: only in this portfolio; null: in every one.")
+
+    @field_validator("portfolio_id")
+    @classmethod
+    def _of_a_strategy(cls, portfolio: str | None, info: ValidationInfo) -> str | None:
+        if portfolio is not None and not str(info.data.get("scope", "strategy:")).startswith("strategy:"):
+            raise broken(Fault("inconsistent", "", "must stand with a scope of a strategy alone"))
+        return portfolio
+
+
 PAYLOADS: dict[str, type[Message]] = {
     "settings": SettingsChange,
     "trading_state": TradingStateChange,
     "portfolio_value": PortfolioValue,
     "rl_mode": RlMode,
+    "forget": Forget,
 }
 
 
@@ -93,7 +114,9 @@ class Control(Message):
 
     control_id: Id = Field(description="Identifies the command; the answering alerts carry it as their subject.")
     kind: ControlKind = Field(description="Kind of payload.")
-    payload: SettingsChange | TradingStateChange | PortfolioValue | RlMode = Field(description="Payload of that kind.")
+    payload: SettingsChange | TradingStateChange | PortfolioValue | RlMode | Forget = Field(
+        description="Payload of that kind."
+    )
     reason: Said = Field(description="Why it was issued; for readers of the journal.")
     by: Said = Field(description="Who issued it; for readers of the journal.")
     timestamp_ns: TimestampNs = Field(description="Time of issue, ns since 1970 UTC.")

@@ -38,7 +38,7 @@ EntryKind = Literal[
     "no_advice",
     "call",
 ]
-ControlKind = Literal["settings", "trading_state", "portfolio_value", "rl_mode"]
+ControlKind = Literal["settings", "trading_state", "portfolio_value", "rl_mode", "forget"]
 StalePrice = Literal["hold", "flat"]
 Unmanaged = Literal["ignore", "flatten"]
 PolicyMode = Literal["off", "shadow", "live"]

@@ -540,6 +540,7 @@ TABLE: dict[str, Row] = {
     "portfolio.settle_s": Row(5.0, reports(BTC_USD=0.16)),
     "portfolio.report_due_s": Row(20.0, unreported),
     "portfolio.stale_price": Row("flat", lonely),
+    "portfolio.allowed_strategies": Row({"main": ["carry"]}, plain),
     "portfolio.unmanaged": Row("flatten", reports(ETH_USD=1.0)),
     "rl.enabled": Row(OFF, advised(), ASKED),
     "rl.mode": Row("shadow", advised(), ASKED),

@@ -1,4 +1,4 @@
-"""Fold a control record: settings, trading states, a portfolio's value.
+"""Fold a control record: settings, trading states, a portfolio's value, slots to be freed.
 
 Every answer is an alert of kind `control_applied`, which is what a waiting operator reads.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engines.handlers import policy_questions, returns
+from engines.handlers import policy_questions, returns, slots
 from engines.handlers.effects import FoldResult, Journaled, alert
 from engines.parameters import DecisionParams, tree_hash
 from engines.pipeline.decide import Trigger
@@ -24,7 +24,7 @@ TOLD_CHARS_MAX = 1_000
 def fold_control(state: State, entry: Journaled, folded: FoldResult) -> None:
     """Carry out an order, and answer it."""
     body = entry.body
-    result = CONTROLS[body["kind"]](state, body["payload"], body["control_id"], folded)
+    result = CONTROLS[body["kind"]](state, body["payload"], entry, folded)
     alert(state, folded, entry.offset, "control_applied", body["control_id"], severity="info", result=result)
 
 
@@ -48,7 +48,7 @@ def changed_settings(payload: dict[str, Any], in_force: str) -> DecisionParams |
     return params
 
 
-def _settings(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
+def _settings(state: State, payload: dict[str, Any], entry: Journaled, folded: FoldResult) -> str:
     params = changed_settings(payload, state.settings_hash)
     if isinstance(params, str):
         return params
@@ -60,7 +60,7 @@ def _settings(state: State, payload: dict[str, Any], control_id: str, folded: Fo
     if state.progress is not None:
         state.progress.settings, state.progress.settings_hash = params.model_dump(), state.settings_hash
     for portfolio in _holding(state, "all"):
-        folded.call_for(portfolio, Trigger("settings", control_id, mode="scale_down", cell=None))
+        folded.call_for(portfolio, Trigger("settings", entry.body["control_id"], mode="scale_down", cell=None))
     return "applied"
 
 
@@ -86,7 +86,7 @@ def _restart_evidence(state: State) -> None:
         state.gates.put((portfolio,), Gate("closed" if gate.status == "closed" else "collecting"))
 
 
-def _trading_state(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
+def _trading_state(state: State, payload: dict[str, Any], entry: Journaled, folded: FoldResult) -> str:
     """Change a scope's state. What changes nothing decides nothing: a real order may wait behind thousands of those."""
     scope, wanted = payload["scope"], payload["state"]
     before = state.ordered(MARKET_WIDE)
@@ -101,7 +101,7 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
     if after == before:
         return "no_op"
     state.scopes.put((MARKET_WIDE,), ScopeOverrides(after))
-    resumed = wanted == ACTIVE
+    resumed, control_id = wanted == ACTIVE, entry.body["control_id"]
     trigger = Trigger(
         "resume" if resumed else "control", control_id, mode="full" if resumed else "scale_down", cell=None
     )
@@ -110,7 +110,7 @@ def _trading_state(state: State, payload: dict[str, Any], control_id: str, folde
     return "applied"
 
 
-def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
+def _portfolio_value(state: State, payload: dict[str, Any], entry: Journaled, folded: FoldResult) -> str:
     portfolio, value = payload["portfolio_id"], float(payload["value_usd"])
     broken = capacity.no_room_for_portfolio(state, portfolio)
     if broken is not None:
@@ -123,7 +123,7 @@ def _portfolio_value(state: State, payload: dict[str, Any], control_id: str, fol
     stated = book._replace(value_usd=value, peak_usd=peak, known_usd=value, suspect_usd=0.0, suspect_ns=0, leapt_ns=0)
     state.put_book(portfolio, stated)
     if _holding(state, f"portfolio:{portfolio}"):
-        folded.call_for(portfolio, Trigger("value", control_id, mode="scale_down", cell=None))
+        folded.call_for(portfolio, Trigger("value", entry.body["control_id"], mode="scale_down", cell=None))
     return "applied"
 
 
@@ -138,7 +138,7 @@ def _far_from_known(state: State, book: Book, value: float) -> str:
     )
 
 
-def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: FoldResult) -> str:
+def _rl_mode(state: State, payload: dict[str, Any], entry: Journaled, folded: FoldResult) -> str:
     """Set how far the policy may act; a closed gate collects its evidence again from the start."""
     scope, mode = payload.get("scope", "all"), payload["mode"]
     kind, _, name = scope.partition(":")
@@ -150,15 +150,20 @@ def _rl_mode(state: State, payload: dict[str, Any], control_id: str, folded: Fol
             state.gates.put((portfolio,), Gate())
     portfolios = sorted(portfolio for (portfolio,) in state.questions)
     concerned = [name] if kind == "portfolio" else portfolios
-    policy_questions.revise_all(state, control_id, concerned, folded)
+    policy_questions.revise_all(state, entry.body["control_id"], concerned, folded)
     return "applied"
 
 
-CONTROLS: dict[str, Callable[[State, dict[str, Any], str, FoldResult], str]] = {
+def _forget(state: State, payload: dict[str, Any], entry: Journaled, folded: FoldResult) -> str:
+    return slots.forget(state, entry.offset, payload, folded)
+
+
+CONTROLS: dict[str, Callable[[State, dict[str, Any], Journaled, FoldResult], str]] = {
     "settings": _settings,
     "trading_state": _trading_state,
     "portfolio_value": _portfolio_value,
     "rl_mode": _rl_mode,
+    "forget": _forget,
 }
 
 

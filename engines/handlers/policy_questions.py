@@ -19,7 +19,7 @@ from engines.state import policy
 from engines.state.partition import State
 from engines.state.records import CappedCell, PolicyQuestion, Questions
 
-__all__ = ["answered", "close_overdue", "keep", "revise_all"]
+__all__ = ["answered", "close_overdue", "keep", "revise_all", "withdraw"]
 
 SECOND_NS = 1_000_000_000
 OPEN = "open"
@@ -84,6 +84,19 @@ def answered(state: State, body: dict[str, Any], folded: FoldResult) -> None:
         if counts:
             _remember(state, portfolio, record, closed)
     _close(state, portfolio, index, closed, "advice", folded)
+
+
+def withdraw(state: State, portfolio: str, cell: tuple[str, str]) -> None:
+    """Forget the questions about a cell, and its place in the book that an answer would nudge."""
+    before = state.questions.get((portfolio,))
+    if before is None:
+        return
+    book = tuple(row for row in before.book if (row.strategy_id, row.symbol) != cell)
+    asked = tuple(each for each in before.asked if (each.strategy_id, each.symbol) != cell)
+    if not asked:
+        state.questions.drop((portfolio,))
+    elif len(book) < len(before.book) or len(asked) < len(before.asked):
+        state.put_questions(portfolio, before._replace(book=book, asked=asked))
 
 
 def close_overdue(state: State, folded: FoldResult) -> None:

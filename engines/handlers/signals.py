@@ -5,7 +5,7 @@ Source: docs/pipeline.md, stages 0 and 1.
 
 from typing import Any
 
-from engines.handlers import silence
+from engines.handlers import silence, slots
 from engines.handlers.effects import FoldResult, Journaled, Refusal, alert, warn_of_drift
 from engines.handlers.market import funding_8h
 from engines.handlers.outcomes import round_trip
@@ -39,10 +39,14 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     if cell is not None and timestamp_ns < cell.last_ns:
         folded.note("older_signal", strategy)
         return
-    broken = None if cell is not None else capacity.no_room_for_cell(state, key)
-    if broken is not None:
-        folded.refuse(entry, *broken)
+    if not _is_allowed(state, entry, portfolio, strategy, folded):
         return
+    if cell is None:
+        slots.make_room(state, entry.offset, key, folded)
+        broken = capacity.no_room_for_cell(state, key)
+        if broken is not None:
+            folded.refuse(entry, *broken)
+            return
     side = SIDE[plain_word(body["action"])]  # type: ignore[index]
     seen = (signal_id,) if cell is None else (*cell.seen[1 - SEEN :], signal_id)
     known = CellRecord(None, (), timestamp_ns, seen) if cell is None else cell._replace(last_ns=timestamp_ns, seen=seen)
@@ -59,6 +63,17 @@ def fold_signal(state: State, entry: Journaled, body: dict[str, Any], folded: Fo
     folded.call_for(
         portfolio, Trigger("signal", signal_id, mode="full" if side else "scale_down", cell=(strategy, symbol))
     )
+
+
+def _is_allowed(state: State, entry: Journaled, portfolio: str, strategy: str, folded: FoldResult) -> bool:
+    """Return whether a portfolio takes the signals of a strategy; refuse the signal otherwise."""
+    allowed = state.params.portfolio.allowed_strategies.get(portfolio)
+    if allowed is None or strategy in allowed:
+        return True
+    rule = f"must be one of the {len(allowed)} that portfolio.allowed_strategies names for {portfolio}"
+    text = f"{entry.topic or 'call'}: strategy_id {rule}, was {strategy!r}"
+    folded.refusals.append(Refusal(entry.topic, "unknown_value", "strategy_id", text))
+    return False
 
 
 def _renewed(cell: CellRecord, forecast: Forecast, decay: float) -> CellRecord:

@@ -35,6 +35,7 @@ __all__ = [
     "pooled",
     "predictive",
     "prior_weight",
+    "unpooled",
     "win_rate",
     "with_prior",
 ]
@@ -148,6 +149,11 @@ def pooled(pool: Pool | None, before: Posterior | None, after: Posterior) -> Poo
     if before is None:
         return Pool(old.h1 + after.h1, old.h2 + after.h2, old.cells + 1)
     return Pool(old.h1 + (after.h1 - before.h1), old.h2 + (after.h2 - before.h2), old.cells)
+
+
+def unpooled(pool: Pool, gone: Posterior) -> Pool:
+    """Return a strategy's pool without one of its cells."""
+    return Pool(pool.h1 - gone.h1, pool.h2 - gone.h2, pool.cells - 1)
 
 
 def bounded(x: float, posterior: Posterior | None, params: KellyParams) -> float:

@@ -1,5 +1,7 @@
 """How much one journal partition takes. What would grow for ever is refused, with the number that was reached.
 
+Strategies and cells that are idle make room before (`engines/handlers/slots.py`).
+
 A publisher could otherwise fill memory, or make an allocation that is larger than its topic takes; then no
 worker could go on. The numbers are part of the decisions: they are fixed, since the same journal gives the same bytes.
 
@@ -17,11 +19,13 @@ SYMBOLS_MAX: Final = 2_000
 PORTFOLIOS_MAX: Final = 10_000
 """Portfolios with a signal, a value or positions."""
 STRATEGIES_MAX: Final = 200
-"""Strategies of one portfolio, ever."""
+"""Strategies of one portfolio at a time."""
 CELLS_MAX: Final = 2_000
-"""Pairs of strategy and symbol of one portfolio, ever."""
+"""Pairs of strategy and symbol of one portfolio at a time."""
 SCOPES_MAX: Final = 1_000
 """Scopes of each kind (portfolio, strategy, symbol) that are halted or reducing; `all` is not counted."""
+
+NONE_IDLE: Final = ", of which none may make room"
 
 Broken = tuple[str, str] | None
 """Field and broken rule, as an error text continues."""
@@ -30,12 +34,23 @@ Broken = tuple[str, str] | None
 def no_room_for_cell(state: State, key: tuple[str, str, str]) -> Broken:
     """Return why a portfolio's new cell is not taken, None where it is."""
     portfolio, strategy, symbol = key
-    known = state.known.get(portfolio, {})
-    if strategy not in known and len(known) >= STRATEGIES_MAX:
-        return "strategy_id", _full(strategy, "strategies of the portfolio", STRATEGIES_MAX)
-    if sum(known.values()) >= CELLS_MAX:
-        return "symbol", _full(f"{strategy} on {symbol}", "pairs of strategy and symbol of the portfolio", CELLS_MAX)
+    if strategies_are_full(state, portfolio, strategy):
+        return "strategy_id", _full(strategy, "strategies of the portfolio", STRATEGIES_MAX, NONE_IDLE)
+    if cells_are_full(state, portfolio):
+        what = "pairs of strategy and symbol of the portfolio"
+        return "symbol", _full(f"{strategy} on {symbol}", what, CELLS_MAX, NONE_IDLE)
     return no_room_for_portfolio(state, portfolio)
+
+
+def strategies_are_full(state: State, portfolio: str, strategy: str) -> bool:
+    """Return whether a strategy is new to a portfolio that has as many as it may."""
+    known = state.known.get(portfolio, {})
+    return strategy not in known and len(known) >= STRATEGIES_MAX
+
+
+def cells_are_full(state: State, portfolio: str) -> bool:
+    """Return whether a portfolio has as many pairs of strategy and symbol as it may."""
+    return sum(map(len, state.known.get(portfolio, {}).values())) >= CELLS_MAX
 
 
 def no_room_for_portfolio(state: State, portfolio: str) -> Broken:
@@ -65,5 +80,5 @@ def no_room_for_scope(ordered: Overrides, scope: str) -> Broken:
     return "scope", _full(scope, f"{kind} scopes that are halted or reducing", SCOPES_MAX)
 
 
-def _full(name: str, what: str, most: int) -> str:
-    return f"must be one of at most {most} {what}, was {name!r}, a new one"
+def _full(name: str, what: str, most: int, but: str = "") -> str:
+    return f"must be one of at most {most} {what}{but}, was {name!r}, a new one"

@@ -40,8 +40,8 @@ def decode_key(name: bytes) -> tuple[str, ...]:
 
 
 def encode(record: tuple[Any, ...]) -> bytes:
-    """Return a record as JSON bytes."""
-    return orjson.dumps(record, default=tuple)
+    """Return a record as JSON bytes, copied: those that orjson returns keep its buffer of 4 KiB alive."""
+    return bytes(memoryview(orjson.dumps(record, default=tuple)))
 
 
 def decode(table: str, value: bytes) -> Any:

@@ -112,8 +112,8 @@ class State:
         """No change of a target that waits for a report is older; likewise."""
         self.use(DecisionParams())
         self.cells_of: dict[str, list[tuple[str, str]]] = {}
-        self.known: dict[str, dict[str, int]] = {}
-        """By portfolio and strategy: number of cells there ever were."""
+        self.known: dict[str, dict[str, dict[str, None]]] = {}
+        """By portfolio and strategy: symbols of its cells."""
         self.holders: dict[str, dict[str, None]] = {}
         self.watches: dict[str, dict[str, float]] = {}
         self.waiting: dict[str, dict[str, None]] = {}
@@ -163,17 +163,33 @@ class State:
                 del self.watches[symbol][portfolio]
             for symbol in before.waiting:
                 del self.waiting[symbol][portfolio]
+                if not self.waiting[symbol]:
+                    del self.waiting[symbol]
         self.books.put((portfolio,), book)
         self._watch(portfolio, book)
 
     def put_cell(self, key: Key, cell: CellRecord) -> None:
         """Store a cell; a live forecast enters the portfolio's cells and the expiries."""
-        if key not in self.predictions:
-            self._count(key)
+        self._know(key)
         self.predictions.put(key, cell)
         if cell.forecast is not None:
             self._enter(key)
             heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))
+
+    def drop_cell(self, key: Key) -> None:
+        """Drop the records of a cell that has neither forecast nor target; with the last on a symbol, its regime."""
+        portfolio, strategy, symbol = key
+        for table in (self.predictions, self.posteriors, self.scores):
+            table.drop(key)
+        strategies = self.known[portfolio]
+        del strategies[strategy][symbol]
+        if not strategies[strategy]:
+            del strategies[strategy]
+        if not strategies:
+            del self.known[portfolio]
+        if not any(symbol in symbols for symbols in strategies.values()):
+            self.regimes.drop((portfolio, symbol))
+        self.forget_idle_cells(portfolio)
 
     def put_target(self, key: Key, target: CellTarget) -> None:
         """Store what was published for a cell; nothing held is no record."""
@@ -265,9 +281,8 @@ class State:
                 place = (portfolio, asked.strategy_id, asked.symbol, asked.offset)
                 heapq.heappush(self._deadlines, (asked.deadline_ns, place))
 
-    def _count(self, key: Key) -> None:
-        strategies = self.known.setdefault(key[0], {})
-        strategies[key[1]] = strategies.get(key[1], 0) + 1
+    def _know(self, key: Key) -> None:
+        self.known.setdefault(key[0], {}).setdefault(key[1], {})[key[2]] = None
 
     def _enter(self, key: Key) -> None:
         cells = self.cells_of.get(key[0], [])
@@ -326,7 +341,7 @@ class State:
 
     def _derive(self) -> None:
         for key, cell in self.predictions.items():
-            self._count(key)
+            self._know(key)
             if cell.forecast is not None:
                 self._enter(key)
                 heapq.heappush(self._expiries, (cell.forecast.expires_ns, key))

@@ -14,7 +14,7 @@ from engines.parameters import EnsembleParams
 from engines.state.partition import State
 from engines.state.records import Strategies
 
-__all__ = ["drift_of", "forecasted", "learn", "rho_of", "seen", "weights_of"]
+__all__ = ["drift_of", "forecasted", "learn", "leave", "rho_of", "seen", "weights_of"]
 
 SECOND_NS = 1_000_000_000
 HEARD_EVERY_NS = 3_600 * SECOND_NS
@@ -60,6 +60,18 @@ def learn(
     weights = ensemble.observe(_weights(record), strategy, felt, _params(state))
     heard = {strategy: state.now_ns, **dict(zip(record.names, record.heard_ns, strict=True))}
     return _put(state, portfolio, record, weights, heard)
+
+
+def leave(state: State, portfolio: str, strategy: str) -> bool:
+    """Remove a strategy; return whether the weights of those that are left have now drifted to the threshold."""
+    record = _of(state, portfolio)
+    if strategy not in record.names:
+        return False
+    if len(record.names) == 1:
+        state.strategies.drop((portfolio,))
+        return False
+    heard = dict(zip(record.names, record.heard_ns, strict=True))
+    return _put(state, portfolio, record, ensemble.leave(_weights(record), strategy), heard)
 
 
 def forecasted(state: State, portfolio: str, forecasts: Sequence[float]) -> None:

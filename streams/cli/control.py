@@ -1,4 +1,4 @@
-"""`himari control`: halt, reduce and resume trading, set a portfolio's equity, and list the orders in force."""
+"""`himari control`: halt, reduce and resume trading, set equity, free slots, and list the orders in force."""
 
 import asyncio
 import functools
@@ -14,7 +14,7 @@ from streams.cli.terminal import say, say_all, say_json
 from streams.kafka import orders, read
 from streams.kafka.state_snapshot import folded_all
 from streams.reports import trading_states
-from streams.stages.control import asked, effective, mode_order, trading_order, value_order
+from streams.stages.control import asked, effective, forget_order, mode_order, trading_order, value_order
 
 WAIT_S = 30.0
 HELP = {
@@ -104,6 +104,16 @@ def value(portfolio: str, usd: float, reason: str, by: str | None, *, reset_peak
 def rl_mode(mode: PolicyMode, scope: str, reason: str, by: str | None, **options: Any) -> None:
     """Set how far the policy may act: off, shadow (scored only) or live. A closed gate restarts its evidence."""
     _give(mode_order(mode, scope, not_empty("--reason", reason), operator(by), clock().now_ns()), **options)
+
+
+@control.command()
+@click.option("--scope", required=True, help="strategy:S, or portfolio:P for all its idle strategies.")
+@click.option("--portfolio", help="With strategy:S: only in this portfolio.")
+@_ordering("forget")
+def forget(scope: str, portfolio: str | None, reason: str, by: str | None, **options: Any) -> None:
+    """Free the slots of strategies without a live claim and without a position. What they have learnt is lost."""
+    payload = {"scope": scope} | ({} if portfolio is None else {"portfolio_id": portfolio})
+    _give(forget_order(payload, reason, by or _user(), clock().now_ns()), **options)
 
 
 def _give(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from engines.handlers.effects import FoldResult, Journaled
 from engines.state.partition import GATHERED, MARKET_WIDE, State
 from engines.state.records import Market, Strategies
+from engines.state.strategies import NOBODY
 from engines.state.tables import Key
 from streams.reports.weight_history import instant
 
@@ -134,9 +135,12 @@ class Witness:
             self.regimes[key[1]] = seen
         elif table == "kelly-posteriors" and mine:
             cell = (key[1], key[2])
+            if key not in state.posteriors:
+                self.learnt.pop(cell, None)
+                return
             self.learnt[cell] = Learning(self.learnt[cell].outcomes + 1 if cell in self.learnt else 1, seen)
         elif table == "strategies" and mine:
-            self._strategies(state.strategies[key], seen)
+            self._strategies(state.strategies.get(key, NOBODY), seen)
         elif table == "correlations" and key[0] != GATHERED:
             self.correlations = seen
         elif table == "states" and seen.order is not None:

@@ -148,6 +148,15 @@ FAMILIES: Final = (
         ("field",),
         (("expected_return", "predicted_volatility"),),
     ),
+    Family(
+        "freed_slots_total",
+        "counter",
+        "slots",
+        SIGNAL,
+        "Idle strategies, and idle pairs of strategy and symbol, that were forgotten: for a new one, or by an order.",
+        ("kind",),
+        (("strategy", "cell"),),
+    ),
     Family("bayesian_win_rate", "gauge", "ratio", SIGNAL, "Mean of the win-rate posterior of the last sized cell."),
     Family(
         "bayesian_edge",

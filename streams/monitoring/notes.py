@@ -44,6 +44,10 @@ def _clipped_claim(metrics: "Metrics", note: Note, _partition: int) -> None:
     metrics.count("clipped_claims_total", note.label, by=note.value)
 
 
+def _freed_slot(metrics: "Metrics", note: Note, _partition: int) -> None:
+    metrics.count("freed_slots_total", note.label, by=note.value)
+
+
 def _trade(metrics: "Metrics", note: Note, _partition: int) -> None:
     metrics.count("bayesian_trades_total", note.label, by=note.value)
 
@@ -101,6 +105,7 @@ NOTES: Final[dict[str, Callable[["Metrics", Note, int], None]]] = {
     "suspect_price": _suspect_price,
     "clipped_price": _clipped_price,
     "clipped_claim": _clipped_claim,
+    "freed_slot": _freed_slot,
     "trade": _trade,
     "residual": _residual,
     "correlation_alert": _correlation_alert,

@@ -60,6 +60,13 @@ def mode_order(
     return _order(name, "rl_mode", {"mode": mode, "scope": scope}, reason, by, now_ns)
 
 
+def forget_order(
+    payload: Mapping[str, Any], reason: str, by: str, now_ns: int, control_id: str | None = None
+) -> dict[str, Any]:
+    """Return the control record that frees slots; its id is unique unless one is given."""
+    return _order(control_id or _name("forget", now_ns), "forget", payload, reason, by, now_ns)
+
+
 def _name(word: str, now_ns: int) -> str:
     return f"{word}-{now_ns}-{secrets.token_hex(4)}"
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from schemas import wire
 from schemas.base import RECORD_BYTES_MAX, Message
 from schemas.cascade import CascadeIndicators
-from schemas.control import Control, PortfolioValue
+from schemas.control import Control, Forget, PortfolioValue
 from schemas.errors import InvalidMessage
 from schemas.outcome import TradeOutcome
 from schemas.positions import Positions
@@ -40,7 +40,9 @@ class Intake(NamedTuple):
 
 
 def _portfolio_of_control(control: Control) -> str:
-    return control.payload.portfolio_id if isinstance(control.payload, PortfolioValue) else EVERYWHERE
+    if isinstance(control.payload, PortfolioValue | Forget):
+        return control.payload.portfolio_id or EVERYWHERE
+    return EVERYWHERE
 
 
 INTAKES: dict[str, Intake] = {

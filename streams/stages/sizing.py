@@ -24,6 +24,8 @@ from streams.processing.ports import FoldRecord, Headers, Identity, Record, Reco
 from streams.stages.handover_fold import HandoverFold
 
 SECOND_NS = 1_000_000_000
+NAMES_MAX = 200_000
+"""Encoded keys that are kept; a memo, safe to drop."""
 
 FoldObserver = Callable[[Journaled, FoldResult, int], None]
 """Called with each entry, its result, and the time it took in ns."""
@@ -105,6 +107,8 @@ class SizingFold:
     def _name(self, touched: tuple[str, Key]) -> RecordKey:
         name = self._names.get(touched)
         if name is None:
+            if len(self._names) >= NAMES_MAX:
+                self._names.clear()  # names that are not used any more
             name = self._names[touched] = (touched[0], encode_key(touched[1]))
         return name
 

@@ -65,12 +65,31 @@ async def test_the_kill_switch_halts_everything_outlives_a_kill_and_is_listed_wi
         code, out, err = await cluster.himari("control", "value", *value)
         assert (code, out.count(": applied")) == (0, 1), err
         assert await sized(cluster, "s-4") == pytest.approx(3_851.39 / 2, rel=0.02), "half the value, half the size"
+        await forgotten(cluster)
     code, out, err = await cluster.himari("control", "list")
     assert (code, out, err) == (0, "", "all ACTIVE\n")
     code, out, _ = await cluster.himari("control", "list", "--history")
-    assert [line.split()[1] for line in out.splitlines()] == ["trading_state", "trading_state", "portfolio_value"]
+    assert [line.split()[1] for line in out.splitlines()] == [
+        "trading_state",
+        "trading_state",
+        "portfolio_value",
+        "forget",
+        "forget",
+    ]
     assert "by ops: exchange is down" in out
     assert (await cluster.verify()).ok
+
+
+async def forgotten(cluster):
+    """Forget a strategy that has nothing, and try to forget one that has a claim."""
+    idle = a_signal(time.time_ns(), strategy_id="stranger", action="hold", signal_id="s-5")
+    await cluster.publish("signals", [idle])
+    await cluster.answered(["s-5"])
+    words = ("control", "forget", "--portfolio", "main", "--reason", "a stranger", "--wait", "60", "--scope")
+    code, out, err = await cluster.himari(*words, "strategy:stranger")
+    assert (code, out.count(": applied")) == (0, 1), err
+    code, _, err = await cluster.himari(*words, "strategy:momentum")
+    assert (code, "must have neither a live claim nor a position" in err) == (1, True), err
 
 
 async def test_partitions_that_do_not_answer_are_named_with_exit_6(embedded_broker, names, tmp_path):

@@ -1,5 +1,7 @@
 """What would grow without end is refused with place, rule and value; who was there before is still served."""
 
+import tracemalloc
+
 import orjson
 import pytest
 from worlds import Driver, control, last, priced, signal, tick
@@ -8,12 +10,13 @@ from engines.parameters import DecisionParams
 from engines.state import capacity
 from engines.state.codec import encode
 from engines.state.partition import State
-from engines.state.records import Market
+from engines.state.records import CellRecord, Forecast, Market
 from streams.journal.handover import PART_BYTES
 from streams.journal.topics import CHANGELOGS, ROOM, TOPICS
 from streams.processing.memory_cluster import Stored
 from streams.stages.market import MarketFold
 
+FORECAST = Forecast("s", 1, 2, 1, 0.5, 0.01, 0.02, 0.0, 3600.0, 0.2, None, None, 0, "")
 NOTHING = Market(None, (None,) * 7, None, None, -1)
 
 
@@ -36,23 +39,28 @@ def test_another_strategy_is_one_too_many_and_those_before_are_served():
     driver = priced(Driver())
     driver.publish("signals", signal(driver.now_ns, strategy_id="momentum", signal_id="s-1"))
     driver.run()
-    for state in states(driver):
-        state.known["main"] = {"momentum": 1, **{f"s{n}": 1 for n in range(capacity.STRATEGIES_MAX - 1)}}
+    many = [signal(driver.now_ns, strategy_id=f"s{n}", signal_id=f"{n}") for n in range(capacity.STRATEGIES_MAX - 1)]
+    for each in many:
+        driver.publish("signals", each)
+    driver.run()
+    before = len(driver.allocations())
     driver.publish("signals", signal(driver.now_ns, strategy_id="one-more", signal_id="s-2"))
     driver.publish("signals", signal(driver.now_ns, strategy_id="momentum", symbol="ETH-USD", signal_id="s-3"))
     driver.run()
-    assert [each["trigger"]["id"] for each in driver.allocations()] == ["s-1", "s-3"]
+    assert [each["trigger"]["id"] for each in driver.allocations()[before:]] == ["s-3"]
     (told,) = refused(driver, "signals")
     assert (told["himari.error.code"], told["himari.error.field"]) == (b"out_of_range", b"strategy_id")
-    rule = b"signals: strategy_id must be one of at most 200 strategies of the portfolio, was 'one-more', a new one"
-    assert told["__streams.errors.message"] == rule
+    rule = b"signals: strategy_id must be one of at most 200 strategies of the portfolio, of which none may make room, "
+    assert told["__streams.errors.message"] == rule + b"was 'one-more', a new one"
 
 
 def test_another_cell_is_one_too_many():
-    driver = priced(Driver())
-    for state in states(driver):
-        state.known["main"] = {f"s{n}": 20 for n in range(capacity.CELLS_MAX // 20)}
-    driver.publish("signals", signal(driver.now_ns, action="hold"))
+    driver = Driver(partitions=1)
+    (state,) = states(driver)
+    for number in range(capacity.CELLS_MAX):
+        cell = ("main", f"s{number % 20}", f"X{number // 20}")
+        state.put_cell(cell, CellRecord(FORECAST._replace(expires_ns=driver.now_ns * 2), (), driver.now_ns, ()))
+    driver.publish("signals", signal(driver.now_ns, strategy_id="s3", action="hold"))
     driver.run()
     assert driver.allocations() == []
     (told,) = refused(driver, "signals")
@@ -114,6 +122,15 @@ def test_a_step_takes_as_many_symbols_as_a_journal_partition_and_goes_on_after_a
     assert len(fold.symbols) == capacity.SYMBOLS_MAX
     (step,) = fold.flush()
     assert len(step.value) < 9 << 20
+
+
+def test_a_record_of_a_checkpoint_takes_little_more_memory_than_its_bytes():
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    kept = [encode(NOTHING) for _ in range(1_000)]
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (after - before) / len(kept) < len(kept[0]) + 100
 
 
 KINDS = ("portfolio", "strategy", "symbol")
@@ -189,7 +206,7 @@ def test_what_is_known_of_cells_comes_back_with_the_state():
         driver.publish("signals", signal(driver.now_ns, action=action, signal_id=f"{number}", **fields))
     driver.run()
     before = [state.known for state in states(driver)]
-    assert {"main": {"s-0": 2, "s-1": 1}} in before
+    assert {"main": {"s-0": {"BTC-USD": None, "SOL-USD": None}, "s-1": {"ETH-USD": None}}} in before
     driver.checkpoint()
     driver.crash()
     assert [state.known for state in states(driver)] == before

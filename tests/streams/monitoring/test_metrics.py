@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
-from worlds import TRUSTING, Driver, play, scripts, signal
+from worlds import TRUSTING, Driver, control, play, scripts, signal
 
 import engines
 from engines.models import kelly
@@ -98,6 +98,10 @@ class Worker:
 
     def signal(self, **given):
         self.append("signal", signal(self.clock.now_ns(), **given), "signals")
+        self.settle()
+
+    def forget(self, scope):
+        self.append("control", control(self.clock.now_ns(), "forget", {"scope": scope}), "control")
         self.settle()
 
     def price(self, price=43_500.0, symbol="BTC-USD", source=0, high=None):
@@ -451,6 +455,15 @@ def test_claims_that_count_for_less_are_counted_by_field():
     assert worker.show("clipped_claims_total", field="predicted_volatility") == 0
 
 
+def test_slots_that_were_freed_are_counted():
+    worker = priced()
+    for symbol in ("BTC-USD", "ETH-USD"):
+        worker.signal(action="hold", strategy_id="stranger", symbol=symbol)
+    worker.forget("strategy:stranger")
+    assert worker.show("freed_slots_total", kind="strategy") == 1
+    assert worker.show("freed_slots_total", kind="cell") == 0
+
+
 def test_a_refused_regime_is_a_dead_letter_of_signals():
     worker = priced()
     worker.signal(regime="sideways")
@@ -716,6 +729,8 @@ def walk():
     worker.price(high=435_000.0)
     worker.outcome("a", 0.03)
     worker.outcome("a", 0.03)
+    worker.signal(action="hold", strategy_id="stranger")
+    worker.forget("strategy:stranger")
     worker.checkpoint()
     together(worker)
     worker.signal(signal_id="last")
