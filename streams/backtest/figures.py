@@ -62,6 +62,7 @@ def summary(run: Run, trials: int) -> dict[str, Any]:
         "statistics": _statistics(run, capital, daily, trials),
         "claims": _claims(run),
         "caps": _caps(run),
+        "zero_sized": dict(sorted(run.decisions.reasons.items(), key=lambda item: (-item[1], item[0]))),
     }
 
 

@@ -292,6 +292,9 @@ def _claims(figures: Figures) -> Iterator[Markup]:
     if figures["caps"]:
         caps = ", ".join(f"{level} {share(part)}" for level, part in figures["caps"].items())
         yield tag("p", f"Share of decisions in which a cap bound: {caps}.")
+    if figures["zero_sized"]:
+        why = ", ".join(f"{reason} {count} times" for reason, count in figures["zero_sized"].items())
+        yield tag("p", f"Claims sized to 0 at once: {why}.")
 
 
 def _provenance(figures: Figures) -> Iterator[Markup]:

@@ -84,6 +84,8 @@ class DecisionLog:
         self.symbol: list[str | None] = []
         self.bound: list[str] = []
         self.moved = array("b")
+        self.reasons: dict[str, int] = {}
+        """Why the trigger's cell was sized to 0 at once, and how often."""
         self._names: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -98,7 +100,10 @@ class DecisionLog:
         self.sequence.append(published.sequence)
         self.gross_usd.append(sum(map(abs, decision.cents)) / 100.0)
         self.value_usd.append(decision.book.value_usd)
-        self.size_usd.append(_size(decision))
+        size_usd, reason = _size(decision)
+        self.size_usd.append(size_usd)
+        if reason:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
         self.portfolio_id.append(decision.portfolio_id)
         self.trigger.append(decision.trigger.kind)
         self.trigger_id.append(decision.trigger.id)
@@ -128,12 +133,14 @@ class DecisionLog:
         }
 
 
-def _size(decision: Decision) -> float:
-    """Return the signed size of the trigger's cell, USD; NaN if it has none."""
+def _size(decision: Decision) -> tuple[float, str]:
+    """Return the signed size of the trigger's cell in USD, NaN if it has none, and why stage 1 or 2 gave 0."""
     cells = decision.holdings.cells
     if decision.trigger.cell not in cells:
-        return float("nan")
-    return decision.cents[cells.index(decision.trigger.cell)] / 100.0
+        return float("nan"), ""
+    place = cells.index(decision.trigger.cell)
+    size = decision.sizes[place]
+    return decision.cents[place] / 100.0, "" if size is None else size.reason
 
 
 class CoverageLog:

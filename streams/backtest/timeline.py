@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -43,5 +43,11 @@ def _edges(number: int, candles: Candles) -> Iterator[tuple[int, bool, int, int]
 
 def until(market: Sequence[Candles], end_ns: int) -> list[Candles]:
     """Return the candles that end at or before a time; symbols without any are left out."""
-    kept = [each._replace(rows=[row for row in each.rows if each.end_ns(row) <= end_ns]) for each in market]
+    kept = [_only(each, [row for row in each.rows if each.end_ns(row) <= end_ns]) for each in market]
     return [each for each in kept if each.rows]
+
+
+def _only(candles: Candles, rows: list[Candle]) -> Candles:
+    """Return some of a symbol's candles, counted anew."""
+    gaps = sum(after.open_ns > candles.end_ns(before) for before, after in pairwise(rows))
+    return candles._replace(rows=rows, found=candles.found._replace(rows=len(rows), gaps=gaps))

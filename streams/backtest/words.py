@@ -17,7 +17,8 @@ def verdicts(figures: Figures) -> list[str]:
 def _trades(figures: Figures) -> Iterator[str]:
     result = figures["result"]
     if not result["trades"]:
-        yield "No trade was made: every claim was sized to 0. Nothing can be said of returns."
+        why = ", ".join(f"{reason} ({count})" for reason, count in figures["zero_sized"].items())
+        yield f"No trade was made{f'; sizes were 0 for {why}' if why else ''}. Nothing can be said of returns."
     elif result["trades"] < 30:
         yield f"Only {result['trades']} trades were made: any figure below may be chance."
 

@@ -136,7 +136,7 @@ def test_a_line_has_few_points_and_keeps_its_extremes():
 def test_without_a_trade_it_says_so_and_concludes_nothing(tmp_path):
     signals = [said(hour, expected_return=0.0) for hour in range(3, 40, 6)]
     found = execute(Request([walk("BTC-USD", 60, 1)], settings(), signals=signals))
-    assert found.figures["verdicts"][0].startswith("No trade was made")
+    assert found.figures["verdicts"][0].startswith(f"No trade was made; sizes were 0 for no edge ({len(signals)})")
     assert found.figures["result"]["sharpe_a_year"] is None
     assert found.figures["statistics"]["sharpe_interval"] is None
     found.write_report(tmp_path / "r.html")
