@@ -72,7 +72,7 @@ export function drawPolicy(section) {
     const cells = row.cells;
     setText(cells[0], item.portfolio_id);
     setText(cells[1], item.mode);
-    setText(cells[2], `${GATES[item.gate.status]} (${count(item.gate.windows)})`);
+    setText(cells[2], GATES[item.gate.status]);
     setAttribute(cells[2], "title", `${item.gate.decisions} decisions scored in ${item.gate.windows} windows`);
     setText(cells[3], signed(1e4 * item.gate.advantage, 1));
     setText(cells[4], `${signed(1e4 * item.gate.lower, 1)} to ${signed(1e4 * item.gate.upper, 1)}`);

@@ -190,6 +190,24 @@ def test_a_price_that_is_too_old_is_named_if_it_is_targeted():
     assert {item["subject"] for item in items(scene_of(driver), "stale price")} == {"ETH-USD", "SOL-USD"}
 
 
+def test_a_price_that_nobody_needs_may_be_old():
+    driver = priced()
+    driver.publish("signals", signal(driver.now_ns))
+    driver.advance(120.0)
+    assert {item["subject"] for item in items(scene_of(driver), "stale price")} == {"BTC-USD"}
+
+
+def test_of_equal_ones_the_newest_comes_first():
+    scene = scene_of(traded())
+    for number in (1, 3, 2):
+        body = {"alert_id": f"x{number}", "kind": "drift", "subject": f"p{number}", "severity": "warning"}
+        at = scene.now_ms * 1_000_000 + number * 1_000_000
+        scene.model.take_alert(
+            orjson.dumps({**body, "value": 0.5, "threshold": 0.2, "result": None, "timestamp_ns": at})
+        )
+    assert [item["subject"] for item in items(scene, "drift")] == ["p3", "p2", "p1"]
+
+
 def test_worst_comes_first():
     driver = halted()
     scene = scene_of(driver)
@@ -252,6 +270,18 @@ def test_weights_and_drift_are_those_of_the_newest_allocation_and_posteriors_tho
     (cell,) = shown["cells"]
     assert (cell["strategy_id"], cell["symbol"], cell["outcomes"]) == ("momentum", "BTC-USD", 1)
     assert cell["lower"] < cell["calibration"] < cell["upper"]
+
+
+def test_weights_stay_those_of_the_last_decision_that_weighed_after_one_that_only_scaled():
+    driver = traded()
+    weighed = last(driver)
+    driver.publish("control", control(driver.now_ns, "trading_state", {"scope": "all", "state": "HALTED"}))
+    driver.advance(1.0)
+    assert last(driver)["strategy_weights"] == {}
+    shown = [row for row in strategies(scene_of(driver))["weights"] if row["portfolio_id"] == "main"]
+    assert {row["strategy_id"]: row["weight"] for row in shown} == weighed["strategy_weights"]
+    assert {row["weighed_ms"] for row in shown} == {weighed["timestamp_ns"] // 1_000_000}
+    assert {row["gross_usd"] for row in shown} == {0.0}
 
 
 def test_no_policy_is_no_row():
