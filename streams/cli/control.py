@@ -113,7 +113,7 @@ def rl_mode(mode: PolicyMode, scope: str, reason: str, by: str | None, **options
 def forget(scope: str, portfolio: str | None, reason: str, by: str | None, **options: Any) -> None:
     """Free the slots of strategies without a live claim and without a position. What they have learnt is lost."""
     payload = {"scope": scope} | ({} if portfolio is None else {"portfolio_id": portfolio})
-    _give(forget_order(payload, reason, by or _user(), clock().now_ns()), **options)
+    _give(forget_order(payload, not_empty("--reason", reason), operator(by), clock().now_ns()), **options)
 
 
 def _give(
