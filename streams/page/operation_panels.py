@@ -91,7 +91,7 @@ def pipeline(scene: Scene) -> PageRow:
 
 def dead_letters(scene: Scene) -> PageRow:
     """Return the last dead letters, newest first, and their number by code."""
-    newest = list(reversed(scene.model.letters))
+    newest = sorted(scene.model.letters.values(), key=lambda each: -each["time_ms"])
     return {
         "letters": [
             {**each, "command": command("dlq", "replay", each["topic"], str(each["partition"]), str(each["offset"]))}
