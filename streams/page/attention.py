@@ -213,7 +213,7 @@ def _orders(scene: Scene) -> Iterator[Item]:
 
 def _letters(scene: Scene) -> Iterator[Item]:
     by_topic: dict[str, int] = {}
-    for letter in scene.model.letters:
+    for letter in scene.model.letters.values():
         if scene.wall_ms - letter["time_ms"] <= HOUR_MS:
             by_topic[letter["topic"]] = by_topic.get(letter["topic"], 0) + 1
     for topic, count in sorted(by_topic.items()):

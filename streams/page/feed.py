@@ -33,7 +33,7 @@ BACK_PAUSE_S: Final = 0.2
 CHUNK: Final = 600
 """Records of one poll of which each is decoded. Of more, only the last of each partition and the newest of each
 portfolio are: a page must not cost a busy worker its time."""
-TAIL: Final = 25
+TAIL: Final = 50
 """Last records of a partition that are decoded in any case."""
 POLL_MS: Final = 250
 PACE_S, BUSY_PACE_S = 0.2, 1.0
@@ -56,7 +56,10 @@ class PageFeeds:
         self.partitions = 0
         """Partitions of `allocations`; 0 before they are known."""
         self._log = RareLog(logger)
-        self._first: dict[TopicPartition, int] = {}
+        self._read_to: dict[TopicPartition, int] = {}
+        """Where each partition is read on, after a failure too: what is left out would look like a gap."""
+        self._searched_to: dict[TopicPartition, int] = {}
+        """Offsets of `allocations` before which older records are searched."""
 
     async def run(self) -> None:
         """Follow all topics until cancelled."""
@@ -86,13 +89,19 @@ class PageFeeds:
         async with read.reader(self._connection, places) as consumer:
             ends = await read.ends(consumer, places)
             begins = await consumer.beginning_offsets(places)
-            for place in places:
-                consumer.seek(place, max(begins[place], ends[place] - WINDOW))
+            firsts = {place: self._first_of(place, begins[place], ends[place]) for place in places}
+            for place, first in firsts.items():
+                consumer.seek(place, first)
             if name == "allocations":
                 here = found[self._names.topic("allocations")]
                 self.partitions = len(here)
-                self._first |= {place: max(begins[place], ends[place] - WINDOW) for place in here}
+                self._searched_to = self._searched_to or {place: firsts[place] for place in here}
             await self._poll(name, consumer, ends, logical, take)
+
+    def _first_of(self, place: TopicPartition, begin: int, end: int) -> int:
+        """Return where to read a partition from: where it was left, or else a window before its end."""
+        known = self._read_to.get(place)
+        return max(begin, end - WINDOW) if known is None else min(max(begin, known), end)
 
     async def _poll(
         self,
@@ -109,6 +118,7 @@ class PageFeeds:
             many = sum(map(len, chunk.values())) > CHUNK
             for place, records in chunk.items():
                 take(logical[place.topic], records, many)
+                self._read_to[place] = records[-1].offset + 1
             for place in list(behind):
                 if await consumer.position(place) >= behind[place]:
                     del behind[place]
@@ -143,7 +153,7 @@ class PageFeeds:
         while self.problems.get("allocations", NOT_READ_YET):
             await asyncio.sleep(POLL_MS / 1_000)
         whole = True
-        for place, first in sorted(self._first.items()):
+        for place, first in sorted(self._searched_to.items()):
             whole = await self._search(place, first) and whole
         self.complete = whole
 

@@ -7,10 +7,10 @@ from streams.page.scene import MILLISECOND_NS, Scene
 
 ROWS_MAX: Final = 300
 
-Row = dict[str, Any]
+PageRow = dict[str, Any]
 
 
-def strategies(scene: Scene) -> Row:
+def strategies(scene: Scene) -> PageRow:
     """Return the weights of each portfolio's strategies, and what was learnt of their cells."""
     newest = list(scene.newest())
     weighed = [(name, known.weighed) for name, known in sorted(scene.model.portfolios.items()) if known.weighed]
@@ -45,7 +45,7 @@ def _gross_usd(scene: Scene, portfolio: str, strategy: str) -> float | None:
     return cents / 100
 
 
-def policy(scene: Scene) -> Row:
+def policy(scene: Scene) -> PageRow:
     """Return mode, gate and advantage by portfolio, and each known circuit breaker."""
     rows = []
     for name, each in scene.newest():

@@ -7,10 +7,10 @@ from streams.page.scene import MILLISECOND_NS, Scene
 
 ROWS_MAX: Final = 200
 
-Row = dict[str, Any]
+PageRow = dict[str, Any]
 
 
-def markets(scene: Scene) -> Row:
+def markets(scene: Scene) -> PageRow:
     """Return a row of each symbol: the worker's, or as of the last decision about it."""
     found = scene.part.get("markets")
     if found is None:
@@ -23,11 +23,11 @@ def markets(scene: Scene) -> Row:
     return {"rows": rows[:ROWS_MAX], "rows_total": scene.part["markets_total"], "source": "worker"}
 
 
-def _name(row: Row) -> str:
+def _name(row: PageRow) -> str:
     return str(row["symbol"])
 
 
-def _watched(symbol: str, market: Mapping[str, Any], regimes: list[Mapping[str, Any]]) -> Row:
+def _watched(symbol: str, market: Mapping[str, Any], regimes: list[Mapping[str, Any]]) -> PageRow:
     words = sorted(dict.fromkeys(each["confirmed"] for each in regimes))
     changing = max(regimes, key=lambda each: each["progress"], default=None)
     return {
@@ -45,7 +45,7 @@ def _watched(symbol: str, market: Mapping[str, Any], regimes: list[Mapping[str, 
     }
 
 
-def _decided(symbol: str, seen: Any) -> Row:
+def _decided(symbol: str, seen: Any) -> PageRow:
     side = {1: "long", -1: "short"}.get(seen.side)
     latch = {"score": seen.score, "level": seen.recommendation, "raw": None, "breaches": None}
     return {
@@ -63,7 +63,7 @@ def _decided(symbol: str, seen: Any) -> Row:
     }
 
 
-def correlations(scene: Scene) -> Row:
+def correlations(scene: Scene) -> PageRow:
     """Return the grid, and each portfolio's diversification and penalties."""
     portfolios = [
         {

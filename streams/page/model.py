@@ -86,7 +86,8 @@ class PageModel:
         self.symbols: OrderedDict[str, SymbolSeen] = OrderedDict()
         self.alerts: deque[Fields] = deque(maxlen=ALERTS_MAX)
         self.standing: OrderedDict[tuple[str, str], Fields] = OrderedDict()
-        self.letters: deque[Fields] = deque(maxlen=LETTERS_MAX)
+        self.letters: OrderedDict[tuple[str, int, int], Fields] = OrderedDict()
+        """By place: topic, partition, offset."""
         self.orders: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._alert_ids: OrderedDict[str, None] = OrderedDict()
         self._tree: Mapping[str, Any] | None = None
@@ -188,18 +189,17 @@ class PageModel:
         """Take a dead letter of a source topic (logical name): its place and reason, never its content."""
         why = error_headers(headers)
         self.changes += 1
-        self.letters.append(
-            {
-                "topic": topic,
-                "partition": partition,
-                "offset": offset,
-                "time_ms": timestamp_ms,
-                "code": None if why is None else why.code,
-                "field": "" if why is None else why.field,
-                "message": "" if why is None else why.message[:500],
-                "source": None if why is None else f"{why.topic}/{why.partition}/{why.offset}",
-            }
-        )
+        letter = {
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "time_ms": timestamp_ms,
+            "code": None if why is None else why.code,
+            "field": "" if why is None else why.field,
+            "message": "" if why is None else why.message[:500],
+            "source": None if why is None else f"{why.topic}/{why.partition}/{why.offset}",
+        }
+        _put(self.letters, (topic, partition, offset), letter, LETTERS_MAX)
 
     def take_order(self, value: bytes) -> None:
         """Take a record of `control`; an invalid one is a dead letter, and no order."""

@@ -10,10 +10,10 @@ LATE_S: Final = 5.0
 """A journal that is silent for longer makes the verdict Late: an idle partition gets a tick every second."""
 LATE_RECORDS: Final = 200
 
-Row = dict[str, Any]
+PageRow = dict[str, Any]
 
 
-def verdict(scene: Scene) -> Row:
+def verdict(scene: Scene) -> PageRow:
     """Return whether decisions are made, in one word, and how old the journal is.
 
     deciding · late · not_ready: of this worker. following: a dashboard reads what the workers publish, and does not
@@ -61,7 +61,7 @@ def _late(scene: Scene) -> str:
     return f"no journal entry for {still_s:.0f} s" if still_s > LATE_S else ""
 
 
-def pipeline(scene: Scene) -> Row:
+def pipeline(scene: Scene) -> PageRow:
     """Return lag and owner of each journal partition, latency, and the state of the page's own feeds."""
     partitions = scene.part.get("partitions", {})
     count = max(scene.partitions, *(number + 1 for number in (*partitions, *scene.owners, -1)))
@@ -89,9 +89,9 @@ def pipeline(scene: Scene) -> Row:
     }
 
 
-def dead_letters(scene: Scene) -> Row:
+def dead_letters(scene: Scene) -> PageRow:
     """Return the last dead letters, newest first, and their number by code."""
-    newest = list(reversed(scene.model.letters))
+    newest = sorted(scene.model.letters.values(), key=lambda each: -each["time_ms"])
     return {
         "letters": [
             {**each, "command": command("dlq", "replay", each["topic"], str(each["partition"]), str(each["offset"]))}
@@ -102,7 +102,7 @@ def dead_letters(scene: Scene) -> Row:
     }
 
 
-def orders(scene: Scene) -> Row:
+def orders(scene: Scene) -> PageRow:
     """Return the last orders, newest first, and the trading states in force."""
     newest = sorted(scene.model.orders.values(), key=lambda each: -(each["ordered_ms"] or each["answered_ms"] or 0))
     in_force = []

@@ -28,10 +28,10 @@ GRID_MAX: Final = 24
 INTERVAL_SD: Final = 1.96
 """Half width of the interval of the calibration, in standard deviations."""
 
-Part = dict[str, Any]
+WorkerPart = dict[str, Any]
 
 
-def observe(states: Sequence[State], portfolios: Iterable[str], symbols: Sequence[str]) -> Part:
+def observe(states: Sequence[State], portfolios: Iterable[str], symbols: Sequence[str]) -> WorkerPart:
     """Return what the states hold about portfolios, and about the market.
 
     `symbols`: largest first; the grid of correlations shows the first of them.
@@ -58,15 +58,15 @@ def observe(states: Sequence[State], portfolios: Iterable[str], symbols: Sequenc
     }
 
 
-def _partition(state: State) -> Part:
+def _partition(state: State) -> WorkerPart:
     return {"journal_ms": state.now_ns // MILLISECOND_NS, "settings_hash": state.settings_hash}
 
 
-def _limits(state: State) -> Part:
+def _limits(state: State) -> WorkerPart:
     return cache.limits(state)._asdict()
 
 
-def _market(state: State, key: tuple[str, ...]) -> Part:
+def _market(state: State, key: tuple[str, ...]) -> WorkerPart:
     market = state.markets[key]
     bars = market.bars
     return {
@@ -80,7 +80,7 @@ def _market(state: State, key: tuple[str, ...]) -> Part:
     }
 
 
-def _latch(latch: Latch | None) -> Part | None:
+def _latch(latch: Latch | None) -> WorkerPart | None:
     if latch is None:
         return None
     return {"score": latch.score, "level": RECOMMENDATIONS[latch.level], "raw": latch.raw, "breaches": latch.breaches}
@@ -102,7 +102,7 @@ def _readings(market: Market) -> dict[str, float]:
     return {name: gauge[0] for name, gauge in zip(READINGS, market.gauges, strict=False) if gauge is not None}
 
 
-def _book(state: State, portfolio: str) -> Part:
+def _book(state: State, portfolio: str) -> WorkerPart:
     book, cells = state.book(portfolio), state.cells(portfolio)
     words = zip(cells, trading_states(state, portfolio, cells), strict=True)
     halted = {"/".join(cell): word for cell, word in words if word != "ACTIVE"}
@@ -118,7 +118,7 @@ def _book(state: State, portfolio: str) -> Part:
     }
 
 
-def _regimes(state: State, books: Container[str]) -> Iterable[Part]:
+def _regimes(state: State, books: Container[str]) -> Iterable[WorkerPart]:
     params = state.params.position_sizing.regime_adjustment
     for key in sorted(key for key in state.regimes if key[0] in books):
         known = state.regimes[key]
@@ -131,7 +131,7 @@ def _regimes(state: State, books: Container[str]) -> Iterable[Part]:
         }
 
 
-def _cells(state: State, books: Container[str]) -> Iterable[Part]:
+def _cells(state: State, books: Container[str]) -> Iterable[WorkerPart]:
     params = state.params.position_sizing.bayesian_kelly
     for key in sorted(key for key in state.posteriors if key[0] in books):
         data = state.posteriors[key].posterior
@@ -151,7 +151,7 @@ def _cells(state: State, books: Container[str]) -> Iterable[Part]:
         }
 
 
-def _correlation(state: State, symbols: Sequence[str]) -> Part | None:
+def _correlation(state: State, symbols: Sequence[str]) -> WorkerPart | None:
     """Return the correlations that the last full decision was sized with, in hundredths; None before the first.
 
     They are read from the memo of the decisions: computing them here would cost the worker time.

@@ -12,10 +12,10 @@ ROWS_MAX: Final = 500
 """Rows in the stream, the largest; the API gives all rows of one portfolio."""
 PORTFOLIOS_MAX: Final = 200
 
-Row = dict[str, Any]
+PageRow = dict[str, Any]
 
 
-def view(scene: Scene, portfolio: str | None = None) -> Row:
+def view(scene: Scene, portfolio: str | None = None) -> PageRow:
     """Return portfolios and rows, of all portfolios or of one; with rows of budgets."""
     chosen = [(name, each) for name, each in scene.newest() if portfolio in {None, name}]
     rows = [row for name, each in chosen for row in _rows(scene, name, each)]
@@ -37,7 +37,7 @@ FIRST_STEP: Final = command("publish", "signals", "signals.jsonl")
 """What to try when there is no allocation yet."""
 
 
-def missing_parts(scene: Scene, partitions: list[int]) -> list[Row]:
+def missing_parts(scene: Scene, partitions: list[int]) -> list[PageRow]:
     """Return the journal partitions whose worker state is not here, and who owns them."""
     return [
         {"partition": partition, "owner": scene.owner(partition)}
@@ -53,11 +53,11 @@ def _largest(chosen: list[tuple[str, ShownDecision]]) -> list[tuple[str, ShownDe
     return sorted(largest, key=lambda each: each[0])
 
 
-def _size(row: Row) -> float:
+def _size(row: PageRow) -> float:
     return abs(float(row["target_usd"] or 0.0))
 
 
-def _portfolio(scene: Scene, name: str, decision: ShownDecision) -> Row:
+def _portfolio(scene: Scene, name: str, decision: ShownDecision) -> PageRow:
     fields, known = decision.fields, scene.model.portfolios[name]
     book = scene.book(name)
     until = fields.get("valid_until_ns")
@@ -92,7 +92,7 @@ def _portfolio(scene: Scene, name: str, decision: ShownDecision) -> Row:
     }
 
 
-def _rows(scene: Scene, name: str, decision: ShownDecision) -> Iterator[Row]:
+def _rows(scene: Scene, name: str, decision: ShownDecision) -> Iterator[PageRow]:
     """Yield a row of each symbol that is targeted, was targeted before, or is held."""
     fields, before = decision.fields, scene.model.portfolios[name].before
     book = scene.book(name)
@@ -108,7 +108,7 @@ def _rows(scene: Scene, name: str, decision: ShownDecision) -> Iterator[Row]:
             yield {"portfolio_id": name, "symbol": symbol, **row, **_freshness(scene, symbol)}
 
 
-def _row(fields: Mapping[str, Any], symbol: str, target: Mapping[str, Any] | None) -> Row:
+def _row(fields: Mapping[str, Any], symbol: str, target: Mapping[str, Any] | None) -> PageRow:
     reasons = [each["text"] for each in fields["reasons"] if each["symbol"] == symbol]
     return {
         "target_usd": 0.0 if target is None else target["notional_usd"],
@@ -139,8 +139,8 @@ def _held(
     held: Mapping[str, float] | None,
     before: Mapping[str, Any] | None,
     unit: float | None,
-    row: Row,
-) -> Row:
+    row: PageRow,
+) -> PageRow:
     """Return what is held, how that is known, and what is left to trade.
 
     known: the last reported positions. assumed: the targets before the newest decision. unknown: positions are
@@ -170,7 +170,7 @@ def _unit_usd(scene: Scene, symbol: str, *targets: Mapping[str, Any] | None) -> 
     return None
 
 
-def _freshness(scene: Scene, symbol: str) -> Row:
+def _freshness(scene: Scene, symbol: str) -> PageRow:
     market = scene.part.get("markets", {}).get(symbol)
     at = None if market is None else market["price_ms"]
     oldest = scene.part.get("max_price_age_s")

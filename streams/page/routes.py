@@ -53,10 +53,10 @@ def is_shell(path: str) -> bool:
     return path == "/" or path.startswith("/static/")
 
 
-Answer = Callable[[web.Request], Any]
+RequestAnswer = Callable[[web.Request], Any]
 
 
-def _file(path: Path) -> Answer:
+def _file(path: Path) -> RequestAnswer:
     body, kind = path.read_bytes(), TYPES[path.suffix]
 
     async def answer(_request: web.Request) -> web.Response:
@@ -65,7 +65,7 @@ def _file(path: Path) -> Answer:
     return answer
 
 
-def _section(page: Page, name: str) -> Answer:
+def _section(page: Page, name: str) -> RequestAnswer:
     async def answer(request: web.Request) -> web.Response:
         asked = dict(request.query)
         if name not in BY_PORTFOLIO and asked:
@@ -82,7 +82,7 @@ def _section(page: Page, name: str) -> Answer:
     return answer
 
 
-def _decision(page: Page) -> Answer:
+def _decision(page: Page) -> RequestAnswer:
     async def answer(request: web.Request) -> web.Response:
         await page.ready()
         found = page.model.decision(request.match_info["decision_id"])
@@ -94,7 +94,7 @@ def _decision(page: Page) -> Answer:
     return answer
 
 
-def _stream(page: Page, connections: Connections) -> Answer:
+def _stream(page: Page, connections: Connections) -> RequestAnswer:
     async def answer(request: web.Request) -> web.StreamResponse:
         if not connections.streams(request.protocol):
             refused = _json({"error": "too many open streams"}, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -16,7 +16,7 @@ from streams.monitoring.rare_log import RareLog
 from streams.page.board import Board
 from streams.page.feed import PageFeeds
 from streams.page.model import PageModel
-from streams.page.part import BOOKS_MAX, Part
+from streams.page.part import BOOKS_MAX, WorkerPart
 from streams.page.scene import MILLISECOND_NS, NOT_READ_YET, Scene
 from streams.page.sections import SECTIONS
 
@@ -33,7 +33,7 @@ FIRST_S: Final = 3.0
 """How long the first answer waits for the feeds."""
 SILENT: Final = "the worker's event loop does not answer"
 
-PartSource = Callable[[Sequence[str], Sequence[str]], Part]
+PartSource = Callable[[Sequence[str], Sequence[str]], WorkerPart]
 """Returns the worker's part for portfolios and symbols; called in the worker's event loop."""
 Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -64,7 +64,7 @@ class Page:
         self.board = Board()
         self.model = PageModel()
         self.feeds = PageFeeds(self._connection, self._names, self.model)
-        self._part: Part = {}
+        self._part: WorkerPart = {}
         self._problem = SILENT if self._source is not None else ""
         self._seen_s = time.monotonic()
         self._stopped = False

@@ -14,10 +14,10 @@ from engines.pipeline import cache
 from engines.state.partition import State
 from streams.journal.topics import Names
 from streams.monitoring.samples import Histogram
-from streams.monitoring.web import Views, Web
+from streams.monitoring.web import ListenAddress, Views, Web
 from streams.page import routes
 from streams.page.operation_panels import LATE_RECORDS
-from streams.page.part import Part, observe
+from streams.page.part import WorkerPart, observe
 from streams.page.service import Page
 from streams.stages.sizing import SizingFold
 from streams.worker.partition_owners import StageOwner
@@ -58,8 +58,36 @@ class WorkerPages:
             ask=worker.watchman.ask,
         )
 
-    def web(self, settings: Settings) -> Web:
-        """Return the listeners of these settings."""
+        self._web = self._listeners(settings)
+
+    async def start(self) -> None:
+        """Listen, as `Web.start`."""
+        await self._web.start()
+
+    async def move(self, settings: Settings) -> None:
+        """Move to the addresses of these settings, as `Web.move`."""
+        await self._web.move(self._listeners(settings))
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._web.stop()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports in use, as `Web.ports`."""
+        return self._web.ports
+
+    @property
+    def places(self) -> dict[str, ListenAddress]:
+        """The addresses of the listeners, as `Web.places`."""
+        return self._web.places
+
+    @property
+    def url(self) -> str:
+        """Address of the page for browsers, as `Web.url`."""
+        return self._web.url
+
+    def _listeners(self, settings: Settings) -> Web:
         monitoring, worker = settings.monitoring, self._worker
         views = Views(
             worker.metrics.registry,
@@ -78,7 +106,7 @@ class WorkerPages:
             metrics_host=monitoring.metrics_host,
         )
 
-    def part(self, portfolios: Sequence[str], symbols: Sequence[str]) -> Part:
+    def part(self, portfolios: Sequence[str], symbols: Sequence[str]) -> WorkerPart:
         """Return what this worker knows, for its page; called in its event loop."""
         worker = self._worker
         folded = worker.sizing()

@@ -76,8 +76,7 @@ class Worker:
         self.connection, self.clock = connection, clock
         self.names = Names(settings.topics.prefix)
         self.metrics = Metrics(clock=clock)
-        self._embedded = embedded
-        self.began, self.epochs, self.params = began, epochs_known, began.params
+        self.began, self.epochs, self.params, self._embedded = began, epochs_known, began.params, embedded
         self._in_force = ""
         """Hash of the decision settings in force, from the partitions folded here; "" before the first recovery."""
         headers = (("himari.version", began.version.encode()),)
@@ -110,8 +109,7 @@ class Worker:
                 self._take_in(stage)
         self.policy = WorkerPolicy(settings, clock=clock, send=self.send, metrics=PolicyMetrics(self.metrics))
         ask_on(self.app, self.names.topic(POLICY.source), self.policy.agent)
-        self.page = WorkerPages(self, settings)
-        self.pages = self.page.web(settings)
+        self.pages = WorkerPages(self, settings)
 
     @property
     def settings(self) -> Settings:
@@ -305,7 +303,7 @@ class Worker:
         )
 
     async def _move_pages(self, settings: Settings) -> None:
-        await self.watchman.run(self.pages.move(self.page.web(settings)))
+        await self.watchman.run(self.pages.move(settings))
 
     async def _change_policy(self, settings: Settings) -> None:
         await self.policy.change(settings)

@@ -1,6 +1,7 @@
 """The page of a running worker and of a dashboard, over HTTP: values, bad input, slow readers, tokens."""
 
 import asyncio
+import hashlib
 import os
 import re
 import signal as signals
@@ -20,8 +21,11 @@ from worlds import last, priced, targets
 from worlds import signal as a_signal
 from yarl import URL
 
+from streams.demo.host import PAGE
 from streams.kafka.append import OutgoingRecord, append
 from streams.monitoring.connections import CONNECTIONS_MAX, STREAMS_MAX
+from streams.page.feed import BACK_WINDOW, WINDOW, PageFeeds
+from streams.page.model import DECISIONS_MAX, PageModel
 from streams.page.routes import STATIC
 from streams.page.sections import SECTIONS
 
@@ -225,6 +229,71 @@ async def test_with_a_readers_rights_a_dashboard_shows_allocations_and_says_what
         assert "ACLs hide it" in (await section(session, "orders"))["problem"]
         assert "ACLs hide it" in (await section(session, "dead-letters"))["problem"]
         assert (await section(session, "verdict"))["verdict"] == "following"
+
+
+async def test_a_broker_that_goes_and_comes_back_leaves_no_gap_in_what_was_read(cluster):
+    """The feed is interrupted while more is published than it would read from the end."""
+    await cluster.lay()
+    place = TopicPartition(cluster.names.topic("allocations"), 0)
+    values = chained(3 * WINDOW)
+    model = PageModel()
+    feeds = PageFeeds(cluster.connection, cluster.names, model)
+    await append_to(cluster, place, values[:10])
+    for end in (10, len(values)):
+        await append_to(cluster, place, values[10:end])
+        running = asyncio.create_task(feeds.run())
+        async with asyncio.timeout(PATIENCE_S):
+            while "main" not in model.portfolios or model.portfolios["main"].chain.last < end:
+                await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert model.portfolios["main"].chain.word == "intact"
+    assert len(model.decisions) == DECISIONS_MAX
+
+
+def chained(count):
+    values, previous = [], ""
+    for number in range(1, count + 1):
+        fields = {"portfolio_id": "main", "sequence": number, "previous_hash": previous, "targets": {}}
+        values.append(orjson.dumps({**fields, "decision_id": f"d-{number}", "timestamp_ns": number}))
+        previous = hashlib.sha256(values[-1]).hexdigest()
+    return values
+
+
+async def test_a_portfolio_that_has_not_decided_for_long_is_found_further_back(cluster):
+    await cluster.lay()
+    place = TopicPartition(cluster.names.topic("allocations"), 0)
+    quiet = {**orjson.loads(chained(1)[0]), "portfolio_id": "quiet"}
+    await append_to(cluster, place, [orjson.dumps(quiet), *chained(WINDOW + BACK_WINDOW)])
+    model = PageModel()
+    feeds = PageFeeds(cluster.connection, cluster.names, model)
+    running = asyncio.create_task(feeds.run())
+    async with asyncio.timeout(PATIENCE_S):
+        while not feeds.complete:
+            await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert model.portfolios.keys() == {"main", "quiet"}
+
+
+@pytest.mark.long
+async def test_the_demo_says_the_address_of_its_page_and_serves_it():
+    command = [sys.executable, "-m", "streams", "demo", "--seconds", "5", "--json", "--no-open"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        while not (line := await process.stderr.readline()).startswith(PAGE):
+            assert line, "it ended without an address"
+        url = line.removeprefix(PAGE).decode().strip()
+        async with aiohttp.ClientSession(url) as session:
+            assert (await section(session, "verdict"))["role"] == "worker"
+        out, _ = await process.communicate()
+    assert orjson.loads(out)["dashboard_url"] == url
 
 
 async def test_a_hostile_record_is_shown_as_the_text_that_it_is_and_a_broken_one_is_counted(cluster):

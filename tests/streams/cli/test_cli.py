@@ -17,6 +17,7 @@ from config.settings import Settings
 from schemas.errors import BrokerUnreachable, ConfigurationException
 from streams import cli
 from streams.cli import COMMANDS, main
+from streams.cli import demo as demo_command
 from streams.cli.common import operator, short
 from streams.journal.topics import Names
 from streams.kafka import acls, connection
@@ -289,6 +290,27 @@ def _not_begun(work):
     """Stop where the broker would start."""
     work.close()
     raise ConfigurationException("test", "", "goes no further")
+
+
+@pytest.mark.parametrize(
+    ("no_open", "terminal", "display", "opened"),
+    [
+        (False, True, ":0", ["http://x/"]),
+        (True, True, ":0", []),
+        (False, False, ":0", []),
+        (False, True, "", []),
+    ],
+)
+def test_the_demo_opens_its_page_where_somebody_sees_it(monkeypatch, capsys, no_open, terminal, display, opened):
+    found = []
+    monkeypatch.setattr("webbrowser.open", found.append)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    demo_command._page("http://x/", no_open=no_open)
+    assert found == opened
+    assert capsys.readouterr().err == "himari: page http://x/\n"
 
 
 @pytest.mark.parametrize(

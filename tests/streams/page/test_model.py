@@ -195,7 +195,9 @@ def test_a_dead_letter_is_its_place_and_reason_never_its_content():
     headers = [(f"__streams.errors.{name}", text.encode()) for name, text in zip(names, texts, strict=False)]
     headers += [("himari.error.code", b"not_finite"), ("himari.error.field", b"confidence")]
     model.take_letter("signals", 1, 3, 99, tuple(headers))
-    assert model.letters[0] == {
+    model.take_letter("signals", 1, 3, 99, tuple(headers))
+    (letter,) = model.letters.values()
+    assert letter == {
         "topic": "signals",
         "partition": 1,
         "offset": 3,
