@@ -163,9 +163,6 @@ class Library(Orders):
         if cascades:
             body["cascade"] = list(cascades)
         folded = self._feed("call", body, max(each["timestamp_ns"] for each in (*signals, *cascades)))
-        if folded.refusals and not folded.allocations:
-            refused = folded.refusals[0]
-            raise InvalidSignalException(refused.code, refused.field, refused.text)
         if not folded.allocations:
             notes = ", ".join(note.name for note in folded.notes)
             msg = f"signal was already answered: {notes}"
