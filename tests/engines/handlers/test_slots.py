@@ -121,6 +121,21 @@ def test_who_has_learnt_is_kept_from_strangers_until_it_has_been_silent_for_a_we
 
 
 @pytest.mark.usefixtures("small")
+def test_a_stranger_waits_where_all_others_have_learnt_or_are_live(driver):
+    say(driver, "old", signal_id="s", horizon_s=60.0)
+    driver.advance(60.0)
+    outcome(driver, "old", "s")
+    for name in ("b", "c"):
+        say(driver, name, valid_s=2 * WEEK_S)
+    say(driver, "stranger")
+    assert list(known(driver)) == ["b", "c", "old"]
+    assert "of which none may make room, was 'stranger'" in refusals(driver)[0]
+    driver.advance(WEEK_S)
+    say(driver, "stranger")
+    assert list(known(driver)) == ["b", "c", "stranger"]
+
+
+@pytest.mark.usefixtures("small")
 def test_a_position_is_kept_though_its_claim_is_over(driver):
     say(driver, "a", valid_s=5.0)
     held = state(driver).targets["main", "a", "BTC-USD"]
