@@ -23,7 +23,7 @@ from streams.page.sections import SECTIONS
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
-SHARE: Final = 0.03
+SHARE: Final = 0.02
 """Largest share of the thread's time that encoding may take; beyond it the ticks come less often."""
 PART_S: Final = 1.0
 """Time between two questions to the worker."""

@@ -67,7 +67,7 @@ function fillRow(row, item) {
   setText(cells[5], signedUsd(item.position_size_usd));
   setClass(cells[5], `n ${sideOf(item.position_size_usd)}`);
   setText(cells[6], usd(item.gross_usd));
-  setText(cells[7], item.bound.length > 1 ? `${item.bound.length} caps` : item.bound.join(""));
+  setText(cells[7], item.bound.length > 1 ? `${item.bound.length} caps` : (item.bound[0] ?? "").split(":")[0]);
   setAttribute(cells[7], "title", item.bound.join("\n") || null);
   setText(cells[8], item.linked === null ? "first read" : item.linked ? "✓" : "▲ FORK");
   setClass(cells[8], item.linked === false ? "narrow critical" : "narrow dim");

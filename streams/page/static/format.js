@@ -14,8 +14,9 @@ export const wholeUsd = (value) => (known(value) ? minus(whole.format(value)) : 
 export const signedUsd = (value) => (known(value) ? (value >= 0.005 ? "+" : "") + usd(Math.abs(value) < 0.005 ? 0 : value) : UNKNOWN);
 export const quantity = (value) => (known(value) ? minus(coins.format(value)) : UNKNOWN);
 export const price = (value) => (known(value) ? prices.format(value) : UNKNOWN);
-export const percent = (value, digits = 1) => (known(value) ? `${minus((100 * value).toFixed(digits))} %` : UNKNOWN);
-export const number = (value, digits = 2) => (known(value) ? minus(value.toFixed(digits)) : UNKNOWN);
+const fixed = (value, digits) => minus(value.toFixed(digits).replace(/^-(?=0(\.0*)?$)/, ""));
+export const percent = (value, digits = 1) => (known(value) ? `${fixed(100 * value, digits)} %` : UNKNOWN);
+export const number = (value, digits = 2) => (known(value) ? fixed(value, digits) : UNKNOWN);
 export const signed = (value, digits = 2) => (known(value) ? (value > 0 ? "+" : "") + number(value, digits) : UNKNOWN);
 export const count = (value) => (known(value) ? whole.format(value) : UNKNOWN);
 

@@ -38,7 +38,7 @@ function fillMarket(row, item) {
 
 function fillLevel(cell, latch) {
   const [glyph, word] = latch ? LEVELS[latch.level] ?? ["?", ""] : ["", "dim"];
-  setText(cell, latch ? `${glyph} ${latch.level} ${number(latch.score)}` : "–");
+  setText(cell, latch ? `${glyph} ${number(latch.score)} ${latch.level}` : "–");
   setAttribute(cell, "title", latch && latch.breaches !== null ? `${latch.breaches} components over their thresholds` : null);
   setClass(cell, `level-${word}`);
 }
