@@ -11,7 +11,12 @@ const COLUMNS = [
   { title: "Short", kind: "t", hint: "Cascade level and score against shorts" },
   { title: "Regime", kind: "t" },
 ];
-const LEVELS = { MONITOR: ["○", "calm"], "REDUCE_50%": ["◐", "warning"], "REDUCE_75%": ["◕", "warning"], EXIT: ["●", "critical"] };
+const LEVELS = {
+  MONITOR: ["○", "monitor", "calm"],
+  "REDUCE_50%": ["◐", "cut 50 %", "warning"],
+  "REDUCE_75%": ["◕", "cut 75 %", "warning"],
+  EXIT: ["●", "exit", "critical"],
+};
 
 export function drawMarkets(section) {
   const table = byId("market-table");
@@ -37,10 +42,11 @@ function fillMarket(row, item) {
 }
 
 function fillLevel(cell, latch) {
-  const [glyph, word] = latch ? LEVELS[latch.level] ?? ["?", ""] : ["", "dim"];
-  setText(cell, latch ? `${glyph} ${number(latch.score)} ${latch.level}` : "–");
-  setAttribute(cell, "title", latch && latch.breaches !== null ? `${latch.breaches} components over their thresholds` : null);
-  setClass(cell, `level-${word}`);
+  const [glyph, word, look] = latch ? LEVELS[latch.level] ?? ["?", latch.level, ""] : ["", "", "dim"];
+  const breaches = latch && latch.breaches !== null ? `, ${latch.breaches} components over their thresholds` : "";
+  setText(cell, latch ? `${glyph} ${number(latch.score)} ${word}` : "–");
+  setAttribute(cell, "title", latch ? latch.level + breaches : null);
+  setClass(cell, `level-${look}`);
 }
 
 // -- correlations ----------------------------------------------------------------------------------------------------
