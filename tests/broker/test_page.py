@@ -79,6 +79,14 @@ async def newest(cluster):
     return found
 
 
+async def deciding(session):
+    """Return the verdict once the worker decides in time; a machine with other work may make it late for a while."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (found := await section(session, "verdict"))["verdict"] != "deciding":
+            await asyncio.sleep(0.2)
+    return found
+
+
 def sequence(fields):
     return fields["sequence"]
 
@@ -131,8 +139,8 @@ async def test_a_workers_page_shows_the_newest_allocation_of_every_portfolio(clu
         view = await shown_as(session, "main", published["main"]["sequence"])
         view = await shown_as(session, "beta", published["beta"]["sequence"])
         assert_equal(view, published)
-        verdict = await section(session, "verdict")
-        assert (verdict["verdict"], verdict["owned"], verdict["partitions"]) == ("deciding", [0, 1], PARTITIONS)
+        verdict = await deciding(session)
+        assert (verdict["owned"], verdict["partitions"]) == ([0, 1], PARTITIONS)
         detail = await section(session, f"decisions/{published['main']['decision_id']}")
         assert detail["waterfall"] == published["main"]["waterfall"]
         pipeline = await section(session, "pipeline")
@@ -419,7 +427,7 @@ async def test_500_streams_get_a_clear_no_and_the_other_pages_still_answer(clust
             assert answers.count(b"200") > 0
             async with session.get("/ready") as answer:
                 assert answer.status == 200
-            assert (await section(session, "verdict"))["verdict"] == "deciding"
+            await deciding(session)
         finally:
             for each, _ in streams:
                 each.close()

@@ -76,7 +76,7 @@ async def test_every_value_on_the_page_is_that_of_the_newest_allocation(cluster)
         async with tab(chromium, cluster.page_url) as opened:
             await opened.state("live")
             await shows(opened, published)
-            assert "Deciding" in await opened.text("#verdict")
+            await opened.until("() => document.querySelector('#verdict').textContent.includes('Deciding')")
             rows = await opened.page.evaluate(ROWS)
             assert {(row[0], row[1]) for row in rows} == {
                 (name, symbol) for name, fields in published.items() for symbol in fields["targets"]
